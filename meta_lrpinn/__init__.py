@@ -1,0 +1,66 @@
+"""Acoustic wavefields in the frequency domain by low-rank physics-informed networks.
+
+Units are km, km/s and Hz; depth is positive down; time goes as e^{+iωt}.
+
+    import meta_lrpinn as ml
+
+    model = ml.load_velocity("model.npz")
+    field = ml.solve(model, frequency=5.0, source=(1.0, 0.025))
+    field.scattered, field.background, field.total, field.at(points)
+
+Names are imported when they are first used, so that `import meta_lrpinn` is quick and
+changes nothing about JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meta_lrpinn.adapt.solve import solve
+    from meta_lrpinn.problem import make_problem
+    from meta_lrpinn.reference.finite_difference import reference_wavefield
+    from meta_lrpinn.velocity import (
+        VelocityModel,
+        load_case,
+        load_velocity,
+        save_velocity,
+    )
+    from meta_lrpinn.wavefield import Wavefield, relative_l2
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VelocityModel",
+    "Wavefield",
+    "load_case",
+    "load_velocity",
+    "make_problem",
+    "reference_wavefield",
+    "relative_l2",
+    "save_velocity",
+    "solve",
+]
+
+_MODULES = {
+    "VelocityModel": "velocity",
+    "Wavefield": "wavefield",
+    "load_case": "velocity",
+    "load_velocity": "velocity",
+    "make_problem": "problem",
+    "reference_wavefield": "reference.finite_difference",
+    "relative_l2": "wavefield",
+    "save_velocity": "velocity",
+    "solve": "adapt.solve",
+}
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

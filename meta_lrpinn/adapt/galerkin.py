@@ -1,0 +1,149 @@
+"""Exact solution of the scattered equation over any real features, by quadrature.
+
+The weak form is that of `adapt.spectral`; here the features are whatever a network's
+last hidden layer makes, times the absorbing envelope, so that the matrix
+
+    K_ij = ∫ [ω² m S φ_i φ_j − Σ_d (S/s_d²) ∂_d φ_i ∂_d φ_j] dx,      S = Π_d s_d,
+
+is summed over quadrature points, chunk by chunk. Test and trial functions are the same
+and real, so K is complex symmetric.
+"""
+
+import math
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from meta_lrpinn import problem as problems
+from meta_lrpinn.physics import derivatives
+from meta_lrpinn.problem import Collocation, HelmholtzProblem
+
+Features = Callable[[jax.Array], jax.Array]  # points (n, ndim) → features (n, width)
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class FeatureSamples:
+    """Features and their slopes at quadrature points; shared by all velocities."""
+
+    value: jax.Array  # (n, width)
+    gradient: jax.Array  # (n, ndim, width), 1/km
+
+
+def with_envelope(features: Features, problem: HelmholtzProblem) -> Features:
+    """Features times the absorbing envelope of a problem, which is 1 in the model."""
+
+    def decaying(points):
+        return problems.envelope_at(problem, points)[:, None] * features(points)
+
+    return decaying
+
+
+def quadrature_points(
+    problem: HelmholtzProblem, shape: tuple[int, ...], shift: jax.Array | float = 0.5
+) -> jax.Array:
+    """Regular grid over the model and its layer.
+
+    Args:
+        problem: The problem.
+        shape: Points along each axis, coordinate order.
+        shift: Position of the point in its cell, 0 to 1; a number or (ndim,).
+
+    Returns:
+        Points (Π shape, ndim), km; each stands for the volume of one cell.
+    """
+    lower, upper = jnp.asarray(problem.lower), jnp.asarray(problem.upper)
+    axes = jnp.meshgrid(*(jnp.arange(count) for count in shape), indexing="ij")
+    cells = jnp.stack([axis.ravel() for axis in axes], axis=-1)
+    return lower + (cells + shift) * (upper - lower) / jnp.asarray(shape)
+
+
+def quadrature_shape(
+    problem: HelmholtzProblem, points_per_wavelength: float = 6.0
+) -> tuple[int, ...]:
+    """Points per axis for so many per shortest wavelength of a concrete problem."""
+    wavelength = 2 * np.pi * problem.model.minimum / float(problem.omega)
+    size = np.asarray(problem.upper) - np.asarray(problem.lower)
+    return tuple(int(math.ceil(s)) for s in size * points_per_wavelength / wavelength)
+
+
+def sample_features(features: Features, points: jax.Array) -> FeatureSamples:
+    """Values and first derivatives of features at points (n, ndim)."""
+    value, gradient = derivatives.first_derivatives(features, points)
+    return FeatureSamples(value=value, gradient=gradient)
+
+
+def stiffness_matrix(
+    samples: FeatureSamples, stretch: jax.Array, cell: jax.Array
+) -> jax.Array:
+    """The part of K without the velocity, −Σ_d ∫ (S/s_d²) ∂_d φ_i ∂_d φ_j dx.
+
+    Args:
+        samples: Features at quadrature points, width w.
+        stretch: Stretching factors s at the same points, (n, ndim).
+        cell: Volume of a quadrature cell, km^ndim.
+
+    Returns:
+        (w, w), complex symmetric.
+    """
+    volume = jnp.prod(stretch, axis=-1) * cell
+    weights = volume[:, None] / stretch**2
+    return -sum(
+        _weighted_gram(samples.gradient[:, axis], weights[:, axis])
+        for axis in range(stretch.shape[1])
+    )
+
+
+def mass_matrix(
+    samples: FeatureSamples, collocation: Collocation, cell: jax.Array
+) -> jax.Array:
+    """The part of K with the velocity, ∫ ω² m S φ_i φ_j dx; arguments as above."""
+    volume = jnp.prod(collocation.stretch, axis=-1) * cell
+    weight = collocation.omega**2 * collocation.squared_slowness * volume
+    return _weighted_gram(samples.value, weight)
+
+
+def load_vector(
+    samples: FeatureSamples, collocation: Collocation, cell: jax.Array
+) -> jax.Array:
+    """Right-hand side −∫ ω² (m − m₀) u₀ S φ_i dx, (w,), complex."""
+    volume = jnp.prod(collocation.stretch, axis=-1) * cell
+    weighted = volume * collocation.scattering_source
+    return _real_times_complex(samples.value.T, weighted)
+
+
+def solve_weights(
+    matrix: jax.Array, rhs: jax.Array, scale: jax.Array, damping: float = 0.0
+) -> jax.Array:
+    """Output weights a of K a = b, after scaling features to equal norm.
+
+    Call it under `lax.map`, not `vmap`: two batched LAPACK calls at a time can deadlock
+    jaxlib 0.10 on machines with two cores.
+
+    Args:
+        matrix: K, (w, w), complex.
+        rhs: b, (w,) or (w, k), complex.
+        scale: What each feature is multiplied by, (w,).
+        damping: Imaginary part added to the scaled diagonal; keeps single precision
+            stable where features nearly depend on each other.
+
+    Returns:
+        a, of the shape of rhs.
+    """
+    scaled = scale[:, None] * matrix * scale
+    scaled = scaled + 1j * damping * jnp.eye(len(scale), dtype=matrix.real.dtype)
+    scale = scale.reshape(scale.shape + (1,) * (rhs.ndim - 1))
+    return scale * jnp.linalg.solve(scaled, scale * rhs)
+
+
+def _weighted_gram(features: jax.Array, weight: jax.Array) -> jax.Array:
+    """Σ_points w φ_i φ_j for real features and a complex weight."""
+    real = features.T @ (jnp.real(weight)[:, None] * features)
+    imaginary = features.T @ (jnp.imag(weight)[:, None] * features)
+    return jax.lax.complex(real, imaginary)
+
+
+def _real_times_complex(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    return jax.lax.complex(matrix @ jnp.real(vector), matrix @ jnp.imag(vector))

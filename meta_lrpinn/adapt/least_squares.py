@@ -1,0 +1,90 @@
+"""The output layer eliminated by least squares from the strong residual.
+
+For given features φ the residual is linear in the complex output weights a,
+
+    r = A a − b,   A_pj = Σ_d (1/s_d) ∂_d ((1/s_d) ∂_d φ_j) + ω² m φ_j,
+                   b = −ω² (m − m₀) u₀,
+
+so the best weights follow from normal equations, and only the features are left to
+train (variable projection, Golub and Pereyra 1973).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from meta_lrpinn.physics import residual
+from meta_lrpinn.physics.derivatives import Derivatives
+from meta_lrpinn.problem import Collocation
+
+# Added to the unit diagonal of the scaled normal matrix, whose rounding error in
+# single precision it has to cover.
+RIDGE = 1e-6
+
+
+def operator_on_features(
+    features: Derivatives, collocation: Collocation
+) -> jax.Array:
+    """The Helmholtz operator applied to every feature, A (n, width), complex.
+
+    Args:
+        features: Features with their derivatives at n points.
+        collocation: The problem's coefficients at the same points.
+    """
+    laplacian = residual.stretched_laplacian(
+        features.gradient,
+        features.second,
+        collocation.stretch,
+        collocation.stretch_slope,
+    )
+    mass = collocation.omega**2 * collocation.squared_slowness
+    return laplacian + mass[:, None] * features.value
+
+
+def output_weights(
+    operator: jax.Array, rhs: jax.Array, ridge: float = RIDGE
+) -> jax.Array:
+    """Weights a that minimise ‖A a − b‖², by scaled normal equations.
+
+    Args:
+        operator: A, (n, width), complex.
+        rhs: b, (n,), complex.
+        ridge: Regularisation relative to the diagonal of AᴴA.
+
+    Returns:
+        a, (width,), complex.
+    """
+    gram = operator.conj().T @ operator
+    scale = jax.lax.rsqrt(jnp.real(jnp.diagonal(gram)) + jnp.finfo(rhs.real.dtype).tiny)
+    gram = gram * scale[:, None] * scale + ridge * jnp.eye(len(scale), dtype=gram.dtype)
+    projected = scale * (operator.conj().T @ rhs)
+    return scale * jax.scipy.linalg.solve(gram, projected, assume_a="pos")
+
+
+def eliminated_residual(
+    features: Derivatives, collocation: Collocation, ridge: float = RIDGE
+) -> tuple[jax.Array, jax.Array]:
+    """Squared relative residual with the best output weights, and these weights.
+
+    The weights are held fixed in the gradient, which is exact at the minimum (Kaufman
+    1975 drops the same term).
+
+    Args:
+        features: Features with their derivatives at n points, width w.
+        collocation: The problem's coefficients at the same points.
+        ridge: As in `output_weights`.
+
+    Returns:
+        ‖A a − b‖²/‖b‖², (), and a, (w,), complex.
+    """
+    operator = operator_on_features(features, collocation)
+    rhs = collocation.scattering_source
+    weights = output_weights(
+        *jax.lax.stop_gradient((operator, rhs)), ridge=ridge
+    )
+    difference = operator @ weights - rhs
+    norm = jnp.sum(jnp.abs(rhs) ** 2)
+    return jnp.sum(_squared_modulus(difference)) / norm, weights
+
+
+def _squared_modulus(z: jax.Array) -> jax.Array:
+    return jnp.real(z) ** 2 + jnp.imag(z) ** 2

@@ -1,0 +1,1 @@
+"""Meta-training: inner adaptation, tasks, and the loop around them."""

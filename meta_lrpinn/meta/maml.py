@@ -1,0 +1,236 @@
+"""Model-agnostic meta-learning as pure functions of an objective and its tasks.
+
+An objective maps `(params, task, key)` to a loss and a dictionary of scalars to report.
+A task is any pytree; a batch of tasks is the same pytree with one more leading axis on
+every leaf, (tasks, ...). The key is the objective's only randomness, so that the same
+task with another key is the same problem at other points. Gradients follow Finn et al.
+(2017); Cheng and Alkhalifah (2025) take support and query from different tasks.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Params = Any
+Task = Any
+Scalars = dict[str, jax.Array]
+Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, Scalars]]
+
+TASK_AXES = ("vmap", "map")
+
+
+def number_of_tasks(tasks: Task) -> int:
+    """Length of the leading axis that all leaves of a task batch share.
+
+    Raises:
+        ValueError: If there is no leaf, or the lengths differ.
+    """
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tasks)}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(
+            "every array of a task batch must have one leading task axis of the same "
+            f"length, got leading axes {sorted(lengths)}"
+        )
+    return lengths.pop()[0]
+
+
+def per_task_keys(key: jax.Array, number: int) -> jax.Array:
+    """One key for each of `number` tasks; keys (number,) are returned as they are."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if key.ndim == (1 if typed else 2):
+        return key
+    return jax.random.split(key, number)
+
+
+def adapt(
+    objective: Objective,
+    params: Params,
+    task: Task,
+    key: jax.Array,
+    *,
+    steps: int,
+    learning_rate: float,
+    first_order: bool,
+    trainable: Any = None,
+) -> tuple[Params, jax.Array]:
+    """Adapts parameters to one task by gradient descent.
+
+    Args:
+        objective: Loss to descend.
+        params: Parameters to start from.
+        task: One task.
+        key: Random key; every step draws from its own.
+        steps: Number of steps; with 0 the parameters come back as they are, for
+            objectives that eliminate what is specific to a task exactly.
+        learning_rate: Step length.
+        first_order: Whether the gradient counts as a constant when the result is
+            differentiated with respect to `params`.
+        trainable: Booleans in a prefix of the tree of `params`: what is adapted. By
+            default everything.
+
+    Returns:
+        Adapted parameters, and the loss before each step, (steps,).
+    """
+    if steps == 0:
+        return params, jnp.zeros((0,))
+    mask = jax.tree.broadcast(True if trainable is None else trainable, params)
+
+    def descend(params, key):
+        (loss, _), gradient = jax.value_and_grad(objective, has_aux=True)(
+            params, task, key
+        )
+        if first_order:
+            gradient = jax.lax.stop_gradient(gradient)
+        params = jax.tree.map(
+            lambda p, g, moves: p - learning_rate * g if moves else p,
+            params,
+            gradient,
+            mask,
+        )
+        return params, loss
+
+    return jax.lax.scan(descend, params, jax.random.split(key, steps))
+
+
+def meta_loss(
+    objective: Objective,
+    params: Params,
+    support: Task,
+    query: Task,
+    key: jax.Array,
+    *,
+    steps: int = 1,
+    learning_rate: float = 2e-3,
+    first_order: bool = True,
+    same_task: bool = False,
+    trainable: Any = None,
+    task_axis: str = "vmap",
+) -> tuple[jax.Array, Scalars]:
+    """Mean loss on the query tasks of parameters adapted to the support tasks.
+
+    Args:
+        objective: Loss, of both inner steps and query.
+        params: Meta-parameters.
+        support: Batch of tasks to adapt to, leaves (tasks, ...).
+        query: Batch of tasks that judge the result, leaves (tasks, ...).
+        key: Random key, or one for each task, (tasks,).
+        steps: Inner steps.
+        learning_rate: Inner learning rate.
+        first_order: See `adapt`.
+        same_task: Whether the support tasks serve as query tasks too, at other points
+            (standard MAML); `query` is then ignored.
+        trainable: See `adapt`.
+        task_axis: "vmap" treats all tasks at once, "map" one after the other, in a
+            fraction of the memory.
+
+    Returns:
+        The loss, and the objective's scalars averaged over the query tasks; with inner
+        steps also `support_loss`, the mean loss before the first of them.
+
+    Raises:
+        ValueError: If task batches differ in length, or `task_axis` is unknown.
+    """
+    one = _one_task(
+        objective,
+        steps=steps,
+        learning_rate=learning_rate,
+        first_order=first_order,
+        trainable=trainable,
+    )
+    batch = _batch(support, query, key, same_task)
+    if _checked(task_axis) == "vmap":
+        losses, scalars = jax.vmap(one, (None, 0, 0, 0))(params, *batch)
+    else:
+        losses, scalars = jax.lax.map(lambda b: one(params, *b), batch)
+    return _mean((losses, scalars))
+
+
+def meta_gradient(
+    objective: Objective,
+    params: Params,
+    support: Task,
+    query: Task,
+    key: jax.Array,
+    *,
+    task_axis: str = "vmap",
+    same_task: bool = False,
+    **inner,
+) -> tuple[tuple[jax.Array, Scalars], Params]:
+    """Value and gradient of `meta_loss` with respect to the meta-parameters.
+
+    Args:
+        objective: As for `meta_loss`, and so are all other arguments.
+        params: Meta-parameters.
+        support: Batch of tasks, leaves (tasks, ...).
+        query: Batch of tasks, leaves (tasks, ...).
+        key: Random key, or one for each task, (tasks,).
+        task_axis: With "map" the gradients are accumulated task by task, so that the
+            memory is that of one task.
+        same_task: See `meta_loss`.
+        **inner: `steps`, `learning_rate`, `first_order`, `trainable`.
+
+    Returns:
+        ((loss, scalars), gradient), the gradient with the shape of `params`.
+
+    Raises:
+        ValueError: If task batches differ in length, or `task_axis` is unknown.
+    """
+    if _checked(task_axis) == "vmap":
+        return jax.value_and_grad(meta_loss, argnums=1, has_aux=True)(
+            objective, params, support, query, key, same_task=same_task, **inner
+        )
+
+    def one(params, support, query, key):
+        return meta_loss(objective, params, support, query, key[None], **inner)
+
+    gradient = jax.value_and_grad(one, has_aux=True)
+    batch = _batch(support, query, key, same_task)
+    # One task, still as a batch of one.
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, None], batch[:2]) + batch[2:]
+    shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], batch))
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
+    def accumulate(total, task):
+        return jax.tree.map(jnp.add, total, gradient(params, *task)), None
+
+    total, _ = jax.lax.scan(accumulate, zeros, batch)
+    number = number_of_tasks(support)
+    return jax.tree.map(lambda leaf: leaf / number, total)
+
+
+def _one_task(objective: Objective, **inner) -> Callable:
+    def loss(params, support, query, key):
+        support_key, query_key = jax.random.split(key)
+        adapted, history = adapt(objective, params, support, support_key, **inner)
+        value, scalars = objective(adapted, query, query_key)
+        if inner["steps"]:
+            scalars = {**scalars, "support_loss": history[0]}
+        return value, scalars
+
+    return loss
+
+
+def _batch(
+    support: Task, query: Task, key: jax.Array, same_task: bool
+) -> tuple[Task, Task, jax.Array]:
+    if same_task:
+        query = support
+    number = number_of_tasks(support)
+    if number_of_tasks(query) != number:
+        raise ValueError(
+            "support and query must hold as many tasks as each other, got "
+            f"{number} and {number_of_tasks(query)}"
+        )
+    return support, query, per_task_keys(key, number)
+
+
+def _mean(batch: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), batch)
+
+
+def _checked(task_axis: str) -> str:
+    if task_axis not in TASK_AXES:
+        raise ValueError(f"task axis must be one of {TASK_AXES}, got {task_axis!r}")
+    return task_axis

@@ -1,0 +1,175 @@
+"""Where meta-training's tasks come from: a distribution to draw from, or a file.
+
+Every task of a batch has arrays of the same shapes, whatever the size of its model:
+models smaller than the largest are continued by their edge values, as the absorbing
+layer demands anyway, and the layer begins where the model ends.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from meta_lrpinn import generators
+from meta_lrpinn.adapt import spectral
+from meta_lrpinn.problem import default_thickness, make_problem, velocity_at
+from meta_lrpinn.tasks import Task
+from meta_lrpinn.velocity import VelocityModel
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskDistribution:
+    """Random velocity–frequency tasks; the defaults are the paper's, drawn for ever."""
+
+    minimum_frequency: float = 2.0  # Hz
+    maximum_frequency: float = 15.0  # Hz
+    log_frequency: bool = False  # uniform in log f rather than f
+    velocities_per_task: int = 1
+    smallest_size: int = 91  # grid points along each axis
+    largest_size: int = 91
+    spacing: float = 0.025  # km
+    source_depth: float = 0.025  # km
+    minimum_velocity: float = 1.5  # km/s
+    maximum_velocity: float = 5.0  # km/s
+    absorbing: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.minimum_frequency <= self.maximum_frequency:
+            raise ValueError(
+                "frequencies must be positive and in order, got "
+                f"{self.minimum_frequency} to {self.maximum_frequency} Hz"
+            )
+        if self.smallest_size > self.largest_size:
+            raise ValueError("smallest_size must not exceed largest_size")
+
+
+def make_task(
+    models: list[VelocityModel],
+    frequency: float,
+    source_x: float,
+    distribution: TaskDistribution,
+) -> Task:
+    """A task of several models of the same size, continued to the largest size.
+
+    Args:
+        models: g velocity models on one grid.
+        frequency: Frequency, Hz.
+        source_x: Horizontal position of the source, km.
+        distribution: Source depth, layer and largest size.
+
+    Returns:
+        The task, with NumPy leaves in single precision.
+    """
+    source = np.array([source_x, distribution.source_depth])
+    mean = VelocityModel(
+        np.mean([model.velocity for model in models], axis=0), models[0].spacing
+    )
+    v0 = np.array([velocity_at(model, source) for model in models])
+    thickness = (
+        default_thickness(mean, frequency, float(v0.mean()))
+        if distribution.absorbing
+        else 0.0
+    )
+    problem = make_problem(mean, frequency, source, thickness=thickness)
+    missing = distribution.largest_size - mean.shape[0]
+    velocities = np.stack(
+        [np.pad(m.velocity, ((0, missing),) * m.ndim, mode="edge") for m in models]
+    )
+    task = Task(
+        problem=problem.replace(
+            model=VelocityModel(velocities[0], models[0].spacing),
+            background_velocity=v0[0],
+        ),
+        velocities=velocities,
+        background_velocities=v0,
+    )
+    return jax.tree.map(_single_precision, task)
+
+
+def _single_precision(leaf: np.ndarray) -> np.ndarray:
+    is_complex = np.iscomplexobj(leaf)
+    return np.asarray(leaf, np.complex64 if is_complex else np.float32)
+
+
+def draw_task(distribution: TaskDistribution, rng: np.random.Generator) -> Task:
+    """Draw one task; the source lies anywhere along the top."""
+    low, high = distribution.minimum_frequency, distribution.maximum_frequency
+    if distribution.log_frequency:
+        frequency = np.exp(rng.uniform(np.log(low), np.log(high)))
+    else:
+        frequency = rng.uniform(low, high)
+    size = rng.integers(distribution.smallest_size, distribution.largest_size + 1)
+    models = [
+        generators.random_velocity(
+            int(rng.integers(2**31)),
+            (size, size),
+            distribution.spacing,
+            minimum=distribution.minimum_velocity,
+            maximum=distribution.maximum_velocity,
+        )
+        for _ in range(distribution.velocities_per_task)
+    ]
+    source_x = rng.uniform(0, (size - 1) * distribution.spacing)
+    return make_task(models, frequency, source_x, distribution)
+
+
+def stack_tasks(tasks: list[Task]) -> Task:
+    """Tasks of equal shapes as one pytree with a leading task axis."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
+
+
+def streaming_sampler(
+    distribution: TaskDistribution, tasks_per_batch: int
+) -> Callable[[int, int], tuple[Task, Task]]:
+    """Sampler of new tasks for ever: `(seed, step)` → (support, query) batches."""
+
+    def sample(seed, step):
+        rng = np.random.default_rng([seed, step])
+        batches = [
+            stack_tasks([draw_task(distribution, rng) for _ in range(tasks_per_batch)])
+            for _ in range(2)
+        ]
+        return tuple(batches)
+
+    return sample
+
+
+def with_scattered(task: Task, margin: float = 1.4) -> Task:
+    """The task with its wavefields, solved by plane waves in double precision.
+
+    Args:
+        task: A concrete task with an absorbing layer.
+        margin: See `spectral.make_lattice`; 1.4 leaves errors of about 1 %.
+
+    Returns:
+        The task with `scattered` (g, nz, nx), complex64, on the (continued) grid.
+    """
+    with jax.enable_x64(True):
+        double = jax.tree.map(
+            lambda x: np.asarray(x, complex if np.iscomplexobj(x) else float), task
+        )
+        slowest = task.velocities[np.argmin(task.velocities.min(axis=(1, 2)))]
+        problem = double.problem
+        lattice = spectral.make_lattice(
+            problem.replace(model=problem.model.replace_velocity(slowest)), margin
+        )
+        fields = _solve_members(double, lattice)
+    return task.replace(scattered=np.asarray(fields, np.complex64))
+
+
+@jax.jit
+def _solve_members(task: Task, lattice: spectral.Lattice) -> jax.Array:
+    def one(pair):
+        problem = task.member(*pair)
+        weights = spectral.solve_weights(
+            problem,
+            lattice,
+            problem.source[None],
+            problem.background_velocity[None],
+        )
+        return spectral.evaluate_on_grid(problem, lattice, weights)[0]
+
+    return jax.lax.map(one, (task.velocities, task.background_velocities))

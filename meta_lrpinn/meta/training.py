@@ -1,0 +1,454 @@
+"""The meta-training loop: resumable, and the same on one device and on many."""
+
+import contextlib
+import dataclasses
+import math
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+from jax.experimental import multihost_utils
+
+from meta_lrpinn import checkpoints
+from meta_lrpinn.meta import maml, parallel
+from meta_lrpinn.metrics import MetricsWriter
+
+SCHEDULES = ("staircase", "cosine")
+
+TaskSampler = Callable[[int, int], tuple[maml.Task, maml.Task]]
+Evaluation = Callable[[maml.Params, int], Mapping[str, float]]
+
+
+class TrainingDiverged(RuntimeError):
+    """Loss or gradient ceased to be finite; the message names what can be resumed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How to meta-train; the defaults are the paper's."""
+
+    iterations: int = 50_000
+    learning_rate: float = 1e-3
+    weight_decay: float = 4e-5
+    schedule: str = "staircase"  # or "cosine", to zero at the last iteration
+    decay: float = 0.8  # staircase: factor of the learning rate ...
+    decay_every: int = 5_000  # ... after so many iterations
+    clip_norm: float = 1.0  # of the meta-gradient
+    inner_steps: int = 1
+    inner_learning_rate: float = 2e-3
+    first_order: bool = True
+    same_task: bool = False  # query points of the support tasks, not other tasks
+    tasks_per_batch: int = 5  # support tasks, and as many query tasks
+    task_axis: str = "vmap"  # "map": one task after the other, in less memory
+    evaluate_every: int = 500
+    checkpoint_every: int = 500
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        positive = (
+            "iterations learning_rate decay decay_every clip_norm tasks_per_batch "
+            "evaluate_every checkpoint_every log_every"
+        )
+        for name in positive.split():
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("weight_decay", "inner_steps", "inner_learning_rate"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"{name} must not be negative, got {getattr(self, name)}"
+                )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"schedule must be one of {SCHEDULES}, got {self.schedule!r}"
+            )
+
+    @property
+    def free_on_resume(self) -> tuple[str, ...]:
+        """Fields that may change when a run is resumed: they alter no update.
+
+        Apart from rounding, as for another number of devices.
+        """
+        names = ("evaluate_every", "checkpoint_every", "log_every", "task_axis")
+        return names if self.schedule == "cosine" else (*names, "iterations")
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class TrainState:
+    """All that the next update depends on, tasks apart; a pytree."""
+
+    params: Any  # meta-parameters
+    opt_state: Any  # of `make_optimiser`
+    step: jax.Array  # () int32, updates done
+    key: jax.Array  # (2,) uint32, data of the key from which all randomness derives
+
+
+def make_schedule(config: TrainingConfig) -> optax.Schedule:
+    """Learning rate as a function of the iteration."""
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(config.learning_rate, config.iterations)
+    return optax.exponential_decay(
+        config.learning_rate, config.decay_every, config.decay, staircase=True
+    )
+
+
+def make_optimiser(config: TrainingConfig) -> optax.GradientTransformation:
+    """AdamW on the clipped meta-gradient."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(make_schedule(config), weight_decay=config.weight_decay),
+    )
+
+
+def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
+    """State before the first update."""
+    params = jax.tree.map(jnp.asarray, params)
+    return TrainState(
+        params=params,
+        opt_state=make_optimiser(config).init(params),
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(jax.random.key(config.seed)),
+    )
+
+
+def make_update(
+    config: TrainingConfig, objective: maml.Objective, mesh: jax.sharding.Mesh
+) -> Callable:
+    """The jitted update.
+
+    Args:
+        config: Training configuration.
+        objective: Loss of one task.
+        mesh: Mesh over which the tasks are spread.
+
+    Returns:
+        A function of (state, support, query) giving the next state and scalars: the
+        objective's, `loss`, `gradient_norm`, and `finite`, whether both are. The
+        state's buffers are donated.
+    """
+    optimiser = make_optimiser(config)
+    gradient = parallel.sharded_meta_gradient(
+        objective,
+        mesh,
+        steps=config.inner_steps,
+        learning_rate=config.inner_learning_rate,
+        first_order=config.first_order,
+        same_task=config.same_task,
+        task_axis=config.task_axis,
+    )
+
+    def update(state, support, query):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        (loss, scalars), grads = gradient(state.params, support, query, key)
+        norm = optax.global_norm(grads)
+        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+        scalars = {
+            **scalars,
+            "loss": loss,
+            "gradient_norm": norm,
+            "finite": jnp.isfinite(loss) & jnp.isfinite(norm),
+        }
+        state = TrainState(
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            step=state.step + 1,
+            key=state.key,
+        )
+        return state, scalars
+
+    return jax.jit(
+        update, donate_argnums=0, out_shardings=parallel.replicated(mesh)
+    )
+
+
+def train(
+    config: TrainingConfig,
+    objective: maml.Objective,
+    task_sampler: TaskSampler,
+    params: maml.Params,
+    directory: str | Path,
+    *,
+    evaluate: Evaluation | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    keep: int = 2,
+    progress: bool = True,
+) -> TrainState:
+    """Meta-trains, going on from the latest checkpoint in `directory` if there is one.
+
+    Killed at any moment and started again, it ends with the same parameters as if never
+    stopped (bit for bit on CPU).
+
+    Args:
+        config: Training configuration.
+        objective: Loss of one task.
+        task_sampler: `(seed, step)` to (support, query), each a batch of
+            `tasks_per_batch` tasks as NumPy arrays, leaves (tasks, ...). It must depend
+            on nothing else. It is called ahead of time, in another thread.
+        params: Initial meta-parameters, the same in every process.
+        directory: Of the run: `checkpoints/`, `training.csv`, `evaluation.csv`,
+            `tensorboard/`.
+        evaluate: `(params, step)` to scalars, of which the first is the error whose
+            smallest value makes a checkpoint the best. Called before the first update
+            and every `evaluate_every`, in every process.
+        settings: What else, apart from `config`, must be the same in order to resume
+            (network, tasks, losses); nested dictionaries of JSON values.
+        seconds: Stop after so much time in total, earlier sittings included, with a
+            checkpoint.
+        mesh: Devices; by default all.
+        keep: How many of the latest checkpoints to keep beside the best.
+        progress: Whether to show a progress bar and messages.
+
+    Returns:
+        The last state, on every device of the mesh.
+
+    Raises:
+        ValueError: If settings differ from those of the checkpoint, or the devices
+            cannot share a batch equally.
+        TrainingDiverged: If loss or gradient are not finite; what is saved is from
+            before.
+    """
+    mesh = parallel.task_mesh() if mesh is None else mesh
+    ours = parallel.local_tasks(config.tasks_per_batch, mesh)
+    settings = {"training": dataclasses.asdict(config), **(settings or {})}
+    with contextlib.closing(
+        checkpoints.RunCheckpoints(Path(directory) / "checkpoints", keep=keep)
+    ) as saved:
+        loop = _Loop(
+            config=config,
+            directory=Path(directory),
+            saved=saved,
+            settings=settings,
+            evaluate=evaluate,
+            seconds=seconds,
+            progress=progress and jax.process_index() == 0,
+        )
+        state = loop.restore(initial_state(config, params), mesh)
+        update = make_update(config, objective, mesh)
+        with contextlib.closing(loop):
+            loop.before_first(state)
+            batches = _prefetch(task_sampler, config.seed, loop.step, config.iterations)
+            with contextlib.closing(batches):
+                for support, query in batches:
+                    if loop.finished:
+                        break
+                    support, query = jax.tree.map(lambda x: x[ours], (support, query))
+                    state, scalars = update(
+                        state,
+                        parallel.shard_tasks(support, mesh),
+                        parallel.shard_tasks(query, mesh),
+                    )
+                    loop.after(state, scalars)
+    return state
+
+
+@dataclasses.dataclass
+class _Loop:
+    """What surrounds the updates: the host's side of the state of a run."""
+
+    config: TrainingConfig
+    directory: Path
+    saved: checkpoints.RunCheckpoints
+    settings: dict[str, Any]
+    evaluate: Evaluation | None
+    seconds: float | None
+    progress: bool
+    step: int = 0
+    elapsed: float = 0.0  # s, in earlier sittings
+    best: float = math.inf
+    finished: bool = False
+
+    def restore(self, state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
+        """The latest saved state, or the given one, on all devices."""
+        rest = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
+        ignored = {f"training.{name}" for name in self.config.free_on_resume}
+        restored = self.saved.restore(
+            state.params,
+            rest,
+            settings=self.settings,
+            sharding=parallel.replicated(mesh),
+            ignored=ignored,
+        )
+        if restored is None:
+            state = parallel.replicate(state, mesh)
+        else:
+            state = TrainState(params=restored.params, **restored.progress)
+            self.step = restored.step
+            self.elapsed = restored.record["elapsed"]
+            self.best = restored.record["best"]
+            if self.best is None:
+                self.best = math.inf
+            self._say(f"resuming from step {restored.step}, {restored.path}")
+        self._open()
+        return state
+
+    def _open(self) -> None:
+        self._pending: list[Any] = []
+        self._logged_step = self.step
+        self._start = self._logged_time = time.perf_counter()
+        self._writers = {}
+        if jax.process_index() == 0:
+            for name in ("training", "evaluation"):
+                step = self.step if self.step else -1
+                self._writers[name] = MetricsWriter(self.directory, name, step)
+        self._bar = tqdm.tqdm(
+            total=self.config.iterations,
+            initial=self.step,
+            disable=not self.progress,
+            unit="it",
+            desc="meta-training",
+        )
+        self._shown: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._bar.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def before_first(self, state: TrainState) -> None:
+        if self.step == 0:
+            self._evaluate(state)
+        self.finished = self._out_of_time()
+
+    def after(self, state: TrainState, scalars: maml.Scalars) -> None:
+        """Logs, evaluates and saves, as due, after one update."""
+        self.step += 1
+        self._pending.append(scalars)
+        self._bar.update()
+        last = self.step == self.config.iterations
+        evaluating = last or self.step % self.config.evaluate_every == 0
+        saving = last or self.step % self.config.checkpoint_every == 0
+        if evaluating or saving or self.step % self.config.log_every == 0:
+            self._log()
+            if self._out_of_time():
+                self.finished = evaluating = saving = True
+        score = self._evaluate(state) if evaluating else None
+        improved = score is not None and score < self.best
+        if improved:
+            self.best = score
+        if saving or improved:
+            self._save(state, score)
+
+    def _log(self) -> None:
+        """Fetches the scalars since the last call: the only host transfer of training.
+
+        It precedes every checkpoint, so that no bad state is ever saved.
+        """
+        rows = jax.device_get([parallel.local_copy(row) for row in self._pending])
+        self._pending.clear()
+        first = self._logged_step + 1
+        for step, row in enumerate(rows, first):
+            if not row["finite"]:
+                raise TrainingDiverged(self._diverged(step, row))
+        now = time.perf_counter()
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        del means["finite"]
+        means["seconds_per_iteration"] = (now - self._logged_time) / len(rows)
+        self._write("training", means)
+        self._logged_step, self._logged_time = self.step, now
+        self._show(loss=means["loss"])
+
+    def _diverged(self, step: int, row: Mapping[str, Any]) -> str:
+        last = self.saved.find("latest")
+        good = "no checkpoint was saved before"
+        if last is not None:
+            good = f"the last good checkpoint is {self.saved.path(last)} (step {last})"
+        what = "loss" if not np.isfinite(row["loss"]) else "gradient"
+        return (
+            f"{what} is not finite at step {step} (loss {row['loss']}, gradient norm "
+            f"{row['gradient_norm']}); {good}"
+        )
+
+    def _evaluate(self, state: TrainState) -> float | None:
+        if self.evaluate is None:
+            return None
+        start = time.perf_counter()
+        scalars = dict(self.evaluate(parallel.local_copy(state.params), self.step))
+        # Time spent here is not time per iteration.
+        self._logged_time += time.perf_counter() - start
+        self._write("evaluation", {**scalars, "elapsed": self._time()})
+        name, score = next(iter(scalars.items()))
+        self._show(**{name: float(score)})
+        return float(score)
+
+    def _save(self, state: TrainState, score: float | None) -> None:
+        rest = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
+        best = self.best if math.isfinite(self.best) else None
+        self.saved.save(
+            self.step,
+            state.params,
+            rest,
+            settings=self.settings,
+            record={"elapsed": self._time(), "best": best},
+            score=score,
+        )
+
+    def _time(self) -> float:
+        return self.elapsed + time.perf_counter() - self._start
+
+    def _out_of_time(self) -> bool:
+        if self.seconds is None:
+            return False
+        stop = self._time() >= self.seconds
+        if jax.process_count() > 1:
+            # Clocks differ, and all processes must stop at the same step.
+            stop = bool(multihost_utils.broadcast_one_to_all(np.asarray(stop)))
+        return stop
+
+    def _write(self, name: str, scalars: Mapping[str, float]) -> None:
+        if name in self._writers:
+            self._writers[name].write(self.step, scalars)
+
+    def _show(self, **scalars: float) -> None:
+        self._shown.update({name: f"{value:.3g}" for name, value in scalars.items()})
+        self._bar.set_postfix(self._shown, refresh=False)
+
+    def _say(self, text: str) -> None:
+        if self.progress:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _prefetch(
+    task_sampler: TaskSampler, seed: int, start: int, stop: int, ahead: int = 2
+) -> Iterator[tuple[maml.Task, maml.Task]]:
+    """Batches of steps start to stop, drawn in order by one thread."""
+    batches: queue.Queue = queue.Queue(maxsize=ahead)
+    closed = threading.Event()
+
+    def put(item) -> bool:
+        while not closed.is_set():
+            with contextlib.suppress(queue.Full):
+                batches.put(item, timeout=0.1)
+                return True
+        return False
+
+    def draw():
+        try:
+            for step in range(start, stop):
+                if not put((task_sampler(seed, step), None)):
+                    return
+        except Exception as error:  # handed to the consumer, who raises it
+            put((None, error))
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        for _ in range(start, stop):
+            batch, error = batches.get()
+            if error is not None:
+                raise error
+            yield batch
+    finally:
+        closed.set()
+        thread.join()

@@ -1,0 +1,42 @@
+"""The networks.
+
+All are Flax modules with `init` and `apply`. `MetaLRPINN`, `PINN` and `PlaneWaves`
+share one call: `(points, source, frequency)` gives the output (n, 2), the real and
+imaginary part of the field, and `method="features"` the last hidden layer (n, width).
+Points are in km, `source` is the source's horizontal position in km, the frequency is
+in Hz. Results have the type that points and parameters promote to.
+"""
+
+from meta_lrpinn.models.frequency_embedding import (
+    FreeSingularValues,
+    FrequencyEmbedding,
+    normalise_frequency,
+)
+from meta_lrpinn.models.low_rank import LowRankDense
+from meta_lrpinn.models.lrpinn import (
+    LRPINN,
+    MetaLRPINN,
+    make_meta_lrpinn,
+    orthogonal_factors,
+)
+from meta_lrpinn.models.pinn import PINN, initial_parameters
+from meta_lrpinn.models.plane_waves import PlaneWaves, plane_wave_parameters
+from meta_lrpinn.models.rank import is_pruned, prune_hypernetwork, truncate
+
+__all__ = [
+    "LRPINN",
+    "PINN",
+    "FreeSingularValues",
+    "FrequencyEmbedding",
+    "LowRankDense",
+    "MetaLRPINN",
+    "PlaneWaves",
+    "initial_parameters",
+    "is_pruned",
+    "make_meta_lrpinn",
+    "normalise_frequency",
+    "orthogonal_factors",
+    "plane_wave_parameters",
+    "prune_hypernetwork",
+    "truncate",
+]

@@ -1,0 +1,153 @@
+"""Hypernetwork pruning and rank reduction: what meta-testing does to the network."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from meta_lrpinn.models.frequency_embedding import FreeSingularValues
+from meta_lrpinn.models.low_rank import layer_ranks
+from meta_lrpinn.models.lrpinn import MetaLRPINN
+from meta_lrpinn.models.pinn import Parameters
+
+
+def is_pruned(model: MetaLRPINN) -> bool:
+    """Whether singular values are parameters rather than a function of frequency."""
+    return isinstance(model.embedding, FreeSingularValues)
+
+
+def prune_hypernetwork(
+    model: MetaLRPINN, params: Parameters, frequency: float | jax.Array
+) -> tuple[MetaLRPINN, Parameters]:
+    """Replaces the hypernetwork by its singular values at one frequency.
+
+    The function at that frequency stays the same, and the model is called as before;
+    the frequency it is called with no longer has an effect. Works under `jit` and
+    `vmap`, from which only the parameters can be returned.
+
+    Args:
+        model: Network with its hypernetwork.
+        params: Its parameter tree.
+        frequency: Frequency in Hz, ().
+
+    Returns:
+        The pruned model and its parameter tree, in which "embedding" holds the singular
+        values of each hidden layer, (rank,).
+
+    Raises:
+        ValueError: If the model is pruned already, or the frequency is not one positive
+            number.
+    """
+    if is_pruned(model):
+        raise ValueError("the hypernetwork is pruned already")
+    if jnp.ndim(frequency) != 0:
+        raise ValueError(
+            "pruning needs one frequency, got an array of shape "
+            f"{jnp.shape(frequency)}"
+        )
+    if not isinstance(frequency, jax.core.Tracer) and not frequency > 0:
+        raise ValueError(f"frequency must be positive, got {float(frequency)} Hz")
+    values = model.embedding.apply({"params": params["embedding"]}, frequency)
+    network = model.network
+    pruned = MetaLRPINN(
+        network=network.clone(),
+        embedding=FreeSingularValues(network.rank, network.depth, network.param_dtype),
+    )
+    return pruned, {"network": params["network"], "embedding": _by_layer(values)}
+
+
+def truncate(
+    model: MetaLRPINN,
+    params: Parameters,
+    *,
+    fraction: float | None = None,
+    count: int | None = None,
+    energy: float | None = None,
+) -> tuple[MetaLRPINN, Parameters]:
+    """Keeps the largest singular values of every layer, with their columns of U and V.
+
+    For orthonormal U and V the result is the best approximation of each layer's weights
+    at its rank, and their difference in the spectral norm is the gain times the largest
+    |σ| dropped (Eckart and Young, 1936). The gain of each layer is not changed.
+
+    Args:
+        model: A pruned network.
+        params: Its parameter tree.
+        fraction: Fraction of the singular values to keep, in (0, 1].
+        count: Number of singular values to keep.
+        energy: Keep the fewest whose Σσ² is at least this fraction of the whole, in
+            (0, 1]; needs concrete values, so it does not run under `jit`.
+
+    Returns:
+        The reduced model and its parameter tree.
+
+    Raises:
+        ValueError: If not exactly one criterion is given or it is out of its range, or
+            if the hypernetwork is not pruned.
+    """
+    if not is_pruned(model):
+        raise ValueError(
+            "prune the hypernetwork before reducing the rank: its singular values "
+            "still depend on frequency"
+        )
+    network = model.network
+    old_ranks = layer_ranks(network.rank, network.depth)
+    kept_number = _criterion(fraction, count, energy, old_ranks)
+
+    reduced, values = dict(params["network"]), []
+    for name, sigma in _in_order(params["embedding"], network.depth):
+        order = jnp.argsort(-jnp.abs(sigma))
+        kept = order[: kept_number(sigma)]
+        values.append(sigma[kept])
+        reduced[name] = {
+            factor: columns[:, kept] for factor, columns in reduced[name].items()
+        }
+    ranks = tuple(len(sigma) for sigma in values)
+    truncated = MetaLRPINN(
+        network=network.clone(rank=ranks, gain=network.gains),
+        embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
+    )
+    return truncated, {"network": reduced, "embedding": _by_layer(values)}
+
+
+def _criterion(
+    fraction: float | None,
+    count: int | None,
+    energy: float | None,
+    ranks: tuple[int, ...],
+) -> Callable[[jax.Array], int]:
+    """The number of singular values to keep, as a function of a layer's own."""
+    criteria = {"fraction": fraction, "count": count, "energy": energy}
+    given = [name for name, value in criteria.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(
+            "give exactly one of fraction, count and energy, got "
+            f"{' and '.join(given) or 'none'}"
+        )
+    (name,) = given
+    if name != "count" and not 0 < criteria[name] <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {criteria[name]}")
+    if name == "count" and not (count == int(count) and 1 <= count <= min(ranks)):
+        raise ValueError(
+            f"count must be a whole number from 1 to the rank {min(ranks)}, got {count}"
+        )
+    return {
+        "fraction": lambda sigma: max(1, round(fraction * len(sigma))),
+        "count": lambda sigma: int(count),
+        "energy": lambda sigma: _energy_rank(np.asarray(sigma), energy),
+    }[name]
+
+
+def _energy_rank(sigma: np.ndarray, energy: float) -> int:
+    cumulative = np.cumsum(np.sort(sigma.astype(np.float64) ** 2)[::-1])
+    return int(np.argmax(cumulative >= energy * cumulative[-1])) + 1
+
+
+def _in_order(by_layer: Parameters, depth: int) -> list[tuple[str, jax.Array]]:
+    names = [f"hidden_{layer}" for layer in range(depth)]
+    return [(name, by_layer[name]) for name in names]
+
+
+def _by_layer(values) -> Parameters:
+    return {f"hidden_{layer}": sigma for layer, sigma in enumerate(values)}

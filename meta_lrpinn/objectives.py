@@ -1,0 +1,231 @@
+"""Objectives: what a network is trained on, in meta-training and in adaptation alike.
+
+Each maker returns a function (params, task, key) → (loss, scalars) of a network's
+parameters, a `Task` and the key that draws its points:
+
+- `paper_objective`: the network's own output and the paper's three losses;
+- `residual_objective`: the output layer eliminated by least squares from the strong
+  residual, so that only the features are trained (variable projection);
+- `galerkin_objective`: the output layer eliminated by the Galerkin solve, the error of
+  the resulting wavefield against a known one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from meta_lrpinn import models
+from meta_lrpinn import problem as problems
+from meta_lrpinn.adapt import galerkin, least_squares
+from meta_lrpinn.physics import absorbing, derivatives, losses, residual
+from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.tasks import Task
+
+Params = Any
+Objective = Callable[
+    [Params, Task, jax.Array], tuple[jax.Array, dict[str, jax.Array]]
+]
+
+
+def frequency_of(problem: HelmholtzProblem) -> jax.Array:
+    """Frequency in Hz, ()."""
+    return jnp.asarray(problem.omega) / (2 * jnp.pi)
+
+
+def output_function(
+    model: nn.Module, params: Params, problem: HelmholtzProblem
+) -> Callable[[jax.Array], jax.Array]:
+    """The network's own δu as (real, imaginary), decaying in the layer: (n, 2)."""
+
+    def outputs(points):
+        return model.apply(
+            {"params": params}, points, problem.source[:-1], frequency_of(problem)
+        )
+
+    return galerkin.with_envelope(outputs, problem)
+
+
+def feature_function(
+    model: nn.Module, params: Params, problem: HelmholtzProblem
+) -> galerkin.Features:
+    """The network's last hidden layer, decaying in the layer: (n, width)."""
+
+    def features(points):
+        return model.apply(
+            {"params": params},
+            points,
+            problem.source[:-1],
+            frequency_of(problem),
+            method="features",
+        )
+
+    return galerkin.with_envelope(features, problem)
+
+
+def paper_objective(
+    model: nn.Module,
+    number_of_points: int,
+    source_penalty: float = 1.0,
+    engine: str = "taylor",
+) -> Objective:
+    """The paper's loss, 0.1 (L_pde + L_reg + L_ort), on the network's own output.
+
+    With an absorbing layer (thickness above zero) the points fill the layer too and the
+    residual is the stretched one; without, it is the paper's setting.
+
+    Args:
+        model: Network called with (points, source, frequency).
+        number_of_points: Collocation points drawn per call.
+        source_penalty: Strength of L_reg; 1 is the paper's, 0 switches it off.
+        engine: Derivative engine, see `physics.derivatives`.
+
+    Returns:
+        The objective; tasks must hold one velocity each.
+    """
+
+    def objective(params, task, key):
+        problem = task.member(task.velocities[0], task.background_velocities[0])
+        points = problems.sample_points(key, problem, number_of_points)
+        collocation = problems.collocate(problem, points)
+        outputs = derivatives.derivatives(
+            output_function(model, params, problem), points, engine
+        )
+        scattered = residual.as_complex(outputs.value)
+        laplacian = residual.stretched_laplacian(
+            residual.as_complex(outputs.gradient),
+            residual.as_complex(outputs.second),
+            collocation.stretch,
+            collocation.stretch_slope,
+        )
+        remainder = residual.helmholtz_residual(
+            scattered,
+            laplacian,
+            collocation.squared_slowness,
+            collocation.scattering_source,
+            collocation.omega,
+        )
+        parts = {"pde": losses.pde_loss(remainder)}
+        if source_penalty:
+            distance = jnp.linalg.norm(points - problem.source, axis=-1)
+            weight = losses.source_penalty_weight(
+                distance, collocation.omega, problem.background_velocity
+            )
+            parts["source"] = source_penalty * losses.source_loss(scattered, weight)
+        if isinstance(model, models.MetaLRPINN):
+            factors = models.orthogonal_factors(params)
+            parts["orthogonality"] = losses.orthogonality_loss(factors)
+        return 0.1 * sum(parts.values()), parts
+
+    return objective
+
+
+def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
+    """Logarithm of the relative strong residual, the output layer eliminated.
+
+    Args:
+        model: Network with features.
+        number_of_points: Collocation points drawn per call; several times its width.
+
+    Returns:
+        The objective; the velocities of a task share their features and points.
+    """
+
+    def objective(params, task, key):
+        points = problems.sample_points(key, task.problem, number_of_points)
+        features = derivatives.derivatives(
+            feature_function(model, params, task.problem), points
+        )
+
+        def one(pair):
+            collocation = problems.collocate(task.member(*pair), points)
+            return least_squares.eliminated_residual(features, collocation)[0]
+
+        # One after the other: see `adapt.galerkin.solve_weights`.
+        squared = jax.lax.map(one, (task.velocities, task.background_velocities))
+        relative = jnp.sqrt(squared)
+        return jnp.mean(jnp.log(relative)), {"residual": jnp.mean(relative)}
+
+    return objective
+
+
+def galerkin_objective(
+    model: nn.Module,
+    quadrature: tuple[int, ...],
+    stride: int = 3,
+    damping: float = 1e-5,
+) -> Objective:
+    """Logarithm of the Galerkin solution's relative L2 error against known wavefields.
+
+    The gradient runs through the solve, so the features learn what the solution gets
+    wrong, not only what the residual sees. The quadrature grid is shifted at random.
+
+    Args:
+        model: Network with features.
+        quadrature: Quadrature points along each axis, coordinate order.
+        stride: Every stride-th grid node along each axis enters the error.
+        damping: See `galerkin.solve_weights`.
+
+    Returns:
+        The objective; tasks must hold `scattered`.
+    """
+
+    def objective(params, task, key):
+        problem = task.problem
+        key_shift, key_offset = jax.random.split(key)
+        shift = jax.random.uniform(key_shift, (problem.ndim,))
+        points = galerkin.quadrature_points(problem, quadrature, shift)
+        cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
+        features = feature_function(model, params, problem)
+        samples = galerkin.sample_features(features, points)
+        stretch = absorbing.stretch(problem.layer, points, problem.omega)
+        stiffness = galerkin.stiffness_matrix(samples, stretch, cell)
+        norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
+
+        nodes, index = _coarse_nodes(key_offset, problem, stride)
+        at_nodes = features(nodes)
+
+        def one(member):
+            velocity, background_velocity, scattered = member
+            own = task.member(velocity, background_velocity)
+            collocation = problems.collocate(own, points)
+            weights = galerkin.solve_weights(
+                stiffness + galerkin.mass_matrix(samples, collocation, cell),
+                galerkin.load_vector(samples, collocation, cell),
+                1 / (norm + 1e-6),
+                damping,
+            )
+            truth = scattered.ravel()[index]
+            difference = at_nodes @ weights - truth
+            return jnp.sqrt(_energy(difference) / _energy(truth))
+
+        # One after the other: see `adapt.galerkin.solve_weights`.
+        error = jax.lax.map(
+            one, (task.velocities, task.background_velocities, task.scattered)
+        )
+        return jnp.mean(jnp.log(error + 1e-3)), {"error": jnp.mean(error)}
+
+    return objective
+
+
+def _coarse_nodes(
+    key: jax.Array, problem: HelmholtzProblem, stride: int
+) -> tuple[jax.Array, jax.Array]:
+    """Every stride-th grid node from a random start: points (p, ndim), indices (p,)."""
+    shape = jnp.asarray(problem.model.shape)
+    start = jax.random.randint(key, shape.shape, 0, stride)
+    counts = [n // stride for n in problem.model.shape]
+    grids = jnp.meshgrid(*(jnp.arange(c) for c in counts), indexing="ij")
+    position = jnp.stack([g.ravel() for g in grids], axis=-1) * stride + start
+    strides = jnp.cumprod(jnp.concatenate([shape[1:], jnp.ones(1, int)])[::-1])[::-1]
+    points = position * jnp.asarray(problem.model.spacing)
+    return (
+        points[:, ::-1] + jnp.asarray(problem.model.lower),
+        position @ strides.astype(int),
+    )
+
+
+def _energy(field: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.real(field) ** 2 + jnp.imag(field) ** 2)

@@ -1,0 +1,1 @@
+"""Acoustic wave physics as functions of arrays; nothing here knows of networks."""

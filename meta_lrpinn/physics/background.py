@@ -1,0 +1,118 @@
+"""The background wavefield of a point source in a homogeneous medium.
+
+Time convention e^{+iωt}: outgoing waves carry H₀⁽²⁾(kr) in 2D and e^{−ikr}/r in 3D.
+Both are analytic in the squared distance, so they accept the complex coordinates of
+an absorbing layer, where they decay (DESIGN: "continued analytically").
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# The two expansions of the Hankel function meet where both reach rounding error.
+_CROSSOVER = 4.0
+_SERIES_TERMS = 20
+_HERMITE_NODES = 32
+
+
+def default_amplitude(ndim: int) -> complex:
+    """Amplitude A that makes u₀ the fundamental solution, (Δ + ω²m₀)u₀ = δ.
+
+    Args:
+        ndim: Space dimension, 2 or 3.
+
+    Returns:
+        i/4 in 2D, −1/(4π) in 3D.
+    """
+    return {2: 0.25j, 3: complex(-1 / (4 * np.pi))}[ndim]
+
+
+def hankel0(z: jax.Array) -> jax.Array:
+    """Hankel function of the second kind and order zero, H₀⁽²⁾(z), for Re z ≥ 0.
+
+    Below |z| = 4 the ascending series (Abramowitz and Stegun 9.1.12–13); above, the
+    integral √(2/πz) e^{−i(z−π/4)} π^{−1/2} ∫ e^{−t²} (1 − it²/2z)^{−1/2} dt (A&S 9.2
+    and DLMF 10.9.20 with u = t²) by Gauss–Hermite quadrature. Relative error below
+    1e-12 in double precision and 1e-5 in single, for −π/2 ≤ arg z ≤ 0.
+
+    Args:
+        z: Complex (or real) arguments of any shape, not zero.
+
+    Returns:
+        Complex array of the same shape.
+    """
+    z = jnp.asarray(z)
+    z = z.astype(jnp.result_type(z.dtype, jnp.complex64))
+    is_near = jnp.abs(z) < _CROSSOVER
+    # Each branch sees harmless arguments where the other is used, so that neither
+    # overflows nor poisons the gradient.
+    near = _hankel0_series(jnp.where(is_near, z, 1.0))
+    far = _hankel0_integral(jnp.where(is_near, 2 * _CROSSOVER, z))
+    return jnp.where(is_near, near, far)
+
+
+def _hankel0_series(z: jax.Array) -> jax.Array:
+    quarter = -(z * z) / 4
+    term = jnp.ones_like(z)
+    bessel_j, tail, harmonic = term, jnp.zeros_like(z), 0.0
+    for k in range(1, _SERIES_TERMS):
+        term = term * quarter / k**2
+        harmonic += 1 / k
+        bessel_j = bessel_j + term
+        tail = tail - harmonic * term
+    bessel_y = 2 / np.pi * ((jnp.log(z / 2) + np.euler_gamma) * bessel_j + tail)
+    return bessel_j - 1j * bessel_y
+
+
+def _hankel0_integral(z: jax.Array) -> jax.Array:
+    nodes, weights = np.polynomial.hermite.hermgauss(_HERMITE_NODES)
+    half = nodes > 0  # the integrand is even
+    integral = jnp.zeros_like(z)
+    for t, weight in zip(nodes[half], 2 * weights[half] / np.sqrt(np.pi), strict=True):
+        integral = integral + weight / jnp.sqrt(1 - 0.5j * t**2 / z)
+    return jnp.sqrt(2 / (np.pi * z)) * jnp.exp(-1j * (z - np.pi / 4)) * integral
+
+
+def complex_distance(offset: jax.Array, floor: float = 1e-9) -> jax.Array:
+    """Distance √(Σ offset²), continued analytically to complex offsets.
+
+    Args:
+        offset: Displacement from the source, shape (..., ndim), km; real or complex.
+        floor: Smallest distance returned, km: keeps u₀ finite at the source itself,
+            where the contrast m − m₀ that multiplies it vanishes.
+
+    Returns:
+        Complex array (...), km, on the branch with non-negative real part.
+    """
+    squared = jnp.sum(jnp.asarray(offset) ** 2, axis=-1)
+    squared = squared.astype(jnp.result_type(squared.dtype, jnp.complex64))
+    return jnp.sqrt(jnp.where(jnp.abs(squared) < floor**2, floor**2, squared))
+
+
+def background_field(
+    offset: jax.Array, wavenumber: jax.Array, amplitude: jax.Array
+) -> jax.Array:
+    """Background wavefield u₀ of a point source.
+
+    A H₀⁽²⁾(k r) in 2D and A e^{−ikr}/r in 3D, with k = ω/v₀ (Cheng and Alkhalifah
+    2025, eq. 3).
+
+    Args:
+        offset: Displacement from the source, shape (..., ndim), km; complex inside an
+            absorbing layer (see `physics.absorbing.stretched_offset`).
+        wavenumber: k = ω/v₀, rad/km, broadcastable to (...).
+        amplitude: A, complex, broadcastable to (...).
+
+    Returns:
+        Complex array (...).
+
+    Raises:
+        ValueError: offset has neither 2 nor 3 columns.
+    """
+    ndim = jnp.shape(offset)[-1]
+    distance = complex_distance(offset)
+    if ndim == 2:
+        return amplitude * hankel0(wavenumber * distance)
+    if ndim == 3:
+        return amplitude * jnp.exp(-1j * wavenumber * distance) / distance
+    raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")

@@ -1,0 +1,101 @@
+"""First and pure second derivatives of a network at many points.
+
+`apply` maps a batch of points (n, ndim) to a batch of values (n, outputs), row by row
+independently. Forward mode pushes one Taylor series per axis through the whole batch,
+value, slope and curvature together, so that every layer is one matrix product; the
+Hessian by `jax.hessian` is the oracle that tests it.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+Apply = Callable[[jax.Array], jax.Array]
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Derivatives:
+    """Values and derivatives of a function of points."""
+
+    value: jax.Array  # (n, outputs)
+    gradient: jax.Array  # (n, ndim, outputs), ∂/∂x_d
+    second: jax.Array  # (n, ndim, outputs), ∂²/∂x_d²
+
+
+def _axis_tangents(points: jax.Array) -> jax.Array:
+    """Unit tangents along each axis for the whole batch, (ndim, n, ndim)."""
+    basis = jnp.eye(points.shape[-1], dtype=points.dtype)
+    return jnp.broadcast_to(basis[:, None, :], (points.shape[-1], *points.shape))
+
+
+def _taylor(apply: Apply, points: jax.Array) -> Derivatives:
+    def along(tangent):
+        def slope(x):
+            return jax.jvp(apply, (x,), (tangent,))
+
+        (value, first), (_, second) = jax.jvp(slope, (points,), (tangent,))
+        return value, first, second
+
+    value, first, second = jax.vmap(along, out_axes=(None, 1, 1))(
+        _axis_tangents(points)
+    )
+    return Derivatives(value=value, gradient=first, second=second)
+
+
+def _hessian(apply: Apply, points: jax.Array) -> Derivatives:
+    def single(point):
+        return apply(point[None])[0]
+
+    gradient = jax.vmap(jax.jacrev(single))(points)
+    hessian = jax.vmap(jax.hessian(single))(points)
+    return Derivatives(
+        value=apply(points),
+        gradient=jnp.swapaxes(gradient, 1, 2),
+        second=jnp.einsum("nodd->ndo", hessian),
+    )
+
+
+ENGINES = {"taylor": _taylor, "hessian": _hessian}
+
+
+def derivatives(
+    apply: Apply, points: jax.Array, engine: str = "taylor"
+) -> Derivatives:
+    """Values, first and pure second derivatives of `apply`.
+
+    Args:
+        apply: Maps points (n, ndim) to values (n, outputs), each row from its own
+            point alone.
+        points: Coordinates (n, ndim), km.
+        engine: "taylor" (forward mode, the default) or "hessian" (`jax.hessian`, the
+            oracle).
+
+    Returns:
+        The derivatives, per km and per km².
+
+    Raises:
+        ValueError: unknown engine.
+    """
+    if engine not in ENGINES:
+        raise ValueError(
+            f"unknown derivative engine {engine!r}; choose from {', '.join(ENGINES)}"
+        )
+    return ENGINES[engine](apply, points)
+
+
+def first_derivatives(
+    apply: Apply, points: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Values (n, outputs) and gradient (n, ndim, outputs) of `apply`, by forward mode.
+
+    Args:
+        apply: As in `derivatives`.
+        points: Coordinates (n, ndim), km.
+    """
+
+    def along(tangent):
+        return jax.jvp(apply, (points,), (tangent,))
+
+    return jax.vmap(along, out_axes=(None, 1))(_axis_tangents(points))

@@ -1,0 +1,383 @@
+"""Figures of wavefields: functions that return a Matplotlib figure and change nothing.
+
+Figures are built on the object interface, so no window opens, no global state is
+touched, and any process may draw: `figure.savefig(path)` needs no backend.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.wavefield import Wavefield, relative_l2
+
+VELOCITY_COLORS = "cividis"
+FIELD_COLORS = "RdBu_r"
+# Records hold these beside what converges; they are no curves of their own.
+_NOT_CURVES = (
+    "step",
+    "elapsed",
+    "seconds",
+    "unknowns",
+    "refinement",
+    "points_per_wavelength",
+    "learning_rate",
+    "points",
+)
+_CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_INK = "#222222"
+_MUTED = "#6b6b6b"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    """One quantity on the model's grid, and how it is coloured."""
+
+    title: str
+    values: np.ndarray  # (nz, nx) or (nz, ny, nx), real
+    limits: tuple[float, float]
+    colors: str
+    unit: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Section:
+    """A plane through the model: all of it in 2D, through its middle in 3D."""
+
+    index: tuple[int | slice, ...]
+    columns: tuple[int, int]  # coordinates across and down the picture
+    place: str  # where it cuts, empty in 2D
+
+
+def wavefield_figure(
+    field: Wavefield,
+    reference: np.ndarray | None = None,
+    *,
+    source_index: int = 0,
+    reference_name: str = "Reference",
+) -> Figure:
+    """Velocity, reference, prediction, difference and, where there is one, convergence.
+
+    All fields are real parts of δu on one scale: the 99th percentile of the reference
+    farther than half a wavelength from the source. The difference is magnified until it
+    can be seen; its title says by how much. A 3D model is cut through its middle.
+
+    Args:
+        field: The wavefield.
+        reference: What to compare with, δu of the same shape as `field.scattered`.
+            Without one, scattered and total wavefield are shown.
+        source_index: Which source to show where there are several.
+        reference_name: Title of the reference.
+
+    Returns:
+        The figure; save it with `figure.savefig(path)`.
+
+    Raises:
+        ValueError: the reference has another shape, or there is no such source.
+    """
+    model = field.model
+    sources = np.atleast_2d(np.asarray(field.source, float))
+    if not 0 <= source_index < len(sources):
+        raise ValueError(f"source_index must be 0 to {len(sources) - 1}")
+    scattered = np.asarray(field.scattered)
+    if reference is not None and np.shape(reference) != scattered.shape:
+        raise ValueError(
+            f"the reference has shape {np.shape(reference)}, "
+            f"the wavefield {scattered.shape}"
+        )
+    source = sources[source_index]
+
+    def chosen(values):
+        return np.asarray(values).reshape(len(sources), *model.shape)[source_index]
+
+    prediction = chosen(scattered)
+    truth = None if reference is None else chosen(reference)
+    far = _far_from_source(model, field.frequency, source)
+    panels = [_velocity_panel(model)]
+    if truth is None:
+        panels += _panels_alone(prediction, chosen(field.total), far)
+    else:
+        panels += _panels_compared(prediction, truth, far, reference_name)
+
+    curves = convergence_curves(field.history)
+    figure = _layout(model, panels, source, with_curves=bool(curves))
+    if curves:
+        _draw_curves(figure.axes[-1], field.history, curves)
+    figure.suptitle(
+        _headline(field, sources, source_index, truth, prediction),
+        x=0.012,
+        ha="left",
+        fontsize=12,
+        color=_INK,
+    )
+    return figure
+
+
+def convergence_curves(
+    history: Sequence[Mapping[str, Any]],
+) -> dict[str, np.ndarray]:
+    """Positive quantities that a history follows over at least two of its records.
+
+    Args:
+        history: One record per reported step.
+
+    Returns:
+        Name to values (n_records,), NaN where a record lacks one.
+    """
+    names = dict.fromkeys(name for record in history for name in record)
+    curves = {}
+    for name in names:
+        if name in _NOT_CURVES:
+            continue
+        values = np.array([_positive(record.get(name)) for record in history])
+        if np.count_nonzero(np.isfinite(values)) >= 2:
+            curves[name] = values
+    return curves
+
+
+def _positive(value: Any) -> float:
+    """A positive number, or NaN for anything that a logarithmic axis cannot show."""
+    if value is None or isinstance(value, (str, bool)) or np.ndim(value) > 0:
+        return np.nan
+    number = float(value)
+    return number if np.isfinite(number) and number > 0 else np.nan
+
+
+def _velocity_panel(model: VelocityModel) -> _Panel:
+    low, high = model.minimum, model.maximum
+    if high - low < 1e-3 * high:  # A colour bar needs a range.
+        low, high = 0.95 * low, 1.05 * high
+    velocity = np.asarray(model.velocity)
+    return _Panel("Velocity", velocity, (low, high), VELOCITY_COLORS, "km/s")
+
+
+def _panels_alone(
+    prediction: np.ndarray, total: np.ndarray, far: np.ndarray
+) -> list[_Panel]:
+    return [
+        _field_panel("Scattered wavefield", prediction, _robust_limit(prediction, far)),
+        _field_panel("Total wavefield", total, _robust_limit(total, far), "Re u"),
+    ]
+
+
+def _panels_compared(
+    prediction: np.ndarray, truth: np.ndarray, far: np.ndarray, name: str
+) -> list[_Panel]:
+    limit = _robust_limit(truth if np.any(truth) else prediction, far)
+    difference = prediction - truth
+    magnification = _magnification(_robust_limit(difference, far), limit)
+    times = f" × {magnification}" if magnification > 1 else ""
+    return [
+        _field_panel(name, truth, limit),
+        _field_panel("Prediction", prediction, limit),
+        _field_panel(f"Difference{times}", magnification * difference, limit),
+    ]
+
+
+def _field_panel(
+    title: str, values: np.ndarray, limit: float, unit: str = "Re δu"
+) -> _Panel:
+    return _Panel(title, np.real(values), (-limit, limit), FIELD_COLORS, unit)
+
+
+def _robust_limit(values: np.ndarray, far: np.ndarray) -> float:
+    """99th percentile of |Re| away from the source; positive."""
+    size = np.abs(np.real(values))
+    size = size[np.isfinite(size) & far] if np.any(far) else size[np.isfinite(size)]
+    limit = float(np.percentile(size, 99)) if size.size else 0.0
+    return limit or float(size.max(initial=0.0)) or 1.0
+
+
+def _magnification(difference: float, limit: float) -> int:
+    """Largest of 1, 2, 5, 10, 20, ..., 1000 that keeps a difference in its limit."""
+    steps = [a * 10**b for b in range(3) for a in (1, 2, 5)] + [1000]
+    fitting = [step for step in steps if step * difference <= limit]
+    return max(fitting, default=1)
+
+
+def _far_from_source(
+    model: VelocityModel, frequency: float, source: np.ndarray
+) -> np.ndarray:
+    """Where the distance exceeds half a wavelength of the source's velocity."""
+    points = model.grid_points()
+    distance = np.linalg.norm(points - source, axis=-1)
+    velocity = np.asarray(model.velocity).ravel()[np.argmin(distance)]
+    return (distance > 0.5 * velocity / frequency).reshape(model.shape)
+
+
+def _sections(model: VelocityModel, source: np.ndarray) -> list[_Section]:
+    if model.ndim == 2:
+        return [_Section((slice(None), slice(None)), (0, 1), "")]
+    everything = (slice(None),) * 3
+    sections = []
+    # Array axes are (z, y, x); cut across y, across x, across z.
+    for axis, columns in ((1, (0, 2)), (2, (1, 2)), (0, (0, 1))):
+        middle = model.shape[axis] // 2
+        index = everything[:axis] + (middle,) + everything[axis + 1 :]
+        place = f"{'zyx'[axis]} = {model.axes()[axis][middle]:.4g} km"
+        sections.append(_Section(index, columns, place))
+    return sections
+
+
+def _layout(
+    model: VelocityModel,
+    panels: Sequence[_Panel],
+    source: np.ndarray,
+    with_curves: bool,
+) -> Figure:
+    """Draws all panels; the axes for the curves, if wanted, are the figure's last."""
+    sections = _sections(model, source)
+    extents = (model.upper - model.lower)[:2], model.upper[-1] - model.lower[-1]
+    if model.ndim == 3:
+        rows, columns = len(sections), len(panels)
+    elif len(panels) == 4:
+        rows, columns = 2, 2
+    else:
+        # Wide models go on top of each other.
+        is_wide = extents[0][0] > 1.8 * extents[1]
+        rows, columns = (len(panels), 1) if is_wide else (1, len(panels))
+
+    aspect = extents[1] / extents[0][0]
+    width = 3.1 if columns > 2 else 4.6 if columns == 2 else 7.5
+    height = float(np.clip(width * aspect, 1.5, 8.0))
+    curve_height = 2.6 if with_curves else 0.0
+    figure = Figure(
+        figsize=(columns * (width + 0.75) + 0.3, rows * (height + 0.75) + curve_height)
+        , layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, hspace=0.03, wspace=0.03)
+    grid = figure.add_gridspec(
+        rows + with_curves,
+        columns,
+        height_ratios=[height] * rows + [curve_height - 0.75] * with_curves,
+    )
+    pictures = (
+        [(section, panel) for section in sections for panel in panels]
+        if model.ndim == 3
+        else [(sections[0], panel) for panel in panels]
+    )
+    for place, (section, panel) in enumerate(pictures):
+        row, column = divmod(place, columns)
+        axes = figure.add_subplot(grid[row, column])
+        image = _draw_section(axes, model, section, panel)
+        _mark_source(axes, section, source, is_first=panel is panels[0])
+        bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=28, fraction=0.05)
+        bar.set_label(panel.unit, fontsize=9, color=_MUTED)
+        bar.ax.tick_params(labelsize=8, colors=_MUTED, width=0.6)
+        bar.outline.set_linewidth(0.5)
+        bar.outline.set_edgecolor(_MUTED)
+    if with_curves:
+        figure.add_subplot(grid[rows, :])
+    return figure
+
+
+def _draw_section(
+    axes: Axes, model: VelocityModel, section: _Section, panel: _Panel
+) -> AxesImage:
+    across, down = section.columns
+    lower, upper = model.lower, model.upper
+    half = np.array(model.spacing[::-1]) / 2
+    image = axes.imshow(
+        panel.values[section.index],
+        cmap=panel.colors,
+        vmin=panel.limits[0],
+        vmax=panel.limits[1],
+        extent=(
+            lower[across] - half[across],
+            upper[across] + half[across],
+            upper[down] + half[down],
+            lower[down] - half[down],
+        ),
+        aspect="equal",
+    )
+    axes.set_xlim(lower[across], upper[across])
+    axes.set_ylim(upper[down], lower[down])
+    title = panel.title if not section.place else f"{panel.title}, {section.place}"
+    axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
+    names = "xz" if model.ndim == 2 else "xyz"
+    axes.set_xlabel(f"{names[across]} (km)", fontsize=9, color=_MUTED)
+    axes.set_ylabel(f"{names[down]} (km)", fontsize=9, color=_MUTED)
+    _quiet(axes)
+    return image
+
+
+def _mark_source(
+    axes: Axes, section: _Section, source: np.ndarray, is_first: bool
+) -> None:
+    across, down = section.columns
+    axes.plot(
+        source[across],
+        source[down],
+        marker="*",
+        markersize=13 if is_first else 8,
+        color="#ffd92f" if is_first else "none",
+        markeredgecolor="black" if is_first else _MUTED,
+        markeredgewidth=0.8,
+        linestyle="none",
+        clip_on=False,
+        zorder=5,
+    )
+
+
+def _draw_curves(
+    axes: Axes, history: Sequence[Mapping[str, Any]], curves: Mapping[str, np.ndarray]
+) -> None:
+    for label, key in (
+        ("Step", "step"),
+        ("Grid points per shortest wavelength", "points_per_wavelength"),
+    ):
+        if all(key in record for record in history):
+            steps = np.array([record[key] for record in history], float)
+            break
+    else:
+        label, steps = "Record", np.arange(1, len(history) + 1)
+    for place, (name, values) in enumerate(curves.items()):
+        known = np.isfinite(values)
+        axes.semilogy(
+            steps[known],
+            values[known],
+            label=name.replace("_", " "),
+            color=_CURVE_COLORS[place % len(_CURVE_COLORS)],
+            linewidth=1.6,
+            marker="o" if np.count_nonzero(known) <= 20 else None,
+            markersize=4,
+        )
+    axes.set_title("Convergence", loc="left", fontsize=10.5, color=_INK)
+    axes.set_xlabel(label, fontsize=9, color=_MUTED)
+    axes.grid(True, which="major", linewidth=0.5, color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    _quiet(axes)
+
+
+def _quiet(axes: Axes) -> None:
+    axes.tick_params(labelsize=8, colors=_MUTED, width=0.6, length=3)
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.6)
+        spine.set_edgecolor(_MUTED)
+
+
+def _headline(
+    field: Wavefield,
+    sources: np.ndarray,
+    source_index: int,
+    truth: np.ndarray | None,
+    prediction: np.ndarray,
+) -> str:
+    place = ", ".join(f"{value:.4g}" for value in sources[source_index])
+    which = f" {source_index + 1} of {len(sources)}" if len(sources) > 1 else ""
+    parts = [f"{field.frequency:g} Hz", f"source{which} at ({place}) km"]
+    parts.append(field.method.replace("_", " "))
+    if truth is not None and np.any(truth):
+        parts.append(f"relative L2 {percent(relative_l2(prediction, truth))}")
+    return "  ·  ".join(parts)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage of three significant digits, as in '1.62 %'."""
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,215 @@
+"""The Helmholtz problem of one source, and the points at which a solver meets it."""
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from meta_lrpinn.physics import absorbing, background, residual
+from meta_lrpinn.velocity import VelocityModel
+
+# The layer absorbs at every velocity of the model, not only at the source's.
+_LAYER_WAVELENGTHS = 1.1
+_LAYER_MINIMUM = 0.3
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class HelmholtzProblem:
+    """One velocity model, frequency and source; a pytree that can be stacked."""
+
+    model: VelocityModel
+    omega: jax.Array  # () rad/s
+    source: jax.Array  # (ndim,) km
+    amplitude: jax.Array  # () complex, A of the background field
+    background_velocity: jax.Array  # () km/s, v₀
+    layer: absorbing.AbsorbingLayer
+    envelope_velocity: jax.Array  # () km/s, sets the decay of features in the layer
+
+    @property
+    def ndim(self) -> int:
+        """Space dimension, 2 or 3."""
+        return self.model.ndim
+
+    @property
+    def lower(self) -> jax.Array:
+        """Smallest coordinates of the model and its layer, (ndim,), km."""
+        return self.layer.lower - self.layer.thickness
+
+    @property
+    def upper(self) -> jax.Array:
+        """Largest coordinates of the model and its layer, (ndim,), km."""
+        return self.layer.upper + self.layer.thickness
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Collocation:
+    """Points of a problem, with all that residuals and weak forms need there."""
+
+    points: jax.Array  # (n, ndim) km
+    squared_slowness: jax.Array  # (n,) s²/km², m
+    scattering_source: jax.Array  # (n,) complex, −ω² (m − m₀) u₀
+    stretch: jax.Array  # (n, ndim) complex, s
+    stretch_slope: jax.Array  # (n, ndim) complex, 1/km
+    omega: jax.Array  # () rad/s
+
+
+def default_thickness(model: VelocityModel, frequency: float, v0: float) -> float:
+    """Default layer thickness, km.
+
+    The longest of 0.3 km, one background wavelength and 1.1 wavelengths at the mean
+    velocity of the model: waves that reach the edge at depth are longer than those at
+    the source. Measured on the layered 5 Hz case, it changes the interior field by
+    less than 0.5 %.
+    """
+    mean_wavelength = float(np.mean(model.velocity)) / frequency
+    return max(
+        _LAYER_MINIMUM, v0 / frequency, _LAYER_WAVELENGTHS * mean_wavelength
+    )
+
+
+def make_problem(
+    model: VelocityModel,
+    frequency: float,
+    source: Sequence[float],
+    *,
+    amplitude: complex | None = None,
+    background_velocity: float | None = None,
+    thickness: float | None = None,
+    reflection: float = 1e-5,
+) -> HelmholtzProblem:
+    """Problem with checked input and the documented defaults.
+
+    Args:
+        model: Velocity model.
+        frequency: Frequency, Hz.
+        source: Source position (ndim,), km, inside the model.
+        amplitude: A of the background field; by default that of the fundamental
+            solution (see `background.default_amplitude`).
+        background_velocity: v₀, km/s; by default the velocity at the source.
+        thickness: Absorbing layer, km; by default `default_thickness`, 0 for none.
+        reflection: Reflection of the layer at the model's mean velocity.
+
+    Returns:
+        The problem, with NumPy leaves in double precision.
+
+    Raises:
+        ValueError: anything out of range, in one line.
+    """
+    check_frequency(frequency)
+    source = np.asarray(source, float)
+    if source.shape != (model.ndim,):
+        raise ValueError(
+            f"source must have {model.ndim} coordinates, got {source.tolist()}"
+        )
+    model.check_contains(source, what="source")
+    v0 = background_velocity
+    if v0 is None:
+        v0 = velocity_at(model, source)
+    if not v0 > 0:
+        raise ValueError(f"background velocity must be positive, got {v0} km/s")
+    if amplitude is None:
+        amplitude = background.default_amplitude(model.ndim)
+    if thickness is None:
+        thickness = default_thickness(model, frequency, v0)
+    mean_velocity = float(np.mean(model.velocity))
+    return HelmholtzProblem(
+        model=model,
+        omega=np.asarray(2 * np.pi * frequency),
+        source=source,
+        amplitude=np.asarray(amplitude, complex),
+        background_velocity=np.asarray(float(v0)),
+        layer=absorbing.make_layer(
+            model.lower, model.upper, thickness, mean_velocity, reflection
+        ),
+        envelope_velocity=np.asarray(0.9 * mean_velocity),
+    )
+
+
+def check_frequency(frequency: float) -> None:
+    """Raise ValueError unless the frequency (Hz) is a positive finite number."""
+    if not (np.isfinite(frequency) and frequency > 0):
+        raise ValueError(f"frequency must be positive, got {frequency} Hz")
+
+
+def velocity_at(model: VelocityModel, source: Sequence[float]) -> float:
+    """Velocity at one position (ndim,), km/s, in double precision on the host."""
+    with jax.enable_x64(True):
+        return float(model.at(jnp.asarray(source, float)[None])[0])
+
+
+def background_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
+    """Background wavefield u₀ at points (n, ndim), continued into the layer, (n,)."""
+    offset = absorbing.stretched_offset(
+        problem.layer, points, problem.source, problem.omega
+    )
+    wavenumber = problem.omega / problem.background_velocity
+    return background.background_field(offset, wavenumber, problem.amplitude)
+
+
+def scattering_source_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
+    """Right-hand side −ω² (m − m₀) u₀ at points (n, ndim); complex (n,)."""
+    return residual.scattering_source(
+        1 / problem.model.at(points) ** 2,
+        1 / problem.background_velocity**2,
+        background_at(problem, points),
+        problem.omega,
+    )
+
+
+def collocate(problem: HelmholtzProblem, points: jax.Array) -> Collocation:
+    """Evaluate a problem's coefficients at points.
+
+    Args:
+        problem: The problem.
+        points: Coordinates (n, ndim), km, in the model or its layer.
+
+    Returns:
+        The collocation; pure, so that it can be jitted and vmapped over tasks.
+    """
+    omega = jnp.asarray(problem.omega)
+    return Collocation(
+        points=points,
+        squared_slowness=1 / problem.model.at(points) ** 2,
+        scattering_source=scattering_source_at(problem, points),
+        stretch=absorbing.stretch(problem.layer, points, omega),
+        stretch_slope=absorbing.stretch_slope(problem.layer, points, omega),
+        omega=omega,
+    )
+
+
+def envelope_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
+    """Decay that multiplies features in the layer (one inside the model), (n,)."""
+    return absorbing.envelope(problem.layer, points, problem.envelope_velocity)[0]
+
+
+def sample_points(
+    key: jax.Array,
+    problem: HelmholtzProblem,
+    number: int,
+    near_source: float = 0.1,
+) -> jax.Array:
+    """Draw collocation points in the model and its layer.
+
+    Args:
+        key: Random key.
+        problem: The problem.
+        number: How many points.
+        near_source: Fraction drawn from a normal distribution of half a background
+            wavelength around the source, where the right-hand side varies fastest.
+
+    Returns:
+        Coordinates (number, ndim), km.
+    """
+    number_near = int(round(near_source * number))
+    key_far, key_near = jax.random.split(key)
+    lower, upper = jnp.asarray(problem.lower), jnp.asarray(problem.upper)
+    far = jax.random.uniform(
+        key_far, (number - number_near, problem.ndim), dtype=lower.dtype
+    )
+    far = lower + (upper - lower) * far
+    wavelength = 2 * jnp.pi * problem.background_velocity / problem.omega
+    near = jax.random.normal(key_near, (number_near, problem.ndim), dtype=lower.dtype)
+    near = jnp.asarray(problem.source) + 0.5 * wavelength * near
+    return jnp.concatenate([far, jnp.clip(near, lower, upper)])
