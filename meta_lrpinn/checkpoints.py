@@ -17,17 +17,20 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
     BestN,
     LatestN,
 )
 
+FOLDER = "checkpoints"  # within the directory of a run
 CARD = "card.json"
 _PARAMETERS = "parameters"
 _PROGRESS = "progress"
 _RECORD = "record"
 _DELETED = "deleted"
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
 class Restored(NamedTuple):
@@ -58,7 +61,8 @@ class RunCheckpoints:
         """
         self.directory = Path(os.path.abspath(directory))
         if not read_only:
-            self._clear()
+            self._clear(_UNFINISHED)
+            multihost_utils.sync_global_devices("checkpoint directory cleared")
         best = BestN(
             get_metric_fn=_score,
             reverse=True,
@@ -70,7 +74,6 @@ class RunCheckpoints:
             preservation_policy=AnyPreservationPolicy([best, LatestN(keep)]),
             best_fn=_score,
             best_mode="min",
-            cleanup_tmp_directories=not read_only,
             # Renamed before being deleted, so that no half-deleted one is ever read.
             todelete_subdir=_DELETED,
             # Donated buffers must not change while they are written.
@@ -159,17 +162,14 @@ class RunCheckpoints:
             return None
         saved = self._record(step)
         check_settings(saved["settings"], settings, ignored, self.path(step))
-        target = _abstract({"params": params, "progress": progress}, sharding)
+        self._check_shapes(step, params)
+        targets = {_PARAMETERS: params, _PROGRESS: progress}
+        args = {
+            name: ocp.args.StandardRestore(_abstract(tree, sharding))
+            for name, tree in targets.items()
+        }
         with _readable(self.path(step)):
-            state = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    **{
-                        _PARAMETERS: ocp.args.StandardRestore(target["params"]),
-                        _PROGRESS: ocp.args.StandardRestore(target["progress"]),
-                    }
-                ),
-            )
+            state = self._manager.restore(step, args=ocp.args.Composite(**args))
         return Restored(
             params=state[_PARAMETERS],
             progress=state[_PROGRESS],
@@ -218,9 +218,26 @@ class RunCheckpoints:
         """Releases the directory."""
         self._manager.close()
 
-    def _clear(self) -> None:
+    def _check_shapes(self, step: int, params: Any) -> None:
+        with _readable(self.path(step)):
+            saved = self._manager.item_metadata(step)[_PARAMETERS].tree
+        saved, given = _shapes(saved), _shapes(params)
+        differing = [
+            f"{name} was {saved.get(name)}, is {given.get(name)}"
+            for name in sorted(saved.keys() | given.keys())
+            if saved.get(name) != given.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"{self.path(step)} holds parameters of another network: "
+                + "; ".join(differing)
+            )
+
+    def _clear(self, *patterns: str) -> None:
         if jax.process_index() == 0:
-            shutil.rmtree(self.directory / _DELETED, ignore_errors=True)
+            for pattern in (_DELETED, *patterns):
+                for path in self.directory.glob(pattern):
+                    shutil.rmtree(path)
 
     def _record(self, step: int) -> dict[str, Any]:
         with _readable(self.path(step)):
@@ -234,7 +251,7 @@ def load_run_parameters(
     """Parameters of a run, finished or in progress, without knowing its network.
 
     Args:
-        directory: The checkpoints' folder.
+        directory: The run's folder, or that of its checkpoints.
         step: "best", "latest" or a number.
 
     Returns:
@@ -245,6 +262,8 @@ def load_run_parameters(
         ValueError: If there is no such checkpoint, or it is unreadable.
     """
     directory = Path(directory)
+    if (directory / FOLDER).is_dir():
+        directory = directory / FOLDER
     if not directory.is_dir():
         raise ValueError(f"there is no checkpoint directory {directory}")
     run = RunCheckpoints(directory, read_only=True)
@@ -362,6 +381,14 @@ def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _score(metrics: Mapping[str, float]) -> float:
     score = metrics["score"]
     return score if math.isfinite(score) else math.inf
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
 
 
 def _abstract(tree: Any, sharding: jax.sharding.Sharding | None) -> Any:

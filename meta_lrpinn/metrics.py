@@ -26,8 +26,9 @@ class MetricsWriter:
         self._path = Path(directory) / f"{name}.csv"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         rows = read_metrics(self._path) if self._path.exists() else []
+        rows = [row for row in rows if row["step"] <= step]
         self._columns = list(rows[0]) if rows else []
-        _rewrite(self._path, self._columns, [r for r in rows if r["step"] <= step])
+        _rewrite(self._path, self._columns, rows)
         self._file = self._path.open("a", newline="")
         self._events = SummaryWriter(
             str(Path(directory) / "tensorboard" / name), purge_step=step + 1

@@ -21,6 +21,7 @@ FIELD_COLORS = "RdBu_r"
 # Records hold these beside what converges; they are no curves of their own.
 _NOT_CURVES = (
     "step",
+    "source",
     "elapsed",
     "seconds",
     "unknowns",
@@ -104,10 +105,15 @@ def wavefield_figure(
     else:
         panels += _panels_compared(prediction, truth, far, reference_name)
 
-    curves = convergence_curves(field.history)
+    history = [
+        record
+        for record in field.history
+        if record.get("source", source_index) == source_index
+    ]
+    curves = convergence_curves(history)
     figure = _layout(model, panels, source, with_curves=bool(curves))
     if curves:
-        _draw_curves(figure.axes[-1], field.history, curves)
+        _draw_curves(figure.axes[-1], history, curves)
     figure.suptitle(
         _headline(field, sources, source_index, truth, prediction),
         x=0.012,
@@ -247,8 +253,11 @@ def _layout(
     height = float(np.clip(width * aspect, 1.5, 8.0))
     curve_height = 2.6 if with_curves else 0.0
     figure = Figure(
-        figsize=(columns * (width + 0.75) + 0.3, rows * (height + 0.75) + curve_height)
-        , layout="constrained"
+        figsize=(
+            columns * (width + 1.25) + 0.2,
+            rows * (height + 0.75) + curve_height + 0.35,
+        ),
+        layout="constrained",
     )
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, hspace=0.03, wspace=0.03)
     grid = figure.add_gridspec(
@@ -266,7 +275,8 @@ def _layout(
         axes = figure.add_subplot(grid[row, column])
         image = _draw_section(axes, model, section, panel)
         _mark_source(axes, section, source, is_first=panel is panels[0])
-        bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=28, fraction=0.05)
+        # An inset is as tall as the picture, whatever its aspect.
+        bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.035, 1.0)))
         bar.set_label(panel.unit, fontsize=9, color=_MUTED)
         bar.ax.tick_params(labelsize=8, colors=_MUTED, width=0.6)
         bar.outline.set_linewidth(0.5)
@@ -294,9 +304,12 @@ def _draw_section(
             lower[down] - half[down],
         ),
         aspect="equal",
+        interpolation="nearest" if panel.unit == "km/s" else "bilinear",
     )
     axes.set_xlim(lower[across], upper[across])
-    axes.set_ylim(upper[down], lower[down])
+    # Depth points down; a map has y up.
+    is_map = down != model.ndim - 1
+    axes.set_ylim(sorted((lower[down], upper[down]), reverse=not is_map))
     title = panel.title if not section.place else f"{panel.title}, {section.place}"
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
     names = "xz" if model.ndim == 2 else "xyz"
@@ -315,7 +328,7 @@ def _mark_source(
         source[down],
         marker="*",
         markersize=13 if is_first else 8,
-        color="#ffd92f" if is_first else "none",
+        color="white" if is_first else "none",
         markeredgecolor="black" if is_first else _MUTED,
         markeredgewidth=0.8,
         linestyle="none",
@@ -330,6 +343,7 @@ def _draw_curves(
     for label, key in (
         ("Step", "step"),
         ("Grid points per shortest wavelength", "points_per_wavelength"),
+        ("Unknowns", "unknowns"),
     ):
         if all(key in record for record in history):
             steps = np.array([record[key] for record in history], float)
@@ -380,4 +394,5 @@ def _headline(
 
 def percent(share: float) -> str:
     """A share as a percentage of three significant digits, as in '1.62 %'."""
-    return f"{100 * share:.3g} %"
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 99.95 else f"{value:#.3g} %"

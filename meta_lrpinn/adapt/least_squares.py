@@ -18,7 +18,7 @@ from meta_lrpinn.problem import Collocation
 
 # Added to the unit diagonal of the scaled normal matrix, whose rounding error in
 # single precision it has to cover.
-RIDGE = 1e-6
+RIDGE = 1e-5
 
 
 def operator_on_features(
@@ -57,7 +57,8 @@ def output_weights(
     scale = jax.lax.rsqrt(jnp.real(jnp.diagonal(gram)) + jnp.finfo(rhs.real.dtype).tiny)
     gram = gram * scale[:, None] * scale + ridge * jnp.eye(len(scale), dtype=gram.dtype)
     projected = scale * (operator.conj().T @ rhs)
-    return scale * jax.scipy.linalg.solve(gram, projected, assume_a="pos")
+    # LU, not Cholesky: rounding may leave a single-precision Gram matrix indefinite.
+    return scale * jnp.linalg.solve(gram, projected)
 
 
 def eliminated_residual(

@@ -14,8 +14,7 @@ from flax import linen as nn
 
 from meta_lrpinn import checkpoints, configs, models, objectives
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import finetune, galerkin, least_squares, spectral
-from meta_lrpinn.physics import derivatives, residual
+from meta_lrpinn.adapt import finetune, galerkin, output_layer, spectral
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.tasks import single_task
 from meta_lrpinn.velocity import VelocityModel
@@ -31,8 +30,8 @@ _DEFAULT_STEPS = {"galerkin": 0, "least_squares": 300, "gradient": 2000}
 _DEFAULT_MARGIN = {2: 1.4, 3: 1.25}
 _COLLOCATION_PER_WAVELENGTH = 6.0
 _MAXIMUM_COLLOCATION = 20_000
-# More waves than this many need tens of GiB and minutes.
-_MAXIMUM_WAVES = 30_000
+# The matrix of this many waves takes 2.3 GiB, and its factors as much again.
+_MAXIMUM_WAVES = 12_000
 
 
 def solve(
@@ -223,21 +222,20 @@ def _solve_plane_waves(
             solution = jax.block_until_ready(
                 _solve_lattice(first, lattice, sources, velocities)
             )
-            estimate = float(solution.error_estimate)
+            estimate = float(np.max(solution.change))
             history.append({"unknowns": lattice.number, "error_estimate": estimate})
             bar.update()
             bar.set_postfix(unknowns=lattice.number, estimate=f"{estimate:.2g}")
             if tolerance is None or estimate <= tolerance:
                 break
             margin *= 1.2 ** (1 / first.ndim)
-        fields = np.asarray(_lattice_on_grid(first, lattice, solution.weights))
 
     def evaluate(points):
         with jax.enable_x64(options["precision"] == "double"):
             points = jnp.asarray(points, float)
             return spectral.evaluate(first, lattice, solution.weights, points).T
 
-    return fields, {
+    return np.asarray(solution.fields), {
         "evaluate": evaluate,
         "history": tuple(history),
         "error_estimate": estimate,
@@ -245,8 +243,7 @@ def _solve_plane_waves(
     }
 
 
-_solve_lattice = jax.jit(spectral.solve_with_estimate)
-_lattice_on_grid = jax.jit(spectral.evaluate_on_grid)
+_solve_lattice = jax.jit(spectral.solve)
 
 
 # Features of a network, or random waves ------------------------------------------------
@@ -256,24 +253,188 @@ def _solve_features(
     all_problems: list[HelmholtzProblem], options: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     model, params = _initial_network(all_problems[0], options)
-    solved = [
-        _solve_one(index, model, params, problem, options)
-        for index, problem in enumerate(all_problems)
-    ]
-    shape = all_problems[0].model.shape
-    fields = np.stack([field(p.model.grid_points()).reshape(shape) for field, p, _ in
-                       ((f, p, h) for (f, h), p in zip(solved, all_problems))])
-    histories = [
-        {"source": index, **record} if len(solved) > 1 else record
-        for index, (_, history) in enumerate(solved)
-        for record in history
-    ]
+    fields, solutions, history = [], [], []
+    for index, problem in enumerate(all_problems):
+        truth = options["truth"]
+        if truth is not None:
+            truth = np.asarray(truth).reshape(-1, *problem.model.shape)[index]
+        solution, records = _adapt(model, params, problem, truth, options)
+        points = problem.model.grid_points()
+        fields.append(solution(points).reshape(problem.model.shape))
+        solutions.append(solution)
+        history += [{"source": index, **record} for record in records]
 
     def evaluate(points):
-        return np.stack([field(np.asarray(points)) for field, _ in solved])
+        return np.stack([solution(np.asarray(points)) for solution in solutions])
 
-    return fields, {
+    return np.stack(fields), {
         "evaluate": evaluate,
-        "history": tuple(histories),
-        "unknowns": getattr(model, "number", None) or _width(model),
+        "history": tuple(history),
+        "unknowns": _number_of_features(model, params),
     }
+
+
+def _number_of_features(model: nn.Module, params: objectives.Params) -> int:
+    shape = jax.eval_shape(
+        lambda: model.apply(
+            {"params": params},
+            jnp.zeros((1, model.ndim)),
+            jnp.zeros(model.ndim - 1),
+            jnp.ones(()),
+            method="features",
+        )
+    )
+    return shape.shape[-1]
+
+
+def _initial_network(
+    problem: HelmholtzProblem, options: dict[str, Any]
+) -> tuple[nn.Module, objectives.Params]:
+    """Network and parameters to start from, pruned and reduced as asked."""
+    key = jax.random.key(options["seed"])
+    if options["features"] == "random_waves":
+        largest = 1.15 * float(problem.omega) / problem.model.minimum
+        number = options["unknowns"]
+        if number is None:
+            number = spectral.make_lattice(problem, _DEFAULT_MARGIN[problem.ndim]).number
+        waves = models.plane_wave_parameters(key, number, largest, problem.ndim)
+        return models.PlaneWaves(ndim=problem.ndim, number=number), waves
+    model, params = load_network(options["init"], options["features"], problem.ndim, key)
+    if not isinstance(model, models.MetaLRPINN):
+        return model, params
+    if options["prune_hypernetwork"] and not models.is_pruned(model):
+        frequency = float(problem.omega) / (2 * np.pi)
+        model, params = models.prune_hypernetwork(model, params, frequency)
+    if options["rank_fraction"] is not None:
+        fraction = options["rank_fraction"]
+        model, params = models.truncate(model, params, fraction=fraction)
+    return model, params
+
+
+def load_network(
+    init: str | Path | None, features: str, ndim: int, key: jax.Array
+) -> tuple[nn.Module, objectives.Params]:
+    """A network with the parameters that adaptation starts from.
+
+    Args:
+        init: "default" for the shipped meta-initialisation, the folder of an
+            initialisation or of a training run, or None for random parameters of the
+            `small` preset's size.
+        features: "lrpinn" or "pinn", which the initialisation must be.
+        ndim: Space dimension it must have.
+        key: Random key of the random start.
+
+    Returns:
+        Module and parameters.
+
+    Raises:
+        ValueError: there is no such initialisation, or it is of another kind.
+    """
+    if init is None:
+        small = configs.PRESETS["small"].network
+        config = configs.NetworkConfig(
+            **{**vars(small), "kind": features, "ndim": ndim}
+        )
+        model = configs.make_network(config)
+        return model, models.initial_parameters(model, key)
+    folder = DEFAULT_INITIALISATION if init == "default" else Path(init)
+    if (folder / "checkpoints").is_dir():
+        params, settings, _ = checkpoints.load_run_parameters(folder / "checkpoints")
+        network = settings["network"]
+    else:
+        params, network, _ = checkpoints.load_initialisation(folder)
+    config = configs.network_from_dict(network)
+    if (config.kind, config.ndim) != (features, ndim):
+        raise ValueError(
+            f"the initialisation {folder.name} is a {config.ndim}D {config.kind}; "
+            f"asked for a {ndim}D {features} (init none starts at random)"
+        )
+    return configs.make_network(config), params
+
+
+def _adapt(
+    model: nn.Module,
+    params: objectives.Params,
+    problem: HelmholtzProblem,
+    truth: np.ndarray | None,
+    options: dict[str, Any],
+) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[dict[str, Any], ...]]:
+    """Adapt a network to one problem; returns points (n, ndim) → δu (n,), and history.
+
+    The network sees a unit amplitude, so that its output is of order one; the field is
+    linear in the amplitude.
+    """
+    method = options["method"]
+    steps = options["steps"]
+    steps = _DEFAULT_STEPS[method] if steps is None else steps
+    if options["features"] == "random_waves":
+        steps = 0
+    amplitude = np.abs(problem.amplitude)
+    unit = problem.replace(amplitude=problem.amplitude / amplitude)
+    number = _collocation_number(problem)
+    trains_output = method == "gradient"
+    if trains_output and options["output_start"] == "solved":
+        weights = output_layer.solve("least_squares", model, params, unit)
+        params = output_layer.replace(params, weights)
+
+    def solution(params, double=False):
+        if trains_output:
+            field = output_layer.own_field(model, params, unit)
+        else:
+            weights = output_layer.solve(method, model, params, unit, double)
+            field = output_layer.feature_field(model, params, unit, weights, double)
+        return lambda points: amplitude * field(points)
+
+    evaluate = None
+    if truth is not None:
+        points = problem.model.grid_points()
+        flat = np.asarray(truth).ravel()
+
+        def evaluate(params):
+            return {"relative_l2": relative_l2(solution(params)(points), flat)}
+
+    history = ()
+    if steps or truth is not None:
+        objective = (
+            objectives.paper_objective(model, number, source_penalty=0.0)
+            if trains_output
+            else objectives.residual_objective(model, number)
+        )
+        params, history = finetune.finetune(
+            objective,
+            params,
+            single_task(jax.tree.map(jnp.asarray, unit)),
+            steps=steps,
+            optimiser=_optimiser(params, steps, options),
+            key=jax.random.key(options["seed"]),
+            report_every=max(1, min(10, steps // 20)),
+            evaluate=evaluate,
+            progress=options["progress"],
+        )
+    return solution(params, options["precision"] == "double"), history
+
+
+def _optimiser(
+    params: objectives.Params, steps: int, options: dict[str, Any]
+) -> optax.GradientTransformation:
+    rate = options["learning_rate"]
+    if options["method"] == "gradient":
+        schedule = finetune.paper_schedule(rate or 1e-3)
+    else:
+        schedule = optax.cosine_decay_schedule(rate or 2e-3, max(steps, 1))
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.0)
+    )
+    if not options["freeze_bases"]:
+        return optimiser
+    is_basis = jax.tree_util.tree_map_with_path(
+        lambda path, _: "frozen" if path[-1].key in ("U", "V") else "free", params
+    )
+    return optax.partition(
+        {"free": optimiser, "frozen": optax.set_to_zero()}, is_basis
+    )
+
+
+def _collocation_number(problem: HelmholtzProblem) -> int:
+    shape = galerkin.quadrature_shape(problem, _COLLOCATION_PER_WAVELENGTH)
+    return min(int(np.prod(shape)), _MAXIMUM_COLLOCATION)

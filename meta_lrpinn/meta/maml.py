@@ -36,6 +36,13 @@ def number_of_tasks(tasks: Task) -> int:
     return lengths.pop()[0]
 
 
+def check_task_axis(task_axis: str) -> str:
+    """The given way of treating tasks; raises ValueError unless it is known."""
+    if task_axis not in TASK_AXES:
+        raise ValueError(f"task axis must be one of {TASK_AXES}, got {task_axis!r}")
+    return task_axis
+
+
 def per_task_keys(key: jax.Array, number: int) -> jax.Array:
     """One key for each of `number` tasks; keys (number,) are returned as they are."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -140,7 +147,7 @@ def meta_loss(
         trainable=trainable,
     )
     batch = _batch(support, query, key, same_task)
-    if _checked(task_axis) == "vmap":
+    if check_task_axis(task_axis) == "vmap":
         losses, scalars = jax.vmap(one, (None, 0, 0, 0))(params, *batch)
     else:
         losses, scalars = jax.lax.map(lambda b: one(params, *b), batch)
@@ -177,7 +184,7 @@ def meta_gradient(
     Raises:
         ValueError: If task batches differ in length, or `task_axis` is unknown.
     """
-    if _checked(task_axis) == "vmap":
+    if check_task_axis(task_axis) == "vmap":
         return jax.value_and_grad(meta_loss, argnums=1, has_aux=True)(
             objective, params, support, query, key, same_task=same_task, **inner
         )
@@ -228,9 +235,3 @@ def _batch(
 
 def _mean(batch: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), batch)
-
-
-def _checked(task_axis: str) -> str:
-    if task_axis not in TASK_AXES:
-        raise ValueError(f"task axis must be one of {TASK_AXES}, got {task_axis!r}")
-    return task_axis

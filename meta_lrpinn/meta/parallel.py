@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from meta_lrpinn.meta import maml
@@ -106,7 +107,7 @@ def shard_tasks(tasks: maml.Task, mesh: Mesh) -> maml.Task:
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(
-            sharding, _host(leaf), (processes * len(leaf), *np.shape(leaf)[1:])
+            sharding, np.asarray(leaf), (processes * len(leaf), *np.shape(leaf)[1:])
         ),
         tasks,
     )
@@ -129,6 +130,13 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def local_copy(tree: Any) -> Any:
     """A replicated tree as this process's own arrays, on its first device."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def of_first_process(value: np.ndarray) -> np.ndarray:
+    """The value that process 0 holds, for decisions all must take alike."""
+    if jax.process_count() == 1:
+        return value
+    return multihost_utils.broadcast_one_to_all(value)
 
 
 def sharded_meta_gradient(
@@ -166,7 +174,3 @@ def sharded_meta_gradient(
         return spread(params, support, query, keys)
 
     return gradient
-
-
-def _host(leaf: Any) -> np.ndarray:
-    return np.asarray(leaf)

@@ -7,7 +7,6 @@ layer demands anyway, and the layer begins where the model ends.
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 
 from meta_lrpinn import generators
 from meta_lrpinn.adapt import spectral
+from meta_lrpinn.meta.training import TaskSampler, TrainingConfig
 from meta_lrpinn.problem import default_thickness, make_problem, velocity_at
 from meta_lrpinn.tasks import Task
 from meta_lrpinn.velocity import VelocityModel
@@ -122,17 +122,28 @@ def stack_tasks(tasks: list[Task]) -> Task:
 
 
 def streaming_sampler(
-    distribution: TaskDistribution, tasks_per_batch: int
-) -> Callable[[int, int], tuple[Task, Task]]:
-    """Sampler of new tasks for ever: `(seed, step)` → (support, query) batches."""
+    distribution: TaskDistribution, training: TrainingConfig
+) -> TaskSampler:
+    """Sampler of new tasks for ever.
+
+    Args:
+        distribution: What to draw.
+        training: How many tasks a batch has, and whether query tasks are the support
+            tasks (at other points) or others.
+
+    Returns:
+        `(seed, step)` → (support, query), batches of NumPy arrays.
+    """
 
     def sample(seed, step):
         rng = np.random.default_rng([seed, step])
-        batches = [
-            stack_tasks([draw_task(distribution, rng) for _ in range(tasks_per_batch)])
-            for _ in range(2)
-        ]
-        return tuple(batches)
+
+        def batch():
+            number = range(training.tasks_per_batch)
+            return stack_tasks([draw_task(distribution, rng) for _ in number])
+
+        support = batch()
+        return support, support if training.same_task else batch()
 
     return sample
 
@@ -173,3 +184,90 @@ def _solve_members(task: Task, lattice: spectral.Lattice) -> jax.Array:
         return spectral.evaluate_on_grid(problem, lattice, weights)[0]
 
     return jax.lax.map(one, (task.velocities, task.background_velocities))
+
+
+def save_task_set(
+    path: str | Path, tasks: list[Task], distribution: TaskDistribution, seed: int
+) -> None:
+    """Write tasks as one .npz file, with a manifest beside it.
+
+    Args:
+        path: File to write, .npz; the manifest is the same with .json.
+        tasks: Tasks of equal shapes.
+        distribution: What they were drawn from.
+        seed: Of the drawing.
+    """
+    path = Path(path)
+    stacked = stack_tasks(tasks)
+    leaves = jax.tree_util.tree_flatten_with_path(stacked)[0]
+    arrays = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
+    manifest = {
+        "tasks": len(tasks),
+        "seed": seed,
+        "distribution": dataclasses.asdict(distribution),
+        "frequencies": [round(float(t.problem.omega) / (2 * np.pi), 6) for t in tasks],
+        "sources": [np.round(t.problem.source, 6).tolist() for t in tasks],
+    }
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, **arrays)
+    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n")
+    partial.replace(path)
+
+
+def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
+    """Read a file of `save_task_set`.
+
+    Args:
+        path: The .npz file.
+        distribution: What training expects; its grid must be the file's.
+
+    Returns:
+        All tasks as one pytree with a leading task axis.
+
+    Raises:
+        ValueError: the file is not a task set, or one of other grids.
+    """
+    example = stack_tasks([draw_task(distribution, np.random.default_rng(0))])
+    leaves, structure = jax.tree_util.tree_flatten_with_path(example)
+    try:
+        with np.load(path) as file:
+            arrays = [file[jax.tree_util.keystr(name)] for name, _ in leaves]
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a task set: {error}") from None
+    for (name, leaf), array in zip(leaves, arrays, strict=True):
+        if leaf.shape[1:] != array.shape[1:]:
+            raise ValueError(
+                f"{path} holds {jax.tree_util.keystr(name)} of shape "
+                f"{array.shape[1:]}, training expects {leaf.shape[1:]}"
+            )
+    return jax.tree_util.tree_unflatten(structure, arrays)
+
+
+def file_sampler(
+    path: str | Path, distribution: TaskDistribution, training: TrainingConfig
+) -> TaskSampler:
+    """Sampler of the tasks of a file, the support and query tasks of a batch distinct.
+
+    Args:
+        path: Task set; see `save_task_set`.
+        distribution: What training expects of its grids.
+        training: As in `streaming_sampler`.
+
+    Raises:
+        ValueError: the file has too few tasks, or does not fit.
+    """
+    everything = load_task_set(path, distribution)
+    total = len(everything.velocities)
+    size = training.tasks_per_batch
+    needed = size if training.same_task else 2 * size
+    if total < needed:
+        raise ValueError(f"{path} holds {total} tasks, a batch needs {needed}")
+
+    def sample(seed, step):
+        chosen = np.random.default_rng([seed, step]).permutation(total)[:needed]
+        support = jax.tree.map(lambda leaf: leaf[chosen[:size]], everything)
+        if training.same_task:
+            return support, support
+        return support, jax.tree.map(lambda leaf: leaf[chosen[size:]], everything)
+
+    return sample

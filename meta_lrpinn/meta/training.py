@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tqdm
-from jax.experimental import multihost_utils
 
 from meta_lrpinn import checkpoints
 from meta_lrpinn.meta import maml, parallel
@@ -72,6 +71,7 @@ class TrainingConfig:
             raise ValueError(
                 f"schedule must be one of {SCHEDULES}, got {self.schedule!r}"
             )
+        maml.check_task_axis(self.task_axis)
 
     @property
     def free_on_resume(self) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ def make_update(
     def update(state, support, query):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         (loss, scalars), grads = gradient(state.params, support, query, key)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         scalars = {
             **scalars,
@@ -221,190 +221,192 @@ def train(
     """
     mesh = parallel.task_mesh() if mesh is None else mesh
     ours = parallel.local_tasks(config.tasks_per_batch, mesh)
+    directory = Path(directory)
     settings = {"training": dataclasses.asdict(config), **(settings or {})}
-    with contextlib.closing(
-        checkpoints.RunCheckpoints(Path(directory) / "checkpoints", keep=keep)
-    ) as saved:
-        loop = _Loop(
-            config=config,
-            directory=Path(directory),
-            saved=saved,
-            settings=settings,
-            evaluate=evaluate,
-            seconds=seconds,
-            progress=progress and jax.process_index() == 0,
-        )
-        state = loop.restore(initial_state(config, params), mesh)
+    progress = progress and jax.process_index() == 0
+    saved = checkpoints.RunCheckpoints(directory / checkpoints.FOLDER, keep=keep)
+    with contextlib.closing(saved):
+        state, restored = _restore(saved, config, params, settings, mesh)
+        if restored is not None and progress:
+            text = f"resuming from step {restored.step}, {restored.path}"
+            print(text, file=sys.stderr, flush=True)
         update = make_update(config, objective, mesh)
-        with contextlib.closing(loop):
+        loop = _Loop(
+            config, directory, saved, settings, evaluate, seconds, progress, restored
+        )
+        batches = _prefetch(task_sampler, config.seed, loop.step, config.iterations)
+        with contextlib.closing(loop), contextlib.closing(batches):
             loop.before_first(state)
-            batches = _prefetch(task_sampler, config.seed, loop.step, config.iterations)
-            with contextlib.closing(batches):
-                for support, query in batches:
-                    if loop.finished:
-                        break
-                    support, query = jax.tree.map(lambda x: x[ours], (support, query))
-                    state, scalars = update(
-                        state,
-                        parallel.shard_tasks(support, mesh),
-                        parallel.shard_tasks(query, mesh),
-                    )
-                    loop.after(state, scalars)
+            while not loop.finished:
+                support, query = jax.tree.map(lambda leaf: leaf[ours], next(batches))
+                state, scalars = update(
+                    state,
+                    parallel.shard_tasks(support, mesh),
+                    parallel.shard_tasks(query, mesh),
+                )
+                loop.after(state, scalars)
     return state
 
 
-@dataclasses.dataclass
+def _progress(state: TrainState) -> dict[str, Any]:
+    return {"opt_state": state.opt_state, "step": state.step, "key": state.key}
+
+
+def _restore(
+    saved: checkpoints.RunCheckpoints,
+    config: TrainingConfig,
+    params: maml.Params,
+    settings: Mapping[str, Any],
+    mesh: jax.sharding.Mesh,
+) -> tuple[TrainState, checkpoints.Restored | None]:
+    """The latest saved state, else the initial one, on all devices."""
+    state = initial_state(config, params)
+    restored = saved.restore(
+        state.params,
+        _progress(state),
+        settings=settings,
+        sharding=parallel.replicated(mesh),
+        ignored={f"training.{name}" for name in config.free_on_resume},
+    )
+    if restored is None:
+        return parallel.replicate(state, mesh), None
+    return TrainState(params=restored.params, **restored.progress), restored
+
+
 class _Loop:
-    """What surrounds the updates: the host's side of the state of a run."""
+    """What surrounds the updates: counting, logging, evaluating, saving."""
 
-    config: TrainingConfig
-    directory: Path
-    saved: checkpoints.RunCheckpoints
-    settings: dict[str, Any]
-    evaluate: Evaluation | None
-    seconds: float | None
-    progress: bool
-    step: int = 0
-    elapsed: float = 0.0  # s, in earlier sittings
-    best: float = math.inf
-    finished: bool = False
-
-    def restore(self, state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
-        """The latest saved state, or the given one, on all devices."""
-        rest = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
-        ignored = {f"training.{name}" for name in self.config.free_on_resume}
-        restored = self.saved.restore(
-            state.params,
-            rest,
-            settings=self.settings,
-            sharding=parallel.replicated(mesh),
-            ignored=ignored,
-        )
-        if restored is None:
-            state = parallel.replicate(state, mesh)
-        else:
-            state = TrainState(params=restored.params, **restored.progress)
-            self.step = restored.step
-            self.elapsed = restored.record["elapsed"]
-            self.best = restored.record["best"]
-            if self.best is None:
-                self.best = math.inf
-            self._say(f"resuming from step {restored.step}, {restored.path}")
-        self._open()
-        return state
-
-    def _open(self) -> None:
-        self._pending: list[Any] = []
-        self._logged_step = self.step
-        self._start = self._logged_time = time.perf_counter()
+    def __init__(
+        self,
+        config: TrainingConfig,
+        directory: Path,
+        saved: checkpoints.RunCheckpoints,
+        settings: Mapping[str, Any],
+        evaluate: Evaluation | None,
+        seconds: float | None,
+        progress: bool,
+        restored: checkpoints.Restored | None,
+    ):
+        record = {"elapsed": 0.0, "best": None}
+        if restored is not None:
+            record = restored.record
+        self.step = 0 if restored is None else restored.step
+        self.finished = self.step >= config.iterations
+        self._config = config
+        self._saved = saved
+        self._settings = settings
+        self._evaluation = evaluate
+        self._seconds = math.inf if seconds is None else seconds
+        self._earlier = record["elapsed"]
+        self._best = math.inf if record["best"] is None else record["best"]
+        self._pending: list[maml.Scalars] = []
+        self._shown: dict[str, str] = {}
         self._writers = {}
         if jax.process_index() == 0:
+            last = -1 if restored is None else self.step
             for name in ("training", "evaluation"):
-                step = self.step if self.step else -1
-                self._writers[name] = MetricsWriter(self.directory, name, step)
+                self._writers[name] = MetricsWriter(directory, name, last)
         self._bar = tqdm.tqdm(
-            total=self.config.iterations,
+            total=config.iterations,
             initial=self.step,
-            disable=not self.progress,
+            disable=not progress,
             unit="it",
             desc="meta-training",
         )
-        self._shown: dict[str, str] = {}
+        self._start = self._logged = time.perf_counter()
 
     def close(self) -> None:
+        """Closes the progress bar and the files of metrics."""
         self._bar.close()
         for writer in self._writers.values():
             writer.close()
 
     def before_first(self, state: TrainState) -> None:
+        """Evaluates the initial parameters, if these are they."""
         if self.step == 0:
             self._evaluate(state)
-        self.finished = self._out_of_time()
+        self.finished = self.finished or self._out_of_time()
 
     def after(self, state: TrainState, scalars: maml.Scalars) -> None:
         """Logs, evaluates and saves, as due, after one update."""
+        config = self._config
         self.step += 1
         self._pending.append(scalars)
         self._bar.update()
-        last = self.step == self.config.iterations
-        evaluating = last or self.step % self.config.evaluate_every == 0
-        saving = last or self.step % self.config.checkpoint_every == 0
-        if evaluating or saving or self.step % self.config.log_every == 0:
-            self._log()
-            if self._out_of_time():
-                self.finished = evaluating = saving = True
-        score = self._evaluate(state) if evaluating else None
-        improved = score is not None and score < self.best
+        self.finished = self.step >= config.iterations
+        evaluating = self.step % config.evaluate_every == 0
+        saving = self.step % config.checkpoint_every == 0
+        logging = self.step % config.log_every == 0
+        if not (self.finished or evaluating or saving or logging):
+            return
+        # First of all, so that no bad state is ever saved.
+        self._log()
+        self.finished = self.finished or self._out_of_time()
+        score = self._evaluate(state) if evaluating or self.finished else None
+        improved = score is not None and score < self._best
         if improved:
-            self.best = score
-        if saving or improved:
+            self._best = score
+        if saving or improved or self.finished:
             self._save(state, score)
 
     def _log(self) -> None:
-        """Fetches the scalars since the last call: the only host transfer of training.
-
-        It precedes every checkpoint, so that no bad state is ever saved.
-        """
+        """Fetches the scalars since the last call: training's only host transfer."""
         rows = jax.device_get([parallel.local_copy(row) for row in self._pending])
         self._pending.clear()
-        first = self._logged_step + 1
-        for step, row in enumerate(rows, first):
+        for step, row in enumerate(rows, self.step - len(rows) + 1):
             if not row["finite"]:
                 raise TrainingDiverged(self._diverged(step, row))
         now = time.perf_counter()
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         del means["finite"]
-        means["seconds_per_iteration"] = (now - self._logged_time) / len(rows)
+        means["seconds_per_iteration"] = (now - self._logged) / len(rows)
+        self._logged = now
         self._write("training", means)
-        self._logged_step, self._logged_time = self.step, now
         self._show(loss=means["loss"])
 
     def _diverged(self, step: int, row: Mapping[str, Any]) -> str:
-        last = self.saved.find("latest")
+        last = self._saved.find("latest")
         good = "no checkpoint was saved before"
         if last is not None:
-            good = f"the last good checkpoint is {self.saved.path(last)} (step {last})"
-        what = "loss" if not np.isfinite(row["loss"]) else "gradient"
+            good = f"the last good checkpoint is {self._saved.path(last)} (step {last})"
+        what = "gradient" if np.isfinite(row["loss"]) else "loss"
         return (
             f"{what} is not finite at step {step} (loss {row['loss']}, gradient norm "
             f"{row['gradient_norm']}); {good}"
         )
 
     def _evaluate(self, state: TrainState) -> float | None:
-        if self.evaluate is None:
+        if self._evaluation is None:
             return None
         start = time.perf_counter()
-        scalars = dict(self.evaluate(parallel.local_copy(state.params), self.step))
+        scalars = dict(self._evaluation(parallel.local_copy(state.params), self.step))
         # Time spent here is not time per iteration.
-        self._logged_time += time.perf_counter() - start
-        self._write("evaluation", {**scalars, "elapsed": self._time()})
+        self._logged += time.perf_counter() - start
+        self._write("evaluation", {**scalars, "elapsed": self._elapsed()})
         name, score = next(iter(scalars.items()))
         self._show(**{name: float(score)})
-        return float(score)
+        return float(parallel.of_first_process(np.asarray(score)))
 
     def _save(self, state: TrainState, score: float | None) -> None:
-        rest = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
-        best = self.best if math.isfinite(self.best) else None
-        self.saved.save(
+        start = time.perf_counter()
+        best = self._best if math.isfinite(self._best) else None
+        self._saved.save(
             self.step,
             state.params,
-            rest,
-            settings=self.settings,
-            record={"elapsed": self._time(), "best": best},
+            _progress(state),
+            settings=self._settings,
+            record={"elapsed": self._elapsed(), "best": best},
             score=score,
         )
+        self._logged += time.perf_counter() - start
 
-    def _time(self) -> float:
-        return self.elapsed + time.perf_counter() - self._start
+    def _elapsed(self) -> float:
+        """Seconds of this sitting, and of the earlier ones up to what they saved."""
+        return self._earlier + time.perf_counter() - self._start
 
     def _out_of_time(self) -> bool:
-        if self.seconds is None:
-            return False
-        stop = self._time() >= self.seconds
-        if jax.process_count() > 1:
-            # Clocks differ, and all processes must stop at the same step.
-            stop = bool(multihost_utils.broadcast_one_to_all(np.asarray(stop)))
-        return stop
+        over = np.asarray(self._elapsed() >= self._seconds)
+        return bool(parallel.of_first_process(over))
 
     def _write(self, name: str, scalars: Mapping[str, float]) -> None:
         if name in self._writers:
@@ -413,10 +415,6 @@ class _Loop:
     def _show(self, **scalars: float) -> None:
         self._shown.update({name: f"{value:.3g}" for name, value in scalars.items()})
         self._bar.set_postfix(self._shown, refresh=False)
-
-    def _say(self, text: str) -> None:
-        if self.progress:
-            print(text, file=sys.stderr, flush=True)
 
 
 def _prefetch(
@@ -441,7 +439,7 @@ def _prefetch(
         except Exception as error:  # handed to the consumer, who raises it
             put((None, error))
 
-    thread = threading.Thread(target=draw, daemon=True)
+    thread = threading.Thread(target=draw, name="task sampler", daemon=True)
     thread.start()
     try:
         for _ in range(start, stop):

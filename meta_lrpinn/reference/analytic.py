@@ -115,7 +115,7 @@ def circular_inclusion(
         ValueError: a quantity is not positive, or the source lies in the inclusion.
     """
     return _round_inclusion(
-        _CYLINDER, points, frequency, source, centre, radius,
+        _Cylinder, points, frequency, source, centre, radius,
         velocity_inside, velocity_outside, amplitude, terms,
     )  # fmt: skip
 
@@ -154,12 +154,12 @@ def spherical_inclusion(
         ValueError: a quantity is not positive, or the source lies in the inclusion.
     """
     return _round_inclusion(
-        _SPHERE, points, frequency, source, centre, radius,
+        _Sphere, points, frequency, source, centre, radius,
         velocity_inside, velocity_outside, amplitude, terms,
     )  # fmt: skip
 
 
-class _CYLINDER:
+class _Cylinder:
     """Radial functions, angular functions and weights of the 2D series."""
 
     ndim = 2
@@ -177,7 +177,7 @@ class _CYLINDER:
         return scipy.special.eval_chebyt(order, cosine)
 
 
-class _SPHERE:
+class _Sphere:
     """Radial functions, angular functions and weights of the 3D series."""
 
     ndim = 3
@@ -291,6 +291,6 @@ def _round_inclusion(
 
 
 def _largest_order(outer: float, inner: float, radius: float) -> int:
-    """Orders that matter: k a + c (k a)^{1/3}, c generous (Wiscombe 1980)."""
+    """Orders that can matter, k a + c (k a)^{1/3}; c is generous (Wiscombe 1980)."""
     size = max(outer, inner) * radius
     return int(np.ceil(size + 20 * size ** (1 / 3) + 30))

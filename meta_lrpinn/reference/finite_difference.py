@@ -340,7 +340,7 @@ def factorise(
         refinement: Cells per cell of the model; by default from `refinement_for`. A
             fine model is never coarsened.
         thickness: Thickness of the absorbing layer, km, rounded up to whole cells; by
-            default half the longest wavelength, which alters δu by less than 1e-4.
+            default half the longest wavelength, which alters δu by 1e-4 or less.
         reflection: Amplitude that the layer reflects at normal incidence.
         order: 4, or 2 for the classical scheme.
 

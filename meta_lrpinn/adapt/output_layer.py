@@ -1,0 +1,157 @@
+"""The output layer of a given network: solved exactly, replaced, and evaluated."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from meta_lrpinn import objectives
+from meta_lrpinn import problem as problems
+from meta_lrpinn.adapt import galerkin, least_squares
+from meta_lrpinn.objectives import Params
+from meta_lrpinn.physics import absorbing, derivatives, residual
+from meta_lrpinn.problem import HelmholtzProblem
+
+Field = Callable[[np.ndarray], np.ndarray]  # points (n, ndim) → δu (n,)
+
+_POINTS_PER_WAVELENGTH = 6.0
+_CHUNK = 1024
+# Relative to the scaled diagonal, of systems whose features nearly depend on each other.
+_RIDGE = {True: 1e-12, False: least_squares.RIDGE}
+_DAMPING = {True: 1e-11, False: 1e-5}
+
+
+def solve(
+    method: str,
+    model: nn.Module,
+    params: Params,
+    problem: HelmholtzProblem,
+    double: bool = False,
+) -> jax.Array:
+    """Exact output weights of a network's features.
+
+    Args:
+        method: "galerkin" (weak form) or "least_squares" (strong residual).
+        model: Network with features of some width.
+        params: Its parameters.
+        problem: The problem, concrete.
+        double: Work in double precision.
+
+    Returns:
+        Complex weights (width,).
+    """
+    with jax.enable_x64(double):
+        shape = galerkin.quadrature_shape(problem, _POINTS_PER_WAVELENGTH)
+        rows = -(-_CHUNK // int(np.prod(shape[1:])))
+        shape = (-(-shape[0] // rows) * rows, *shape[1:])
+        solver = {"galerkin": _galerkin, "least_squares": _least_squares}[method]
+        return solver(model, _cast(params, double), problem, shape, rows, double)
+
+
+def _cast(params: Params, double: bool) -> Params:
+    dtype = jnp.float64 if double else jnp.float32
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+
+
+def _chunks(problem: HelmholtzProblem, shape: tuple[int, ...], rows: int) -> jax.Array:
+    points = galerkin.quadrature_points(problem, shape)
+    size = rows * int(np.prod(shape[1:]))
+    return points.reshape(-1, size, problem.ndim)
+
+
+@partial(jax.jit, static_argnames=("model", "shape", "rows", "double"))
+def _galerkin(model, params, problem, shape, rows, double):
+    features = objectives.feature_function(model, params, problem)
+    chunks = _chunks(problem, shape, rows)
+    cell = jnp.prod(jnp.asarray(problem.upper - problem.lower)) / np.prod(shape)
+
+    def add(total, points):
+        samples = galerkin.sample_features(features, points)
+        collocation = problems.collocate(problem, points)
+        part = (
+            galerkin.stiffness_matrix(samples, collocation.stretch, cell)
+            + galerkin.mass_matrix(samples, collocation, cell),
+            galerkin.load_vector(samples, collocation, cell),
+            jnp.sum(samples.value**2, axis=0) * cell,
+        )
+        return jax.tree.map(jnp.add, total, part), None
+
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(lambda p: add((0.0, 0.0, 0.0), p)[0], chunks[0]),
+    )
+    (matrix, rhs, energy), _ = jax.lax.scan(add, zeros, chunks)
+    scale = jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
+    return galerkin.solve_weights(matrix, rhs, scale, _DAMPING[double])
+
+
+@partial(jax.jit, static_argnames=("model", "shape", "rows", "double"))
+def _least_squares(model, params, problem, shape, rows, double):
+    features = objectives.feature_function(model, params, problem)
+
+    def rows_of_operator(points):
+        collocation = problems.collocate(problem, points)
+        samples = derivatives.derivatives(features, points)
+        return (
+            least_squares.operator_on_features(samples, collocation),
+            collocation.scattering_source,
+        )
+
+    operator, rhs = jax.lax.map(rows_of_operator, _chunks(problem, shape, rows))
+    operator = operator.reshape(-1, operator.shape[-1])
+    return least_squares.output_weights(operator, rhs.ravel(), _RIDGE[double])
+
+
+def replace(params: Params, weights: jax.Array) -> Params:
+    """Parameters whose own output is Σ_j a_j φ_j, for complex weights a, (width,)."""
+    network = params["network"] if "network" in params else params
+    kernel = residual.as_real(weights).astype(network["last"]["kernel"].dtype)
+    last = {"kernel": kernel, "bias": jnp.zeros(2, kernel.dtype)}
+    network = {**network, "last": last}
+    return {**params, "network": network} if "network" in params else network
+
+
+def feature_field(
+    model: nn.Module,
+    params: Params,
+    problem: HelmholtzProblem,
+    weights: jax.Array,
+    double: bool = False,
+) -> Field:
+    """The wavefield of given output weights, as a function of points."""
+
+    def field(points):
+        with jax.enable_x64(double):
+            dtype = jnp.float64 if double else jnp.float32
+            points = jnp.asarray(points, dtype)
+            return np.asarray(
+                _apply_features(model, _cast(params, double), problem, weights, points)
+            )
+
+    return field
+
+
+@partial(jax.jit, static_argnames="model")
+def _apply_features(model, params, problem, weights, points):
+    features = objectives.feature_function(model, params, problem)
+    return jax.lax.map(
+        lambda point: features(point[None])[0] @ weights, points, batch_size=4096
+    )
+
+
+def own_field(model: nn.Module, params: Params, problem: HelmholtzProblem) -> Field:
+    """The wavefield of the network's own output layer, as a function of points."""
+
+    def field(points):
+        return np.asarray(_apply(model, params, problem, jnp.asarray(points)))
+
+    return field
+
+
+@partial(jax.jit, static_argnames="model")
+def _apply(model, params, problem, points):
+    outputs = objectives.output_function(model, params, problem)
+    return residual.as_complex(outputs(points))

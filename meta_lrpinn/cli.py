@@ -1,0 +1,515 @@
+"""The command line: `meta-lrpinn COMMAND --flag=value`.
+
+A subcommand is one function, registered with its own set of flags:
+
+    @command("name", "What it does.", define_its_flags)
+    def _name(values): ...
+
+It imports what it needs when it runs, raises ValueError or FileNotFoundError for bad
+input, which becomes one line on standard error and exit code 2, and hands everything
+it writes to `write_together`, so that a command that fails leaves no files.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from absl import flags
+
+import meta_lrpinn as ml
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from meta_lrpinn.velocity import Case
+
+PROGRAM = "meta-lrpinn"
+METHODS = ("galerkin", "least_squares", "gradient")
+FEATURES = ("plane_waves", "random_waves", "lrpinn", "pinn")
+ASSETS = pathlib.Path(__file__).parent / "assets"
+
+_BUILTIN_FREQUENCY = 6.0
+_BUILTIN = "layered"
+_SOURCE_DEPTH = 0.025
+_REFERENCE_TOLERANCE = 0.003
+_POINTS_PER_WAVELENGTH = 4.0
+
+
+# Subcommands ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand: what it is for, its flags, and the function that runs it."""
+
+    summary: str
+    define: Callable[[flags.FlagValues], None]
+    function: Callable[[flags.FlagValues], None]
+
+    def flags(self) -> flags.FlagValues:
+        """Its flags, unparsed and its own: subcommands share nothing."""
+        values = flags.FlagValues()
+        flags.DEFINE_boolean("help", False, "Show this.", flag_values=values)
+        self.define(values)
+        return values
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    name: str, summary: str, *define: Callable[[flags.FlagValues], None]
+) -> Callable[[Callable], Callable]:
+    """Registers a function of parsed flags as a subcommand.
+
+    Args:
+        name: The subcommand.
+        summary: One line for the overview.
+        define: Functions that define its flags, in the order in which help shows them.
+    """
+
+    def define_all(values):
+        for one in define:
+            one(values)
+
+    def register(function):
+        COMMANDS[name] = Command(summary, define_all, function)
+        return function
+
+    return register
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: What stands after the program's name.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 when interrupted.
+    """
+    try:
+        return _dispatch(list(arguments))
+    except (flags.Error, ValueError, OSError) as error:
+        print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted, nothing written", file=sys.stderr)
+        return 130
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("help", "--help", "-h"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(ml.__version__)
+        return 0
+    name = arguments.pop(0)
+    if name not in COMMANDS:
+        raise ValueError(
+            f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}"
+        )
+    values = COMMANDS[name].flags()
+    extra = values([name, *arguments])[1:]
+    if extra:
+        raise ValueError(f"{name} takes options only, as --name=value; got {extra[0]!r}")
+    if values.help:
+        print(_help(name, values))
+        return 0
+    COMMANDS[name].function(values)
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _overview() -> str:
+    lines = [f"Usage: {PROGRAM} COMMAND [--option=value ...]", ""]
+    lines += [f"  {name:<12}{entry.summary}" for name, entry in COMMANDS.items()]
+    return "\n".join([*lines, "", f"{PROGRAM} COMMAND --help lists its options."])
+
+
+def _help(name: str, values: flags.FlagValues) -> str:
+    lines = [f"Usage: {PROGRAM} {name} [--option=value ...]", ""]
+    lines += [COMMANDS[name].summary, ""]
+    for flag in (values[key] for key in _defined(values)):
+        if flag.boolean:
+            usage = f"--[no]{flag.name}" if flag.name != "help" else "--help"
+        else:
+            usage = f"--{flag.name}=..."
+        default = "" if flag.default in (None, False) else f" [{flag.default}]"
+        text = textwrap.wrap(f"{flag.help}{default}", 60)
+        lines += [f"  {usage:<26}{text[0]}"]
+        lines += [" " * 28 + line for line in text[1:]]
+    return "\n".join(lines)
+
+
+def _defined(values: flags.FlagValues) -> list[str]:
+    """Names of flags in the order in which they were defined."""
+    modules = values.flags_by_module_dict().values()
+    return [flag.name for module in modules for flag in module]
+
+
+def write_together(writers: Mapping[pathlib.Path, Callable[[IO[bytes]], None]]) -> None:
+    """Writes files, all of them or none.
+
+    Args:
+        writers: Path to a function that writes a binary file; the folder of the path
+            is created if need be.
+    """
+    partial = {
+        path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in writers
+    }
+    try:
+        for path, write in writers.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial[path], "wb") as file:
+                write(file)
+        for path in writers:
+            os.replace(partial[path], path)
+    finally:
+        for path in partial.values():
+            if path.exists():
+                path.unlink()
+
+
+# The problem to solve ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """What the flags and the case file ask for together."""
+
+    name: str
+    model: ml.VelocityModel
+    frequency: float  # Hz
+    source: "np.ndarray"  # (ndim,) or (n_sources, ndim), km
+    amplitude: complex  # A of the background field
+    background_velocity: float | None  # km/s
+    published: "np.ndarray | None"  # δu of the file, if it is that of this very problem
+    is_builtin: bool
+
+    def keywords(self) -> dict[str, Any]:
+        """The part that every solver takes by name."""
+        return {
+            "amplitude": self.amplitude,
+            "background_velocity": self.background_velocity,
+        }
+
+
+def _define_model(values: flags.FlagValues) -> None:
+    def string(name, default, text):
+        flags.DEFINE_string(name, default, text, flag_values=values)
+
+    def number(name, default, text):
+        flags.DEFINE_float(name, default, text, flag_values=values)
+
+    string(
+        "velocity",
+        _BUILTIN,
+        "A built-in model (see the command info), or FILE, or FILE:NAME for one array "
+        "of a file: .npz, .npy, .mat, .sgy. A file that holds a case also gives the "
+        "defaults of frequency, source, amplitude and background velocity.",
+    )
+    string(
+        "spacing",
+        None,
+        "Grid spacing of the file in km, dz,dx or one number; for files without it.",
+    )
+    flags.DEFINE_enum(
+        "unit", "km/s", ("km/s", "m/s"), "Of the file's velocity.", flag_values=values
+    )
+    string("window", None, "Part to use, x0,x1,z0,z1 (3D: x0,x1,y0,y1,z0,z1), in km.")
+    number("smooth", 0.0, "Gaussian smoothing of slowness, standard deviation in km.")
+    number("frequency", None, "In Hz; by default the case's, or 6 for built-in models.")
+    string(
+        "source",
+        None,
+        "x,z (3D: x,y,z) in km; several as 'x,z;x,z', as a range x0:x1:n,z, or as a "
+        "text or .npy file of rows. By default the case's, or the middle of the top at "
+        "25 m depth.",
+    )
+    number(
+        "background_velocity",
+        None,
+        "v0 in km/s; by default the case's, or the velocity at the source.",
+    )
+    string(
+        "amplitude",
+        None,
+        "A of the background wavefield, such as 1.925j; by default the case's, or i/4 "
+        "in 2D and -1/(4 pi) in 3D.",
+    )
+
+
+def _define_output(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("out", ".", "Folder to write to.", flag_values=values)
+
+
+def _posed_problem(values: flags.FlagValues) -> _Problem:
+    """The problem that model flags pose, checked."""
+    from meta_lrpinn import problem as problems
+    from meta_lrpinn.physics import background
+
+    case, name, is_builtin = _load(values)
+    model = case.model
+    if values.window is not None:
+        model = model.window(**_window(values.window, model.ndim))
+    model = model.smoothed(values.smooth)
+    frequency = _first_given(values.frequency, case.frequency)
+    if frequency is None:
+        raise ValueError(f"{name} has no frequency of its own; add --frequency=HZ")
+    problems.check_frequency(frequency)
+    source = case.source
+    if values.source is not None:
+        source = _sources(values.source, model.ndim)
+    if source is None:
+        source = (model.lower + model.upper) / 2
+        source[-1] = model.lower[-1] + _SOURCE_DEPTH
+    model.check_contains(source)
+    amplitude = _first_given(
+        None if values.amplitude is None else _complex(values.amplitude),
+        case.amplitude,
+        background.default_amplitude(model.ndim),
+    )
+    velocity = _first_given(values.background_velocity, case.background_velocity)
+    if velocity is not None and not velocity > 0:
+        raise ValueError(f"background velocity must be positive, got {velocity} km/s")
+    # A published field belongs to the file's own problem only.
+    is_own = (
+        model is case.model
+        and frequency == case.frequency
+        and amplitude == case.amplitude
+        and velocity == case.background_velocity
+        and (source is case.source or _equal(source, case.source))
+    )
+    if case.scattered is not None and not is_own:
+        _say("note", "the wavefield in the file is of another problem: not compared")
+    return _Problem(
+        name=name,
+        model=model,
+        frequency=float(frequency),
+        source=source,
+        amplitude=complex(amplitude),
+        background_velocity=velocity,
+        published=case.scattered if is_own else None,
+        is_builtin=is_builtin,
+    )
+
+
+def _load(values: flags.FlagValues) -> "tuple[Case, str, bool]":
+    """The case that --velocity names, what to call it, and whether it is built in."""
+    from meta_lrpinn import generators, velocity
+
+    text = values.velocity
+    is_name = pathlib.PurePath(text).name == text and "." not in text
+    if is_name and not os.path.exists(text):
+        if text not in generators.BUILTIN:
+            raise ValueError(
+                f"there is no velocity file and no built-in model {text!r}; built in "
+                f"are {', '.join(generators.BUILTIN)}"
+            )
+        if values["spacing"].present or values["unit"].present:
+            raise ValueError("--spacing and --unit are for files, not built-in models")
+        model = generators.builtin(text)
+        return velocity.Case(model, frequency=_BUILTIN_FREQUENCY), text, True
+    spacing = None if values.spacing is None else _numbers(values.spacing, "spacing")
+    path = os.path.expanduser(text)
+    case = velocity.load_case(path, spacing=spacing, unit=values.unit)
+    return case, os.path.basename(path), False
+
+
+def _first_given(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _equal(first: "np.ndarray", second: "np.ndarray | None") -> bool:
+    import numpy as np
+
+    return second is not None and np.array_equal(first, second)
+
+
+def _numbers(text: str, what: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{what} must be numbers with commas between, got {text!r}"
+        ) from None
+
+
+def _complex(text: str) -> complex:
+    try:
+        return complex(text.replace(" ", "").replace("i", "j"))
+    except ValueError:
+        raise ValueError(
+            f"amplitude must be a number such as 0.25j or 1-2j, got {text!r}"
+        ) from None
+
+
+def _window(text: str, ndim: int) -> dict[str, tuple[float, float]]:
+    limits = _numbers(text, "window")
+    names = "xz" if ndim == 2 else "xyz"
+    if len(limits) != 2 * ndim:
+        order = ",".join(f"{name}0,{name}1" for name in names)
+        raise ValueError(f"window must be {order}, got {len(limits)} numbers")
+    return dict(zip(names, itertools.batched(limits, 2), strict=True))
+
+
+def _sources(text: str, ndim: int) -> "np.ndarray":
+    """(ndim,) for one point, (n_sources, ndim) for a list, a range or a file."""
+    import numpy as np
+
+    if os.path.isfile(text):
+        return _sources_of_file(text, ndim)
+    rows = []
+    for point in text.strip(";").split(";"):
+        columns = [_coordinate(part, text) for part in point.split(",")]
+        if len(columns) != ndim:
+            raise ValueError(
+                f"source needs {ndim} coordinates in km, {'xyz'[:ndim] if ndim == 3 else 'x,z'}"
+                f", got {point!r}"
+            )
+        rows.extend(np.stack(np.broadcast_arrays(*np.ix_(*columns)), -1).reshape(-1, ndim))
+    rows = np.array(rows)
+    return rows[0] if len(rows) == 1 else rows
+
+
+def _coordinate(text: str, whole: str) -> "np.ndarray":
+    """One number, or first:last:count."""
+    import numpy as np
+
+    try:
+        if ":" not in text:
+            return np.array([float(text)])
+        first, last, count = text.split(":")
+        if int(count) < 1:
+            raise ValueError
+        return np.linspace(float(first), float(last), int(count))
+    except ValueError:
+        raise ValueError(
+            f"source must be numbers such as 1.0,0.025 or 0.2:2.2:9,0.025 in km, or a "
+            f"file, got {whole!r}"
+        ) from None
+
+
+def _sources_of_file(path: str, ndim: int) -> "np.ndarray":
+    import numpy as np
+
+    try:
+        if path.endswith(".npy"):
+            rows = np.load(path, allow_pickle=False)
+        else:
+            with open(path) as file:
+                rows = np.loadtxt((line.replace(",", " ") for line in file))
+        rows = np.asarray(rows, float)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"cannot read sources from {path}: {_one_line(error)}") from None
+    rows = np.atleast_2d(rows)
+    if rows.ndim != 2 or rows.shape[1] != ndim:
+        raise ValueError(
+            f"{path} must hold {ndim} numbers a row, one row per source, "
+            f"got shape {rows.shape}"
+        )
+    return rows
+
+
+# Meta-training -------------------------------------------------------------------------
+
+
+def _define_meta_train(values: flags.FlagValues) -> None:
+    def number(name, text):
+        flags.DEFINE_integer(name, None, text, lower_bound=1, flag_values=values)
+
+    flags.DEFINE_enum(
+        "preset",
+        "small",
+        ("paper", "small"),
+        "Network, objective, tasks and schedule; see meta_lrpinn.configs.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Folder of the run, required; a run that was stopped there is resumed.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "tasks", None, "Task set file; by default new tasks for ever.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "objective",
+        None,
+        ("paper", "residual", "galerkin"),
+        "What is minimised; by default the preset's.",
+        flag_values=values,
+    )
+    number("iterations", "Meta-iterations; by default the preset's.")
+    number("points", "Points per task; by default the preset's.")
+    number("tasks_per_batch", "Tasks per meta-iteration; by default the preset's.")
+    number("evaluate_every", "Iterations between evaluations; by default the preset's.")
+    number("checkpoint_every", "Iterations between checkpoints; likewise.")
+    flags.DEFINE_boolean(
+        "first_order",
+        None,
+        "First-order or second-order meta-gradient; by default the preset's.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "seconds", None, "Stop after so much time, all sittings.", flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of parameters and tasks.", flag_values=values)
+    flags.DEFINE_boolean("progress", True, "Progress bar.", flag_values=values)
+
+
+@command("meta-train", "Meta-train an initialisation, or go on.", _define_meta_train)
+def _meta_train(values: flags.FlagValues) -> None:
+    from meta_lrpinn import configs
+    from meta_lrpinn.meta import pipeline
+
+    if values.out is None:
+        raise ValueError("give the folder of the run, --out=FOLDER")
+    config = configs.PRESETS[values.preset]
+    names = (
+        "iterations tasks_per_batch evaluate_every checkpoint_every first_order seed"
+    ).split()
+    chosen = {name: values[name].value for name in names}
+    config = dataclasses.replace(
+        config,
+        training=_replaced(config.training, **chosen),
+        objective=_replaced(
+            config.objective, name=values.objective, points=values.points
+        ),
+    )
+    given = [f"--{n}={values[n].value}" for n in _defined(values) if values[n].present]
+    path = pipeline.meta_train(
+        config,
+        values.out,
+        task_file=values.tasks,
+        seconds=values.seconds,
+        command=" ".join([PROGRAM, "meta-train", *given]),
+        progress=values.progress,
+    )
+    print(f"initialisation: {path}")
+
+
+def _replaced(config: Any, **fields: Any) -> Any:
+    """A dataclass with those of the fields replaced that are not None."""
+    return dataclasses.replace(
+        config, **{name: value for name, value in fields.items() if value is not None}
+    )

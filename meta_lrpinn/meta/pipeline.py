@@ -1,0 +1,185 @@
+"""A whole meta-training from its configuration to an initialisation that can ship."""
+
+import csv
+import dataclasses
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from meta_lrpinn import checkpoints, configs, generators, models, objectives
+from meta_lrpinn.meta import task_sets, training
+from meta_lrpinn.tasks import Task
+
+INITIALISATION = "initialisation"
+# Held tasks: their seeds, frequencies (Hz) and source positions never change, so that
+# runs can be compared.
+_HELD_SEED = 20_251_124
+_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (5.0, 1.5), (6.0, 1.2), (8.0, 0.9))
+_HELD_SIZE = 91
+_QUADRATURE = (72, 72)
+
+
+def held_tasks(distribution: task_sets.TaskDistribution) -> list[Task]:
+    """Tasks that training never draws: two random velocities at each of six settings.
+
+    Args:
+        distribution: Of the training tasks; their shapes and layer are the same.
+
+    Returns:
+        Tasks with NumPy leaves; with the known wavefield where there is a layer.
+    """
+    rng = np.random.default_rng(_HELD_SEED)
+    size = min(max(_HELD_SIZE, distribution.smallest_size), distribution.largest_size)
+    tasks = []
+    for frequency, source_x in _HELD:
+        members = [
+            generators.random_velocity(
+                int(rng.integers(2**31)), (size, size), distribution.spacing
+            )
+            for _ in range(2)
+        ]
+        task = task_sets.make_task(members, frequency, source_x, distribution)
+        tasks.append(
+            task_sets.with_scattered(task) if distribution.absorbing else task
+        )
+    return tasks
+
+
+def make_evaluation(
+    config: configs.MetaConfig, model: nn.Module, objective: objectives.Objective
+) -> training.Evaluation:
+    """What is watched during training, first the figure that chooses the best.
+
+    With an absorbing layer the wavefields are known, and the figure is the relative L2
+    error of the Galerkin solution over the features as they are, without a step of
+    adaptation, averaged over the held tasks. Without a layer the problem has no unique
+    solution to compare with, and the figure is the objective on the held tasks.
+    """
+    tasks = held_tasks(config.tasks)
+    measure, figure = objective, None
+    if config.tasks.absorbing:
+        measure, figure = objectives.galerkin_objective(model, _QUADRATURE), "error"
+    key = jax.random.key(_HELD_SEED)
+
+    @jax.jit
+    def measure_all(params, stacked):
+        def one(task):
+            loss, scalars = measure(params, task, key)
+            return scalars[figure] if figure else loss
+
+        return jax.lax.map(one, stacked)
+
+    stacked = task_sets.stack_tasks(tasks)
+
+    def evaluate(params, step):
+        del step
+        values = np.asarray(measure_all(params, stacked))
+        names = [
+            f"{frequency:g}Hz_{source_x:g}km" for frequency, source_x in _HELD
+        ]
+        pairs = zip(names, map(float, values), strict=True)
+        return {figure or "loss": float(values.mean()), **dict(pairs)}
+
+    return evaluate
+
+
+def meta_train(
+    config: configs.MetaConfig,
+    directory: str | Path,
+    *,
+    task_file: str | Path | None = None,
+    seconds: float | None = None,
+    command: str = "",
+    progress: bool = True,
+) -> Path:
+    """Meta-train, resuming where a run was stopped, and write its initialisation.
+
+    Args:
+        config: The whole configuration.
+        directory: Folder of the run.
+        task_file: Tasks from a file of `data_gen.make_tasks`; default: new tasks for
+            ever.
+        seconds: Wall-clock budget over all sittings.
+        command: Command line, for the card.
+        progress: Show a progress bar.
+
+    Returns:
+        Folder of the initialisation: the best checkpoint's parameters, with a card of
+        what they were trained on, how long, and the curve.
+    """
+    directory = Path(directory)
+    model = configs.make_network(config.network)
+    objective = configs.make_objective(config.objective, model)
+    if task_file is None:
+        sampler = task_sets.streaming_sampler(config.tasks, config.training)
+    else:
+        sampler = task_sets.file_sampler(task_file, config.tasks, config.training)
+    training.train(
+        config.training,
+        objective,
+        sampler,
+        models.initial_parameters(model, jax.random.key(config.training.seed)),
+        directory,
+        evaluate=make_evaluation(config, model, objective),
+        settings={
+            "network": dataclasses.asdict(config.network),
+            "objective": dataclasses.asdict(config.objective),
+            "tasks": dataclasses.asdict(config.tasks),
+        },
+        seconds=seconds,
+        progress=progress,
+    )
+    return export(config, directory, command)
+
+
+def export(config: configs.MetaConfig, directory: Path, command: str) -> Path:
+    """Write the best checkpoint of a run as an initialisation with its card."""
+    params, _, step = checkpoints.load_run_parameters(directory / "checkpoints", "best")
+    target = directory / INITIALISATION
+    number = 1
+    while target.exists():
+        number += 1
+        target = directory / f"{INITIALISATION}_{number}"
+    curve = _read_curve(directory / "evaluation.csv")
+    card = {
+        "command": command,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "device": f"{jax.device_count()} {jax.devices()[0].platform}",
+        "configuration": config.as_dict(),
+        "step": step,
+        "seconds": round(float(curve[-1]["elapsed"])) if curve else None,
+        "curve": curve,
+    }
+    checkpoints.save_initialisation(
+        target, params, dataclasses.asdict(config.network), card
+    )
+    return target
+
+
+def _read_curve(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: float(f"{float(x):.4g}") for name, x in row.items()} for row in rows]
+
+
+def _commit() -> str:
+    """Commit of the checkout the package runs from, or an empty text outside of one."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return result.stdout.strip()
