@@ -11,7 +11,6 @@ it writes to `write_together`, so that a command that fails leaves no files.
 """
 
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
@@ -39,6 +38,8 @@ _BUILTIN = "layered"
 _SOURCE_DEPTH = 0.025
 _REFERENCE_TOLERANCE = 0.003
 _POINTS_PER_WAVELENGTH = 4.0
+# Above this estimate a field may be wrong everywhere.
+_TRUSTED = 0.1
 
 
 # Subcommands ---------------------------------------------------------------------------
@@ -368,7 +369,7 @@ def _window(text: str, ndim: int) -> dict[str, tuple[float, float]]:
     if len(limits) != 2 * ndim:
         order = ",".join(f"{name}0,{name}1" for name in names)
         raise ValueError(f"window must be {order}, got {len(limits)} numbers")
-    return dict(zip(names, itertools.batched(limits, 2), strict=True))
+    return dict(zip(names, zip(limits[::2], limits[1::2], strict=True), strict=True))
 
 
 def _sources(text: str, ndim: int) -> "np.ndarray":
@@ -427,6 +428,242 @@ def _sources_of_file(path: str, ndim: int) -> "np.ndarray":
             f"got shape {rows.shape}"
         )
     return rows
+
+
+# Solving and comparing -----------------------------------------------------------------
+
+
+def _define_solver(values: flags.FlagValues) -> None:
+    def string(name, default, text):
+        flags.DEFINE_string(name, default, text, flag_values=values)
+
+    def number(name, text, define=flags.DEFINE_float):
+        define(name, None, text, flag_values=values)
+
+    flags.DEFINE_enum(
+        "method", METHODS[0], METHODS, "How to solve.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "features", FEATURES[0], FEATURES, "What to solve in.", flag_values=values
+    )
+    string(
+        "init",
+        "default",
+        "Where a network starts: default (the shipped meta-initialisation), none "
+        "(random), or the folder of an initialisation or a run.",
+    )
+    number("steps", "Adaptation steps of a network.", flags.DEFINE_integer)
+    number("learning_rate", "Of the adaptation.")
+    number("unknowns", "Number of plane waves.", flags.DEFINE_integer)
+    number("tolerance", "Relative error to reach; picks the number of plane waves.")
+    number("thickness", "Absorbing layer in km; 0 for none.")
+    number("rank_fraction", "Fraction of the singular values to keep.")
+    flags.DEFINE_boolean(
+        "prune_hypernetwork",
+        True,
+        "Make the singular values free parameters before adapting.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "freeze_bases", False, "Do not adapt U and V.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "output_start",
+        "solved",
+        ("solved", "network"),
+        "Output layer that method gradient starts from.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "precision",
+        "double",
+        ("double", "single"),
+        "Of the exact solves.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("seed", 0, "Of all that is random.", flag_values=values)
+    flags.DEFINE_enum(
+        "compare",
+        "auto",
+        ("auto", "reference", "none"),
+        "auto: with the file's wavefield where there is one, else, for built-in models, "
+        "with the reference solver; reference: with both.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean("progress", True, "Progress bar.", flag_values=values)
+
+
+_SOLVER_OPTIONS = (
+    "method features steps learning_rate unknowns tolerance thickness rank_fraction "
+    "prune_hypernetwork freeze_bases output_start precision seed progress"
+).split()
+
+
+@command(
+    "solve", "Solve for a wavefield.", _define_model, _define_solver, _define_output
+)
+def _solve(values: flags.FlagValues) -> None:
+    problem = _posed_problem(values)
+    options = {name: values[name].value for name in _SOLVER_OPTIONS}
+    _describe(problem)
+    field = ml.solve(
+        problem.model,
+        problem.frequency,
+        problem.source,
+        init=None if values.init == "none" else values.init,
+        truth=problem.published if values.features in ("lrpinn", "pinn") else None,
+        **options,
+        **problem.keywords(),
+    )
+    _say("method", f"{field.method}, {field.unknowns} complex unknowns")
+    _say("seconds", f"{field.elapsed:.2f}, compilation included")
+    if field.error_estimate is not None:
+        _say("estimate", f"relative error {field.error_estimate:.2%} by its own estimate")
+        if field.error_estimate > _TRUSTED:
+            _say("warning", "do not trust this field; ask for more unknowns")
+    truths = {}
+    if problem.published is not None and values.compare != "none":
+        truths["published"] = problem.published
+    if values.compare == "reference" or (
+        values.compare == "auto" and problem.is_builtin
+    ):
+        reference = _reference_field(problem, _REFERENCE_TOLERANCE)
+        truths["reference"] = reference.scattered
+        _say("reference", f"finite differences in {reference.elapsed:.2f} s")
+    errors = {name: _errors(field, truth) for name, truth in truths.items()}
+    for name, error in errors.items():
+        _say(f"vs {name}", "relative L2 " + ", ".join(f"{one:.2%}" for one in error))
+    best = truths.get("reference", truths.get("published"))
+    _write_field(values.out, "wavefield", problem, field, best, errors)
+
+
+def _define_reference(values: flags.FlagValues) -> None:
+    flags.DEFINE_float(
+        "tolerance",
+        _REFERENCE_TOLERANCE,
+        "Refine until the wavefield's own relative change is below this.",
+        flag_values=values,
+    )
+
+
+@command(
+    "reference",
+    "Solve by finite differences, refined until nothing changes.",
+    _define_model,
+    _define_reference,
+    _define_output,
+)
+def _reference(values: flags.FlagValues) -> None:
+    problem = _posed_problem(values)
+    _describe(problem)
+    field = _reference_field(problem, values.tolerance)
+    _say("seconds", f"{field.elapsed:.2f}, {field.unknowns} unknowns")
+    _say("estimate", f"relative error {field.error_estimate:.2%} by its own estimate")
+    if field.error_estimate > values.tolerance:
+        _say("warning", "the tolerance was not reached")
+    _write_field(values.out, "reference", problem, field, None, {})
+
+
+@command("info", "Versions, devices, built-in models, shipped initialisations.")
+def _info(values: flags.FlagValues) -> None:
+    del values
+    import jax
+
+    from meta_lrpinn import checkpoints, generators
+
+    _say("version", f"meta_lrpinn {ml.__version__}, jax {jax.__version__}")
+    _say("devices", ", ".join(str(device) for device in jax.devices()))
+    _say("models", ", ".join(generators.BUILTIN))
+    folders = sorted(path.parent for path in ASSETS.glob(f"*/{checkpoints.CARD}"))
+    for folder in folders:
+        content = json.loads((folder / checkpoints.CARD).read_text())
+        network, card = content["model"], content["card"]
+        size = f"{network['width']} wide, {network['depth']} layers"
+        _say(
+            f"init {folder.name}",
+            f"{network['ndim']}D {network['kind']}, {size}; {card['command']}, "
+            f"{card['seconds']} s",
+        )
+
+
+def _reference_field(problem: _Problem, tolerance: float) -> "ml.Wavefield":
+    return ml.reference_wavefield(
+        problem.model,
+        problem.frequency,
+        problem.source,
+        tolerance=tolerance,
+        **problem.keywords(),
+    )
+
+
+def _say(what: str, text: str) -> None:
+    print(f"{what:<12}{text}", flush=True)
+
+
+def _describe(problem: _Problem) -> None:
+    """Says what is solved, and warns of a grid too coarse for it."""
+    import numpy as np
+
+    model = problem.model
+    size = " x ".join(f"{length:g}" for length in model.upper - model.lower)
+    _say("model", f"{problem.name}, {size} km, {model!r}")
+    number = len(np.atleast_2d(problem.source))
+    place = np.atleast_2d(problem.source)[0].round(4).tolist()
+    _say("problem", f"{problem.frequency:g} Hz, {number} source(s), first at {place} km")
+    points = model.minimum / problem.frequency / max(model.spacing)
+    _say("grid", f"{points:.1f} points per shortest wavelength")
+    if points < _POINTS_PER_WAVELENGTH:
+        _say(
+            "warning",
+            f"the grid is too coarse for {problem.frequency:g} Hz: {points:.1f} points "
+            f"per wavelength, fewer than {_POINTS_PER_WAVELENGTH:g}",
+        )
+
+
+def _errors(field: "ml.Wavefield", truth: "np.ndarray") -> list[float]:
+    shape = (-1, *field.model.shape)
+    pairs = zip(field.scattered.reshape(shape), truth.reshape(shape), strict=True)
+    return [ml.relative_l2(prediction, one) for prediction, one in pairs]
+
+
+def _write_field(
+    out: str,
+    name: str,
+    problem: _Problem,
+    field: "ml.Wavefield",
+    truth: "np.ndarray | None",
+    errors: Mapping[str, list[float]],
+) -> None:
+    """Writes NAME.npz, a case that can be loaded again, and its figure NAME.png."""
+    import numpy as np
+
+    from meta_lrpinn import plotting
+
+    contents = {
+        "velocity": np.asarray(field.model.velocity),
+        "spacing": np.array(field.model.spacing),
+        "origin": np.array(field.model.origin),
+        "frequency": field.frequency,
+        "source": field.source,
+        "amplitude": problem.amplitude,
+        "scattered": field.scattered,
+        "background": field.background,
+        "method": field.method,
+        "elapsed": field.elapsed,
+        **{f"relative_l2_{name}": error for name, error in errors.items()},
+    }
+    if problem.background_velocity is not None:
+        contents["v0"] = problem.background_velocity
+    figure = plotting.wavefield_figure(field, truth)
+    folder = pathlib.Path(out)
+    paths = [folder / f"{name}.npz", folder / f"{name}.png"]
+    write_together(
+        {
+            paths[0]: lambda file: np.savez_compressed(file, **contents),
+            paths[1]: lambda file: figure.savefig(file, format="png", dpi=150),
+        }
+    )
+    _say("wrote", ", ".join(str(path) for path in paths))
 
 
 # Meta-training -------------------------------------------------------------------------
