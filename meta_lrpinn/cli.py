@@ -5,18 +5,22 @@ A subcommand is one function, registered with its own set of flags:
     @command("name", "What it does.", define_its_flags)
     def _name(values): ...
 
-It imports what it needs when it runs, raises ValueError or FileNotFoundError for bad
-input, which becomes one line on standard error and exit code 2, and hands everything
-it writes to `write_together`, so that a command that fails leaves no files.
+It imports what it needs when it runs, raises ValueError or OSError for bad input, which
+becomes one line on standard error and exit code 2, CommandFailed where the input was
+good and there is no result all the same, and hands everything it writes to
+`write_together`, so that a command that fails leaves no files.
 """
 
+import csv
 import dataclasses
+import difflib
+import io
 import json
 import os
 import pathlib
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from absl import flags
@@ -25,6 +29,7 @@ import meta_lrpinn as ml
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
     from meta_lrpinn.velocity import Case
 
@@ -40,6 +45,10 @@ _REFERENCE_TOLERANCE = 0.003
 _POINTS_PER_WAVELENGTH = 4.0
 # Above this estimate a field may be wrong everywhere.
 _TRUSTED = 0.1
+
+
+class CommandFailed(Exception):
+    """The input was good and there is no result all the same: exit code 1."""
 
 
 # Subcommands ---------------------------------------------------------------------------
@@ -93,15 +102,19 @@ def main(arguments: Sequence[str]) -> int:
         arguments: What stands after the program's name.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 when interrupted.
+        The exit code: 0, 2 for bad input, 1 for a computation that failed, 130 when
+        interrupted.
     """
     try:
         return _dispatch(list(arguments))
     except (flags.Error, ValueError, OSError) as error:
-        print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
+        _complain(_one_line(error))
         return 2
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted, nothing written", file=sys.stderr)
+    except (CommandFailed, FloatingPointError) as error:
+        _complain(_one_line(error))
+        return 1
+    except KeyboardInterrupt as error:
+        _complain(f"interrupted; {_one_line(error) if error.args else 'nothing written'}")
         return 130
 
 
@@ -120,10 +133,11 @@ def _dispatch(arguments: list[str]) -> int:
     name = arguments.pop(0)
     if name not in COMMANDS:
         raise ValueError(
-            f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}"
+            f"there is no command {name!r}"
+            + (_nearest(name, COMMANDS) or f"; choose one of {', '.join(COMMANDS)}")
         )
     values = COMMANDS[name].flags()
-    extra = values([name, *arguments])[1:]
+    extra = _parse(name, values, arguments)
     if extra:
         raise ValueError(f"{name} takes options only, as --name=value; got {extra[0]!r}")
     if values.help:
@@ -133,7 +147,43 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
-def _one_line(error: Exception) -> str:
+def _parse(
+    name: str, values: flags.FlagValues, arguments: Sequence[str]
+) -> Sequence[str]:
+    """Parses a command's arguments; returns those that are no options."""
+    try:
+        return values([name, *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        nearest = _nearest(error.flagname, _defined(values), "--")
+        raise ValueError(
+            f"{name} has no option --{error.flagname}"
+            + (nearest or f"; {PROGRAM} {name} --help lists its options")
+        ) from None
+    except flags.IllegalFlagValueError as error:
+        # "flag --NAME=VALUE: why", the why in terms of Python.
+        option, _, rest = str(error).removeprefix("flag --").partition("=")
+        flag = values[option]
+        choices = getattr(flag.parser, "enum_values", None)
+        if choices is None and flag.boolean:
+            choices = ("true", "false")
+        kind = f"one of {', '.join(choices)}" if choices else flag.parser.syntactic_help
+        value = rest.partition(": ")[0]
+        raise ValueError(f"--{option} must be {kind}, got {value!r}") from None
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A question to append to a message, or nothing when no name is near."""
+    known = list(known)
+    near = [one for one in known if one.startswith(name)]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _complain(text: str) -> None:
+    print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
+
+
+def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else str(error)
     return " ".join(str(error).split()) or type(error).__name__
@@ -262,8 +312,26 @@ def _define_output(values: flags.FlagValues) -> None:
     flags.DEFINE_string("out", ".", "Folder to write to.", flag_values=values)
 
 
+def _check_folder(out: str) -> None:
+    """Refuses, before anything is computed, a folder that is a file."""
+    if os.path.exists(out) and not os.path.isdir(out):
+        raise ValueError(f"--out must be a folder, {out} is a file")
+
+
+def _define_progress(values: flags.FlagValues) -> None:
+    flags.DEFINE_boolean(
+        "progress", True, "Progress bar, on a terminal.", flag_values=values
+    )
+
+
+def _shows_progress(values: flags.FlagValues) -> bool:
+    return values.progress and sys.stderr.isatty()
+
+
 def _posed_problem(values: flags.FlagValues) -> _Problem:
     """The problem that model flags pose, checked."""
+    import numpy as np
+
     from meta_lrpinn import problem as problems
     from meta_lrpinn.physics import background
 
@@ -291,13 +359,16 @@ def _posed_problem(values: flags.FlagValues) -> _Problem:
     velocity = _first_given(values.background_velocity, case.background_velocity)
     if velocity is not None and not velocity > 0:
         raise ValueError(f"background velocity must be positive, got {velocity} km/s")
-    # A published field belongs to the file's own problem only.
+    # A field in the file belongs to the file's own problem only; options may complete
+    # that problem, not change it.
     is_own = (
         model is case.model
-        and frequency == case.frequency
-        and amplitude == case.amplitude
-        and velocity == case.background_velocity
-        and (source is case.source or _equal(source, case.source))
+        and case.scattered is not None
+        and case.scattered.shape == (*np.shape(source)[:-1], *model.shape)
+        and case.frequency in (None, frequency)
+        and case.amplitude in (None, amplitude)
+        and case.background_velocity in (None, velocity)
+        and (case.source is None or np.array_equal(source, case.source))
     )
     if case.scattered is not None and not is_own:
         _say("note", "the wavefield in the file is of another problem: not compared")
@@ -337,12 +408,6 @@ def _load(values: flags.FlagValues) -> "tuple[Case, str, bool]":
 
 def _first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
-
-
-def _equal(first: "np.ndarray", second: "np.ndarray | None") -> bool:
-    import numpy as np
-
-    return second is not None and np.array_equal(first, second)
 
 
 def _numbers(text: str, what: str) -> list[float]:
@@ -490,19 +555,24 @@ def _define_solver(values: flags.FlagValues) -> None:
         "with the reference solver; reference: with both.",
         flag_values=values,
     )
-    flags.DEFINE_boolean("progress", True, "Progress bar.", flag_values=values)
 
 
 _SOLVER_OPTIONS = (
     "method features steps learning_rate unknowns tolerance thickness rank_fraction "
-    "prune_hypernetwork freeze_bases output_start precision seed progress"
+    "prune_hypernetwork freeze_bases output_start precision seed"
 ).split()
 
 
 @command(
-    "solve", "Solve for a wavefield.", _define_model, _define_solver, _define_output
+    "solve",
+    "Solve for a wavefield.",
+    _define_model,
+    _define_solver,
+    _define_output,
+    _define_progress,
 )
 def _solve(values: flags.FlagValues) -> None:
+    _check_folder(values.out)
     problem = _posed_problem(values)
     options = {name: values[name].value for name in _SOLVER_OPTIONS}
     _describe(problem)
@@ -512,6 +582,7 @@ def _solve(values: flags.FlagValues) -> None:
         problem.source,
         init=None if values.init == "none" else values.init,
         truth=problem.published if values.features in ("lrpinn", "pinn") else None,
+        progress=_shows_progress(values),
         **options,
         **problem.keywords(),
     )
@@ -520,7 +591,7 @@ def _solve(values: flags.FlagValues) -> None:
     if field.error_estimate is not None:
         _say("estimate", f"relative error {field.error_estimate:.2%} by its own estimate")
         if field.error_estimate > _TRUSTED:
-            _say("warning", "do not trust this field; ask for more unknowns")
+            _complain("warning: do not trust this field; ask for more unknowns")
     truths = {}
     if problem.published is not None and values.compare != "none":
         truths["published"] = problem.published
@@ -554,13 +625,14 @@ def _define_reference(values: flags.FlagValues) -> None:
     _define_output,
 )
 def _reference(values: flags.FlagValues) -> None:
+    _check_folder(values.out)
     problem = _posed_problem(values)
     _describe(problem)
     field = _reference_field(problem, values.tolerance)
     _say("seconds", f"{field.elapsed:.2f}, {field.unknowns} unknowns")
     _say("estimate", f"relative error {field.error_estimate:.2%} by its own estimate")
     if field.error_estimate > values.tolerance:
-        _say("warning", "the tolerance was not reached")
+        _complain("warning: the tolerance was not reached")
     _write_field(values.out, "reference", problem, field, None, {})
 
 
@@ -574,16 +646,20 @@ def _info(values: flags.FlagValues) -> None:
     _say("version", f"meta_lrpinn {ml.__version__}, jax {jax.__version__}")
     _say("devices", ", ".join(str(device) for device in jax.devices()))
     _say("models", ", ".join(generators.BUILTIN))
-    folders = sorted(path.parent for path in ASSETS.glob(f"*/{checkpoints.CARD}"))
-    for folder in folders:
-        content = json.loads((folder / checkpoints.CARD).read_text())
+    cards = sorted(ASSETS.glob(f"*/{checkpoints.CARD}"))
+    for path in cards:
+        content = json.loads(path.read_text())
         network, card = content["model"], content["card"]
-        size = f"{network['width']} wide, {network['depth']} layers"
-        _say(
-            f"init {folder.name}",
-            f"{network['ndim']}D {network['kind']}, {size}; {card['command']}, "
-            f"{card['seconds']} s",
-        )
+        parts = [
+            f"{network['ndim']}D {network['kind']}",
+            f"{network['width']} wide, {network['depth']} layers",
+            card["command"],
+        ]
+        if card["seconds"] is not None:
+            parts.append(f"{card['seconds']} s")
+        _say(f"init {path.parent.name}", "; ".join(filter(None, parts)))
+    if not cards:
+        _say("init", "none is shipped")
 
 
 def _reference_field(problem: _Problem, tolerance: float) -> "ml.Wavefield":
@@ -597,7 +673,7 @@ def _reference_field(problem: _Problem, tolerance: float) -> "ml.Wavefield":
 
 
 def _say(what: str, text: str) -> None:
-    print(f"{what:<12}{text}", flush=True)
+    print(f"{what:<12} {text}", flush=True)
 
 
 def _describe(problem: _Problem) -> None:
@@ -613,10 +689,9 @@ def _describe(problem: _Problem) -> None:
     points = model.minimum / problem.frequency / max(model.spacing)
     _say("grid", f"{points:.1f} points per shortest wavelength")
     if points < _POINTS_PER_WAVELENGTH:
-        _say(
-            "warning",
-            f"the grid is too coarse for {problem.frequency:g} Hz: {points:.1f} points "
-            f"per wavelength, fewer than {_POINTS_PER_WAVELENGTH:g}",
+        _complain(
+            f"warning: the grid is too coarse for {problem.frequency:g} Hz: "
+            f"{points:.1f} points per wavelength, fewer than {_POINTS_PER_WAVELENGTH:g}"
         )
 
 
@@ -660,6 +735,134 @@ def _write_field(
     write_together(
         {
             paths[0]: lambda file: np.savez_compressed(file, **contents),
+            paths[1]: lambda file: figure.savefig(file, format="png", dpi=150),
+        }
+    )
+    _say("wrote", ", ".join(str(path) for path in paths))
+
+
+# Comparing initialisations -------------------------------------------------------------
+
+_COLUMNS = ("start", "method", "seed", "source", "step", "seconds", "loss", "relative_l2")
+
+
+def _define_evaluate(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "init",
+        "default",
+        "Initialisation: default (the shipped one), the folder of an initialisation or "
+        "a run, or none to evaluate random starts alone.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "features", "lrpinn", FEATURES[2:], "The network.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "methods", ",".join(METHODS), "Of those of solve.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "steps", 100, "Adaptation steps.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "seeds", 1, "Runs of each, seeds 0, 1, ...", lower_bound=1, flag_values=values
+    )
+
+
+@command(
+    "evaluate",
+    "Follow the error of an initialisation and of random starts as they adapt.",
+    _define_model,
+    _define_evaluate,
+    _define_output,
+    _define_progress,
+)
+def _evaluate(values: flags.FlagValues) -> None:
+    from meta_lrpinn import plotting
+
+    _check_folder(values.out)
+    for method in values.methods:
+        if method not in METHODS:
+            raise ValueError(
+                f"methods are {', '.join(METHODS)}, with commas between; got {method!r}"
+            )
+    problem = _posed_problem(values)
+    _describe(problem)
+    starts = {"random": None}
+    if values.init != "none":
+        name = os.path.basename(os.path.normpath(values.init))
+        starts = {name: values.init, **starts}
+    truth = problem.published
+    if truth is None:
+        truth = _reference_field(problem, _REFERENCE_TOLERANCE).scattered
+    known = "reference" if problem.published is None else "published"
+    _say("error", f"relative L2 against the {known} field, mean over seeds and sources")
+    rows, curves = [], {}
+    for start, init in starts.items():
+        for method in values.methods:
+            records = [
+                {"start": start, "method": method, "seed": seed, **record}
+                for seed in range(values.seeds)
+                for record in ml.solve(
+                    problem.model,
+                    problem.frequency,
+                    problem.source,
+                    init=init,
+                    method=method,
+                    features=values.features,
+                    steps=values.steps,
+                    seed=seed,
+                    truth=truth,
+                    progress=_shows_progress(values),
+                    **problem.keywords(),
+                ).history
+            ]
+            curve = _mean_curve(records)
+            if not curves:
+                _say_row("start", "method", [f"{row['step']}" for row in _some(curve)])
+            _say_row(start, method, [f"{row['relative_l2']:.2%}" for row in _some(curve)])
+            rows += records
+            curves[f"{start}, {method.replace('_', ' ')}"] = curve
+    random = [label for label in curves if label.startswith("random, ")]
+    figure = plotting.convergence_figure(curves, dashed=random)
+    _write_evaluation(values.out, rows, figure)
+
+
+def _mean_curve(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Mean error over seeds and sources at every recorded step."""
+    errors: dict[int, list[float]] = {}
+    for record in records:
+        errors.setdefault(record["step"], []).append(record["relative_l2"])
+    return [
+        {"step": step, "relative_l2": sum(some) / len(some)}
+        for step, some in sorted(errors.items())
+    ]
+
+
+def _some(curve: Sequence[Any], most: int = 5) -> list[Any]:
+    """At most so many records, from the first to the last."""
+    last = len(curve) - 1
+    places = {round(last * place / (most - 1)) for place in range(most)}
+    return [curve[place] for place in sorted(places)]
+
+
+def _say_row(start: str, method: str, cells: Sequence[str]) -> None:
+    _say(start, f"{method:<14}" + "".join(f"{cell:>10}" for cell in cells))
+
+
+def _write_evaluation(
+    out: str, rows: Sequence[Mapping[str, Any]], figure: "Figure"
+) -> None:
+    table = io.StringIO()
+    writer = csv.DictWriter(
+        table, _COLUMNS, extrasaction="ignore", lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    folder = pathlib.Path(out)
+    paths = [folder / "evaluate.csv", folder / "evaluate.png"]
+    write_together(
+        {
+            paths[0]: lambda file: file.write(table.getvalue().encode()),
             paths[1]: lambda file: figure.savefig(file, format="png", dpi=150),
         }
     )
@@ -711,16 +914,51 @@ def _define_meta_train(values: flags.FlagValues) -> None:
         "seconds", None, "Stop after so much time, all sittings.", flag_values=values
     )
     flags.DEFINE_integer("seed", 0, "Seed of parameters and tasks.", flag_values=values)
-    flags.DEFINE_boolean("progress", True, "Progress bar.", flag_values=values)
 
 
-@command("meta-train", "Meta-train an initialisation, or go on.", _define_meta_train)
+def _define_distributed(values: flags.FlagValues) -> None:
+    flags.DEFINE_boolean(
+        "distributed",
+        False,
+        "Join the processes that SLURM, Open MPI or a Cloud TPU started.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "host:port of process 0, to join processes started in another way.",
+        flag_values=values,
+    )
+    for name, text in (
+        ("processes", "Number of processes; with --coordinator."),
+        ("process", "Number of this process, from 0; with --coordinator."),
+    ):
+        flags.DEFINE_integer(name, None, text, lower_bound=0, flag_values=values)
+
+
+@command(
+    "meta-train",
+    "Meta-train an initialisation, or go on.",
+    _define_meta_train,
+    _define_distributed,
+    _define_progress,
+)
 def _meta_train(values: flags.FlagValues) -> None:
-    from meta_lrpinn import configs
-    from meta_lrpinn.meta import pipeline
+    from meta_lrpinn.meta import parallel
 
     if values.out is None:
         raise ValueError("give the folder of the run, --out=FOLDER")
+    _check_folder(values.out)
+    parallel.initialise_distributed(
+        values.coordinator,
+        values.processes,
+        values.process,
+        detect=values.distributed,
+    )
+
+    from meta_lrpinn import configs
+    from meta_lrpinn.meta import pipeline, training
+
     config = configs.PRESETS[values.preset]
     names = (
         "iterations tasks_per_batch evaluate_every checkpoint_every first_order seed"
@@ -734,15 +972,22 @@ def _meta_train(values: flags.FlagValues) -> None:
         ),
     )
     given = [f"--{n}={values[n].value}" for n in _defined(values) if values[n].present]
-    path = pipeline.meta_train(
-        config,
-        values.out,
-        task_file=values.tasks,
-        seconds=values.seconds,
-        command=" ".join([PROGRAM, "meta-train", *given]),
-        progress=values.progress,
-    )
-    print(f"initialisation: {path}")
+    try:
+        path = pipeline.meta_train(
+            config,
+            values.out,
+            task_file=values.tasks,
+            seconds=values.seconds,
+            command=" ".join([PROGRAM, "meta-train", *given]),
+            progress=_shows_progress(values),
+        )
+    except training.TrainingDiverged as error:
+        raise CommandFailed(str(error)) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the same command goes on from the last checkpoint in {values.out}"
+        ) from None
+    _say("wrote", str(path))
 
 
 def _replaced(config: Any, **fields: Any) -> Any:

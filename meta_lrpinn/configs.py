@@ -119,7 +119,7 @@ PRESETS = {
             largest_size=101,
         ),
         training=TrainingConfig(
-            iterations=4000,
+            iterations=8000,
             learning_rate=2e-3,
             schedule="cosine",
             inner_steps=0,

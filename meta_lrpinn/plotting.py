@@ -5,7 +5,7 @@ touched, and any process may draw: `figure.savefig(path)` needs no backend.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,46 @@ def convergence_curves(
         if np.count_nonzero(np.isfinite(values)) >= 2:
             curves[name] = values
     return curves
+
+
+def convergence_figure(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    quantity: str = "relative_l2",
+    *,
+    dashed: Collection[str] = (),
+) -> Figure:
+    """One quantity of several histories over their steps, on a logarithmic axis.
+
+    Args:
+        histories: Label to records, each with its `step`.
+        quantity: What to show; records without it, or where it is not positive, are
+            left out.
+        dashed: Labels to draw dashed; their colours begin anew, so that the first
+            dashed curve has the colour of the first solid one.
+
+    Returns:
+        The figure; save it with `figure.savefig(path)`.
+
+    Raises:
+        ValueError: no record has the quantity.
+    """
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = {True: 0, False: 0}
+    for label, history in histories.items():
+        curve = [(record["step"], _positive(record.get(quantity))) for record in history]
+        curve = np.array(curve, float).reshape(-1, 2)
+        curve = curve[np.isfinite(curve[:, 1])]
+        is_dashed = label in dashed
+        color = _CURVE_COLORS[drawn[is_dashed] % len(_CURVE_COLORS)]
+        drawn[is_dashed] += 1
+        if len(curve):
+            _draw_curve(axes, *curve.T, label, color, "--" if is_dashed else "-")
+    if not axes.lines:
+        raise ValueError(f"the histories hold no {quantity}")
+    _finish_curves(axes, "Step")
+    axes.set_ylabel(quantity.replace("_", " "), fontsize=9, color=_MUTED)
+    return figure
 
 
 def _positive(value: Any) -> float:
@@ -352,15 +392,32 @@ def _draw_curves(
         label, steps = "Record", np.arange(1, len(history) + 1)
     for place, (name, values) in enumerate(curves.items()):
         known = np.isfinite(values)
-        axes.semilogy(
-            steps[known],
-            values[known],
-            label=name.replace("_", " "),
-            color=_CURVE_COLORS[place % len(_CURVE_COLORS)],
-            linewidth=1.6,
-            marker="o" if np.count_nonzero(known) <= 20 else None,
-            markersize=4,
-        )
+        color = _CURVE_COLORS[place % len(_CURVE_COLORS)]
+        _draw_curve(axes, steps[known], values[known], name.replace("_", " "), color)
+    _finish_curves(axes, label)
+
+
+def _draw_curve(
+    axes: Axes,
+    steps: np.ndarray,
+    values: np.ndarray,
+    label: str,
+    color: str,
+    line: str = "-",
+) -> None:
+    axes.semilogy(
+        steps,
+        values,
+        line,
+        label=label,
+        color=color,
+        linewidth=1.6,
+        marker="o" if len(steps) <= 20 else None,
+        markersize=4,
+    )
+
+
+def _finish_curves(axes: Axes, label: str) -> None:
     axes.set_title("Convergence", loc="left", fontsize=10.5, color=_INK)
     axes.set_xlabel(label, fontsize=9, color=_MUTED)
     axes.grid(True, which="major", linewidth=0.5, color="#dddddd")

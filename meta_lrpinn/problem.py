@@ -107,10 +107,12 @@ def make_problem(
     v0 = background_velocity
     if v0 is None:
         v0 = velocity_at(model, source)
-    if not v0 > 0:
+    if not (np.isfinite(v0) and v0 > 0):
         raise ValueError(f"background velocity must be positive, got {v0} km/s")
     if amplitude is None:
         amplitude = background.default_amplitude(model.ndim)
+    if not (np.isfinite(amplitude) and amplitude != 0):
+        raise ValueError(f"amplitude must be finite and not zero, got {amplitude}")
     if thickness is None:
         thickness = default_thickness(model, frequency, v0)
     mean_velocity = float(np.mean(model.velocity))

@@ -113,6 +113,7 @@ def meta_train(
         what they were trained on, how long, and the curve.
     """
     directory = Path(directory)
+    commit = _commit()  # of the code that runs, whatever happens to the checkout
     model = configs.make_network(config.network)
     objective = configs.make_objective(config.objective, model)
     if task_file is None:
@@ -134,10 +135,12 @@ def meta_train(
         seconds=seconds,
         progress=progress,
     )
-    return export(config, directory, command)
+    return export(config, directory, command, commit)
 
 
-def export(config: configs.MetaConfig, directory: Path, command: str) -> Path:
+def export(
+    config: configs.MetaConfig, directory: Path, command: str, commit: str
+) -> Path:
     """Write the best checkpoint of a run as an initialisation with its card."""
     params, _, step = checkpoints.load_run_parameters(directory / "checkpoints", "best")
     target = directory / INITIALISATION
@@ -148,7 +151,7 @@ def export(config: configs.MetaConfig, directory: Path, command: str) -> Path:
     curve = _read_curve(directory / "evaluation.csv")
     card = {
         "command": command,
-        "commit": _commit(),
+        "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
         "device": f"{jax.device_count()} {jax.devices()[0].platform}",
         "configuration": config.as_dict(),

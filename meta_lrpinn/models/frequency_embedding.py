@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from meta_lrpinn.models.activations import sine
 from meta_lrpinn.models.low_rank import check_initialisation, layer_ranks
 
 MINIMUM_FREQUENCY = 2.0  # Hz
@@ -87,7 +88,7 @@ class FrequencyEmbedding(nn.Module):
                 param_dtype=self.param_dtype,
                 name=f"dense_{index}",
             )(hidden)
-            hidden = jnp.sin(hidden)
+            hidden = sine(hidden)
 
         small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
         unit = nn.initializers.constant(_UNIT_GELU_BIAS)

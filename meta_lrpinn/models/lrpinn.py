@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from meta_lrpinn.models.activations import sine
 from meta_lrpinn.models.frequency_embedding import FrequencyEmbedding
 from meta_lrpinn.models.low_rank import LowRankDense, default_gain, layer_ranks
 from meta_lrpinn.models.pinn import (
@@ -125,9 +126,9 @@ class LRPINN(nn.Module):
                 f"{self.depth} hidden layers need singular values each, "
                 f"got {len(singular_values)}"
             )
-        hidden = jnp.sin(self.first(network_input(points, source)))
+        hidden = sine(self.first(network_input(points, source)))
         for layer, values in zip(self.hidden, singular_values, strict=True):
-            hidden = jnp.sin(layer(hidden, values))
+            hidden = sine(layer(hidden, values))
         return hidden
 
 

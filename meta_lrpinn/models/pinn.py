@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from meta_lrpinn.models.activations import sine
 from meta_lrpinn.models.frequency_embedding import normalise_frequency
 
 FIRST_SCALE = 8.0  # rad/km
@@ -178,9 +179,9 @@ class PINN(nn.Module):
             column = normalise_frequency(frequency)[..., None]
             column = jnp.broadcast_to(column, (*inputs.shape[:-1], 1))
             inputs = jnp.concatenate([inputs, column], axis=-1)
-        hidden = jnp.sin(self.first(inputs))
+        hidden = sine(self.first(inputs))
         for layer in self.hidden:
-            hidden = jnp.sin(layer(hidden))
+            hidden = sine(layer(hidden))
         return hidden
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from flax import linen as nn
 from scipy.stats import qmc
 
+from meta_lrpinn.models.activations import sine
 from meta_lrpinn.models.pinn import Parameters, check_points, small_output_layer
 
 SAMPLINGS = ("low_discrepancy", "random")
@@ -97,7 +98,7 @@ class PlaneWaves(nn.Module):
             ValueError: If the shape of `points` does not fit.
         """
         check_points(points, self.ndim)
-        return jnp.sin(points @ self.wave_vectors.T + self.phases)
+        return sine(points @ self.wave_vectors.T + self.phases)
 
 
 def plane_wave_parameters(

@@ -47,7 +47,7 @@ def make_layer(
     Raises:
         ValueError: negative thickness, or a reflection outside (0, 1).
     """
-    if thickness < 0:
+    if not thickness >= 0:
         raise ValueError(
             f"absorbing layer thickness must not be negative, got {thickness} km"
         )
