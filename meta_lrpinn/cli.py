@@ -944,6 +944,8 @@ def _define_distributed(values: flags.FlagValues) -> None:
     _define_progress,
 )
 def _meta_train(values: flags.FlagValues) -> None:
+    import jax
+
     from meta_lrpinn.meta import parallel
 
     if values.out is None:
@@ -987,7 +989,8 @@ def _meta_train(values: flags.FlagValues) -> None:
         raise KeyboardInterrupt(
             f"the same command goes on from the last checkpoint in {values.out}"
         ) from None
-    _say("wrote", str(path))
+    if jax.process_index() == 0:
+        _say("wrote", str(path))
 
 
 def _replaced(config: Any, **fields: Any) -> Any:

@@ -161,6 +161,7 @@ def galerkin_objective(
 
     The gradient runs through the solve, so the features learn what the solution gets
     wrong, not only what the residual sees. The quadrature grid is shifted at random.
+    Nodes in the layer, where a model was continued to a larger grid, do not count.
 
     Args:
         model: Network with features.
@@ -185,7 +186,9 @@ def galerkin_objective(
         norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
 
         nodes, index = _coarse_nodes(key_offset, problem, stride)
-        at_nodes = features(nodes)
+        slack = 1e-3 * min(problem.model.spacing)
+        inside = jnp.all(nodes <= problem.layer.upper + slack, axis=-1)
+        at_nodes = inside[:, None] * features(nodes)
 
         def one(member):
             velocity, background_velocity, scattered = member
@@ -197,7 +200,7 @@ def galerkin_objective(
                 1 / (norm + 1e-6),
                 damping,
             )
-            truth = scattered.ravel()[index]
+            truth = inside * scattered.ravel()[index]
             difference = at_nodes @ weights - truth
             return jnp.sqrt(_energy(difference) / _energy(truth))
 

@@ -141,8 +141,6 @@ def _wave_vectors(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     return 2 * np.pi * jnp.asarray(lattice.indices) / jnp.asarray(period_of(problem))
 
 
-
-
 def _position(indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Flat position of lattice indices (..., ndim) in the layout of the FFT."""
     position = jnp.zeros(indices.shape[:-1], jnp.int32)
@@ -257,6 +255,8 @@ def evaluate_on_grid(
 ) -> jax.Array:
     """Scattered wavefield on the model's grid, one axis at a time.
 
+    A grid may reach beyond the box into the layer, where the waves decay.
+
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
@@ -274,6 +274,10 @@ def evaluate_on_grid(
     for axis, coordinates in enumerate(problem.model.axes()[::-1]):
         modes = 2 * np.pi * np.arange(-extent[axis], extent[axis] + 1) / period[axis]
         waves = jnp.exp(1j * jnp.outer(coordinates - lower[axis], modes))
+        # The envelope is a product over the axes; at the box's corner it is one.
+        corner = jnp.asarray(problem.layer.lower)
+        line = jnp.tile(corner, (len(coordinates), 1)).at[:, axis].set(coordinates)
+        waves = problems.envelope_at(problem, line)[:, None] * waves
         # Contracts the leading axis and appends the grid's, so that the axes rotate.
         field = jnp.tensordot(field, waves, axes=(0, 1))
     # (n_sources, x, [y,] z) to (n_sources, z, [y,] x)
@@ -336,5 +340,6 @@ def solve(
     fields = evaluate_on_grid(problem, lattice, weights)
     change = evaluate_on_grid(problem, lattice, weights.at[:size].add(-coarse))
     axes = tuple(range(1, fields.ndim))
-    ratio = jnp.sum(jnp.abs(change) ** 2, axes) / jnp.sum(jnp.abs(fields) ** 2, axes)
+    energy = jnp.sum(jnp.abs(fields) ** 2, axes)
+    ratio = jnp.sum(jnp.abs(change) ** 2, axes) / jnp.where(energy > 0, energy, 1)
     return Solution(weights=weights, fields=fields, change=jnp.sqrt(ratio))

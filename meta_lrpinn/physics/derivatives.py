@@ -24,24 +24,26 @@ class Derivatives:
     second: jax.Array  # (n, ndim, outputs), ∂²/∂x_d²
 
 
-def _axis_tangents(points: jax.Array) -> jax.Array:
-    """Unit tangents along each axis for the whole batch, (ndim, n, ndim)."""
+def _axis_tangents(points: jax.Array) -> list[jax.Array]:
+    """Unit tangents along each axis for the whole batch, ndim times (n, ndim)."""
     basis = jnp.eye(points.shape[-1], dtype=points.dtype)
-    return jnp.broadcast_to(basis[:, None, :], (points.shape[-1], *points.shape))
+    return [jnp.broadcast_to(direction, points.shape) for direction in basis]
 
 
 def _taylor(apply: Apply, points: jax.Array) -> Derivatives:
-    def along(tangent):
-        def slope(x):
+    # A loop over axes, not vmap: its reverse mode takes less than half the time on CPU.
+    value, first, second = None, [], []
+    for tangent in _axis_tangents(points):
+
+        def slope(x, tangent=tangent):
             return jax.jvp(apply, (x,), (tangent,))
 
-        (value, first), (_, second) = jax.jvp(slope, (points,), (tangent,))
-        return value, first, second
-
-    value, first, second = jax.vmap(along, out_axes=(None, 1, 1))(
-        _axis_tangents(points)
+        (value, along), (_, curvature) = jax.jvp(slope, (points,), (tangent,))
+        first.append(along)
+        second.append(curvature)
+    return Derivatives(
+        value=value, gradient=jnp.stack(first, 1), second=jnp.stack(second, 1)
     )
-    return Derivatives(value=value, gradient=first, second=second)
 
 
 def _hessian(apply: Apply, points: jax.Array) -> Derivatives:
@@ -95,7 +97,8 @@ def first_derivatives(
         points: Coordinates (n, ndim), km.
     """
 
-    def along(tangent):
-        return jax.jvp(apply, (points,), (tangent,))
-
-    return jax.vmap(along, out_axes=(None, 1))(_axis_tangents(points))
+    value, first = None, []
+    for tangent in _axis_tangents(points):
+        value, along = jax.jvp(apply, (points,), (tangent,))
+        first.append(along)
+    return value, jnp.stack(first, axis=1)

@@ -61,8 +61,9 @@ def stretched_laplacian(
     extra = (1,) * (gradient.ndim - 2)
     stretch = stretch.reshape(stretch.shape + extra)
     stretch_slope = stretch_slope.reshape(stretch_slope.shape + extra)
-    terms = second / stretch**2 - stretch_slope / stretch**3 * gradient
-    return jnp.sum(terms, axis=1)
+    inverse = 1 / stretch
+    curvature, slope = inverse**2, -stretch_slope * inverse**3
+    return jnp.sum(curvature * second + slope * gradient, axis=1)
 
 
 def helmholtz_residual(

@@ -1,0 +1,1 @@
+"""One script per figure or table: `python -m experiments.NAME --flag=value`."""

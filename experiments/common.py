@@ -1,0 +1,131 @@
+"""What all experiments share: flags, records that survive a stop, tables, data."""
+
+import csv
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+import meta_lrpinn as ml
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("out", "results", "Folder under which results are written.")
+flags.DEFINE_integer("seeds", 3, "Seeds per setting.", lower_bound=1)
+flags.DEFINE_string(
+    "data",
+    os.environ.get("META_LRPINN_DATA", "../shared/data"),
+    "Folder of the published cases and velocity models.",
+)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parse flags and run an experiment; bad input is one line and exit code 2."""
+
+    def guarded(arguments):
+        if len(arguments) > 1:
+            raise app.UsageError(f"options only, got {arguments[1]!r}")
+        try:
+            main()
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", flush=True)
+            raise SystemExit(2) from None
+
+    app.run(guarded)
+
+
+def folder(name: str) -> Path:
+    """The experiment's output folder, created."""
+    path = Path(FLAGS.out) / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def published_case(name: str) -> "ml.velocity.Case":
+    """A case of the data folder."""
+    path = Path(FLAGS.data) / name
+    if not path.exists():
+        raise ValueError(f"there is no {path}; give the data folder with --data=FOLDER")
+    return ml.load_case(path)
+
+
+class Records:
+    """Rows of a CSV file; a setting that has its rows is not run again."""
+
+    def __init__(self, path: Path, keys: Sequence[str]):
+        """Opens the file.
+
+        Args:
+            path: CSV file, read if it exists.
+            keys: Columns that name a setting.
+        """
+        self.path, self.keys = path, tuple(keys)
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            with open(path, newline="") as file:
+                self.rows = [
+                    {name: _number(text) for name, text in row.items()}
+                    for row in csv.DictReader(file)
+                ]
+
+    def ensure(
+        self,
+        setting: Mapping[str, Any],
+        measure: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> list[dict[str, Any]]:
+        """Rows of a setting, measured and saved if they are not there yet."""
+        text = {key: str(setting[key]) for key in self.keys}
+        found = [r for r in self.rows if all(str(r[k]) == text[k] for k in self.keys)]
+        if found:
+            return found
+        print("measuring " + ", ".join(f"{k}={v}" for k, v in text.items()), flush=True)
+        new = [{**setting, **row} for row in measure()]
+        self.rows += new
+        self._save()
+        return new
+
+    def _save(self) -> None:
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        partial = self.path.with_suffix(".partial")
+        with open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        partial.replace(self.path)
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except (TypeError, ValueError):
+            continue
+    return text
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells)])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def spread(values: Sequence[float], unit: str = "") -> str:
+    """Mean ± standard deviation of several seeds."""
+    values = np.asarray(values, float)
+    if len(values) == 1:
+        return f"{values[0]:.3g}{unit}"
+    return f"{values.mean():.3g} ± {values.std(ddof=1):.2g}{unit}"
+
+
+def save_report(name: str, text: str) -> None:
+    """Print a report and keep it as Markdown beside the records."""
+    print(text, flush=True)
+    (folder(name) / "table.md").write_text(text + "\n")

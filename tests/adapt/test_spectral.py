@@ -1,0 +1,317 @@
+"""Plane waves on a lattice: assembly, exact fields, gradient, error estimate."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meta_lrpinn import generators
+from meta_lrpinn.adapt import spectral
+from meta_lrpinn.physics import absorbing
+from meta_lrpinn.problem import make_problem
+from meta_lrpinn.reference import analytic
+from meta_lrpinn.reference.finite_difference import reference_wavefield
+from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.wavefield import relative_l2
+
+FREQUENCY, SOURCE = 5.0, np.array([0.4, 0.05])
+SOLVE = jax.jit(spectral.solve)
+
+
+@pytest.fixture(autouse=True)
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+def cube(ndim, count=9, velocity=2.0, spacing=0.1):
+    return VelocityModel(np.full((count,) * ndim, velocity), spacing)
+
+
+def gradient_model(ndim=2, count=9, spacing=0.1, origin=None):
+    depth = np.linspace(1.8, 2.8, count).reshape((count,) + (1,) * (ndim - 1))
+    velocity = np.array(np.broadcast_to(depth, (count,) * ndim))
+    velocity[..., count // 2 :] += 0.3
+    return VelocityModel(velocity, spacing, origin)
+
+
+def solution_of(problem, lattice):
+    return SOLVE(
+        problem,
+        lattice,
+        jnp.asarray(problem.source)[None],
+        jnp.asarray(problem.background_velocity)[None],
+    )
+
+
+def test_lattice_size_follows_area_and_frequency():
+    problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
+    period = np.prod(problem.upper - problem.lower)
+    wavenumber = 2 * np.pi * FREQUENCY / 1.8
+    for margin in (1.2, 1.8):
+        lattice = spectral.make_lattice(problem, margin)
+        expected = period * (margin * wavenumber) ** 2 / (4 * np.pi)
+        assert abs(lattice.number / expected - 1) < 0.05
+        chex.assert_shape(lattice.indices, (lattice.number, 2))
+        assert abs(spectral.margin_for(problem, lattice.number) / margin - 1) < 0.03
+    deep = make_problem(gradient_model(3), 3.0, (0.4, 0.3, 0.05))
+    lattice = spectral.make_lattice(deep, 1.5)
+    volume = np.prod(deep.upper - deep.lower)
+    expected = volume * (1.5 * 2 * np.pi * 3.0 / 1.8) ** 3 / (6 * np.pi**2)
+    assert abs(lattice.number / expected - 1) < 0.1
+    assert abs(spectral.margin_for(deep, lattice.number) / 1.5 - 1) < 0.05
+
+
+def test_lattice_is_symmetric_and_its_quadrature_does_not_alias():
+    lattice = spectral.make_lattice(make_problem(gradient_model(), FREQUENCY, SOURCE))
+    waves = {tuple(index) for index in lattice.indices.tolist()}
+    assert waves == {(-a, -b) for a, b in waves} and len(waves) == lattice.number
+    for size, count in zip(lattice.extent, lattice.quadrature_shape, strict=True):
+        assert np.max(np.abs(lattice.indices)) <= max(lattice.extent)
+        assert count > 4 * size
+
+
+def test_smaller_lattice_is_the_leading_block():
+    problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
+    small, large = (spectral.make_lattice(problem, margin) for margin in (0.8, 1.1))
+    np.testing.assert_array_equal(small.indices, large.indices[: small.number])
+    few = jax.jit(spectral.assemble)(problem, small)
+    many = jax.jit(spectral.assemble)(problem, large)
+    np.testing.assert_allclose(
+        few, many[: small.number, : small.number], atol=2e-4 * np.abs(few).max()
+    )
+
+
+def test_margin():
+    assert spectral.margin_for_tolerance(1e-2) < spectral.margin_for_tolerance(1e-3)
+    with pytest.raises(ValueError, match="margin must be positive, got 0"):
+        spectral.make_lattice(make_problem(gradient_model(), 5.0, SOURCE), 0)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_fft_assembly_is_brute_force_quadrature(ndim):
+    """Midpoint sums in NumPy of the weak form as the module's docstring has it."""
+    source = np.array([0.4, 0.3, 0.05])[:ndim]
+    model = gradient_model(ndim, count=5, spacing=(0.2, 0.15, 0.25)[:ndim])
+    problem = make_problem(model, 2.5, source, thickness=0.3)
+    lattice = spectral.make_lattice(problem, {2: 0.8, 3: 0.5}[ndim], 4)
+    matrix = np.asarray(spectral.assemble(problem, lattice))
+    rhs = np.asarray(spectral.right_hand_side(problem, lattice))
+    chex.assert_shape([matrix, rhs], [(lattice.number,) * 2, (lattice.number,)])
+
+    omega, layer = float(problem.omega), problem.layer
+    lower, period = problem.lower, problem.upper - problem.lower
+    shape = lattice.quadrature_shape
+    cells = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    x = lower + (cells.reshape(-1, ndim) + 0.5) * period / shape
+    cell = np.prod(period / shape)
+    depth = np.maximum(x - layer.upper, 0) + np.minimum(x - layer.lower, 0)
+    sigma = layer.strength * (depth / layer.thickness) ** 2
+    integral = layer.strength * depth**3 / (3 * layer.thickness**2)
+    s = 1 - 1j * sigma / omega
+    volume = np.prod(s, axis=1) * cell
+    v_e = float(problem.envelope_velocity)
+    envelope = np.exp(-np.abs(integral).sum(1) / v_e)
+    k = 2 * np.pi * lattice.indices / period
+    trial = envelope[:, None] * np.exp(1j * (x - lower) @ k.T)
+    # The test functions are conjugate waves with the same, real envelope.
+    logarithmic = -np.sign(depth) * sigma / v_e
+    expected = np.zeros_like(matrix)
+    for axis in range(ndim):
+        slope = (1j * k[:, axis] + logarithmic[:, axis, None]) * trial
+        weight = volume / s[:, axis] ** 2
+        expected -= slope.conj().T @ (weight[:, None] * slope)
+    slowness = np.asarray(model.at(x)) ** -2
+    expected += trial.conj().T @ ((omega**2 * slowness * volume)[:, None] * trial)
+    np.testing.assert_allclose(matrix, expected, atol=1e-10 * np.abs(expected).max())
+
+    v0 = float(problem.background_velocity)
+    offset = x - source - 1j * integral / omega
+    incident = analytic.point_source(offset, omega / v0)
+    load = -(omega**2) * (slowness - v0**-2) * incident * volume
+    expected = trial.conj().T @ load
+    np.testing.assert_allclose(rhs, expected, atol=1e-10 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("ndim", "frequency", "margin", "tolerance"), [(2, 5.0, 2.0, 0.01), (3, 2.0, 1.7, 0.06)]
+)
+def test_shifted_background(ndim, frequency, margin, tolerance):
+    """A homogeneous medium seen from another background, away from the source."""
+    source = np.array([0.4, 0.3, 0.2])[:ndim]
+    model = cube(ndim, velocity=2.0)
+    problem = make_problem(model, frequency, source, background_velocity=1.8)
+    field = solution_of(problem, spectral.make_lattice(problem, margin)).fields[0]
+    points = model.grid_points()
+    away = np.linalg.norm(points - source, axis=1) > 0.15
+    exact = analytic.shifted_background(points[away], frequency, source, 2.0, 1.8)
+    assert relative_l2(np.asarray(field).ravel()[away], exact) < tolerance
+    # The other time convention, and u₀ not continued, would be far off.
+    assert relative_l2(np.asarray(field).ravel()[away].conj(), exact) > 0.5
+
+
+def test_circular_inclusion():
+    """Series solution; the grid blurs the edge of the circle."""
+    count, spacing = 41, 0.02
+    centre, radius, inside, outside = np.array([0.45, 0.5]), 0.2, 2.6, 2.0
+    fine = (np.arange(8) + 0.5) / 8 - 0.5
+    axis = ((np.arange(count)[:, None] + fine) * spacing).ravel()
+    squared = (axis - centre[0]) ** 2 + (axis[:, None] - centre[1]) ** 2
+    slowness = np.where(squared < radius**2, inside**-2.0, outside**-2.0)
+    slowness = slowness.reshape(count, 8, count, 8).mean(axis=(1, 3))
+    model = VelocityModel(slowness**-0.5, spacing)
+    problem = make_problem(model, FREQUENCY, SOURCE)
+    field = solution_of(problem, spectral.make_lattice(problem, 1.6)).fields[0]
+    exact = analytic.circular_inclusion(
+        model.grid_points(), FREQUENCY, SOURCE, centre, radius, inside, outside
+    )
+    assert relative_l2(np.asarray(field).ravel(), exact) < 0.03
+
+
+@pytest.fixture(scope="module")
+def layered():
+    """A small layered model, its reference, and solutions by margin."""
+    model = generators.layered(3, shape=(31, 31), spacing=0.025)
+    truth = reference_wavefield(model, FREQUENCY, SOURCE, tolerance=1e-3).scattered
+    with jax.enable_x64(True):
+        problem = make_problem(model, FREQUENCY, SOURCE)
+        solutions = {
+            margin: solution_of(problem, spectral.make_lattice(problem, margin))
+            for margin in (1.1, 1.5, 2.0)
+        }
+    return problem, truth, solutions
+
+
+def test_layered_model_agrees_with_finite_differences(layered):
+    _, truth, solutions = layered
+    assert relative_l2(solutions[2.0].fields[0], truth) < 0.01
+
+
+def test_error_falls_with_the_margin(layered):
+    _, truth, solutions = layered
+    errors = [relative_l2(s.fields[0], truth) for s in solutions.values()]
+    assert errors[0] > 2 * errors[1] > 3 * errors[2]
+
+
+def test_change_tracks_the_error(layered):
+    _, truth, solutions = layered
+    for solution in solutions.values():
+        chex.assert_shape(solution.change, (1,))
+        ratio = solution.change[0] / relative_l2(solution.fields[0], truth)
+        assert 0.3 < ratio < 4
+
+
+def test_evaluation_at_points_and_on_the_grid_agree(layered):
+    problem, _, solutions = layered
+    lattice = spectral.make_lattice(problem, 1.5)
+    weights = solutions[1.5].weights
+    at_points = spectral.evaluate(
+        problem, lattice, weights, jnp.asarray(problem.model.grid_points())
+    )
+    chex.assert_shape(at_points, (31 * 31, 1))
+    np.testing.assert_allclose(
+        at_points[:, 0], np.asarray(solutions[1.5].fields[0]).ravel(), rtol=1e-8
+    )
+    # So they do on a grid that was continued into the layer.
+    model = problem.model
+    wider = VelocityModel(np.pad(model.velocity, ((0, 9), (0, 6)), "edge"), 0.025)
+    wide = problem.replace(model=wider)
+    on_grid = spectral.evaluate_on_grid(wide, lattice, weights)[0]
+    at_points = spectral.evaluate(
+        problem, lattice, weights, jnp.asarray(wider.grid_points())
+    )
+    np.testing.assert_allclose(np.ravel(on_grid), at_points[:, 0], rtol=1e-8)
+
+
+def test_many_sources_equal_each_alone():
+    model = gradient_model()
+    several = [make_problem(model, 4.0, s, thickness=0.5) for s in [(0.1, 0), (0.7, 0.4)]]
+    lattice = spectral.make_lattice(several[0], 1.3)
+    together = SOLVE(
+        several[0],
+        lattice,
+        np.stack([p.source for p in several]),
+        np.stack([p.background_velocity for p in several]),
+    )
+    chex.assert_shape(together.fields, (2, 9, 9))
+    for index, problem in enumerate(several):
+        alone = solution_of(problem, lattice)
+        np.testing.assert_allclose(together.fields[index], alone.fields[0], atol=1e-10)
+        np.testing.assert_allclose(together.change[index], alone.change[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_axes_are_not_confused(ndim):
+    """Unequal axes, an off-centre source, a nonzero origin: the same field, moved."""
+    shape, spacing = (7, 6, 9)[:ndim], (0.1, 0.11, 0.09)[:ndim]
+    rng = np.random.default_rng(0)
+    velocity = rng.uniform(1.8, 2.4, shape)
+    source = np.array([0.25, 0.3, 0.4])[:ndim]
+    origin = np.array([3.0, -1.0, 0.7])[:ndim]
+    # Odd boxes have other lattices, so compare with the reference as well.
+    here = make_problem(VelocityModel(velocity, spacing), 3.0, source, thickness=0.3)
+    there = make_problem(
+        VelocityModel(velocity, spacing, origin), 3.0, source + origin, thickness=0.3
+    )
+    lattice = spectral.make_lattice(here, 1.2)
+    first, second = solution_of(here, lattice), solution_of(there, lattice)
+    chex.assert_shape(first.fields, (1, *shape))
+    np.testing.assert_allclose(
+        first.fields, second.fields, atol=1e-8 * np.abs(first.fields).max()
+    )
+    points = here.model.grid_points()[::7] + origin
+    off_grid = spectral.evaluate(there, lattice, second.weights, jnp.asarray(points))
+    np.testing.assert_allclose(
+        off_grid[:, 0],
+        first.fields.ravel()[::7],
+        atol=1e-8 * np.abs(first.fields).max(),
+    )
+
+
+def test_homogeneous_model_scatters_nothing():
+    problem = make_problem(cube(2), FREQUENCY, SOURCE)
+    solution = solution_of(problem, spectral.make_lattice(problem, 1.1))
+    np.testing.assert_array_equal(solution.fields, 0.0)
+    np.testing.assert_array_equal(solution.change, 0.0)
+
+
+def test_gradient_to_the_velocity():
+    """By the adjoint, of a misfit at receivers, against central differences."""
+    model = gradient_model(count=6, spacing=0.12)
+    source = np.array([0.2, 0.03])
+    problem = make_problem(model, 4.0, source, background_velocity=2.0, thickness=0.3)
+    lattice = spectral.make_lattice(problem, 1.0)
+    receivers = jnp.array([[0.1, 0.5], [0.33, 0.52], [0.55, 0.1]])
+    observed = jnp.array([0.1 - 0.05j, 0.02j, -0.03])
+
+    @jax.jit
+    def misfit(velocity):
+        own = problem.replace(model=model.replace_velocity(velocity))
+        weights = spectral.solve_weights(
+            own, lattice, jnp.asarray(source)[None], jnp.array([2.0])
+        )
+        field = spectral.evaluate(own, lattice, weights, receivers)[:, 0]
+        return jnp.sum(jnp.abs(field - observed) ** 2)
+
+    velocity = jnp.asarray(model.velocity)
+    gradient = jax.jit(jax.grad(misfit))(velocity)
+    chex.assert_shape(gradient, (6, 6))
+    for direction in np.random.default_rng(0).normal(size=(3, 6, 6)):
+        step = 1e-5
+        difference = misfit(velocity + step * direction) - misfit(
+            velocity - step * direction
+        )
+        np.testing.assert_allclose(
+            np.sum(gradient * direction), difference / (2 * step), rtol=1e-5
+        )
+
+
+def test_envelope_is_separable_over_the_axes():
+    """What evaluation on a grid relies on."""
+    layer = absorbing.make_layer((0, 0, 0), (1, 1, 1), 0.3, 2.0)
+    point = np.array([[1.2, -0.1, 1.25]])
+    whole = absorbing.envelope(layer, point, 2.0)[0][0]
+    lines = np.where(np.eye(3, dtype=bool), point, 0.0)
+    parts = absorbing.envelope(layer, lines, 2.0)[0]
+    np.testing.assert_allclose(whole, np.prod(parts), rtol=1e-12)

@@ -1,0 +1,659 @@
+"""The command line, in process but for the console script."""
+
+import csv
+import dataclasses
+import importlib.metadata
+import pathlib
+import re
+import subprocess
+import sys
+
+import chex
+import numpy as np
+import pytest
+
+import meta_lrpinn as ml
+from meta_lrpinn import checkpoints, cli, configs, plotting, velocity
+from meta_lrpinn.meta import pipeline, training
+
+PNG = b"\x89PNG\r\n\x1a\n"
+FREQUENCY = 3.0
+SOURCE = (0.6, 0.05)
+
+
+def model(velocity=None):
+    """1.2 km square, a slow layer over a fast one, small enough for any test."""
+    if velocity is None:
+        velocity = np.full((25, 25), 1.5, np.float32)
+        velocity[12:] = 2.2
+    return ml.VelocityModel(velocity, 0.05)
+
+
+@pytest.fixture
+def case_file(tmp_path):
+    """A case with frequency and source, without a known wavefield."""
+    folder = tmp_path / "input"
+    folder.mkdir()
+    path = folder / "case.npz"
+    case = velocity.Case(model(), frequency=FREQUENCY, source=np.array(SOURCE))
+    velocity.save_case(path, case)
+    return path
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def saved(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+def assert_png(path):
+    assert path.read_bytes()[:8] == PNG
+    assert path.stat().st_size > 5000
+
+
+# Solving -------------------------------------------------------------------------------
+
+
+def test_solve_writes_a_case_and_a_figure(case_file, out, capsys):
+    assert run("solve", f"--velocity={case_file}", f"--out={out}") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "galerkin, plane_waves" in captured.out
+    assert sorted(path.name for path in out.iterdir()) == [
+        "wavefield.npz",
+        "wavefield.png",
+    ]
+    assert_png(out / "wavefield.png")
+
+    case = ml.load_case(out / "wavefield.npz")
+    field = ml.solve(model(), FREQUENCY, SOURCE)
+    assert case.frequency == FREQUENCY
+    chex.assert_trees_all_close(case.source, np.array(SOURCE))
+    assert case.amplitude == pytest.approx(0.25j)
+    chex.assert_trees_all_equal(case.model.velocity, model().velocity)
+    chex.assert_shape(case.scattered, (25, 25))
+    chex.assert_trees_all_close(case.scattered, field.scattered, rtol=1e-5)
+
+
+def test_a_written_field_is_what_its_file_is_compared_with(case_file, out, capsys):
+    run("solve", f"--velocity={case_file}", f"--out={out}")
+    capsys.readouterr()
+    again = f"--velocity={out / 'wavefield.npz'}"
+    assert run("solve", again, f"--out={out / 'again'}") == 0
+    assert "vs published relative L2 0.00%\n" in capsys.readouterr().out
+    assert saved(out / "again" / "wavefield.npz")["relative_l2_published"] < 1e-5
+    # The field of another problem is no truth for this one.
+    assert run("solve", again, "--source=0.3,0.05", f"--out={out / 'other'}") == 0
+    printed = capsys.readouterr().out
+    assert "of another problem" in printed
+    assert "vs published" not in printed
+
+
+def test_a_field_is_compared_when_options_complete_its_file(case_file, out, capsys):
+    run("solve", f"--velocity={case_file}", f"--out={out}")
+    contents = saved(out / "wavefield.npz")
+    bare = {name: contents[name] for name in ("velocity", "spacing", "scattered")}
+    np.savez(out / "bare.npz", **bare)
+    capsys.readouterr()
+    options = ("--frequency=3", "--source=0.6,0.05", f"--out={out / 'again'}")
+    assert run("solve", f"--velocity={out / 'bare.npz'}", *options) == 0
+    assert "vs published relative L2 0.00%\n" in capsys.readouterr().out
+
+
+def test_options_override_the_case(case_file, out):
+    run(
+        "solve",
+        f"--velocity={case_file}",
+        "--source=0.4,0.1",
+        "--amplitude=1-2i",
+        "--background_velocity=1.6",
+        f"--out={out}",
+    )
+    contents = saved(out / "wavefield.npz")
+    chex.assert_trees_all_close(contents["source"], np.array([0.4, 0.1]))
+    assert contents["amplitude"] == 1 - 2j
+    assert contents["v0"] == 1.6
+    field = ml.solve(
+        model(), FREQUENCY, (0.4, 0.1), amplitude=1 - 2j, background_velocity=1.6
+    )
+    chex.assert_trees_all_close(contents["scattered"], field.scattered, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text", ["0.3,0.05;0.6,0.05;0.9,0.05", "0.3:0.9:3,0.05", "rows.txt", "rows.npy"]
+)
+def test_several_sources(text, case_file, out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = np.array([[0.3, 0.05], [0.6, 0.05], [0.9, 0.05]])
+    np.save("rows.npy", sources)
+    np.savetxt("rows.txt", sources, delimiter=",")
+    options = (f"--velocity={case_file}", f"--source={text}", f"--out={out}")
+    assert run("solve", *options) == 0
+    contents = saved(out / "wavefield.npz")
+    chex.assert_trees_all_close(contents["source"], sources)
+    chex.assert_shape(contents["scattered"], (3, 25, 25))
+    # The model does not change sideways, so the first and last are mirror images.
+    first, _, last = contents["scattered"]
+    assert ml.relative_l2(first[:, ::-1], last) < 0.01
+
+
+def test_window_keeps_coordinates(case_file, out):
+    window = "--window=0.2,1.0,0,0.8"
+    assert run("solve", f"--velocity={case_file}", window, f"--out={out}") == 0
+    contents = saved(out / "wavefield.npz")
+    chex.assert_shape(contents["scattered"], (17, 17))
+    chex.assert_trees_all_close(contents["origin"], np.array([0.2, 0.0]))
+    chex.assert_trees_all_equal(contents["velocity"], model().velocity[:17, 4:21])
+
+
+def test_a_model_of_several_in_metres(tmp_path, out):
+    path = tmp_path / "models.npz"
+    metres = 1000 * model().velocity
+    np.savez(path, first=metres, second=metres + 100)
+    where = (f"--velocity={path}:second", "--unit=m/s", "--spacing=0.05")
+    assert run("solve", *where, "--frequency=3", f"--out={out}") == 0
+    contents = saved(out / "wavefield.npz")
+    chex.assert_trees_all_close(contents["velocity"], model().velocity + 0.1, rtol=1e-6)
+    # Where nothing says otherwise, the middle of the top.
+    chex.assert_trees_all_close(contents["source"], np.array([0.6, 0.025]))
+
+
+def test_three_dimensions(tmp_path, out):
+    path = tmp_path / "cube.npz"
+    cube = np.full((9, 9, 9), 2.0)
+    cube[5:] = 2.4
+    np.savez(path, velocity=cube, spacing=0.05)
+    options = ("--frequency=3", "--source=0.2,0.2,0.05", f"--out={out}")
+    assert run("solve", f"--velocity={path}", *options) == 0
+    contents = saved(out / "wavefield.npz")
+    chex.assert_shape(contents["scattered"], (9, 9, 9))
+    assert contents["amplitude"] == pytest.approx(-1 / (4 * np.pi))
+    assert_png(out / "wavefield.png")
+
+
+def test_comparison_with_the_reference_solver(case_file, out, capsys):
+    options = ("--compare=reference", f"--out={out}")
+    assert run("solve", f"--velocity={case_file}", *options) == 0
+    found = re.search(r"^vs reference relative L2 (\S+)%$", capsys.readouterr().out, re.M)
+    assert 0.01 < float(found[1]) < 6.0
+
+
+def test_reference_writes_what_solve_is_compared_with(case_file, out, capsys):
+    assert run("reference", f"--velocity={case_file}", f"--out={out}") == 0
+    assert_png(out / "reference.png")
+    case = ml.load_case(out / "reference.npz")
+    truth = ml.reference_wavefield(model(), FREQUENCY, SOURCE, tolerance=0.003)
+    chex.assert_trees_all_close(case.scattered, truth.scattered, rtol=1e-5)
+    capsys.readouterr()
+    reference = f"--velocity={out / 'reference.npz'}"
+    assert run("solve", reference, f"--out={out}") == 0
+    assert saved(out / "wavefield.npz")["relative_l2_published"] < 0.06
+
+
+def test_published_field(data_dir, out, capsys):
+    path = data_dir / "layered_5hz.npz"
+    assert run("solve", f"--velocity={path}", f"--out={out}") == 0
+    assert "vs published relative L2 " in capsys.readouterr().out
+    assert saved(out / "wavefield.npz")["relative_l2_published"] <= 0.02
+
+
+def test_nine_published_fields_in_one_call(data_dir, out):
+    path = data_dir / "layered_4hz_9sources.npz"
+    assert run("solve", f"--velocity={path}", f"--out={out}") == 0
+    errors = saved(out / "wavefield.npz")["relative_l2_published"]
+    chex.assert_shape(errors, (9,))
+    assert errors.max() <= 0.025
+
+
+def test_without_options_the_builtin_model(out, capsys, monkeypatch):
+    monkeypatch.setattr("meta_lrpinn.cli._REFERENCE_TOLERANCE", 0.03)
+    assert run("solve", f"--out={out}") == 0
+    printed = capsys.readouterr().out
+    assert "6 Hz" in printed
+    assert re.search(r"^seconds +\d", printed, re.M)
+    assert saved(out / "wavefield.npz")["relative_l2_reference"] < 0.03
+
+
+# Bad input -----------------------------------------------------------------------------
+
+
+def with_value(value):
+    array = model().velocity.copy()
+    array[3, 4] = value
+    return array
+
+
+BAD_FILES = {
+    "negative": (with_value(-1.0), "must be positive, got -1 km/s"),
+    "zero": (with_value(0.0), "must be positive"),
+    "nan": (with_value(np.nan), "must be finite, got 1 NaN"),
+    "metres": (1000 * model().velocity, "looks like m/s"),
+    "one_axis": (np.ones(5), "2-D"),
+    "one_row": (np.ones((1, 5)), "at least 2 points"),
+    "complex": (np.ones((5, 5)) * 1j, "real numbers"),
+}
+
+
+def assert_refused(arguments, message, out, capsys):
+    """One line on standard error, exit code 2, and no file."""
+    assert run(*arguments, f"--out={out}") == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("meta-lrpinn: ")
+    assert message in lines[0]
+    assert "Traceback" not in captured.out
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("command", ["solve", "reference", "evaluate"])
+def test_bad_velocities(command, name, tmp_path, out, capsys):
+    values, message = BAD_FILES[name]
+    np.savez(tmp_path / "bad.npz", velocity=values, spacing=0.05, frequency=3.0)
+    where = f"--velocity={tmp_path / 'bad.npz'}"
+    assert_refused([command, where], message, out, capsys)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ({"scattered": np.ones((3, 3), complex)}, "scattered must have shape"),
+        ({"source": [9.0, 9.0]}, "source (9.0, 9.0) lies outside the model"),
+        ({"source": [1.0]}, "2 coordinates"),
+        ({"spacing": [0.05, 0.05, 0.05]}, "spacing must be one number or 2"),
+        ({"spacing": -0.05}, "spacing must be positive"),
+        ({"frequency": -3.0}, "frequency must be positive, got -3.0 Hz"),
+        ({"v0": 0.0}, "v0 must be positive"),
+    ],
+)
+def test_bad_cases(contents, message, tmp_path, out, capsys):
+    good = {"velocity": model().velocity, "spacing": 0.05, "frequency": 3.0}
+    np.savez(tmp_path / "bad.npz", **{**good, **contents})
+    where = f"--velocity={tmp_path / 'bad.npz'}"
+    assert_refused(["solve", where], message, out, capsys)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--frequency=0", "frequency must be positive, got 0.0 Hz"),
+        ("--frequency=-3", "frequency must be positive, got -3.0 Hz"),
+        ("--frequency=nan", "frequency must be positive, got nan Hz"),
+        ("--frequency=inf", "frequency must be positive, got inf Hz"),
+        ("--frequency=low", "--frequency must be a number, got 'low'"),
+        ("--source=9,0", "source (9.0, 0.0) lies outside the model, x 0.0 to 1.2 km"),
+        ("--source=0.6,0.05;0.6,-1", "source (0.6, -1.0) lies outside the model"),
+        ("--source=nan,0", "lies outside the model"),
+        ("--source=0.6", "source needs 2 coordinates in km, x,z, got '0.6'"),
+        ("--source=a,b", "source must be numbers such as"),
+        ("--source=0:1:0,0", "source must be numbers such as"),
+        ("--window=0,1", "window must be x0,x1,z0,z1, got 2 numbers"),
+        ("--window=0.9,0.1,0,1", "window x 0.9 to 0.1 km holds 0 grid points"),
+        ("--window=a", "window must be numbers"),
+        ("--smooth=-1", "smoothing length must be zero or more, got -1.0 km"),
+        ("--amplitude=loud", "amplitude must be a number such as"),
+        ("--background_velocity=-1", "background velocity must be positive"),
+        ("--spacing=0.05,a", "spacing must be numbers"),
+        ("--spacing=0", "spacing must be positive"),
+        ("--unit=furlong", "--unit must be one of km/s, m/s, got 'furlong'"),
+        ("--thickness=-1", "absorbing layer thickness must not be negative"),
+        ("--tolerance=0", "tolerance must be positive"),
+        ("--unknowns=-5", "unknowns must be positive"),
+        ("--steps=10", "plane_waves have nothing to train"),
+        ("--steps=many", "--steps must be an integer, got 'many'"),
+        ("--method=magic", "--method must be one of galerkin, least_squares, gradient"),
+        ("--method=gradient", "needs features lrpinn or pinn"),
+        ("--features=splines", "--features must be one of plane_waves, random_waves"),
+        ("--features=lrpinn --init=nowhere", "nowhere is not a saved initialisation"),
+        ("--progress=perhaps", "--progress must be one of true, false, got 'perhaps'"),
+        ("--freq=3", "no option --freq, did you mean --frequency?"),
+        ("--shifted=3", "solve has no option --shifted"),
+        ("--frequency", "Missing value for flag --frequency"),
+        ("5", "takes options only, as --name=value; got 5"),
+    ],
+)
+def test_bad_options(option, message, case_file, out, capsys):
+    arguments = ["solve", f"--velocity={case_file}", *option.split(" --")]
+    arguments[3:] = [f"--{more}" for more in arguments[3:]]
+    message = message.replace("got 5", "got '5'")
+    assert_refused(arguments, message, out, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sovle"], "there is no command 'sovle', did you mean solve?"),
+        (["xyzzy"], "choose one of solve, reference, info, evaluate, meta-train"),
+        (["solve", "--velocity=layerd"], "no built-in model 'layerd'"),
+        (["solve", "--velocity=layered", "--unit=m/s"], "not built-in models"),
+        (["evaluate", "--methods=galerkin,x"], "methods are galerkin, least_squares"),
+        (["evaluate", "--seeds=0"], "--seeds must be a positive integer"),
+        (["evaluate", "--features=plane_waves"], "--features must be one of lrpinn"),
+        (["meta-train", "--iterations=0"], "--iterations must be a positive integer"),
+        (["meta-train", "--preset=huge"], "--preset must be one of paper, small"),
+        (["meta-train", "--processes=2"], "go together"),
+        (["meta-train", "--tasks=nowhere.npz"], "nowhere.npz"),
+    ],
+)
+def test_bad_commands(arguments, message, out, capsys):
+    assert_refused(arguments, message, out, capsys)
+
+
+def test_unreadable_files(tmp_path, out, capsys):
+    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "model.doc").write_text("a letter")
+    np.savez(tmp_path / "bare.npz", velocity=model().velocity)
+    np.savez(tmp_path / "still.npz", velocity=model().velocity, spacing=0.05)
+    for name, message in {
+        "text.npz": "cannot read",
+        "empty.npy": "cannot read",
+        "model.doc": "velocity files end in .npy",
+        "nowhere.npz": "there is no velocity file",
+        "bare.npz": "holds no grid spacing",
+        "bare.npz:other": "has no velocity model 'other'",
+        "still.npz": "has no frequency of its own; add --frequency=HZ",
+    }.items():
+        where = f"--velocity={tmp_path / name}"
+        assert_refused(["solve", where], message, out, capsys)
+
+
+def test_bad_source_files(tmp_path, case_file, out, capsys):
+    (tmp_path / "words.txt").write_text("left, right\n")
+    np.save(tmp_path / "triples.npy", np.ones((2, 3)))
+    for name, message in {
+        "words.txt": "cannot read sources",
+        "triples.npy": "must hold 2 numbers a row",
+    }.items():
+        options = [f"--velocity={case_file}", f"--source={tmp_path / name}"]
+        assert_refused(["solve", *options], message, out, capsys)
+
+
+def test_output_that_is_a_file(case_file, tmp_path, capsys):
+    target = tmp_path / "file"
+    target.write_text("mine")
+    assert run("solve", f"--velocity={case_file}", f"--out={target}") == 2
+    assert "--out must be a folder" in capsys.readouterr().err
+    assert target.read_text() == "mine"
+
+
+def test_meta_train_needs_a_folder(capsys):
+    assert run("meta-train") == 2
+    assert capsys.readouterr().err == "meta-lrpinn: give the folder of the run, --out=FOLDER\n"
+
+
+def test_a_coarse_grid_is_warned_of(case_file, out, capsys):
+    options = (f"--velocity={case_file}", "--frequency=9", f"--out={out}")
+    assert run("solve", *options) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("meta-lrpinn: warning: the grid is too coarse for 9 Hz")
+    assert "3.3 points per wavelength" in line
+
+
+def test_too_few_unknowns_are_warned_of(case_file, out, capsys):
+    assert run("solve", f"--velocity={case_file}", "--unknowns=40", f"--out={out}") == 0
+    assert "do not trust this field" in capsys.readouterr().err
+
+
+def test_a_failure_while_writing_leaves_no_file(case_file, out, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device", "wavefield.png")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    assert run("solve", f"--velocity={case_file}", f"--out={out}") == 2
+    error = "meta-lrpinn: No space left on device: wavefield.png\n"
+    assert capsys.readouterr().err == error
+    assert list(out.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_is_a_failure(case_file, out, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise FloatingPointError("the loss is nan after 10 steps")
+
+    monkeypatch.setattr(ml, "solve", fail)
+    assert run("solve", f"--velocity={case_file}", f"--out={out}") == 1
+    assert capsys.readouterr().err == "meta-lrpinn: the loss is nan after 10 steps\n"
+    assert not out.exists()
+
+
+def test_interrupted(case_file, out, capsys, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ml, "solve", interrupt)
+    assert run("solve", f"--velocity={case_file}", f"--out={out}") == 130
+    assert capsys.readouterr().err == "meta-lrpinn: interrupted; nothing written\n"
+
+
+# Help and information ------------------------------------------------------------------
+
+
+def test_overview_and_help(capsys):
+    assert run() == 0
+    overview = capsys.readouterr().out
+    for name, entry in cli.COMMANDS.items():
+        assert f"  {name} " in overview
+        assert run(name, "--help") == 0
+        text = capsys.readouterr().out
+        assert entry.summary in text
+        for flag in entry.flags():
+            assert f"--{flag}=" in text or f"--[no]{flag}" in text or flag == "help"
+        assert max(map(len, text.splitlines())) <= 88
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"{ml.__version__}\n"
+
+
+def test_info(capsys):
+    assert run("info") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert f"meta_lrpinn {ml.__version__}" in captured.out
+    assert "layered, thrust, salt" in captured.out
+
+
+def test_info_of_initialisations(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "ASSETS", tmp_path)
+    assert run("info") == 0
+    assert "init         none is shipped\n" in capsys.readouterr().out
+    network = dataclasses.asdict(configs.NetworkConfig(width=16, depth=1, rank=4))
+    card = {"command": "meta-lrpinn meta-train --seed=3", "seconds": 12}
+    params = {"weight": np.zeros(2, np.float32)}
+    checkpoints.save_initialisation(tmp_path / "mine", params, network, card)
+    assert run("info") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "init mine    2D lrpinn; 16 wide, 1 layers; meta-lrpinn meta-train --seed=3; 12 s"
+        in printed
+    )
+
+
+# Meta-training and evaluation ----------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The preset `small`, at a size that trains within seconds."""
+    small = configs.PRESETS["small"]
+    config = configs.MetaConfig(
+        network=configs.NetworkConfig(width=16, depth=1, rank=4),
+        objective=dataclasses.replace(small.objective, points=64),
+        tasks=dataclasses.replace(
+            small.tasks,
+            maximum_frequency=3.0,
+            smallest_size=21,
+            largest_size=21,
+            spacing=0.1,
+            velocities_per_task=1,
+        ),
+        training=dataclasses.replace(
+            small.training, tasks_per_batch=1, checkpoint_every=1, evaluate_every=1
+        ),
+    )
+    monkeypatch.setitem(configs.PRESETS, "small", config)
+    monkeypatch.setattr(pipeline, "_HELD", ((2.5, 0.4),))
+    monkeypatch.setattr(pipeline, "_QUADRATURE", (16, 16))
+    return config
+
+
+def steps(path):
+    with open(path, newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_meta_train_stops_resumes_and_adapts(tiny, case_file, out, capsys, monkeypatch):
+    options = ("meta-train", "--iterations=3", f"--out={out}")
+    # What it saves after its first update is what it goes on from.
+    save, interrupt = checkpoints.RunCheckpoints.save, True
+
+    def save_and_interrupt(self, step, *arguments, **keywords):
+        save(self, step, *arguments, **keywords)
+        if interrupt and step == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.RunCheckpoints, "save", save_and_interrupt)
+    assert run(*options) == 130
+    error = capsys.readouterr().err
+    assert error == (
+        "meta-lrpinn: interrupted; the same command goes on from the last checkpoint "
+        f"in {out}\n"
+    )
+    assert not (out / "initialisation").exists()
+    interrupt = False
+    assert run(*options) == 0
+    assert f"{out / 'initialisation'}\n" in capsys.readouterr().out
+    assert steps(out / "evaluation.csv") == [0, 1, 2, 3]
+    _, network, card = checkpoints.load_initialisation(out / "initialisation")
+    assert network == dataclasses.asdict(tiny.network)
+    assert card["command"] == f"meta-lrpinn meta-train --out={out} --iterations=3"
+
+    # Another configuration does not go on from this one's checkpoints.
+    assert run(*options, "--seed=1") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+    target = out / "evaluation"
+    assert run(
+        "evaluate",
+        f"--velocity={case_file}",
+        f"--init={out / 'initialisation'}",
+        "--steps=2",
+        "--methods=galerkin,gradient",
+        f"--out={target}",
+    ) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert re.search(r"^start +method +0 +1 +2$", captured.out, re.M)
+    assert len(re.findall(r"^(?:initialisation|random) +ga", captured.out, re.M)) == 2
+    assert_png(target / "evaluate.png")
+    with open(target / "evaluate.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    runs = [(row["start"], row["method"], int(row["step"])) for row in rows]
+    assert runs == [
+        (start, method, step)
+        for start in ("initialisation", "random")
+        for method in ("galerkin", "gradient")
+        for step in (0, 1, 2)
+    ]
+    errors = np.array([float(row["relative_l2"]) for row in rows])
+    assert np.all(np.isfinite(errors)) and np.all(errors > 0)
+
+
+def test_divergence_is_one_line_and_exit_code_1(out, capsys, monkeypatch):
+    def diverge(*arguments, **options):
+        raise training.TrainingDiverged("loss is not finite at step 7")
+
+    monkeypatch.setattr(pipeline, "meta_train", diverge)
+    assert run("meta-train", f"--out={out}") == 1
+    assert capsys.readouterr().err == "meta-lrpinn: loss is not finite at step 7\n"
+
+
+def test_meta_train_passes_its_options_on(out, monkeypatch):
+    seen = {}
+
+    def keep(config, directory, **options):
+        seen.update(options, config=config, directory=directory)
+        return pathlib.Path(directory)
+
+    monkeypatch.setattr(pipeline, "meta_train", keep)
+    text = (
+        f"--preset=paper --out={out} --objective=residual --points=9 --seed=4 "
+        "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz"
+    )
+    assert run("meta-train", *text.split()) == 0
+    config, paper = seen["config"], configs.PRESETS["paper"]
+    assert config.objective.name == "residual"
+    assert config.objective.points == 9
+    assert config.training == dataclasses.replace(
+        paper.training, seed=4, tasks_per_batch=3, first_order=False
+    )
+    assert (config.network, config.tasks) == (paper.network, paper.tasks)
+    assert seen["seconds"] == 60
+    assert seen["task_file"] == "t.npz"
+    assert seen["progress"] is False  # standard error is no terminal here
+
+
+def test_evaluate_averages_over_seeds_and_sources(case_file, out, capsys, monkeypatch):
+    calls, figures = [], []
+
+    def solve(model, frequency, source, **options):
+        calls.append(options)
+        assert np.shape(options["truth"]) == (25, 25)
+        start = 0.8 if options["init"] is None else 0.2
+        history = [
+            {"step": step, "relative_l2": (start + 0.1 * options["seed"]) / (1 + step)}
+            for step in range(9)
+        ]
+        return ml.Wavefield(
+            model, frequency, source, None, None, "fake", 0.0, tuple(history)
+        )
+
+    draw = plotting.convergence_figure
+    monkeypatch.setattr(
+        plotting,
+        "convergence_figure",
+        lambda *given, **named: figures.append(given[0]) or draw(*given, **named),
+    )
+    monkeypatch.setattr(ml, "solve", solve)
+    options = "--init=some/start/ --methods=least_squares --seeds=3 --steps=8".split()
+    assert run("evaluate", f"--velocity={case_file}", *options, f"--out={out}") == 0
+    assert [(call["init"], call["seed"]) for call in calls] == [
+        (init, seed) for init in ("some/start/", None) for seed in range(3)
+    ]
+    printed = capsys.readouterr().out
+    assert re.search(r"^start +method +0 +2 +4 +6 +8$", printed, re.M)
+    assert re.search(r"^start +least_squares +30.00% +10.00% +6.00%", printed, re.M)
+    assert re.search(r"^random +least_squares +90.00% +30.00% +18.00%", printed, re.M)
+    assert list(figures[0]) == ["start, least squares", "random, least squares"]
+
+
+# The console script --------------------------------------------------------------------
+
+
+def test_console_script(tmp_path):
+    scripts = importlib.metadata.entry_points(group="console_scripts")
+    (script,) = [entry for entry in scripts if entry.name == "meta-lrpinn"]
+    assert script.value == "meta_lrpinn.cli:run"
+    command = pathlib.Path(sys.executable).with_name("meta-lrpinn")
+    if not command.exists():
+        pytest.skip("the package is not installed")
+    result = subprocess.run(
+        [command, "solve", "--frequency=-3"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr == "meta-lrpinn: frequency must be positive, got -3.0 Hz\n"
+    assert list(tmp_path.iterdir()) == []
