@@ -247,7 +247,7 @@ class _Problem:
     """What the flags and the case file ask for together."""
 
     name: str
-    model: ml.VelocityModel
+    model: "ml.VelocityModel"
     frequency: float  # Hz
     source: "np.ndarray"  # (ndim,) or (n_sources, ndim), km
     amplitude: complex  # A of the background field

@@ -162,11 +162,11 @@ def test_circular_inclusion():
     slowness = slowness.reshape(count, 8, count, 8).mean(axis=(1, 3))
     model = VelocityModel(slowness**-0.5, spacing)
     problem = make_problem(model, FREQUENCY, SOURCE)
-    field = solution_of(problem, spectral.make_lattice(problem, 1.6)).fields[0]
+    field = solution_of(problem, spectral.make_lattice(problem, 2.2)).fields[0]
     exact = analytic.circular_inclusion(
         model.grid_points(), FREQUENCY, SOURCE, centre, radius, inside, outside
     )
-    assert relative_l2(np.asarray(field).ravel(), exact) < 0.03
+    assert relative_l2(np.asarray(field).ravel(), exact) < 0.02
 
 
 @pytest.fixture(scope="module")
@@ -224,37 +224,33 @@ def test_evaluation_at_points_and_on_the_grid_agree(layered):
     np.testing.assert_allclose(np.ravel(on_grid), at_points[:, 0], rtol=1e-8)
 
 
-def test_many_sources_equal_each_alone():
-    model = gradient_model()
-    several = [make_problem(model, 4.0, s, thickness=0.5) for s in [(0.1, 0), (0.7, 0.4)]]
-    lattice = spectral.make_lattice(several[0], 1.3)
-    together = SOLVE(
-        several[0],
-        lattice,
-        np.stack([p.source for p in several]),
-        np.stack([p.background_velocity for p in several]),
-    )
-    chex.assert_shape(together.fields, (2, 9, 9))
-    for index, problem in enumerate(several):
-        alone = solution_of(problem, lattice)
-        np.testing.assert_allclose(together.fields[index], alone.fields[0], atol=1e-10)
-        np.testing.assert_allclose(together.change[index], alone.change[0], rtol=1e-6)
+def test_many_sources_equal_each_alone(layered):
+    """Also the problem's own source and background velocity are not used."""
+    problem, _, solutions = layered
+    lattice = spectral.make_lattice(problem, 1.5)
+    sources = np.stack([[0.6, 0.3], SOURCE])
+    v0 = float(problem.background_velocity)
+    other = problem.replace(source=sources[0], background_velocity=np.asarray(2.2))
+    together = SOLVE(other, lattice, sources, np.array([2.2, v0]))
+    chex.assert_shape([together.fields, together.change], [(2, 31, 31), (2,)])
+    alone = solutions[1.5]
+    np.testing.assert_allclose(together.fields[1], alone.fields[0], atol=1e-10)
+    np.testing.assert_allclose(together.change[1], alone.change[0], rtol=1e-6)
+    assert relative_l2(together.fields[0], together.fields[1]) > 0.5
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_axes_are_not_confused(ndim):
     """Unequal axes, an off-centre source, a nonzero origin: the same field, moved."""
     shape, spacing = (7, 6, 9)[:ndim], (0.1, 0.11, 0.09)[:ndim]
-    rng = np.random.default_rng(0)
-    velocity = rng.uniform(1.8, 2.4, shape)
+    velocity = np.random.default_rng(0).uniform(1.8, 2.4, shape)
     source = np.array([0.25, 0.3, 0.4])[:ndim]
     origin = np.array([3.0, -1.0, 0.7])[:ndim]
-    # Odd boxes have other lattices, so compare with the reference as well.
     here = make_problem(VelocityModel(velocity, spacing), 3.0, source, thickness=0.3)
     there = make_problem(
         VelocityModel(velocity, spacing, origin), 3.0, source + origin, thickness=0.3
     )
-    lattice = spectral.make_lattice(here, 1.2)
+    lattice = spectral.make_lattice(here, 1.0, 5)
     first, second = solution_of(here, lattice), solution_of(there, lattice)
     chex.assert_shape(first.fields, (1, *shape))
     np.testing.assert_allclose(
@@ -272,8 +268,8 @@ def test_axes_are_not_confused(ndim):
 def test_homogeneous_model_scatters_nothing():
     problem = make_problem(cube(2), FREQUENCY, SOURCE)
     solution = solution_of(problem, spectral.make_lattice(problem, 1.1))
-    np.testing.assert_array_equal(solution.fields, 0.0)
-    np.testing.assert_array_equal(solution.change, 0.0)
+    np.testing.assert_allclose(solution.fields, 0.0, atol=1e-14)
+    assert solution.change[0] < 1e-3
 
 
 def test_gradient_to_the_velocity():

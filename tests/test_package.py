@@ -1,0 +1,163 @@
+"""How the package is put together."""
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import meta_lrpinn as ml
+
+FOLDER = pathlib.Path(ml.__file__).parent
+MODULES = sorted(
+    ".".join(("meta_lrpinn", *path.relative_to(FOLDER).with_suffix("").parts))
+    for path in FOLDER.rglob("*.py")
+    if path.name != "__main__.py"
+)
+# What each part may import of ours; what is missing here is at the top.
+GROUND = ("physics", "velocity", "models")
+FLOORS = {
+    **dict.fromkeys(GROUND, ()),
+    "generators": ("velocity",),
+    "wavefield": ("velocity",),
+    "metrics": (),
+    "checkpoints": (),
+    "plotting": ("velocity", "wavefield"),
+    "problem": ("physics", "velocity"),
+    "reference": ("physics", "velocity", "wavefield", "problem"),
+    "tasks": (*GROUND, "problem"),
+    "objectives": (*GROUND, "problem", "tasks", "adapt"),
+}
+HEAVY = ("jax", "flax", "optax", "scipy", "matplotlib", "orbax")
+
+
+def part(module):
+    """The part of the package that a module belongs to: adapt of meta_lrpinn.adapt.x."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 and names[1] != "__init__" else ""
+
+
+def source(module):
+    path = FOLDER.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return path.read_text()
+
+
+def imports(module):
+    """Our modules that a module imports, wherever in it it does."""
+    found = set()
+    for node in ast.walk(ast.parse(source(module))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            for alias in node.names:
+                found.add(f"{node.module}.{alias.name}")
+    return {name for name in found if name.split(".")[0] == "meta_lrpinn"}
+
+
+def fresh(script):
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=FOLDER.parent,
+    ).stdout.split()
+
+
+def test_importing_the_package_is_light_and_changes_nothing():
+    script = (
+        "import sys, meta_lrpinn\n"
+        "from meta_lrpinn import cli\n"
+        f"print(*[name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert fresh(script) == []
+
+
+def test_importing_everything_leaves_jax_as_it_is():
+    names = [name.removesuffix(".__init__") for name in MODULES]
+    script = (
+        "import jax, importlib\n"
+        "from jax._src import xla_bridge\n"
+        "before = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision\n"
+        f"for name in {names}: importlib.import_module(name)\n"
+        "after = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision\n"
+        "print(before == after, after[0], bool(xla_bridge._backends))"
+    )
+    # No backend either: processes must be able to join others first.
+    assert fresh(script) == ["True", "False", "False"]
+
+
+def test_public_names():
+    for name in ml.__all__:
+        assert getattr(ml, name).__module__.startswith("meta_lrpinn.")
+    assert set(ml.__all__) <= set(dir(ml))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        ml.nothing  # noqa: B018
+    from meta_lrpinn.models import LRPINN, PINN, FrequencyEmbedding
+
+    assert all(map(inspect.isclass, (LRPINN, PINN, FrequencyEmbedding)))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_point_one_way(module):
+    here = part(module)
+    used = {part(name) for name in imports(module)} - {here, ""}
+    if here in FLOORS:
+        assert used <= set(FLOORS[here]), f"{module} imports {sorted(used)}"
+    if here not in ("cli", ""):
+        assert "cli" not in used
+    if here == "adapt":
+        assert "meta" not in used and "reference" not in used
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part(name) == "cli"])
+def test_the_command_line_has_no_numerics(module):
+    assert "jax.numpy" not in source(module)
+    assert "scipy" not in source(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_everything_public_has_a_docstring(module):
+    loaded = importlib.import_module(module.removesuffix(".__init__"))
+    assert loaded.__doc__, module
+    for name, value in vars(loaded).items():
+        is_ours = getattr(value, "__module__", None) == loaded.__name__
+        if name.startswith("_") or not is_ours:
+            continue
+        if not (inspect.isfunction(value) or inspect.isclass(value)):
+            continue
+        assert value.__doc__, f"{module}.{name}"
+        if inspect.isclass(value):
+            for key, member in vars(value).items():
+                function = member.fget if isinstance(member, property) else member
+                if inspect.isfunction(function) and not key.startswith("_"):
+                    if function.__module__ == loaded.__name__ and is_written(function):
+                        assert function.__doc__, f"{module}.{name}.{key}"
+
+
+def is_written(function):
+    """Whether it stands in a file of ours; decorators write some methods themselves."""
+    path = pathlib.Path(inspect.getsourcefile(function) or "")
+    return FOLDER in path.parents and function.__name__ not in ("setup",)
+
+
+def test_version():
+    try:
+        version = importlib.metadata.version("meta_lrpinn")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed")
+    assert version == ml.__version__
+
+
+def test_requirements_are_bounded():
+    try:
+        requirements = importlib.metadata.requires("meta_lrpinn")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed")
+    for requirement in requirements:
+        assert ">=" in requirement and "<" in requirement, requirement
