@@ -45,6 +45,22 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """Arguments of the calls of solve, which answers at once with zeros."""
+    calls = []
+
+    def solve(model, frequency, source, **options):
+        calls.append({"model": model, "frequency": frequency, "source": source, **options})
+        zeros = np.zeros((*np.shape(source)[:-1], *model.shape), np.complex64)
+        return ml.Wavefield(
+            model, frequency, source, zeros, zeros, "none", 0.0, error_estimate=0.2
+        )
+
+    monkeypatch.setattr(ml, "solve", solve)
+    return calls
+
+
 def run(*arguments):
     return cli.main([str(argument) for argument in arguments])
 
@@ -108,62 +124,89 @@ def test_a_field_is_compared_when_options_complete_its_file(case_file, out, caps
     assert "vs published relative L2 0.00%\n" in capsys.readouterr().out
 
 
-def test_options_override_the_case(case_file, out):
-    run(
-        "solve",
-        f"--velocity={case_file}",
-        "--source=0.4,0.1",
-        "--amplitude=1-2i",
-        "--background_velocity=1.6",
-        f"--out={out}",
+def test_options_reach_the_solver(case_file, out, asked):
+    options = (
+        "--source=0.4,0.1 --amplitude=1-2i --background_velocity=1.6 --frequency=4 "
+        "--features=lrpinn --method=gradient --init=none --steps=7 --learning_rate=0.01 "
+        "--rank_fraction=0.5 --freeze_bases --output_start=network --precision=single "
+        "--thickness=0.2 --seed=3 --noprune_hypernetwork"
     )
+    where = (f"--velocity={case_file}", f"--out={out}")
+    assert run("solve", *where, *options.split()) == 0
+    (call,) = asked
+    chex.assert_trees_all_equal(call.pop("model").velocity, model().velocity)
+    chex.assert_trees_all_close(call.pop("source"), np.array([0.4, 0.1]))
+    assert call == {
+        "frequency": 4.0,
+        "amplitude": 1 - 2j,
+        "background_velocity": 1.6,
+        "features": "lrpinn",
+        "method": "gradient",
+        "init": None,
+        "steps": 7,
+        "learning_rate": 0.01,
+        "rank_fraction": 0.5,
+        "freeze_bases": True,
+        "output_start": "network",
+        "precision": "single",
+        "thickness": 0.2,
+        "seed": 3,
+        "prune_hypernetwork": False,
+        "unknowns": None,
+        "tolerance": None,
+        "truth": None,
+        "progress": False,  # standard error is no terminal here
+    }
     contents = saved(out / "wavefield.npz")
-    chex.assert_trees_all_close(contents["source"], np.array([0.4, 0.1]))
     assert contents["amplitude"] == 1 - 2j
     assert contents["v0"] == 1.6
-    field = ml.solve(
-        model(), FREQUENCY, (0.4, 0.1), amplitude=1 - 2j, background_velocity=1.6
-    )
-    chex.assert_trees_all_close(contents["scattered"], field.scattered, rtol=1e-5)
+    chex.assert_trees_all_close(contents["source"], np.array([0.4, 0.1]))
 
 
-@pytest.mark.parametrize(
-    "text", ["0.3,0.05;0.6,0.05;0.9,0.05", "0.3:0.9:3,0.05", "rows.txt", "rows.npy"]
-)
-def test_several_sources(text, case_file, out, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    sources = np.array([[0.3, 0.05], [0.6, 0.05], [0.9, 0.05]])
-    np.save("rows.npy", sources)
-    np.savetxt("rows.txt", sources, delimiter=",")
-    options = (f"--velocity={case_file}", f"--source={text}", f"--out={out}")
+def test_several_sources(case_file, out):
+    options = (f"--velocity={case_file}", "--source=0.3:0.9:3,0.05", f"--out={out}")
     assert run("solve", *options) == 0
     contents = saved(out / "wavefield.npz")
-    chex.assert_trees_all_close(contents["source"], sources)
     chex.assert_shape(contents["scattered"], (3, 25, 25))
     # The model does not change sideways, so the first and last are mirror images.
     first, _, last = contents["scattered"]
     assert ml.relative_l2(first[:, ::-1], last) < 0.01
 
 
-def test_window_keeps_coordinates(case_file, out):
+@pytest.mark.parametrize(
+    "text", ["0.3,0.05;0.6,0.05;0.9,0.05", "0.3:0.9:3,0.05", "rows.txt", "rows.npy"]
+)
+def test_lists_of_sources(text, case_file, tmp_path, asked, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = np.array([[0.3, 0.05], [0.6, 0.05], [0.9, 0.05]])
+    np.save("rows.npy", sources)
+    np.savetxt("rows.txt", sources, delimiter=",")
+    assert run("solve", f"--velocity={case_file}", f"--source={text}") == 0
+    chex.assert_trees_all_close(asked[0]["source"], sources)
+    chex.assert_trees_all_close(saved("wavefield.npz")["source"], sources)
+
+
+def test_window_keeps_coordinates(case_file, out, asked):
     window = "--window=0.2,1.0,0,0.8"
     assert run("solve", f"--velocity={case_file}", window, f"--out={out}") == 0
+    assert asked[0]["model"].shape == (17, 17)
     contents = saved(out / "wavefield.npz")
-    chex.assert_shape(contents["scattered"], (17, 17))
     chex.assert_trees_all_close(contents["origin"], np.array([0.2, 0.0]))
     chex.assert_trees_all_equal(contents["velocity"], model().velocity[:17, 4:21])
 
 
-def test_a_model_of_several_in_metres(tmp_path, out):
+def test_a_model_of_several_in_metres(tmp_path, out, asked):
     path = tmp_path / "models.npz"
     metres = 1000 * model().velocity
     np.savez(path, first=metres, second=metres + 100)
     where = (f"--velocity={path}:second", "--unit=m/s", "--spacing=0.05")
-    assert run("solve", *where, "--frequency=3", f"--out={out}") == 0
-    contents = saved(out / "wavefield.npz")
-    chex.assert_trees_all_close(contents["velocity"], model().velocity + 0.1, rtol=1e-6)
+    options = ("--frequency=3", "--smooth=0.1", f"--out={out}")
+    assert run("solve", *where, *options) == 0
+    expected = ml.VelocityModel(model().velocity + 0.1, 0.05).smoothed(0.1)
+    velocity = asked[0]["model"].velocity
+    chex.assert_trees_all_close(velocity, expected.velocity, rtol=1e-5)
     # Where nothing says otherwise, the middle of the top.
-    chex.assert_trees_all_close(contents["source"], np.array([0.6, 0.025]))
+    chex.assert_trees_all_close(asked[0]["source"], np.array([0.6, 0.025]))
 
 
 def test_three_dimensions(tmp_path, out):
@@ -392,7 +435,8 @@ def test_a_missing_value_and_a_missing_folder(capsys):
     )
 
 
-def test_a_coarse_grid_is_warned_of(case_file, out, capsys):
+def test_a_coarse_grid_is_warned_of(case_file, out, capsys, asked, monkeypatch):
+    monkeypatch.setattr(cli, "_TRUSTED", 1.0)
     options = (f"--velocity={case_file}", "--frequency=9", f"--out={out}")
     assert run("solve", *options) == 0
     (line,) = capsys.readouterr().err.splitlines()
@@ -400,12 +444,18 @@ def test_a_coarse_grid_is_warned_of(case_file, out, capsys):
     assert "3.3 points per wavelength" in line
 
 
-def test_too_few_unknowns_are_warned_of(case_file, out, capsys):
-    assert run("solve", f"--velocity={case_file}", "--unknowns=40", f"--out={out}") == 0
-    assert "do not trust this field" in capsys.readouterr().err
+def test_a_field_not_to_be_trusted_is_warned_of(case_file, out, capsys, asked):
+    assert run("solve", f"--velocity={case_file}", f"--out={out}") == 0
+    assert "relative error 20.00%" in (captured := capsys.readouterr()).out
+    error = "meta-lrpinn: warning: do not trust this field; ask for more unknowns\n"
+    assert captured.err == error
 
 
-def test_a_failure_while_writing_leaves_no_file(case_file, out, capsys, monkeypatch):
+def test_a_failure_while_writing_leaves_no_file(
+    case_file, out, asked, capsys, monkeypatch
+):
+    monkeypatch.setattr(cli, "_TRUSTED", 1.0)
+
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device", "wavefield.png")
 
@@ -488,7 +538,7 @@ def tiny(monkeypatch):
     """The preset `small`, at a size that trains within seconds."""
     small = configs.PRESETS["small"]
     config = configs.MetaConfig(
-        network=configs.NetworkConfig(width=16, depth=1, rank=4),
+        network=configs.NetworkConfig(kind="pinn", width=16, depth=1),
         objective=configs.ObjectiveConfig(points=32, source_penalty=0.0),
         tasks=dataclasses.replace(
             small.tasks,
@@ -549,21 +599,21 @@ def test_meta_train_stops_resumes_and_adapts(tiny, case_file, out, capsys, monke
         "evaluate",
         f"--velocity={case_file}",
         f"--init={out / 'initialisation'}",
-        "--steps=2",
+        "--features=pinn",
         "--methods=galerkin",
+        "--steps=0",
         f"--out={target}",
     ) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert re.search(r"^start +method +0 +1 +2$", captured.out, re.M)
+    assert re.search(r"^start +method +0$", captured.out, re.M)
     assert len(re.findall(r"^(?:initialisation|random) +galerkin", captured.out, re.M)) == 2
     assert_png(target / "evaluate.png")
     with open(target / "evaluate.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["start"], row["method"], int(row["step"])) for row in rows] == [
-        (start, "galerkin", step)
-        for start in ("initialisation", "random")
-        for step in (0, 1, 2)
+    assert [(row["start"], row["method"], row["step"]) for row in rows] == [
+        ("initialisation", "galerkin", "0"),
+        ("random", "galerkin", "0"),
     ]
     errors = np.array([float(row["relative_l2"]) for row in rows])
     assert np.all(np.isfinite(errors)) and np.all(errors > 0)

@@ -132,7 +132,7 @@ def solve(
         frequency=float(frequency),
         source=pick(sources),
         scattered=pick(np.asarray(fields, np.complex64)),
-        background=pick(background),
+        background=pick(np.asarray(background, np.complex64)),
         method=f"{method}, {features}",
         elapsed=time.perf_counter() - began,
         evaluate=lambda points: pick(evaluate(points)),
@@ -174,10 +174,12 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ValueError(f"{features} have nothing to train; steps has no effect")
     if features != "lrpinn":
         for name in ("rank_fraction", "freeze_bases"):
-            if options[name]:
+            if options[name] not in (None, False):
                 raise ValueError(f"{name} applies to features lrpinn only")
     if options["rank_fraction"] is not None and not options["prune_hypernetwork"]:
         raise ValueError("rank_fraction needs a pruned hypernetwork")
+    if np.size(options["source"]) == 0:
+        raise ValueError("at least one source is needed")
     shape = (len(np.atleast_2d(options["source"])), *options["model"].shape)
     shape = shape if np.ndim(options["source"]) == 2 else shape[1:]
     if options["truth"] is not None and np.shape(options["truth"]) != shape:
@@ -223,7 +225,11 @@ def _solve_plane_waves(
                 _solve_lattice(first, lattice, sources, velocities)
             )
             estimate = float(np.max(solution.change))
-            history.append({"unknowns": lattice.number, "error_estimate": estimate})
+            record = {"unknowns": lattice.number, "error_estimate": estimate}
+            if options["truth"] is not None:
+                truth = np.reshape(options["truth"], solution.fields.shape)
+                record["relative_l2"] = relative_l2(solution.fields, truth)
+            history.append(record)
             bar.update()
             bar.set_postfix(unknowns=lattice.number, estimate=f"{estimate:.2g}")
             if tolerance is None or estimate <= tolerance:

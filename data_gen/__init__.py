@@ -1,0 +1,1 @@
+"""Scripts that make velocity models, task sets and reference wavefields."""

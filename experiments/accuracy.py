@@ -1,0 +1,140 @@
+"""Error of the exact plane-wave solve against its number of unknowns, and its estimate.
+
+Random velocities never trained on, at several frequencies: relative L2 error of the
+plane-wave solution against fourth-order finite differences, for growing margins of the
+lattice, and how far the solver's own estimate lies from that error.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+import meta_lrpinn as ml
+from experiments import common
+from meta_lrpinn import generators
+from meta_lrpinn.adapt.survey import solve_survey
+
+FLAGS = flags.FLAGS
+NAME = "accuracy"
+flags.DEFINE_list("frequencies", ["4", "5", "8", "10"], "Frequencies, Hz.")
+flags.DEFINE_list(
+    "margins", ["1.0", "1.1", "1.2", "1.3", "1.4", "1.6"], "Margins of the lattice."
+)
+flags.DEFINE_integer("models", 14, "Random velocity models.", lower_bound=1)
+flags.DEFINE_integer("first_seed", 900_000, "Seed of the first model.")
+
+_SHAPE, _SPACING = (91, 91), 0.025
+
+
+def measure(frequency: float, margins: Sequence[float]) -> list[dict[str, Any]]:
+    """A row per model and margin at one frequency."""
+    models = [
+        generators.random_velocity(FLAGS.first_seed + index, _SHAPE, _SPACING)
+        for index in range(FLAGS.models)
+    ]
+    source = np.array([[1.0, 0.025]])
+    truths = [ml.reference_wavefield(m, frequency, source) for m in models]
+    rows = []
+    for margin in margins:
+        # The second call is timed: compiled already.
+        for _ in range(2):
+            survey = solve_survey(models, [frequency], source, margin=margin)
+        for index, truth in enumerate(truths):
+            rows.append(
+                {
+                    "margin": margin,
+                    "unknowns": survey.unknowns[0],
+                    "model": index,
+                    "error": ml.relative_l2(survey.scattered[index, 0], truth.scattered),
+                    "estimate": float(survey.change[index, 0]),
+                    "seconds": survey.elapsed / len(models),
+                    "reference_seconds": truth.elapsed,
+                }
+            )
+    return rows
+
+
+def main() -> None:
+    """Measures what is missing, then writes tables and figure."""
+    margins = [float(margin) for margin in FLAGS.margins]
+    records = common.Records(
+        common.folder(NAME) / "errors.csv", ("frequency", "models", "first_seed")
+    )
+    rows = []
+    for frequency in map(float, FLAGS.frequencies):
+        setting = {
+            "frequency": frequency,
+            "models": FLAGS.models,
+            "first_seed": FLAGS.first_seed,
+        }
+        rows += records.ensure(setting, lambda: measure(frequency, margins))
+    common.save_report(NAME, report(rows))
+    draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
+
+
+def grouped(rows: Sequence[dict[str, Any]], *keys: str) -> dict[tuple, list]:
+    """Rows by the values of some columns."""
+    groups: dict[tuple, list] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
+def report(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: error by frequency and margin, then the calibration of the estimate."""
+    lines = []
+    for (frequency, margin), group in grouped(rows, "frequency", "margin").items():
+        errors = np.array([row["error"] for row in group])
+        lines.append(
+            [
+                f"{frequency:g}",
+                f"{margin:g}",
+                group[0]["unknowns"],
+                f"{errors.mean():.2%}",
+                f"{errors.max():.2%}",
+                group[0]["seconds"],
+                float(np.mean([row["reference_seconds"] for row in group])),
+            ]
+        )
+    columns = (
+        "Hz,margin,unknowns,mean error,worst error,seconds each,"
+        "seconds of finite differences"
+    ).split(",")
+    text = common.table(columns, lines)
+    solved = [row for row in rows if row["error"] < 0.3]
+    ratio = np.array([row["estimate"] / row["error"] for row in solved])
+    within = np.mean((ratio > 0.5) & (ratio < 2))
+    return (
+        f"{text}\n\nEstimate over error, {len(ratio)} solutions with errors below "
+        f"30 %: median {np.median(ratio):.2f}, 5th and 95th percentile "
+        f"{np.quantile(ratio, 0.05):.2f} and {np.quantile(ratio, 0.95):.2f}; within a "
+        f"factor of two: {within:.0%}."
+    )
+
+
+def draw(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Error against unknowns, and estimate against error."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (frequency,), group in grouped(rows, "frequency").items():
+        by_size = grouped(group, "unknowns")
+        sizes = [key[0] for key in by_size]
+        errors = [np.mean([row["error"] for row in by_size[key]]) for key in by_size]
+        left.loglog(sizes, errors, "o-", label=f"{frequency:g} Hz")
+        pairs = np.array([(row["error"], row["estimate"]) for row in group])
+        right.loglog(*pairs.T, ".", label=f"{frequency:g} Hz")
+    left.set(xlabel="plane waves", ylabel="relative L2 error", title="Mean error")
+    limits = np.array([2e-3, 1.0])
+    right.plot(limits, limits, color="0.5")
+    right.fill_between(limits, limits / 2, limits * 2, color="0.9", zorder=0)
+    right.set(xlabel="error", ylabel="estimate", title="Its own estimate, factor of two")
+    for axes in (left, right):
+        axes.legend(frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    common.run(main)

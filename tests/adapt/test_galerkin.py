@@ -1,0 +1,188 @@
+"""The weak form over any features, against the lattice's and plain NumPy."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meta_lrpinn import models
+from meta_lrpinn import problem as problems
+from meta_lrpinn.adapt import galerkin, output_layer, spectral
+from meta_lrpinn.problem import make_problem
+from meta_lrpinn.reference.finite_difference import reference_wavefield
+from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.wavefield import relative_l2
+
+FREQUENCY, SOURCE = 4.0, np.array([0.3, 0.1])
+
+
+@pytest.fixture(autouse=True)
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def problem():
+    depth = np.linspace(1.6, 2.6, 9)[:, None]
+    model = VelocityModel(np.array(np.broadcast_to(depth, (9, 9))), 0.1)
+    return make_problem(model, FREQUENCY, SOURCE, thickness=0.4)
+
+
+def test_quadrature_points(problem):
+    points = np.asarray(galerkin.quadrature_points(problem, (4, 8)))
+    chex.assert_shape(points, (32, 2))
+    # Cells of 0.4 by 0.2 km over −0.4 to 1.2 km; the last coordinate runs fastest.
+    np.testing.assert_allclose(points[0], [-0.2, -0.3], atol=1e-12)
+    np.testing.assert_allclose(points[1], [-0.2, -0.1], atol=1e-12)
+    np.testing.assert_allclose(points[-1], [1.0, 1.1], atol=1e-12)
+    np.testing.assert_allclose(points.mean(0), 0.4, atol=1e-12)
+    shifted = galerkin.quadrature_points(problem, (4, 8), jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(shifted[0], [-0.4, -0.2], atol=1e-12)
+
+
+def test_quadrature_shape_counts_points_per_shortest_wavelength(problem):
+    # 1.6 km of wavelengths of 0.4 km.
+    assert galerkin.quadrature_shape(problem, 5.9) == (24, 24)
+    assert galerkin.quadrature_shape(problem, 6.1) == (25, 25)
+
+
+@pytest.fixture(scope="module")
+def assembled(problem):
+    """Matrix, load and samples of some plane waves with the envelope."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        k, b = rng.normal(0, 8, (2, 14)), rng.uniform(-np.pi, np.pi, 14)
+        features = galerkin.with_envelope(lambda x: jnp.sin(x @ k + b), problem)
+        points = galerkin.quadrature_points(problem, (20, 20))
+        cell = 1.6**2 / 400
+        samples = galerkin.sample_features(features, points)
+        collocation = problems.collocate(problem, points)
+        matrix = galerkin.stiffness_matrix(samples, collocation.stretch, cell)
+        matrix = matrix + galerkin.mass_matrix(samples, collocation, cell)
+        load = galerkin.load_vector(samples, collocation, cell)
+        return features, samples, collocation, cell, np.asarray(matrix), load
+
+
+def test_slopes_of_the_samples(assembled):
+    features, samples, collocation, *_ = assembled
+    chex.assert_shape([samples.value, samples.gradient], [(400, 14), (400, 2, 14)])
+    for axis in range(2):
+        step = 1e-6 * jnp.eye(2)[axis]
+        difference = features(collocation.points + step) - features(
+            collocation.points - step
+        )
+        np.testing.assert_allclose(
+            samples.gradient[:, axis], difference / 2e-6, atol=1e-4
+        )
+
+
+def test_matrix_is_complex_symmetric(assembled):
+    matrix = assembled[4]
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-13 * np.abs(matrix).max())
+    assert np.abs(matrix - matrix.conj().T).max() > 1e-2 * np.abs(matrix).max()
+
+
+def test_matrix_and_load_are_the_integrals_of_the_weak_form(assembled):
+    _, samples, collocation, cell, matrix, load = assembled
+    phi, slope = np.asarray(samples.value), np.asarray(samples.gradient)
+    s_x, s_z = np.asarray(collocation.stretch).T
+    omega, m = float(collocation.omega), np.asarray(collocation.squared_slowness)
+    for i, j in [(0, 0), (3, 7), (7, 3), (13, 2)]:
+        density = (
+            -(s_z / s_x) * slope[:, 0, i] * slope[:, 0, j]
+            - (s_x / s_z) * slope[:, 1, i] * slope[:, 1, j]
+            + omega**2 * m * s_x * s_z * phi[:, i] * phi[:, j]
+        )
+        np.testing.assert_allclose(matrix[i, j], np.sum(density) * cell, rtol=1e-9)
+    source = np.asarray(collocation.scattering_source)
+    expected = (source * s_x * s_z) @ phi * cell
+    np.testing.assert_allclose(load, expected, rtol=1e-9)
+
+
+def test_solution_does_not_depend_on_the_scale_of_features(assembled):
+    _, samples, _, _, matrix, load = assembled
+    factor = np.geomspace(1e-3, 1e3, 14)
+    norm = np.sqrt(np.sum(np.asarray(samples.value) ** 2, axis=0))
+    plain = galerkin.solve_weights(matrix, load, 1 / norm)
+    scaled = galerkin.solve_weights(
+        factor[:, None] * matrix * factor, factor * load, 1 / (factor * norm)
+    )
+    np.testing.assert_allclose(factor * scaled, plain, rtol=1e-6)
+    np.testing.assert_allclose(matrix @ plain, load, atol=1e-10 * np.abs(load).max())
+
+
+def test_several_right_hand_sides(assembled):
+    _, _, _, _, matrix, load = assembled
+    both = galerkin.solve_weights(matrix, jnp.stack([load, 2j * load], 1), jnp.ones(14))
+    chex.assert_shape(both, (14, 2))
+    np.testing.assert_allclose(both[:, 1], 2j * both[:, 0], rtol=1e-6)
+
+
+def test_damping_bounds_the_weights_of_dependent_features():
+    """Equal features share one weight instead of two infinite ones."""
+    matrix = jnp.array([[2.0, 2.0], [2.0, 2.0]], complex)
+    load = jnp.array([1.0, 1.0], complex)
+    weights = galerkin.solve_weights(matrix, load, jnp.ones(2), damping=1e-8)
+    np.testing.assert_allclose(weights, [0.25, 0.25], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def reference(problem):
+    return reference_wavefield(problem.model, FREQUENCY, SOURCE, tolerance=2e-3)
+
+
+def test_random_waves_agree_with_the_lattice_and_finite_differences(problem, reference):
+    """Two discretisations of one weak form, by sampling and by FFT."""
+    largest = 1.6 * float(problem.omega) / 1.6
+    params = models.plane_wave_parameters(jax.random.key(0), 260, largest, 2)
+    waves = models.PlaneWaves(ndim=2, number=260)
+    weights = output_layer.solve("galerkin", waves, params, problem, double=True)
+    chex.assert_shape(weights, (260,))
+    field = output_layer.feature_field(waves, params, problem, weights, double=True)
+    field = field(problem.model.grid_points()).reshape(9, 9)
+
+    lattice = spectral.make_lattice(problem, 2.0)
+    on_lattice = jax.jit(spectral.solve)(
+        problem, lattice, SOURCE[None], problem.background_velocity[None]
+    ).fields[0]
+    assert relative_l2(field, reference.scattered) < 0.03
+    assert relative_l2(field, on_lattice) < 0.03
+    # e^{−iωt} would give the complex conjugate.
+    assert relative_l2(field.conj(), reference.scattered) > 0.3
+
+
+def test_chunks_sum_to_the_whole(problem):
+    """The number of points sampled at a time changes nothing."""
+    params = models.plane_wave_parameters(jax.random.key(0), 12, 15.0, 2)
+    waves = models.PlaneWaves(ndim=2, number=12)
+    with jax.enable_x64(True):
+        wide = output_layer._galerkin(waves, params, problem, (24, 24), 24, True)
+        narrow = output_layer._galerkin(waves, params, problem, (24, 24), 3, True)
+    np.testing.assert_allclose(narrow, wide, rtol=1e-6)
+
+
+def test_replaced_output_layer_gives_the_solved_field(problem):
+    """For both trees: with a hypernetwork beside the network, and without."""
+    for model in (
+        models.make_meta_lrpinn(width=10, depth=1, rank=3, embedding_width=6),
+        models.PINN(width=10, depth=1),
+    ):
+        params = models.initial_parameters(model, jax.random.key(1))
+        rng = np.random.default_rng(0)
+        weights = jnp.asarray(rng.normal(size=(10, 2)) @ [1, 1j])
+        points = rng.uniform(-0.3, 1.1, (6, 2))
+        solved = output_layer.feature_field(model, params, problem, weights, True)
+        own = output_layer.own_field(
+            model, output_layer.replace(params, weights), problem
+        )
+        np.testing.assert_allclose(own(points), solved(points), atol=1e-5)
+
+
+def test_with_envelope_multiplies_every_feature():
+    problem = make_problem(VelocityModel(np.full((3, 3), 2.0), 0.5), 4.0, (0.5, 0.5))
+    features = galerkin.with_envelope(lambda x: jnp.ones((len(x), 3)), problem)
+    value = np.asarray(features(jnp.array([[0.5, 0.5], [1.3, 0.5]])))
+    np.testing.assert_array_equal(value[0], 1.0)
+    assert np.all(value[1] == value[1, 0]) and 0 < value[1, 0] < 0.9

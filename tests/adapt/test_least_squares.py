@@ -1,0 +1,129 @@
+"""The output layer by least squares from the strong residual."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meta_lrpinn import models, objectives
+from meta_lrpinn import problem as problems
+from meta_lrpinn.adapt import galerkin, least_squares, output_layer
+from meta_lrpinn.physics import derivatives
+from meta_lrpinn.problem import make_problem
+from meta_lrpinn.reference.finite_difference import reference_wavefield
+from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.wavefield import relative_l2
+
+WIDTH = 12
+
+
+@pytest.fixture(autouse=True)
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """Features with derivatives and the problem at 200 points of it."""
+    depth = np.linspace(1.6, 2.6, 9)[:, None]
+    model = VelocityModel(np.array(np.broadcast_to(depth, (9, 9))), 0.1)
+    problem = make_problem(model, 4.0, (0.3, 0.1), thickness=0.4)
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        k, b = rng.normal(0, 6, (2, WIDTH)), rng.uniform(-np.pi, np.pi, WIDTH)
+        function = galerkin.with_envelope(lambda x: jnp.sin(x @ k + b), problem)
+        points = jnp.asarray(rng.uniform(-0.35, 1.15, (200, 2)))
+        features = derivatives.derivatives(function, points)
+        return problem, function, features, problems.collocate(problem, points)
+
+
+def test_operator_is_the_helmholtz_operator(setting):
+    """On one feature at a time, through `physics.residual`'s own definition."""
+    _, _, features, collocation = setting
+    operator = np.asarray(least_squares.operator_on_features(features, collocation))
+    chex.assert_shape(operator, (200, WIDTH))
+    s, slope = np.asarray(collocation.stretch), np.asarray(collocation.stretch_slope)
+    omega = float(collocation.omega)
+    for j in (0, 5):
+        gradient = np.asarray(features.gradient[..., j])
+        second = np.asarray(features.second[..., j])
+        expected = np.sum(second / s**2 - slope / s**3 * gradient, axis=1)
+        expected = expected + omega**2 * np.asarray(
+            collocation.squared_slowness * features.value[:, j]
+        )
+        np.testing.assert_allclose(operator[:, j], expected, rtol=1e-9)
+
+
+def test_known_weights_in_the_span_are_recovered(setting):
+    _, _, features, collocation = setting
+    operator = least_squares.operator_on_features(features, collocation)
+    weights = np.random.default_rng(1).normal(size=(WIDTH, 2)) @ [1, 1j]
+    got = least_squares.output_weights(operator, operator @ weights, ridge=1e-14)
+    np.testing.assert_allclose(got, weights, rtol=1e-6)
+
+
+def test_weights_do_not_depend_on_the_scale_of_features(setting):
+    _, _, features, collocation = setting
+    operator = least_squares.operator_on_features(features, collocation)
+    rhs, factor = collocation.scattering_source, np.geomspace(1e-3, 1e3, WIDTH)
+    plain = least_squares.output_weights(operator, rhs)
+    scaled = least_squares.output_weights(operator * factor, rhs)
+    np.testing.assert_allclose(scaled * factor, plain, rtol=1e-6)
+
+
+def test_relative_residual_is_that_of_numpy(setting):
+    _, _, features, collocation = setting
+    squared, weights = least_squares.eliminated_residual(
+        features, collocation, ridge=1e-13
+    )
+    operator = np.asarray(least_squares.operator_on_features(features, collocation))
+    rhs = np.asarray(collocation.scattering_source)
+    best = np.linalg.lstsq(operator, rhs, rcond=None)[0]
+    np.testing.assert_allclose(weights, best, rtol=1e-5)
+    expected = relative_l2(operator @ best, rhs)
+    np.testing.assert_allclose(np.sqrt(float(squared)), expected, rtol=1e-8)
+    assert expected < 1
+
+
+def test_residual_of_the_exact_right_hand_side_is_zero(setting):
+    _, _, features, collocation = setting
+    operator = least_squares.operator_on_features(features, collocation)
+    exact = collocation.replace(scattering_source=operator @ np.ones(WIDTH))
+    squared, weights = least_squares.eliminated_residual(features, exact, ridge=1e-14)
+    assert squared < 1e-18
+    np.testing.assert_allclose(weights, 1.0, rtol=1e-6)
+
+
+def test_gradient_to_the_features_is_exact_at_the_minimum(setting):
+    """Though the weights are held fixed in it."""
+    _, _, features, collocation = setting
+
+    def loss(factor):
+        bent = features.replace(
+            value=features.value * factor[0],
+            gradient=features.gradient * factor[1],
+            second=features.second * factor[2],
+        )
+        return least_squares.eliminated_residual(bent, collocation, ridge=1e-14)[0]
+
+    one = jnp.ones(3)
+    gradient = jax.jit(jax.grad(loss))(one)
+    for axis in np.eye(3):
+        difference = (loss(one + 1e-5 * axis) - loss(one - 1e-5 * axis)) / 2e-5
+        np.testing.assert_allclose(gradient @ axis, difference, rtol=1e-4, atol=1e-8)
+
+
+def test_solution_agrees_with_finite_differences(setting):
+    """Many waves, strong form: the same field within some percent."""
+    problem = setting[0]
+    params = models.plane_wave_parameters(jax.random.key(0), 300, 22.0, 2)
+    waves = models.PlaneWaves(ndim=2, number=300)
+    weights = output_layer.solve("least_squares", waves, params, problem, double=True)
+    field = output_layer.feature_field(waves, params, problem, weights, double=True)
+    points = problem.model.grid_points()
+    truth = reference_wavefield(problem.model, 4.0, (0.3, 0.1), refinement=4).scattered
+    assert relative_l2(field(points).reshape(9, 9), truth) < 0.1
+    features = objectives.feature_function(waves, params, problem)(jnp.asarray(points))
+    np.testing.assert_allclose(field(points), features @ weights, atol=1e-8)

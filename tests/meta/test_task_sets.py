@@ -1,0 +1,223 @@
+"""Tasks for meta-training: the same for the same seed, of one shape, in files."""
+
+import dataclasses
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from meta_lrpinn import generators
+from meta_lrpinn.adapt.solve import solve
+from meta_lrpinn.meta import task_sets
+from meta_lrpinn.meta.task_sets import TaskDistribution
+from meta_lrpinn.meta.training import TrainingConfig
+from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.wavefield import relative_l2
+
+DISTRIBUTION = TaskDistribution(
+    smallest_size=11,
+    largest_size=16,
+    spacing=0.05,
+    velocities_per_task=2,
+    minimum_frequency=2.5,
+    maximum_frequency=4.0,
+    absorbing=True,
+)
+TRAINING = TrainingConfig(tasks_per_batch=3)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return task_sets.streaming_sampler(DISTRIBUTION, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    rng = np.random.default_rng(7)
+    return [task_sets.draw_task(DISTRIBUTION, rng) for _ in range(8)]
+
+
+def test_batches_are_functions_of_seed_and_step(sample):
+    first = sample(1, 5)
+    chex.assert_trees_all_equal(first, sample(1, 5))
+    for other in (sample(1, 6), sample(2, 5)):
+        assert not np.array_equal(other[0].velocities, first[0].velocities)
+        assert not np.array_equal(other[0].problem.omega, first[0].problem.omega)
+
+
+def test_batch_shapes(sample):
+    support, query = sample(0, 0)
+    for batch in (support, query):
+        chex.assert_shape(batch.velocities, (3, 2, 16, 16))
+        chex.assert_shape(batch.background_velocities, (3, 2))
+        chex.assert_shape(batch.problem.model.velocity, (3, 16, 16))
+        chex.assert_shape(batch.problem.source, (3, 2))
+        chex.assert_shape(batch.problem.omega, (3,))
+        for leaf in jax.tree.leaves(batch):
+            assert isinstance(leaf, np.ndarray)
+            assert leaf.dtype in (np.float32, np.complex64)
+    assert not np.array_equal(support.velocities, query.velocities)
+    same = dataclasses.replace(TRAINING, same_task=True)
+    support, query = task_sets.streaming_sampler(DISTRIBUTION, same)(0, 0)
+    chex.assert_trees_all_equal(support, query)
+
+
+def test_shapes_are_equal_whatever_the_size(tasks):
+    sizes = {round(float(task.problem.layer.upper[0]) / 0.05) + 1 for task in tasks}
+    assert len(sizes) > 2
+    assert sizes <= set(range(11, 17))
+    for task in tasks:
+        chex.assert_trees_all_equal_shapes_and_dtypes(task, tasks[0])
+
+
+def test_values_are_in_range(tasks):
+    for task in tasks:
+        frequency = float(task.problem.omega) / (2 * np.pi)
+        assert 2.5 <= frequency <= 4.0
+        assert 1.5 <= task.velocities.min() and task.velocities.max() <= 5.0
+        x, z = task.problem.source
+        assert 0 <= x <= task.problem.layer.upper[0] and z == np.float32(0.025)
+        assert task.problem.layer.thickness > 0.3
+        assert not np.array_equal(*task.velocities)
+
+
+def test_models_continue_by_their_edges():
+    """And the layer begins where the model, not the grid, ends."""
+    models = [
+        generators.random_velocity(seed, (12, 12), 0.05, minimum=1.5, maximum=5.0)
+        for seed in (0, 1)
+    ]
+    task = task_sets.make_task(models, 3.0, 0.2, DISTRIBUTION)
+    for got, model in zip(task.velocities, models, strict=True):
+        np.testing.assert_allclose(got[:12, :12], model.velocity, rtol=1e-6)
+        np.testing.assert_array_equal(got[12:], np.tile(got[11], (4, 1)))
+        np.testing.assert_array_equal(got[:, 12:], np.tile(got[:, 11:12], 4))
+    np.testing.assert_allclose(task.problem.layer.upper, 0.55, rtol=1e-6)
+    at_source = [float(model.at(np.array([[0.2, 0.025]]))[0]) for model in models]
+    np.testing.assert_allclose(task.background_velocities, at_source, rtol=1e-5)
+    assert task.problem.background_velocity == task.background_velocities[0]
+
+
+def test_without_a_layer_the_papers_setting():
+    paper = dataclasses.replace(DISTRIBUTION, absorbing=False)
+    task = task_sets.draw_task(paper, np.random.default_rng(0))
+    assert task.problem.layer.thickness == 0 and task.problem.layer.strength == 0
+
+
+def test_frequencies_may_be_uniform_in_their_logarithm():
+    wide = dataclasses.replace(
+        DISTRIBUTION, minimum_frequency=1.0, maximum_frequency=16.0, largest_size=11
+    )
+    medians = []
+    for is_log in (False, True):
+        drawn = dataclasses.replace(wide, log_frequency=is_log, velocities_per_task=1)
+        rng = np.random.default_rng(0)
+        tasks = [task_sets.draw_task(drawn, rng) for _ in range(60)]
+        medians.append(np.median([t.problem.omega for t in tasks]) / (2 * np.pi))
+    assert 6 < medians[0] < 11 and 2.5 < medians[1] < 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"minimum_frequency": 0.0}, "frequencies must be positive and in order"),
+        ({"minimum_frequency": 9.0}, "got 9.0 to 4.0 Hz"),
+        ({"smallest_size": 20}, "smallest_size must not exceed largest_size"),
+    ],
+)
+def test_bad_distributions(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(DISTRIBUTION, **changes)
+
+
+@pytest.fixture
+def file(tmp_path, tasks):
+    path = tmp_path / "tasks.npz"
+    task_sets.save_task_set(path, tasks, DISTRIBUTION, seed=7)
+    return path
+
+
+def test_files_give_back_what_was_saved(file, tasks):
+    loaded = task_sets.load_task_set(file, DISTRIBUTION)
+    chex.assert_trees_all_equal(loaded, task_sets.stack_tasks(tasks))
+    manifest = json.loads(file.with_suffix(".json").read_text())
+    assert manifest["tasks"] == 8 and manifest["seed"] == 7
+    assert manifest["distribution"] == dataclasses.asdict(DISTRIBUTION)
+    frequencies = [float(task.problem.omega) / (2 * np.pi) for task in tasks]
+    np.testing.assert_allclose(manifest["frequencies"], frequencies, atol=1e-6)
+    assert sorted(p.name for p in file.parent.iterdir()) == ["tasks.json", "tasks.npz"]
+
+
+def test_files_keep_known_wavefields(tmp_path, tasks):
+    """Which the Galerkin objective needs."""
+    known = [
+        task.replace(scattered=np.full((2, 16, 16), i + 1j, np.complex64))
+        for i, task in enumerate(tasks)
+    ]
+    path = tmp_path / "known.npz"
+    task_sets.save_task_set(path, known, DISTRIBUTION, seed=7)
+    loaded = task_sets.load_task_set(path, DISTRIBUTION)
+    chex.assert_trees_all_equal(loaded, task_sets.stack_tasks(known))
+
+
+def test_file_sampler_draws_distinct_tasks(file, tasks):
+    sample = task_sets.file_sampler(file, DISTRIBUTION, TRAINING)
+    support, query = sample(0, 3)
+    chex.assert_shape(support.velocities, (3, 2, 16, 16))
+    drawn = np.concatenate([support.problem.omega, query.problem.omega])
+    assert len(set(drawn.tolist())) == 6
+    assert set(drawn.tolist()) <= {float(task.problem.omega) for task in tasks}
+    chex.assert_trees_all_equal((support, query), sample(0, 3))
+    assert not np.array_equal(sample(0, 4)[0].problem.omega, support.problem.omega)
+
+
+def test_bad_files(file, tmp_path):
+    too_large = dataclasses.replace(TRAINING, tasks_per_batch=5)
+    with pytest.raises(ValueError, match="holds 8 tasks, a batch needs 10"):
+        task_sets.file_sampler(file, DISTRIBUTION, too_large)
+    other_grid = dataclasses.replace(DISTRIBUTION, largest_size=17)
+    with pytest.raises(ValueError, match=r"of shape \(16, 16\), .* expects \(17, 17\)"):
+        task_sets.load_task_set(file, other_grid)
+    other_spacing = dataclasses.replace(DISTRIBUTION, spacing=0.025)
+    with pytest.raises(ValueError, match="spacing"):
+        task_sets.load_task_set(file, other_spacing)
+    for name, content in (("noise.npz", b"noise"), ("empty.npz", b"")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is not a task set"):
+            task_sets.load_task_set(path, DISTRIBUTION)
+    np.savez(tmp_path / "other.npz", velocity=np.ones((3, 3)))
+    with pytest.raises(ValueError, match="other.npz is not a task set"):
+        task_sets.load_task_set(tmp_path / "other.npz", DISTRIBUTION)
+    with pytest.raises(ValueError, match="absent.npz is not a task set"):
+        task_sets.load_task_set(tmp_path / "absent.npz", DISTRIBUTION)
+
+
+def test_wavefields_are_those_of_solve():
+    """In the model; on the continued grid they decay with the layer."""
+    models = [
+        generators.random_velocity(seed, (12, 12), 0.05, minimum=1.8, maximum=4.0)
+        for seed in (3, 4)
+    ]
+    task = task_sets.make_task(models, 3.0, 0.2, DISTRIBUTION)
+    known = task_sets.with_scattered(task, margin=1.8)
+    chex.assert_shape(known.scattered, (2, 16, 16))
+    assert known.scattered.dtype == np.complex64
+    thickness = float(task.problem.layer.thickness)
+    for model, got in zip(models, known.scattered, strict=True):
+        exact = solve(
+            model, 3.0, (0.2, 0.025), thickness=thickness, tolerance=0.005
+        ).scattered
+        assert relative_l2(got[:12, :12], exact) < 0.03
+    # The grid reaches 0.2 km into the layer.
+    inside, edge = np.abs(known.scattered[:, :12, 11]), np.abs(known.scattered[:, :12, 15])
+    assert np.linalg.norm(edge) < 0.9 * np.linalg.norm(inside)
+
+
+def test_stacked_tasks_unstack():
+    model = VelocityModel(np.full((11, 11), 2.0), 0.05)
+    task = task_sets.make_task([model], 3.0, 0.1, DISTRIBUTION)
+    stacked = task_sets.stack_tasks([task, task])
+    chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf[1], stacked), task)

@@ -1,0 +1,103 @@
+"""Presets and the modules and objectives that configurations make."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from meta_lrpinn import configs, models
+from meta_lrpinn.problem import make_problem
+from meta_lrpinn.tasks import single_task
+from meta_lrpinn.velocity import VelocityModel
+
+
+def test_paper_preset_is_the_papers():
+    paper = configs.PRESETS["paper"]
+    network = paper.network
+    assert (network.width, network.depth, network.rank) == (320, 6, 100)
+    assert (network.kind, network.initialisation) == ("lrpinn", "orthonormal")
+    assert (paper.objective.name, paper.objective.source_penalty) == ("paper", 1.0)
+    training = paper.training
+    assert (training.inner_steps, training.inner_learning_rate) == (1, 2e-3)
+    assert (training.learning_rate, training.weight_decay) == (1e-3, 4e-5)
+    assert (training.decay, training.decay_every) == (0.8, 5000)
+    assert (training.iterations, training.tasks_per_batch) == (50_000, 5)
+    assert training.first_order and not training.same_task
+    assert not paper.tasks.absorbing
+    assert (paper.tasks.minimum_velocity, paper.tasks.maximum_velocity) == (1.5, 5.0)
+
+
+def test_small_preset_is_well_posed():
+    small = configs.PRESETS["small"]
+    assert small.tasks.absorbing and small.objective.name == "residual"
+    # More equations than the complex unknowns of the eliminated output layer.
+    assert small.objective.points >= 4 * small.network.width
+
+
+def test_networks_have_the_size_asked_for():
+    lrpinn = configs.make_network(configs.NetworkConfig(width=20, depth=2, rank=4, ndim=3))
+    assert isinstance(lrpinn, models.MetaLRPINN)
+    params = models.initial_parameters(lrpinn, jax.random.key(0))
+    assert params["network"]["hidden_1"]["U"].shape == (20, 4)
+    # x, y, z and the two horizontal coordinates of the source.
+    assert params["network"]["first"]["kernel"].shape == (5, 20)
+    pinn = configs.make_network(
+        configs.NetworkConfig("pinn", width=20, depth=2, frequency_input=True)
+    )
+    assert isinstance(pinn, models.PINN) and pinn.frequency_input
+    params = models.initial_parameters(pinn, jax.random.key(0))
+    assert params["first"]["kernel"].shape == (4, 20)
+
+
+def test_configuration_survives_json():
+    config = configs.NetworkConfig(width=33, rank=7, initialisation="xavier")
+    text = json.dumps(dataclasses.asdict(config))
+    assert configs.network_from_dict(json.loads(text)) == config
+    for preset in configs.PRESETS.values():
+        values = json.loads(json.dumps(preset.as_dict()))
+        assert configs.network_from_dict(values["network"]) == preset.network
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: configs.NetworkConfig(kind="cnn"),
+            "network must be one of lrpinn, pinn, got 'cnn'",
+        ),
+        (
+            lambda: configs.ObjectiveConfig(name="energy"),
+            "objective must be one of paper, residual, galerkin, got 'energy'",
+        ),
+        (
+            lambda: configs.network_from_dict({"width": 3, "heads": 8, "bias": 1}),
+            "unknown network fields: bias, heads",
+        ),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def scalars_of(name, task, **changes):
+    """Names and shapes of what an objective reports, without computing it."""
+    model = configs.make_network(configs.NetworkConfig(width=8, depth=1, rank=2))
+    params = models.initial_parameters(model, jax.random.key(0))
+    config = configs.ObjectiveConfig(name=name, points=100, **changes)
+    objective = configs.make_objective(config, model)
+    loss, scalars = jax.eval_shape(objective, params, task, jax.random.key(0))
+    assert loss.shape == ()
+    return set(scalars)
+
+
+def test_objectives_by_name():
+    model = VelocityModel(jnp.full((5, 5), 2.0).at[3:].set(2.5), 0.1)
+    task = single_task(make_problem(model, 4.0, (0.2, 0.0)))
+    assert scalars_of("paper", task) == {"pde", "source", "orthogonality"}
+    assert scalars_of("paper", task, source_penalty=0.0) == {"pde", "orthogonality"}
+    assert scalars_of("residual", task) == {"residual"}
+    known = task.replace(scattered=jnp.zeros((1, 5, 5), jnp.complex64))
+    assert scalars_of("galerkin", known) == {"error"}
