@@ -17,8 +17,12 @@ from experiments import common
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("init", "default", "Initialisation to compare with random.")
-flags.DEFINE_integer("least_squares_steps", 400, "Steps of least-squares adaptation.")
-flags.DEFINE_integer("gradient_steps", 1500, "Steps of gradient adaptation.")
+flags.DEFINE_integer("least_squares_steps", 160, "Steps from the random start.")
+flags.DEFINE_integer("gradient_steps", 240, "Steps from the random start.")
+flags.DEFINE_integer(
+    "head_start", 5, "The meta start gets so many times fewer steps.", lower_bound=1
+)
+flags.DEFINE_list("starts", ["random", "meta"], "Which to run.")
 
 NAME = "adaptation"
 CASES = {"layered 5 Hz": "layered_5hz.npz", "layered 4 Hz": "layered_4hz_9sources.npz"}
@@ -65,6 +69,7 @@ def main() -> None:
         "gradient": FLAGS.gradient_steps,
     }
     starts = {"meta": FLAGS.init, "random": None}
+    share = {"meta": FLAGS.head_start, "random": 1}
     records = common.Records(
         common.folder(NAME) / "history.csv", ("case", "method", "start", "steps", "seed")
     )
@@ -72,19 +77,22 @@ def main() -> None:
     for case_name, file in CASES.items():
         case = common.published_case(file)
         for method, number in steps.items():
-            for start, init in starts.items():
+            for start in FLAGS.starts:
+                init, count = starts[start], number // share[start]
                 for seed in range(FLAGS.seeds):
                     setting = {
                         "case": case_name,
                         "method": method,
                         "start": start,
-                        "steps": number,
+                        "steps": count,
                         "seed": seed,
                     }
                     rows = records.ensure(
-                        setting, lambda: measure(case, method, init, number, seed)
+                        setting, lambda: measure(case, method, init, count, seed)
                     )
                     curves.setdefault((case_name, method, start), []).append(rows)
+    if set(FLAGS.starts) != set(starts):
+        return
     common.save_report(NAME, report(curves, steps))
     draw(curves).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
@@ -106,7 +114,7 @@ def report(curves: dict, steps: dict[str, int]) -> str:
                         case_name,
                         method,
                         f"{threshold:.0%}",
-                        _reached(meta[:, 0], steps[method]),
+                        _reached(meta[:, 0], steps[method] // FLAGS.head_start),
                         _reached(random[:, 0], steps[method]),
                         _reached(meta[:, 1]),
                         _reached(random[:, 1]),

@@ -7,6 +7,7 @@ layer demands anyway, and the layer begins where the model ends.
 
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import jax
@@ -193,7 +194,7 @@ def save_task_set(
 
     Args:
         path: File to write, .npz; the manifest is the same with .json.
-        tasks: Tasks of equal shapes.
+        tasks: Tasks of equal shapes and spacing; all with their wavefields, or none.
         distribution: What they were drawn from.
         seed: Of the drawing.
     """
@@ -201,6 +202,7 @@ def save_task_set(
     stacked = stack_tasks(tasks)
     leaves = jax.tree_util.tree_flatten_with_path(stacked)[0]
     arrays = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
+    arrays["spacing"] = np.asarray(tasks[0].problem.model.spacing)
     manifest = {
         "tasks": len(tasks),
         "seed": seed,
@@ -222,18 +224,29 @@ def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
         distribution: What training expects; its grid must be the file's.
 
     Returns:
-        All tasks as one pytree with a leading task axis.
+        All tasks as one pytree with a leading task axis; with `scattered` if the file
+        has it.
 
     Raises:
         ValueError: the file is not a task set, or one of other grids.
     """
     example = stack_tasks([draw_task(distribution, np.random.default_rng(0))])
-    leaves, structure = jax.tree_util.tree_flatten_with_path(example)
     try:
         with np.load(path) as file:
+            if ".scattered" in file:
+                example = example.replace(
+                    scattered=example.velocities.astype(np.complex64)
+                )
+            leaves, structure = jax.tree_util.tree_flatten_with_path(example)
             arrays = [file[jax.tree_util.keystr(name)] for name, _ in leaves]
-    except (OSError, KeyError, ValueError) as error:
+            spacing = tuple(file["spacing"].tolist())
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a task set: {error}") from None
+    expected = example.problem.model.spacing
+    if spacing != expected:
+        raise ValueError(
+            f"{path} has a grid spacing of {spacing} km, training expects {expected} km"
+        )
     for (name, leaf), array in zip(leaves, arrays, strict=True):
         if leaf.shape[1:] != array.shape[1:]:
             raise ValueError(

@@ -1,0 +1,398 @@
+"""`solve`: every method on small problems, published fields, options, errors."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import meta_lrpinn as ml
+from meta_lrpinn import checkpoints, configs, generators, models
+from meta_lrpinn.adapt import solve as solver
+from meta_lrpinn.adapt.solve import solve
+from meta_lrpinn.reference import analytic
+from meta_lrpinn.velocity import VelocityModel, load_case
+from meta_lrpinn.wavefield import relative_l2
+
+FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
+SMALL = configs.NetworkConfig(width=40, depth=1, rank=10, first_scale=6.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    depth = np.linspace(1.6, 2.4, 11)[:, None]
+    return VelocityModel(np.array(np.broadcast_to(depth, (11, 11))), 0.08)
+
+
+@pytest.fixture(scope="module")
+def truth(model):
+    return ml.reference_wavefield(model, FREQUENCY, SOURCE, refinement=3)
+
+
+@pytest.fixture(scope="module")
+def plane_waves(model, truth):
+    return solve(model, FREQUENCY, SOURCE, unknowns=300, truth=truth.scattered)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Saved random initialisations, small, by kind of network."""
+    folder, folders = tmp_path_factory.mktemp("init"), {}
+    for kind in ("lrpinn", "pinn"):
+        config = configs.NetworkConfig(**{**vars(SMALL), "kind": kind})
+        network = configs.make_network(config)
+        params = models.initial_parameters(network, jax.random.key(0))
+        folders[kind] = folder / kind
+        checkpoints.save_initialisation(folders[kind], params, vars(config), {})
+    return folders
+
+
+# Plane waves ---------------------------------------------------------------------------
+
+
+def test_result(plane_waves, model, truth):
+    assert plane_waves.model is model and plane_waves.frequency == 3.0
+    np.testing.assert_array_equal(plane_waves.source, SOURCE)
+    for field in (plane_waves.scattered, plane_waves.background, plane_waves.total):
+        assert isinstance(field, np.ndarray)
+        chex.assert_shape(field, (11, 11))
+        assert field.dtype == np.complex64
+    background = analytic.point_source(
+        model.grid_points() - SOURCE, 2 * np.pi * 3.0 / model.at(np.array([SOURCE]))[0]
+    ).reshape(11, 11)
+    is_away = np.abs(background) < 1
+    np.testing.assert_allclose(
+        plane_waves.background[is_away], background[is_away], atol=1e-5
+    )
+    assert plane_waves.elapsed > 0
+    assert abs(plane_waves.unknowns - 300) < 20
+    assert relative_l2(plane_waves.scattered, truth.scattered) < 0.01
+
+
+def test_known_field_is_compared_with(plane_waves, truth):
+    (record,) = plane_waves.history
+    expected = relative_l2(plane_waves.scattered, truth.scattered)
+    np.testing.assert_allclose(record["relative_l2"], expected, rtol=1e-4)
+    assert record["unknowns"] == plane_waves.unknowns
+    assert 0 < record["error_estimate"] == plane_waves.error_estimate < 0.03
+
+
+def test_field_off_the_grid(plane_waves, model, truth):
+    values = plane_waves.at(model.grid_points())
+    np.testing.assert_allclose(
+        values, plane_waves.scattered.ravel(), rtol=1e-4, atol=1e-6
+    )
+    between = np.random.default_rng(0).uniform(0.1, 0.7, (50, 2))
+    assert relative_l2(plane_waves.at(between), truth.at(between)) < 0.02
+
+
+def test_field_is_linear_in_the_amplitude(plane_waves, model):
+    louder = solve(model, FREQUENCY, SOURCE, unknowns=300, amplitude=1.925j)
+    np.testing.assert_allclose(
+        louder.scattered, 7.7 * plane_waves.scattered, rtol=1e-4, atol=1e-6
+    )
+    is_finite = np.abs(plane_waves.background) < 1
+    np.testing.assert_allclose(
+        louder.background[is_finite], 7.7 * plane_waves.background[is_finite], rtol=1e-4
+    )
+
+
+def test_several_sources_and_single_precision(plane_waves, model):
+    single = solve(
+        model,
+        FREQUENCY,
+        [(0.6, 0.2), SOURCE],
+        unknowns=300,
+        precision="single",
+        thickness=_thickness(model),
+    )
+    chex.assert_shape([single.scattered, single.total], (2, 11, 11))
+    chex.assert_shape(single.at(np.array([SOURCE] * 3)), (2, 3))
+    assert relative_l2(single.scattered[1], plane_waves.scattered) < 5e-3
+    assert relative_l2(single.scattered[0], plane_waves.scattered) > 0.3
+
+
+def _thickness(model):
+    """The default at SOURCE."""
+    return 1.1 * float(np.mean(model.velocity)) / FREQUENCY
+
+
+def test_tolerance_is_reached(model, truth):
+    field = solve(model, FREQUENCY, SOURCE, tolerance=0.004)
+    assert field.error_estimate <= 0.004
+    assert relative_l2(field.scattered, truth.scattered) < 0.01
+    numbers = [record["unknowns"] for record in field.history]
+    assert numbers == sorted(numbers) and field.unknowns == numbers[-1]
+
+
+def test_homogeneous_model_scatters_nothing_within_any_tolerance():
+    field = solve(VelocityModel(np.full((9, 9), 2.0), 0.1), 3.0, SOURCE, tolerance=0.01)
+    assert np.abs(field.scattered).max() < 1e-12
+    np.testing.assert_array_equal(field.total, field.background)
+
+
+def test_progress_is_shown_on_standard_error(model, capsys):
+    solve(model, FREQUENCY, SOURCE, unknowns=300, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == "" and "unknowns" in captured.err
+
+
+def test_background_velocity_moves_the_split_not_the_sum(plane_waves, model):
+    other = solve(model, FREQUENCY, SOURCE, unknowns=300, background_velocity=1.75)
+    is_away = np.linalg.norm(model.grid_points() - SOURCE, axis=1) > 0.2
+    is_away = is_away.reshape(11, 11)
+    assert relative_l2(other.scattered[is_away], plane_waves.scattered[is_away]) > 0.05
+    assert relative_l2(other.total[is_away], plane_waves.total[is_away]) < 0.02
+
+
+def test_published_layered_model(data_dir):
+    case = load_case(data_dir / "layered_5hz.npz")
+    field = solve(
+        case.model,
+        case.frequency,
+        case.source,
+        amplitude=case.amplitude,
+        background_velocity=case.background_velocity,
+        truth=case.scattered,
+    )
+    assert relative_l2(field.scattered, case.scattered) < 0.02
+    assert relative_l2(field.scattered.conj(), case.scattered) > 1
+
+
+def test_published_nine_sources(data_dir):
+    case = load_case(data_dir / "layered_4hz_9sources.npz")
+    field = solve(
+        case.model,
+        case.frequency,
+        case.source,
+        amplitude=case.amplitude,
+        background_velocity=case.background_velocity,
+    )
+    chex.assert_shape(field.scattered, (9, 101, 101))
+    errors = [
+        relative_l2(*pair) for pair in zip(field.scattered, case.scattered, strict=True)
+    ]
+    assert max(errors) < 0.025
+
+
+def test_cube_with_a_smooth_inclusion():
+    """3D through the same call, against finite differences."""
+    model = generators.smooth_inclusion(
+        shape=(9, 8, 10), spacing=0.1, background=2.0, peak=2.6, radius=0.2
+    )
+    source = (0.3, 0.3, 0.1)
+    field = solve(model, 2.5, source, thickness=0.4, unknowns=900)
+    chex.assert_shape(field.scattered, (9, 8, 10))
+    truth = ml.reference_wavefield(model, 2.5, source, refinement=1)
+    assert relative_l2(field.scattered, truth.scattered) < 0.06
+    points = model.grid_points()[::37]
+    np.testing.assert_allclose(
+        field.at(points), field.scattered.ravel()[::37], rtol=1e-3, atol=1e-7
+    )
+
+
+# Features of networks ------------------------------------------------------------------
+
+
+def test_random_waves(model, truth):
+    options = {"features": "random_waves", "unknowns": 220}
+    field = solve(model, FREQUENCY, SOURCE, **options, truth=truth.scattered)
+    assert field.unknowns == 220
+    error = relative_l2(field.scattered, truth.scattered)
+    assert error < 0.05
+    (record,) = field.history
+    assert record["step"] == record["source"] == 0
+    # Recorded in single precision.
+    assert abs(record["relative_l2"] - error) < 0.02
+    np.testing.assert_allclose(
+        field.at(model.grid_points()), field.scattered.ravel(), rtol=1e-3, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", ["lrpinn", "pinn"])
+@pytest.mark.parametrize("method", ["galerkin", "least_squares", "gradient"])
+def test_network_methods(model, truth, folders, method, kind):
+    """From a saved start: the history begins at step 0, the field is not nonsense."""
+    steps = 0 if method == "galerkin" else 4
+    field = solve(
+        model,
+        FREQUENCY,
+        SOURCE,
+        method=method,
+        features=kind,
+        init=folders[kind],
+        steps=steps,
+        truth=truth.scattered,
+    )
+    chex.assert_shape(field.scattered, (11, 11))
+    assert field.method == f"{method}, {kind}" and field.unknowns == 40
+    assert [record["step"] for record in field.history] == list(range(steps + 1))
+    assert 0 < relative_l2(field.scattered, truth.scattered) < 1.5
+    np.testing.assert_allclose(
+        field.at(model.grid_points()), field.scattered.ravel(), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_gradient_starts_from_the_solved_output_or_the_networks_own(
+    model, truth, folders
+):
+    options = {
+        "method": "gradient",
+        "features": "pinn",
+        "init": folders["pinn"],
+        "steps": 0,
+    }
+    solved, own = (
+        solve(model, FREQUENCY, SOURCE, output_start=start, **options).scattered
+        for start in ("solved", "network")
+    )
+    exact = solve(
+        model, FREQUENCY, SOURCE, **{**options, "method": "least_squares"}
+    ).scattered
+    assert relative_l2(solved, exact) < 0.02
+    assert relative_l2(own, exact) > 0.1
+
+
+def test_seeds_reproduce_and_differ(model):
+    """Random start, random points."""
+    options = {
+        "features": "pinn",
+        "init": None,
+        "method": "least_squares",
+        "steps": 0,
+        "precision": "single",
+    }
+    first, again, other = (
+        solve(model, FREQUENCY, SOURCE, seed=seed, **options).scattered
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert relative_l2(other, first) > 1e-3
+
+
+def test_adaptation_reduces_the_residual(model, folders):
+    field = solve(
+        model,
+        FREQUENCY,
+        SOURCE,
+        method="least_squares",
+        features="lrpinn",
+        init=folders["lrpinn"],
+        steps=20,
+        learning_rate=1e-2,
+    )
+    losses = [record["loss"] for record in field.history]
+    assert len(losses) == 20 and np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def adapted(model, folders, monkeypatch, **options):
+    """Parameters before and after three steps."""
+    seen = {}
+    plain = solver.finetune.finetune
+
+    def recording(objective, params, *args, **kwargs):
+        result = plain(objective, params, *args, **kwargs)
+        seen.update(before=params, after=result[0])
+        return result
+
+    monkeypatch.setattr(solver.finetune, "finetune", recording)
+    solve(
+        model,
+        FREQUENCY,
+        SOURCE,
+        method="least_squares",
+        features="lrpinn",
+        init=folders["lrpinn"],
+        steps=3,
+        **options,
+    )
+    return jax.device_get(seen["before"]), jax.device_get(seen["after"])
+
+
+def test_frozen_bases_do_not_move_by_a_bit(model, folders, monkeypatch):
+    before, after = adapted(model, folders, monkeypatch, freeze_bases=True)
+    layers = before["network"]["hidden_0"], after["network"]["hidden_0"]
+    for factor in ("U", "V"):
+        np.testing.assert_array_equal(layers[0][factor], layers[1][factor])
+    assert np.all(before["embedding"]["hidden_0"] != after["embedding"]["hidden_0"])
+    kernels = before["network"]["first"], after["network"]["first"]
+    assert np.all(kernels[0]["bias"] != kernels[1]["bias"])
+
+
+def test_rank_fraction_keeps_the_largest(model, folders, monkeypatch):
+    before, after = adapted(model, folders, monkeypatch, rank_fraction=0.3)
+    for params in (before, after):
+        assert params["embedding"]["hidden_0"].shape == (3,)
+        chex.assert_shape(list(params["network"]["hidden_0"].values()), (40, 3))
+    # Free, the bases move.
+    assert np.any(before["network"]["hidden_0"]["U"] != after["network"]["hidden_0"]["U"])
+
+
+def test_hypernetwork_may_be_kept(model, folders, monkeypatch):
+    before, after = adapted(model, folders, monkeypatch, prune_hypernetwork=False)
+    kernels = jax.tree.leaves(before["embedding"]), jax.tree.leaves(after["embedding"])
+    assert len(kernels[0]) > 1
+    assert any(np.any(a != b) for a, b in zip(*kernels, strict=True))
+
+
+# Options -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frequency": -3.0}, "frequency must be positive, got -3.0 Hz"),
+        ({"source": (5.0, 0.1)}, "source .* lies outside the model"),
+        ({"source": (0.3, 0.1, 0.2)}, "source must have 2 coordinates"),
+        ({"source": np.zeros((0, 2))}, "at least one source is needed"),
+        ({"method": "magic"}, "method must be one of galerkin, .*, got 'magic'"),
+        ({"features": "splines"}, "features must be one of plane_waves, .* 'splines'"),
+        ({"precision": "half"}, "precision must be one of double, single, got 'half'"),
+        ({"output_start": "zero"}, "output_start must be one of solved, network"),
+        ({"method": "gradient"}, "plane_waves have nothing to train; method gradient"),
+        ({"steps": 5}, "plane_waves have nothing to train; steps has no effect"),
+        ({"features": "pinn", "tolerance": 0.1}, "tolerance needs features plane_waves"),
+        ({"features": "pinn", "unknowns": 9}, "unknowns applies to plane waves"),
+        ({"unknowns": 9, "tolerance": 0.1}, "give unknowns or tolerance, not both"),
+        ({"unknowns": 0}, "unknowns must be positive, got 0"),
+        ({"tolerance": -1.0}, "tolerance must be positive, got -1.0"),
+        ({"features": "pinn", "learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"features": "pinn", "steps": -1}, "steps must not be negative, got -1"),
+        ({"rank_fraction": 0.5}, "rank_fraction applies to features lrpinn only"),
+        ({"rank_fraction": 0.0}, "rank_fraction applies to features lrpinn only"),
+        (
+            {"features": "pinn", "freeze_bases": True},
+            "freeze_bases applies to features lrpinn only",
+        ),
+        (
+            {"features": "lrpinn", "rank_fraction": 0.5, "prune_hypernetwork": False},
+            "rank_fraction needs a pruned hypernetwork",
+        ),
+        (
+            {"features": "lrpinn", "rank_fraction": 1.5, "init": None},
+            "fraction must be above 0 and at most 1, got 1.5",
+        ),
+        (
+            {"truth": np.zeros((3, 3))},
+            r"known field has shape \(3, 3\), expected \(11, 11\)",
+        ),
+        ({"thickness": -1.0}, "thickness must not be negative"),
+        ({"amplitude": 0.0}, "amplitude must be finite and not zero"),
+        ({"background_velocity": -2.0}, "background velocity must be positive"),
+        ({"features": "pinn", "init": "nowhere"}, "nowhere is not a saved init"),
+        ({"frequency": 400.0}, "plane waves are too many to solve for"),
+    ],
+)
+def test_errors_are_one_line(model, options, message):
+    arguments = {"frequency": FREQUENCY, "source": SOURCE, **options}
+    with pytest.raises(ValueError, match=message) as error:
+        solve(model, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_initialisation_of_another_kind(model, folders):
+    with pytest.raises(ValueError, match="lrpinn is a 2D lrpinn; asked for a 2D pinn"):
+        solve(model, FREQUENCY, SOURCE, features="pinn", init=folders["lrpinn"])
+
+
+def test_solve_is_the_packages():
+    assert ml.solve is solve
