@@ -51,7 +51,7 @@ class CommandFailed(Exception):
     """The input was good and there is no result all the same: exit code 1."""
 
 
-# Subcommands ---------------------------------------------------------------------------
+# Subcommands --------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,8 @@ def main(arguments: Sequence[str]) -> int:
         _complain(_one_line(error))
         return 1
     except KeyboardInterrupt as error:
-        _complain(f"interrupted; {_one_line(error) if error.args else 'nothing written'}")
+        what_now = _one_line(error) if error.args else "nothing written"
+        _complain(f"interrupted; {what_now}")
         return 130
 
 
@@ -139,7 +140,9 @@ def _dispatch(arguments: list[str]) -> int:
     values = COMMANDS[name].flags()
     extra = _parse(name, values, arguments)
     if extra:
-        raise ValueError(f"{name} takes options only, as --name=value; got {extra[0]!r}")
+        raise ValueError(
+            f"{name} takes options only, as --name=value; got {extra[0]!r}"
+        )
     if values.help:
         print(_help(name, values))
         return 0
@@ -239,7 +242,7 @@ def write_together(writers: Mapping[pathlib.Path, Callable[[IO[bytes]], None]]) 
                 path.unlink()
 
 
-# The problem to solve ------------------------------------------------------------------
+# The problem to solve -----------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -447,11 +450,12 @@ def _sources(text: str, ndim: int) -> "np.ndarray":
     for point in text.strip(";").split(";"):
         columns = [_coordinate(part, text) for part in point.split(",")]
         if len(columns) != ndim:
+            order = "x,z" if ndim == 2 else "x,y,z"
             raise ValueError(
-                f"source needs {ndim} coordinates in km, {'xyz'[:ndim] if ndim == 3 else 'x,z'}"
-                f", got {point!r}"
+                f"source needs {ndim} coordinates in km, {order}, got {point!r}"
             )
-        rows.extend(np.stack(np.broadcast_arrays(*np.ix_(*columns)), -1).reshape(-1, ndim))
+        grid = np.broadcast_arrays(*np.ix_(*columns))
+        rows.extend(np.stack(grid, -1).reshape(-1, ndim))
     rows = np.array(rows)
     return rows[0] if len(rows) == 1 else rows
 
@@ -482,10 +486,11 @@ def _sources_of_file(path: str, ndim: int) -> "np.ndarray":
             rows = np.load(path, allow_pickle=False)
         else:
             with open(path) as file:
-                rows = np.loadtxt((line.replace(",", " ") for line in file))
+                rows = np.loadtxt(line.replace(",", " ") for line in file)
         rows = np.asarray(rows, float)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"cannot read sources from {path}: {_one_line(error)}") from None
+        why = _one_line(error)
+        raise ValueError(f"cannot read sources from {path}: {why}") from None
     rows = np.atleast_2d(rows)
     if rows.ndim != 2 or rows.shape[1] != ndim:
         raise ValueError(
@@ -495,7 +500,7 @@ def _sources_of_file(path: str, ndim: int) -> "np.ndarray":
     return rows
 
 
-# Solving and comparing -----------------------------------------------------------------
+# Solving and comparing ----------------------------------------------------------------
 
 
 def _define_solver(values: flags.FlagValues) -> None:
@@ -551,8 +556,8 @@ def _define_solver(values: flags.FlagValues) -> None:
         "compare",
         "auto",
         ("auto", "reference", "none"),
-        "auto: with the file's wavefield where there is one, else, for built-in models, "
-        "with the reference solver; reference: with both.",
+        "auto: with the file's wavefield where there is one, else, for built-in "
+        "models, with the reference solver; reference: with both.",
         flag_values=values,
     )
 
@@ -589,7 +594,7 @@ def _solve(values: flags.FlagValues) -> None:
     _say("method", f"{field.method}, {field.unknowns} complex unknowns")
     _say("seconds", f"{field.elapsed:.2f}, compilation included")
     if field.error_estimate is not None:
-        _say("estimate", f"relative error {field.error_estimate:.2%} by its own estimate")
+        _say_estimate(field.error_estimate)
         if field.error_estimate > _TRUSTED:
             _complain("warning: do not trust this field; ask for more unknowns")
     truths = {}
@@ -630,7 +635,7 @@ def _reference(values: flags.FlagValues) -> None:
     _describe(problem)
     field = _reference_field(problem, values.tolerance)
     _say("seconds", f"{field.elapsed:.2f}, {field.unknowns} unknowns")
-    _say("estimate", f"relative error {field.error_estimate:.2%} by its own estimate")
+    _say_estimate(field.error_estimate)
     if field.error_estimate > values.tolerance:
         _complain("warning: the tolerance was not reached")
     _write_field(values.out, "reference", problem, field, None, {})
@@ -676,6 +681,11 @@ def _say(what: str, text: str) -> None:
     print(f"{what:<12} {text}", flush=True)
 
 
+def _say_estimate(error: float) -> None:
+    text = f"{error:.2%}" if error >= 1e-4 else "below 0.01%"
+    _say("estimate", f"relative error {text} by its own estimate")
+
+
 def _describe(problem: _Problem) -> None:
     """Says what is solved, and warns of a grid too coarse for it."""
     import numpy as np
@@ -685,7 +695,8 @@ def _describe(problem: _Problem) -> None:
     _say("model", f"{problem.name}, {size} km, {model!r}")
     number = len(np.atleast_2d(problem.source))
     place = np.atleast_2d(problem.source)[0].round(4).tolist()
-    _say("problem", f"{problem.frequency:g} Hz, {number} source(s), first at {place} km")
+    number = "1 source" if number == 1 else f"{number} sources, first"
+    _say("problem", f"{problem.frequency:g} Hz, {number} at {place} km")
     points = model.minimum / problem.frequency / max(model.spacing)
     _say("grid", f"{points:.1f} points per shortest wavelength")
     if points < _POINTS_PER_WAVELENGTH:
@@ -741,9 +752,9 @@ def _write_field(
     _say("wrote", ", ".join(str(path) for path in paths))
 
 
-# Comparing initialisations -------------------------------------------------------------
+# Comparing initialisations ------------------------------------------------------------
 
-_COLUMNS = ("start", "method", "seed", "source", "step", "seconds", "loss", "relative_l2")
+_COLUMNS = "start method seed source step seconds loss relative_l2".split()
 
 
 def _define_evaluate(values: flags.FlagValues) -> None:
@@ -817,9 +828,10 @@ def _evaluate(values: flags.FlagValues) -> None:
                 ).history
             ]
             curve = _mean_curve(records)
+            marks = _some(curve)
             if not curves:
-                _say_row("start", "method", [f"{row['step']}" for row in _some(curve)])
-            _say_row(start, method, [f"{row['relative_l2']:.2%}" for row in _some(curve)])
+                _say_row("start", "method", [str(row["step"]) for row in marks])
+            _say_row(start, method, [f"{row['relative_l2']:.2%}" for row in marks])
             rows += records
             curves[f"{start}, {method.replace('_', ' ')}"] = curve
     random = [label for label in curves if label.startswith("random, ")]
@@ -869,7 +881,7 @@ def _write_evaluation(
     _say("wrote", ", ".join(str(path) for path in paths))
 
 
-# Meta-training -------------------------------------------------------------------------
+# Meta-training ------------------------------------------------------------------------
 
 
 def _define_meta_train(values: flags.FlagValues) -> None:
@@ -890,7 +902,10 @@ def _define_meta_train(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "tasks", None, "Task set file; by default new tasks for ever.", flag_values=values
+        "tasks",
+        None,
+        "Task set file; by default new tasks for ever.",
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "objective",

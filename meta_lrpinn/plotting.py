@@ -171,18 +171,19 @@ def convergence_figure(
     axes = figure.add_subplot()
     drawn = {True: 0, False: 0}
     for label, history in histories.items():
-        curve = [(record["step"], _positive(record.get(quantity))) for record in history]
-        curve = np.array(curve, float).reshape(-1, 2)
-        curve = curve[np.isfinite(curve[:, 1])]
+        steps = np.array([record["step"] for record in history], float)
+        values = np.array([_positive(record.get(quantity)) for record in history])
+        known = np.isfinite(values)
         is_dashed = label in dashed
         color = _CURVE_COLORS[drawn[is_dashed] % len(_CURVE_COLORS)]
         drawn[is_dashed] += 1
-        if len(curve):
-            _draw_curve(axes, *curve.T, label, color, "--" if is_dashed else "-")
+        if np.any(known):
+            line = "--" if is_dashed else "-"
+            _draw_curve(axes, steps[known], values[known], label, color, line)
     if not axes.lines:
         raise ValueError(f"the histories hold no {quantity}")
     _finish_curves(axes, "Step")
-    axes.set_ylabel(quantity.replace("_", " "), fontsize=9, color=_MUTED)
+    axes.set_ylabel(_words(quantity), fontsize=9, color=_MUTED)
     return figure
 
 
@@ -264,7 +265,7 @@ def _sections(model: VelocityModel, source: np.ndarray) -> list[_Section]:
     # Array axes are (z, y, x); cut across y, across x, across z.
     for axis, columns in ((1, (0, 2)), (2, (1, 2)), (0, (0, 1))):
         middle = model.shape[axis] // 2
-        index = everything[:axis] + (middle,) + everything[axis + 1 :]
+        index = (*everything[:axis], middle, *everything[axis + 1 :])
         place = f"{'zyx'[axis]} = {model.axes()[axis][middle]:.4g} km"
         sections.append(_Section(index, columns, place))
     return sections
@@ -380,20 +381,20 @@ def _mark_source(
 def _draw_curves(
     axes: Axes, history: Sequence[Mapping[str, Any]], curves: Mapping[str, np.ndarray]
 ) -> None:
-    for label, key in (
-        ("Step", "step"),
-        ("Grid points per shortest wavelength", "points_per_wavelength"),
-        ("Unknowns", "unknowns"),
-    ):
+    axis_labels = {
+        "step": "Step",
+        "points_per_wavelength": "Grid points per shortest wavelength",
+        "unknowns": "Unknowns",
+    }
+    label, steps = "Record", np.arange(1, len(history) + 1)
+    for key in reversed(axis_labels):
         if all(key in record for record in history):
+            label = axis_labels[key]
             steps = np.array([record[key] for record in history], float)
-            break
-    else:
-        label, steps = "Record", np.arange(1, len(history) + 1)
     for place, (name, values) in enumerate(curves.items()):
         known = np.isfinite(values)
         color = _CURVE_COLORS[place % len(_CURVE_COLORS)]
-        _draw_curve(axes, steps[known], values[known], name.replace("_", " "), color)
+        _draw_curve(axes, steps[known], values[known], _words(name), color)
     _finish_curves(axes, label)
 
 
@@ -415,6 +416,10 @@ def _draw_curve(
         marker="o" if len(steps) <= 20 else None,
         markersize=4,
     )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("l2", "L2")
 
 
 def _finish_curves(axes: Axes, label: str) -> None:

@@ -13,7 +13,10 @@ def write(directory, rows, step=-1):
 
 
 def test_rows_are_read_back_exactly(tmp_path):
-    rows = {1: {"loss": 1 / 3, "error": 1e-30}, 2: {"loss": np.float32(0.1), "error": 2}}
+    rows = {
+        1: {"loss": 1 / 3, "error": 1e-30},
+        2: {"loss": np.float32(0.1), "error": 2},
+    }
     path = write(tmp_path, rows)
     assert metrics.read_metrics(path) == [
         {"step": 1, "loss": 1 / 3, "error": 1e-30},

@@ -36,7 +36,7 @@ HEAVY = ("jax", "flax", "optax", "scipy", "matplotlib", "orbax")
 
 
 def part(module):
-    """The part of the package that a module belongs to: adapt of meta_lrpinn.adapt.x."""
+    """The part that a module belongs to: adapt, of meta_lrpinn.adapt.solve."""
     names = module.split(".")
     return names[1] if len(names) > 1 and names[1] != "__init__" else ""
 

@@ -44,9 +44,8 @@ def titles(figure):
 
 def pictures(figure):
     """Title to image."""
-    return {
-        axes.get_title(loc="left"): axes.images[0] for axes in figure.axes if axes.images
-    }
+    shown = [axes for axes in figure.axes if axes.images]
+    return {axes.get_title(loc="left"): axes.images[0] for axes in shown}
 
 
 def headline(figure):
@@ -156,7 +155,7 @@ def test_curves_appear_where_there_is_a_history():
     assert axes.get_yscale() == "log"
     assert axes.get_xlabel() == "Step"
     curves = {line.get_label(): line.get_xydata() for line in axes.lines}
-    assert list(curves) == ["loss", "relative l2"]
+    assert list(curves) == ["loss", "relative L2"]
     np.testing.assert_allclose(curves["loss"], [(10, 0.1), (20, 0.05), (40, 0.025)])
 
 
@@ -186,14 +185,14 @@ def test_convergence_figure_pairs_solid_and_dashed():
     def history(start):
         return [{"step": step, "relative_l2": start / 2**step} for step in range(4)]
 
-    labels = ["meta, galerkin", "meta, gradient", "random, galerkin", "random, gradient"]
+    labels = ["meta, exact", "meta, gradient", "random, exact", "random, gradient"]
     figure = plotting.convergence_figure(
         {label: history(1 + place) for place, label in enumerate(labels)},
         dashed=labels[2:],
     )
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
-    assert axes.get_ylabel() == "relative l2"
+    assert axes.get_ylabel() == "relative L2"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == labels
     colors = [to_hex(line.get_color()) for line in axes.lines]
     assert colors[:2] == colors[2:] and colors[0] != colors[1]
@@ -238,7 +237,8 @@ def test_bad_input_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0.0162, "1.62 %"), (0.5, "50.0 %"), (1.0, "100 %"), (3.2, "320 %")]
+    ("share", "text"),
+    [(0.0162, "1.62 %"), (0.5, "50.0 %"), (1.0, "100 %"), (3.2, "320 %")],
 )
 def test_percent(share, text):
     assert plotting.percent(share) == text

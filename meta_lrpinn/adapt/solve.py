@@ -174,7 +174,7 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ValueError(f"{features} have nothing to train; steps has no effect")
     if features != "lrpinn":
         for name in ("rank_fraction", "freeze_bases"):
-            if options[name] not in (None, False):
+            if options[name] is not None and options[name] is not False:
                 raise ValueError(f"{name} applies to features lrpinn only")
     if options["rank_fraction"] is not None and not options["prune_hypernetwork"]:
         raise ValueError("rank_fraction needs a pruned hypernetwork")

@@ -67,8 +67,8 @@ def check_tasks_per_batch(number: int, mesh: Mesh) -> None:
     """Raise ValueError unless the devices can share a batch of tasks equally."""
     if number % mesh.size:
         raise ValueError(
-            f"tasks per batch must be a multiple of the number of devices, got {number} "
-            f"tasks for {mesh.size} devices"
+            "tasks per batch must be a multiple of the number of devices, got "
+            f"{number} tasks for {mesh.size} devices"
         )
 
 

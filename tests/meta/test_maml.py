@@ -184,7 +184,8 @@ def test_no_steps_leave_parameters_alone(params, batch):
     chex.assert_shape(losses, (0,))
     loss, scalars = meta_loss(objective, params, *batch, steps=0)
     direct = [
-        objective(params, task(query, i), k)[0] for i, (_, k) in enumerate(loop_keys(key))
+        objective(params, task(query, i), k)[0]
+        for i, (_, k) in enumerate(loop_keys(key))
     ]
     chex.assert_trees_all_close(loss, np.mean(direct), rtol=1e-12)
     assert "support_loss" not in scalars

@@ -27,6 +27,7 @@ from meta_lrpinn.meta import maml, parallel, training
 
 jax.config.update("jax_enable_x64", True)
 TASKS = 8
+OPTIONS = ("steps", "learning_rate", "first_order", "task_axis")
 
 def objective(params, task, key):
     phase = jax.random.key_data(key).astype(float) / 2.0**32
@@ -40,7 +41,8 @@ def objective(params, task, key):
 
 def tasks(seed, step=0):
     rng = np.random.default_rng((seed, step))
-    return {"direction": rng.normal(size=(TASKS, 2)), "shift": rng.normal(size=(TASKS,))}
+    shapes = {"direction": (TASKS, 2), "shift": (TASKS,)}
+    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
 
 def sampler(seed, step):
     return tasks(seed, step), tasks(seed + 100, step)
@@ -86,14 +88,16 @@ one, eight = parallel.task_mesh(jax.devices()[:1]), parallel.task_mesh()
 whole, split = parallel.replicated(eight), parallel.shard_tasks(tasks(1), eight)
 assert len(split["direction"].sharding.device_set) == 8
 assert split["direction"].addressable_data(3).shape == (1, 2)
-for options in ({}, {"task_axis": "map"}, {"first_order": True}):
-    agree(gradient(one, **options), gradient(eight, **options))
-support, query = tasks(1), tasks(2)
-plain = maml.meta_gradient(
-    objective, parameters(), support, query, jax.random.key(5), steps=2,
-    learning_rate=0.1, first_order=False,
-)
-agree(plain, gradient(eight))
+plain = jax.jit(maml.meta_gradient, static_argnums=0, static_argnames=OPTIONS)
+for options in (
+    {"first_order": False, "task_axis": "vmap"},
+    {"first_order": True, "task_axis": "map"},
+):
+    alone = plain(
+        objective, parameters(), tasks(1), tasks(2), jax.random.key(5), steps=2,
+        learning_rate=0.1, **options,
+    )
+    agree(alone, gradient(eight, **options))
 
 directory = sys.argv[1]
 train(directory, eight, 4)
@@ -149,7 +153,7 @@ def start(script: str, *arguments: str, devices: int = 1) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen) -> None:
     try:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=400)
     finally:
         process.kill()
     assert process.returncode == 0, output
