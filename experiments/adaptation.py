@@ -17,10 +17,10 @@ from experiments import common
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("init", "default", "Initialisation to compare with random.")
-flags.DEFINE_integer("least_squares_steps", 160, "Steps from the random start.")
-flags.DEFINE_integer("gradient_steps", 240, "Steps from the random start.")
+flags.DEFINE_integer("least_squares_steps", 120, "Steps from the random start.")
+flags.DEFINE_integer("gradient_steps", 160, "Steps from the random start.")
 flags.DEFINE_integer(
-    "head_start", 5, "The meta start gets so many times fewer steps.", lower_bound=1
+    "head_start", 3, "The meta start gets so many times fewer steps.", lower_bound=1
 )
 flags.DEFINE_list("starts", ["random", "meta"], "Which to run.")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
@@ -277,9 +278,13 @@ def load_run_parameters(
 
 
 def save_tree(path: str | Path, tree: Any) -> None:
-    """Saves one pytree of arrays as a new folder."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(os.path.abspath(path)), tree)
+    """Saves one pytree of arrays as a new folder, from the calling process alone."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+        checkpointer.save(Path(os.path.abspath(path)), jax.tree.map(np.asarray, tree))
 
 
 def load_tree(path: str | Path) -> Any:

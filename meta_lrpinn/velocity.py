@@ -567,6 +567,8 @@ def _read(path: pathlib.Path, suffix: str) -> Mapping[str, np.ndarray]:
         ) from None
     except Exception as error:  # Readers raise nearly anything.
         reason = str(error).splitlines() or [type(error).__name__]
+        if "pickle" in reason[0]:
+            reason = ["it is not a NumPy file of numbers"]
         raise ValueError(f"cannot read {path}: {reason[0]}") from None
 
 
@@ -593,6 +595,8 @@ def _read_segy(path: pathlib.Path) -> np.ndarray:
             return np.array(file.trace.raw[:]).T
     except Exception as error:  # Readers raise nearly anything.
         reason = str(error).splitlines() or [type(error).__name__]
+        if "pickle" in reason[0]:
+            reason = ["it is not a NumPy file of numbers"]
         raise ValueError(f"cannot read {path}: {reason[0]}") from None
 
 

@@ -16,6 +16,9 @@ from meta_lrpinn.tasks import Task
 # The paper halves its rate of 1e-3 at these steps of meta-testing.
 PAPER_BOUNDARIES = (2000, 4000, 8000)
 
+# Folded into the key for the held-out points; no step has this number.
+_HELD_OUT = 2**31 - 1
+
 Evaluate = Callable[[Params], dict[str, float]]
 
 
@@ -51,10 +54,15 @@ def finetune(
     optimiser: optax.GradientTransformation,
     key: jax.Array,
     report_every: int = 10,
+    patience: int | None = None,
     evaluate: Evaluate | None = None,
     progress: bool = False,
 ) -> tuple[Params, tuple[dict[str, Any], ...]]:
     """Minimise an objective over all parameters, with new points at every step.
+
+    The loss at points that no step draws decides which parameters are returned: those
+    of the record where it was smallest, the initial ones included, so that adaptation
+    never makes it worse.
 
     Args:
         objective: From `meta_lrpinn.objectives`.
@@ -64,13 +72,15 @@ def finetune(
         optimiser: Any optax optimiser.
         key: Random key; step i draws its points from `fold_in(key, i)`.
         report_every: Steps between records of the history.
+        patience: Stop after so many records without a smaller held-out loss; None
+            takes all steps.
         evaluate: Optional figures of merit of the parameters, added to each record;
             its time does not count.
         progress: Show a progress bar.
 
     Returns:
         Adapted parameters and the history: step, loss (mean since the last record),
-        seconds, the objective's scalars, and what `evaluate` gives.
+        held_out loss, seconds, the objective's scalars, and what `evaluate` gives.
 
     Raises:
         FloatingPointError: the loss is no longer finite.
@@ -78,7 +88,11 @@ def finetune(
     history = []
     if evaluate is not None:
         history.append({"step": 0, "seconds": 0.0, **evaluate(params)})
-    state, seconds = (params, optimiser.init(params)), 0.0
+    if not steps:
+        return params, tuple(history)
+    held_out_key = jax.random.fold_in(key, _HELD_OUT)
+    best, best_loss = params, float(_loss(objective, params, task, held_out_key))
+    state, seconds, waited = (params, optimiser.init(params)), 0.0, 0
     with tqdm.tqdm(total=steps, disable=not progress, unit="step") as bar:
         for start in range(0, steps, report_every):
             length = min(report_every, steps - start)
@@ -92,11 +106,27 @@ def finetune(
                     f"the loss is {float(loss)} after {start + length} steps; try a "
                     "smaller learning rate"
                 )
-            record = {"step": start + length, "loss": float(loss), "seconds": seconds}
+            held_out = float(_loss(objective, state[0], task, held_out_key))
+            waited += 1
+            if held_out < best_loss:
+                best, best_loss, waited = state[0], held_out, 0
+            record = {
+                "step": start + length,
+                "loss": float(loss),
+                "held_out": held_out,
+                "seconds": seconds,
+            }
             record |= {name: float(value) for name, value in scalars.items()}
             if evaluate is not None:
                 record |= evaluate(state[0])
             history.append(record)
             bar.update(length)
             bar.set_postfix(loss=f"{float(loss):.3g}")
-    return state[0], tuple(history)
+            if patience is not None and waited >= patience:
+                break
+    return best, tuple(history)
+
+
+@functools.partial(jax.jit, static_argnames="objective")
+def _loss(objective, params, task, key):
+    return objective(params, task, key)[0]

@@ -48,6 +48,7 @@ def solve(
     unknowns: int | None = None,
     tolerance: float | None = None,
     steps: int | None = None,
+    patience: int | None = None,
     learning_rate: float | None = None,
     prune_hypernetwork: bool = True,
     rank_fraction: float | None = None,
@@ -79,7 +80,10 @@ def solve(
         tolerance: Relative error to reach: plane waves are added until the estimate of
             the own error is below it. Plane waves only.
         steps: Adaptation steps of a network's features; defaults 0 for "galerkin", 300
-            for "least_squares", 2,000 for "gradient".
+            for "least_squares", 2,000 for "gradient". The parameters with the smallest
+            loss at held-out points are kept, so that no step makes it worse.
+        patience: Stop after so many records of the history without a smaller held-out
+            loss; default: take all steps.
         learning_rate: Of AdamW; default 2e-3 with cosine decay for features, the
             paper's schedule from 1e-3 for "gradient".
         prune_hypernetwork: Turn the singular values into free parameters at this
@@ -165,13 +169,14 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ValueError("unknowns applies to plane waves; a network has its width")
     if options["unknowns"] is not None and options["tolerance"] is not None:
         raise ValueError("give unknowns or tolerance, not both")
-    for name in ("unknowns", "tolerance", "learning_rate"):
+    for name in ("unknowns", "tolerance", "learning_rate", "patience"):
         if options[name] is not None and not options[name] > 0:
             raise ValueError(f"{name} must be positive, got {options[name]}")
     if options["steps"] is not None and options["steps"] < 0:
         raise ValueError(f"steps must not be negative, got {options['steps']}")
-    if waves and options["steps"]:
-        raise ValueError(f"{features} have nothing to train; steps has no effect")
+    for name in ("steps", "patience", "learning_rate"):
+        if waves and options[name]:
+            raise ValueError(f"{features} have nothing to train; {name} has no effect")
     if features != "lrpinn":
         for name in ("rank_fraction", "freeze_bases"):
             if options[name] is not None and options[name] is not False:
@@ -383,10 +388,11 @@ def _adapt(
         weights = output_layer.solve("least_squares", model, params, unit)
         params = output_layer.replace(params, weights)
 
-    def solution(params, double=False):
+    def solution(params):
         if trains_output:
             field = output_layer.own_field(model, params, unit)
         else:
+            double = options["precision"] == "double"
             weights = output_layer.solve(method, model, params, unit, double)
             field = output_layer.feature_field(model, params, unit, weights, double)
         return lambda points: amplitude * field(points)
@@ -414,10 +420,11 @@ def _adapt(
             optimiser=_optimiser(params, steps, options),
             key=jax.random.key(options["seed"]),
             report_every=max(1, min(10, steps // 20)),
+            patience=options["patience"],
             evaluate=evaluate,
             progress=options["progress"],
         )
-    return solution(params, options["precision"] == "double"), history
+    return solution(params), history
 
 
 def _optimiser(

@@ -159,9 +159,10 @@ def export(
         "seconds": round(float(curve[-1]["elapsed"])) if curve else None,
         "curve": curve,
     }
-    checkpoints.save_initialisation(
-        target, params, dataclasses.asdict(config.network), card
-    )
+    if jax.process_index() == 0:
+        checkpoints.save_initialisation(
+            target, params, dataclasses.asdict(config.network), card
+        )
     return target
 
 
