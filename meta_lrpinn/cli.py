@@ -1000,7 +1000,9 @@ def _meta_train(values: flags.FlagValues) -> None:
             config.objective, name=values.objective, points=values.points
         ),
     )
-    given = [f"--{n}={values[n].value}" for n in _defined(values) if values[n].present]
+    # The card names what was trained, not where.
+    named = [n for n in _defined(values) if values[n].present and n != "out"]
+    given = [f"--{name}={values[name].value}" for name in named]
     try:
         path = pipeline.meta_train(
             config,

@@ -119,7 +119,7 @@ PRESETS = {
             largest_size=101,
         ),
         training=TrainingConfig(
-            iterations=8000,
+            iterations=2800,
             learning_rate=2e-3,
             schedule="cosine",
             inner_steps=0,

@@ -77,6 +77,15 @@ def test_figures_of_merit_are_recorded_from_the_start():
     np.testing.assert_array_equal(seen[-1], params["p"])
 
 
+def test_parameters_with_the_smallest_held_out_loss_are_kept():
+    """Steps that only overshoot leave the start; patience ends them early."""
+    params, history = run(optimiser=optax.sgd(1.1), steps=6, report_every=1, patience=2)
+    np.testing.assert_array_equal(params["p"], 0.0)
+    assert [record["step"] for record in history] == [1, 2]
+    held_out = [record["held_out"] for record in history]
+    np.testing.assert_allclose(held_out, [5 * 1.2**2, 5 * 1.2**4], rtol=1e-5)
+
+
 def test_divergence_is_an_error():
     with pytest.raises(FloatingPointError, match="after .* steps; try a smaller"):
         run(optimiser=optax.sgd(1e30), steps=40, report_every=10)

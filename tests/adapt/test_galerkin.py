@@ -165,19 +165,18 @@ def test_chunks_sum_to_the_whole(problem):
 
 def test_replaced_output_layer_gives_the_solved_field(problem):
     """For both trees: with a hypernetwork beside the network, and without."""
-    for model in (
-        models.make_meta_lrpinn(width=10, depth=1, rank=3, embedding_width=6),
-        models.PINN(width=10, depth=1),
-    ):
-        params = models.initial_parameters(model, jax.random.key(1))
-        rng = np.random.default_rng(0)
-        weights = jnp.asarray(rng.normal(size=(10, 2)) @ [1, 1j])
-        points = rng.uniform(-0.3, 1.1, (6, 2))
-        solved = output_layer.feature_field(model, params, problem, weights, True)
-        own = output_layer.own_field(
-            model, output_layer.replace(params, weights), problem
-        )
-        np.testing.assert_allclose(own(points), solved(points), atol=1e-5)
+    model = models.make_meta_lrpinn(width=10, depth=1, rank=3, embedding_width=6)
+    params = models.initial_parameters(model, jax.random.key(1))
+    rng = np.random.default_rng(0)
+    weights = jnp.asarray(rng.normal(size=(10, 2)) @ [1, 1j])
+    points = rng.uniform(-0.3, 1.1, (6, 2))
+    replaced = output_layer.replace(params, weights)
+    solved = output_layer.feature_field(model, params, problem, weights, True)
+    own = output_layer.own_field(model, replaced, problem)
+    np.testing.assert_allclose(own(points), solved(points), atol=1e-5)
+    chex.assert_trees_all_equal(replaced["embedding"], params["embedding"])
+    plain = output_layer.replace(params["network"], weights)
+    chex.assert_trees_all_equal(plain, replaced["network"])
 
 
 def test_with_envelope_multiplies_every_feature():

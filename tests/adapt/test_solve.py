@@ -119,9 +119,9 @@ def _thickness(model):
 
 
 def test_tolerance_is_reached(model, truth):
-    field = solve(model, FREQUENCY, SOURCE, tolerance=0.004)
-    assert field.error_estimate <= 0.004
-    assert relative_l2(field.scattered, truth.scattered) < 0.01
+    field = solve(model, FREQUENCY, SOURCE, tolerance=0.02)
+    assert field.error_estimate <= 0.02
+    assert relative_l2(field.scattered, truth.scattered) < 0.03
     numbers = [record["unknowns"] for record in field.history]
     assert numbers == sorted(numbers) and field.unknowns == numbers[-1]
 
@@ -209,36 +209,98 @@ def test_random_waves(model, truth):
     )
 
 
-@pytest.mark.parametrize(
-    ("method", "kind", "steps"),
-    [("galerkin", "pinn", 0), ("least_squares", "lrpinn", 15), ("gradient", "lrpinn", 3)],
-)
-def test_network_methods(model, truth, folders, method, kind, steps):
-    """From a saved start: the history begins at step 0, the loss falls."""
-    field = solve(
-        model,
-        FREQUENCY,
-        SOURCE,
-        method=method,
-        features=kind,
-        init=folders[kind],
-        steps=steps,
-        learning_rate=1e-2 if method == "least_squares" else None,
-        precision="single",
-        truth=truth.scattered,
-    )
+@pytest.fixture(scope="module")
+def adapt(model, truth, folders):
+    """Solves from a saved start; parameters before and after beside the field."""
+
+    def run(kind, **options):
+        seen, finetune = {}, solver.finetune.finetune
+
+        def recording(objective, params, *args, **kwargs):
+            result = finetune(objective, params, *args, **kwargs)
+            seen.update(before=params, after=result[0])
+            return result
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(solver.finetune, "finetune", recording)
+            field = solve(
+                model,
+                FREQUENCY,
+                SOURCE,
+                features=kind,
+                init=folders[kind],
+                precision="single",
+                truth=truth.scattered,
+                **options,
+            )
+        return field, jax.device_get(seen["before"]), jax.device_get(seen["after"])
+
+    return run
+
+
+def check_record(field, truth, steps):
+    """Every step is in the history, and what was kept is one of its records."""
     chex.assert_shape(field.scattered, (11, 11))
-    assert field.method == f"{method}, {kind}" and field.unknowns == 40
+    assert field.unknowns == 40
     assert [record["step"] for record in field.history] == list(range(steps + 1))
     error = relative_l2(field.scattered, truth.scattered)
     assert 0 < error < 1.5
-    np.testing.assert_allclose(field.history[-1]["relative_l2"], error, rtol=1e-3)
-    losses = [record["loss"] for record in field.history[1:]]
-    if method == "least_squares":
-        assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    recorded = [record["relative_l2"] for record in field.history]
+    assert np.min(np.abs(np.array(recorded) / error - 1)) < 1e-3
     np.testing.assert_allclose(
-        field.at(model.grid_points()), field.scattered.ravel(), rtol=1e-3, atol=1e-5
+        field.at(field.model.grid_points()), field.scattered.ravel(), rtol=1e-3, atol=1e-5
     )
+
+
+def test_exact_solve_of_a_saved_network(adapt, truth):
+    field, before, after = adapt("pinn")
+    check_record(field, truth, 0)
+    assert field.method == "galerkin, pinn"
+    chex.assert_trees_all_equal(before, after)
+
+
+def test_trained_features_with_reduced_rank_and_frozen_bases(adapt, truth):
+    """U and V keep the columns of the largest |σ| and every bit; the rest moves."""
+    field, before, after = adapt(
+        "lrpinn",
+        method="least_squares",
+        steps=15,
+        learning_rate=1e-2,
+        rank_fraction=0.3,
+        freeze_bases=True,
+    )
+    check_record(field, truth, 15)
+    losses = [record["loss"] for record in field.history[1:]]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    for params in (before, after):
+        assert params["embedding"]["hidden_0"].shape == (3,)
+        chex.assert_shape(list(params["network"]["hidden_0"].values()), (40, 3))
+    for factor in ("U", "V"):
+        np.testing.assert_array_equal(
+            before["network"]["hidden_0"][factor], after["network"]["hidden_0"][factor]
+        )
+    assert np.all(before["embedding"]["hidden_0"] != after["embedding"]["hidden_0"])
+    biases = before["network"]["first"]["bias"], after["network"]["first"]["bias"]
+    assert np.all(biases[0] != biases[1])
+
+
+def test_gradient_with_hypernetwork_and_free_bases(adapt, truth):
+    field, before, after = adapt(
+        "lrpinn",
+        method="gradient",
+        steps=3,
+        learning_rate=1e-5,
+        prune_hypernetwork=False,
+    )
+    check_record(field, truth, 3)
+    kernels = jax.tree.leaves(before["embedding"]), jax.tree.leaves(after["embedding"])
+    assert len(kernels[0]) > 1
+    assert any(np.any(a != b) for a, b in zip(*kernels, strict=True))
+    assert before["network"]["hidden_0"]["U"].shape == (40, 10)
+    for factor in ("U", "V"):
+        assert np.any(
+            before["network"]["hidden_0"][factor] != after["network"]["hidden_0"][factor]
+        )
 
 
 def test_gradient_starts_from_the_solved_output_or_the_networks_own(
@@ -279,60 +341,6 @@ def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
     )
     np.testing.assert_array_equal(first, again)
     assert relative_l2(other, first) > 1e-3
-
-
-def adapted(model, folders, monkeypatch, **options):
-    """Parameters before and after three steps."""
-    seen = {}
-    plain = solver.finetune.finetune
-
-    def recording(objective, params, *args, **kwargs):
-        result = plain(objective, params, *args, **kwargs)
-        seen.update(before=params, after=result[0])
-        return result
-
-    monkeypatch.setattr(solver.finetune, "finetune", recording)
-    solve(
-        model,
-        FREQUENCY,
-        SOURCE,
-        method="least_squares",
-        features="lrpinn",
-        init=folders["lrpinn"],
-        steps=3,
-        precision="single",
-        **options,
-    )
-    return jax.device_get(seen["before"]), jax.device_get(seen["after"])
-
-
-def test_reduced_rank_and_frozen_bases(model, folders, monkeypatch):
-    """U and V keep the columns of the largest |σ| and every bit; the rest moves."""
-    before, after = adapted(
-        model, folders, monkeypatch, rank_fraction=0.3, freeze_bases=True
-    )
-    for params in (before, after):
-        assert params["embedding"]["hidden_0"].shape == (3,)
-        chex.assert_shape(list(params["network"]["hidden_0"].values()), (40, 3))
-    for factor in ("U", "V"):
-        np.testing.assert_array_equal(
-            before["network"]["hidden_0"][factor], after["network"]["hidden_0"][factor]
-        )
-    assert np.all(before["embedding"]["hidden_0"] != after["embedding"]["hidden_0"])
-    biases = before["network"]["first"]["bias"], after["network"]["first"]["bias"]
-    assert np.all(biases[0] != biases[1])
-
-
-def test_kept_hypernetwork_and_free_bases(model, folders, monkeypatch):
-    before, after = adapted(model, folders, monkeypatch, prune_hypernetwork=False)
-    kernels = jax.tree.leaves(before["embedding"]), jax.tree.leaves(after["embedding"])
-    assert len(kernels[0]) > 1
-    assert any(np.any(a != b) for a, b in zip(*kernels, strict=True))
-    assert before["network"]["hidden_0"]["U"].shape == (40, 10)
-    for factor in ("U", "V"):
-        assert np.any(
-            before["network"]["hidden_0"][factor] != after["network"]["hidden_0"][factor]
-        )
 
 
 # Options -------------------------------------------------------------------------------

@@ -1,0 +1,86 @@
+"""Surveys: all combinations in one call, and gradients through them."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meta_lrpinn import generators
+from meta_lrpinn import problem as problems
+from meta_lrpinn.adapt import spectral
+from meta_lrpinn.adapt.solve import solve
+from meta_lrpinn.adapt.survey import receiver_data, shared_problem, solve_survey
+from meta_lrpinn.wavefield import relative_l2
+
+FREQUENCY = 3.0
+SOURCES = np.array([[0.2, 0.025], [0.5, 0.025], [0.7, 0.05]])
+
+
+@pytest.fixture(scope="module")
+def models():
+    return [generators.random_velocity(seed, (31, 41), 0.025) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def survey(models):
+    return solve_survey(models, [FREQUENCY], SOURCES, margin=1.6)
+
+
+def test_every_wavefield_is_that_of_a_single_solve(models, survey):
+    chex.assert_shape(survey.scattered, (2, 1, 3, 31, 41))
+    for model, fields in zip(models, survey.scattered[:, 0], strict=True):
+        alone = solve(model, FREQUENCY, SOURCES[1], unknowns=2 * survey.unknowns[0])
+        assert relative_l2(fields[1], alone.scattered) < 0.02
+
+
+def test_small_memory_splits_the_sources_and_changes_nothing(models, survey):
+    one = 16 * (3 * survey.unknowns[0] + 2 * 31 * 41) / 2**30
+    split = solve_survey(models, [FREQUENCY], SOURCES, margin=1.6, memory=1.5 * one)
+    np.testing.assert_allclose(split.scattered, survey.scattered, rtol=1e-4, atol=1e-7)
+
+
+def test_receivers_see_the_field(models, survey):
+    receivers = models[0].grid_points()[[100, 700]]
+    data = solve_survey(
+        models[:1], [FREQUENCY], SOURCES[:1], margin=1.6, receivers=receivers
+    )
+    chex.assert_shape(data.scattered, (1, 1, 1, 2))
+    own = solve_survey(models[:1], [FREQUENCY], SOURCES[:1], margin=1.6)
+    expected = own.scattered[0, 0, 0].ravel()[[100, 700]]
+    np.testing.assert_allclose(data.scattered[0, 0, 0], expected, rtol=1e-4)
+    assert own.throughput > 0
+
+
+def test_gradient_to_velocity_agrees_with_finite_differences(models):
+    receivers = np.stack([np.linspace(0.1, 0.9, 6), np.full(6, 0.025)], axis=-1)
+    model = models[0].replace_velocity(np.asarray(models[0].velocity, float))
+    v0 = np.array([problems.velocity_at(model, source) for source in SOURCES])
+    with jax.enable_x64(True):
+        problem = shared_problem([model], FREQUENCY, SOURCES)
+        lattice = spectral.make_lattice(problem, 1.1)
+
+        @jax.jit
+        def misfit(velocity):
+            own = problem.replace(model=model.replace_velocity(velocity))
+            data = receiver_data(own, lattice, SOURCES, v0, receivers)
+            return jnp.sum(jnp.abs(data) ** 2)
+
+        velocity = jnp.asarray(model.velocity)
+        direction = jax.random.normal(jax.random.key(0), velocity.shape)
+        slope = jnp.sum(jax.grad(misfit)(velocity) * direction)
+        step = 1e-5
+        plus, minus = (misfit(velocity + s * direction) for s in (step, -step))
+        np.testing.assert_allclose(slope, (plus - minus) / (2 * step), rtol=1e-5)
+
+
+def test_bad_input_is_refused(models):
+    other = generators.random_velocity(3, (31, 31), 0.025)
+    with pytest.raises(ValueError, match="share one grid"):
+        solve_survey([models[0], other], [FREQUENCY], SOURCES)
+    with pytest.raises(ValueError, match="at least one model"):
+        solve_survey([], [FREQUENCY], SOURCES)
+    with pytest.raises(ValueError, match="outside"):
+        solve_survey(models, [FREQUENCY], [[9.0, 0.0]])
+    with pytest.raises(ValueError, match="precision"):
+        solve_survey(models, [FREQUENCY], SOURCES, precision="half")

@@ -1,0 +1,104 @@
+"""Every script runs for a few steps and leaves its table and figure."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import common
+from meta_lrpinn.meta import task_sets
+from meta_lrpinn.velocity import load_case, load_velocity
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(module, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "files"),
+    [
+        (
+            "accuracy",
+            ("--frequencies=3", "--margins=1.1,1.3", "--models=2"),
+            ("errors.csv", "table.md", "figure.png"),
+        ),
+        (
+            "inversion",
+            ("--frequencies=3", "--iterations=1", "--sources=2", "--receivers=9"),
+            ("layered.npz", "table.md", "layered.png"),
+        ),
+    ],
+)
+def test_experiment(name, arguments, files, tmp_path):
+    result = run(f"experiments.{name}", f"--out={tmp_path}", *arguments)
+    assert result.returncode == 0, result.stderr
+    for file in files:
+        assert (tmp_path / name / file).stat().st_size > 0
+
+
+def test_missing_data_is_one_line(tmp_path):
+    missing = f"--data={tmp_path / 'nowhere'}"
+    result = run("experiments.adaptation", f"--out={tmp_path}", missing)
+    assert result.returncode == 2
+    assert "there is no" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_records_are_measured_once_and_survive(tmp_path):
+    calls = []
+
+    def measure():
+        calls.append(1)
+        return [{"error": 0.5}, {"error": 0.25}]
+
+    for _ in range(2):
+        records = common.Records(tmp_path / "a.csv", ("case", "seed"))
+        rows = records.ensure({"case": "x", "seed": 1}, measure)
+        assert [row["error"] for row in rows] == [0.5, 0.25]
+    assert len(calls) == 1
+    records.ensure({"case": "x", "seed": 2}, measure)
+    assert len(calls) == 2
+
+
+def test_task_set_of_models_and_frequencies(tmp_path):
+    path = tmp_path / "tasks.npz"
+    result = run(
+        "data_gen.make_tasks", f"--out={path}", "--models=2", "--frequencies=3"
+    )
+    assert result.returncode == 0, result.stderr
+    distribution = task_sets.TaskDistribution()
+    tasks = task_sets.load_task_set(path, distribution)
+    assert tasks.velocities.shape == (6, 1, 91, 91)
+    frequencies = tasks.problem.omega / (2 * np.pi)
+    np.testing.assert_allclose(frequencies, 2 * [2.0, 8.5, 15.0], rtol=1e-6)
+    assert path.with_suffix(".json").exists()
+
+
+def test_velocity_files_and_their_references(tmp_path):
+    models = tmp_path / "models"
+    shape = "--shape=31,31"
+    assert run("data_gen.make_velocity", f"--out={models}", shape).returncode == 0
+    path = models / "random_0.npz"
+    assert load_velocity(path).shape == (31, 31)
+    cases = tmp_path / "cases"
+    result = run(
+        "data_gen.make_references",
+        f"--velocity={path}",
+        "--frequencies=4",
+        f"--out={cases}",
+    )
+    assert result.returncode == 0, result.stderr
+    case = load_case(cases / "random_0_4hz.npz")
+    assert case.frequency == 4.0
+    assert np.abs(case.scattered).max() > 0

@@ -1,0 +1,38 @@
+"""The fast sine against NumPy's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meta_lrpinn.models.activations import cosine, sine
+
+X = np.linspace(-300, 300, 20_001)
+
+
+@pytest.mark.parametrize(
+    ("function", "exact"),
+    [
+        (sine, np.sin),
+        (cosine, np.cos),
+        (jax.vmap(jax.grad(sine)), np.cos),
+        (jax.vmap(jax.grad(cosine)), lambda x: -np.sin(x)),
+        (jax.vmap(jax.grad(jax.grad(sine))), lambda x: -np.sin(x)),
+        (jax.vmap(jax.hessian(cosine)), lambda x: -np.cos(x)),
+    ],
+)
+def test_values_and_derivatives(function, exact):
+    x = X.astype(np.float32)
+    np.testing.assert_allclose(function(jnp.asarray(x)), exact(x.astype(float)), atol=2e-7)
+
+
+def test_double_precision_is_not_reduced():
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(sine(jnp.asarray(X)), np.sin(X), atol=1e-15)
+        slope = jax.vmap(jax.grad(sine))(jnp.asarray(X))
+        np.testing.assert_allclose(slope, np.cos(X), atol=1e-15)
+
+
+def test_large_arguments_keep_their_precision():
+    x = np.float32([1e3, 5e3, 9.9e3])
+    np.testing.assert_allclose(sine(jnp.asarray(x)), np.sin(x.astype(float)), atol=2e-6)
