@@ -37,7 +37,8 @@ def test_small_preset_is_well_posed():
 
 
 def test_networks_have_the_size_asked_for():
-    lrpinn = configs.make_network(configs.NetworkConfig(width=20, depth=2, rank=4, ndim=3))
+    config = configs.NetworkConfig(width=20, depth=2, rank=4, ndim=3)
+    lrpinn = configs.make_network(config)
     assert isinstance(lrpinn, models.MetaLRPINN)
     params = models.initial_parameters(lrpinn, jax.random.key(0))
     assert params["network"]["hidden_1"]["U"].shape == (20, 4)

@@ -32,9 +32,9 @@ def hankel0(z: jax.Array) -> jax.Array:
     """Hankel function of the second kind and order zero, H₀⁽²⁾(z), for Re z ≥ 0.
 
     Below |z| = 4 (2 in single precision) the ascending series (Abramowitz and Stegun
-    9.1.12–13); above, the integral √(2/πz) e^{−i(z−π/4)} π^{−1/2} ∫ e^{−t²} (1 − it²/2z)^{−1/2} dt (A&S 9.2
-    and DLMF 10.9.20 with u = t²) by Gauss–Hermite quadrature. Relative error below
-    1e-12 in double precision and 1e-5 in single, for −π/2 ≤ arg z ≤ 0.
+    9.1.12–13); above, √(2/πz) e^{−i(z−π/4)} π^{−1/2} ∫ e^{−t²} (1 − it²/2z)^{−1/2} dt
+    (A&S 9.2 and DLMF 10.9.20 with u = t²) by Gauss–Hermite quadrature. Relative error
+    below 1e-12 in double precision and 1e-5 in single, for −π/2 ≤ arg z ≤ 0.
 
     Args:
         z: Complex (or real) arguments of any shape, not zero.

@@ -48,7 +48,7 @@ def folders(tmp_path_factory):
     return folders
 
 
-# Plane waves ---------------------------------------------------------------------------
+# Plane waves --------------------------------------------------------------------------
 
 
 def test_result(plane_waves, model, truth):
@@ -192,7 +192,7 @@ def test_cube_with_a_smooth_inclusion():
     )
 
 
-# Features of networks ------------------------------------------------------------------
+# Features of networks -----------------------------------------------------------------
 
 
 def test_random_waves(model, truth):
@@ -248,7 +248,10 @@ def check_record(field, truth, steps):
     recorded = [record["relative_l2"] for record in field.history]
     assert np.min(np.abs(np.array(recorded) / error - 1)) < 1e-3
     np.testing.assert_allclose(
-        field.at(field.model.grid_points()), field.scattered.ravel(), rtol=1e-3, atol=1e-5
+        field.at(field.model.grid_points()),
+        field.scattered.ravel(),
+        rtol=1e-3,
+        atol=1e-5,
     )
 
 
@@ -298,9 +301,8 @@ def test_gradient_with_hypernetwork_and_free_bases(adapt, truth):
     assert any(np.any(a != b) for a, b in zip(*kernels, strict=True))
     assert before["network"]["hidden_0"]["U"].shape == (40, 10)
     for factor in ("U", "V"):
-        assert np.any(
-            before["network"]["hidden_0"][factor] != after["network"]["hidden_0"][factor]
-        )
+        bases = [params["network"]["hidden_0"][factor] for params in (before, after)]
+        assert np.any(bases[0] != bases[1])
 
 
 def test_gradient_starts_from_the_solved_output_or_the_networks_own(
@@ -343,7 +345,7 @@ def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
     assert relative_l2(other, first) > 1e-3
 
 
-# Options -------------------------------------------------------------------------------
+# Options ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -359,7 +361,7 @@ def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
         ({"output_start": "zero"}, "output_start must be one of solved, network"),
         ({"method": "gradient"}, "plane_waves have nothing to train; method gradient"),
         ({"steps": 5}, "plane_waves have nothing to train; steps has no effect"),
-        ({"features": "pinn", "tolerance": 0.1}, "tolerance needs features plane_waves"),
+        ({"features": "pinn", "tolerance": 0.1}, "tolerance needs features plane"),
         ({"features": "pinn", "unknowns": 9}, "unknowns applies to plane waves"),
         ({"unknowns": 9, "tolerance": 0.1}, "give unknowns or tolerance, not both"),
         ({"unknowns": 0}, "unknowns must be positive, got 0"),

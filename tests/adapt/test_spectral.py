@@ -98,7 +98,10 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
     lattice = spectral.make_lattice(problem, {2: 0.8, 3: 0.5}[ndim], 4)
     matrix, rhs = jax.device_get(
         jax.jit(
-            lambda p: (spectral.assemble(p, lattice), spectral.right_hand_side(p, lattice))
+            lambda problem: (
+                spectral.assemble(problem, lattice),
+                spectral.right_hand_side(problem, lattice),
+            )
         )(problem)
     )
     chex.assert_shape([matrix, rhs], [(lattice.number,) * 2, (lattice.number,)])
@@ -138,7 +141,8 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
 
 
 @pytest.mark.parametrize(
-    ("ndim", "frequency", "margin", "tolerance"), [(2, 5.0, 2.0, 0.01), (3, 2.0, 1.7, 0.06)]
+    ("ndim", "frequency", "margin", "tolerance"),
+    [(2, 5.0, 2.0, 0.01), (3, 2.0, 1.7, 0.06)],
 )
 def test_shifted_background(ndim, frequency, margin, tolerance):
     """A homogeneous medium seen from another background, away from the source."""

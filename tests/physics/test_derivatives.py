@@ -59,7 +59,10 @@ def test_engines_agree_on_the_network(ndim, dtype):
         points = points_of(ndim, dtype)
         fast, slow = jax.device_get(
             jax.jit(
-                lambda x: [derivatives.derivatives(apply, x, e) for e in derivatives.ENGINES]
+                lambda x: [
+                    derivatives.derivatives(apply, x, engine)
+                    for engine in ("taylor", "hessian")
+                ]
             )(points)
         )
         value, gradient = derivatives.first_derivatives(apply, points)

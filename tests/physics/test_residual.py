@@ -143,7 +143,8 @@ def test_stretched_laplacian_is_the_derivative_along_the_stretched_coordinate():
     k = 9.0
 
     def wave(x):
-        return np.exp(-1j * k * absorbing.stretched_offset(layer, x, source, OMEGA)[:, 0])
+        offset = absorbing.stretched_offset(layer, x, source, OMEGA)
+        return np.exp(-1j * k * offset[:, 0])
 
     inside = np.all(np.minimum(np.abs(points), np.abs(points - 1)) > 0.01, axis=1)
     points = points[inside]
