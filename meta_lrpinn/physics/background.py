@@ -5,6 +5,8 @@ Both are analytic in the squared distance, so they accept the complex coordinate
 an absorbing layer, where they decay (DESIGN: "continued analytically").
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,8 @@ import numpy as np
 # cancels above, like e^{2|z|} towards the imaginary axis, the integral is short below.
 _CROSSOVER = {jnp.complex64: 2.0, jnp.complex128: 4.0}
 _SERIES_TERMS = 20
-_HERMITE_NODES = 32
+_HERMITE_NODES = 64
+_FAR_DEGREE = 20
 
 
 def default_amplitude(ndim: int) -> complex:
@@ -33,8 +36,8 @@ def hankel0(z: jax.Array) -> jax.Array:
 
     Below |z| = 4 (2 in single precision) the ascending series (Abramowitz and Stegun
     9.1.12–13); above, √(2/πz) e^{−i(z−π/4)} π^{−1/2} ∫ e^{−t²} (1 − it²/2z)^{−1/2} dt
-    (A&S 9.2 and DLMF 10.9.20 with u = t²) by Gauss–Hermite quadrature. Relative error
-    below 1e-12 in double precision and 1e-5 in single, for −π/2 ≤ arg z ≤ 0.
+    (A&S 9.2 and DLMF 10.9.20 with u = t²), its slow factor a polynomial in 1/z. Relative
+    error below 1e-12 in double precision and 1e-5 in single, for −π/2 ≤ arg z ≤ 0.
 
     Args:
         z: Complex (or real) arguments of any shape, not zero.
@@ -49,7 +52,7 @@ def hankel0(z: jax.Array) -> jax.Array:
     # Each branch sees harmless arguments where the other is used, so that neither
     # overflows nor poisons the gradient.
     near = _hankel0_series(jnp.where(is_near, z, 1.0))
-    far = _hankel0_integral(jnp.where(is_near, 2 * crossover, z))
+    far = _hankel0_far(jnp.where(is_near, 2 * crossover, z), crossover)
     return jnp.where(is_near, near, far)
 
 
@@ -66,19 +69,31 @@ def _hankel0_series(z: jax.Array) -> jax.Array:
     return bessel_j - 1j * bessel_y
 
 
-def _hankel0_integral(z: jax.Array) -> jax.Array:
+def _hankel0_far(z: jax.Array, crossover: float) -> jax.Array:
+    t = crossover / z
+    factor = jnp.zeros_like(z)
+    for coefficient in _far_coefficients(crossover)[::-1]:
+        factor = factor * t + coefficient
+    return jnp.sqrt(2 / (np.pi * z)) * jnp.exp(-1j * (z - np.pi / 4)) * factor
+
+
+@functools.lru_cache
+def _far_coefficients(crossover: float) -> tuple[complex, ...]:
+    """Polynomial in crossover/z of the slowly varying factor of H₀⁽²⁾(z).
+
+    The factor π^{−1/2} ∫ e^{−t²} (1 − it²/2z)^{−1/2} dt, by Gauss–Hermite quadrature, is
+    analytic in t = crossover/z in the quarter disk |t| ≤ 1, −π/2 ≤ arg z ≤ 0, so a
+    least-squares fit on its boundary holds everywhere inside: 3e-14 at degree 20 and 4.
+    """
     nodes, weights = np.polynomial.hermite.hermgauss(_HERMITE_NODES)
-    half = nodes > 0  # the integrand is even
-    rule = np.stack([nodes[half] ** 2, 2 * weights[half] / np.sqrt(np.pi)], axis=-1)
-
-    def add(integral, term):
-        squared, weight = term
-        return integral + weight / jnp.sqrt(1 - 0.5j * squared / z), None
-
-    # As a scan this compiles seven times faster than as sixteen terms.
-    rule = jnp.asarray(rule, z.real.dtype)
-    integral, _ = jax.lax.scan(add, jnp.zeros_like(z), rule)
-    return jnp.sqrt(2 / (np.pi * z)) * jnp.exp(-1j * (z - np.pi / 4)) * integral
+    angle = np.linspace(0, np.pi / 2, 400)
+    radius = (1 - np.cos(np.linspace(0, np.pi, 401)[1:])) / 2
+    boundary = np.concatenate([np.exp(1j * angle), radius, 1j * radius])
+    inverse = boundary[:, None] / crossover
+    integral = (weights / np.sqrt(1 - 0.5j * nodes**2 * inverse)).sum(axis=1)
+    powers = np.vander(boundary, _FAR_DEGREE + 1, increasing=True)
+    fit = np.linalg.lstsq(powers, integral / np.sqrt(np.pi), rcond=None)[0]
+    return tuple(complex(coefficient) for coefficient in fit)
 
 
 def complex_distance(offset: jax.Array, floor: float = 1e-9) -> jax.Array:
