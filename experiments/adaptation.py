@@ -22,6 +22,7 @@ flags.DEFINE_integer("gradient_steps", 160, "Steps from the random start.")
 flags.DEFINE_integer(
     "head_start", 3, "The meta start gets so many times fewer steps.", lower_bound=1
 )
+flags.DEFINE_list("methods", ["least_squares", "gradient"], "Which to run.")
 flags.DEFINE_list("starts", ["random", "meta"], "Which to run.")
 
 NAME = "adaptation"
@@ -68,6 +69,10 @@ def main() -> None:
         "least_squares": FLAGS.least_squares_steps,
         "gradient": FLAGS.gradient_steps,
     }
+    unknown = set(FLAGS.methods) - set(steps)
+    if unknown:
+        raise ValueError(f"methods must be among {', '.join(steps)}, got {unknown.pop()}")
+    steps = {method: steps[method] for method in FLAGS.methods}
     starts = {"meta": FLAGS.init, "random": None}
     share = {"meta": FLAGS.head_start, "random": 1}
     records = common.Records(
