@@ -5,6 +5,11 @@ from 2 to 15 Hz, 2.25 × 2.25 km, a source anywhere along the top of each.
 
     python -m data_gen.make_tasks --out=tasks.npz
     meta-lrpinn meta-train --preset=paper --tasks=tasks.npz --out=runs/paper
+
+With --random=N, N tasks drawn as training draws them, of several velocities each. The
+Galerkin objective needs their wavefields:
+
+    python -m data_gen.make_tasks --preset=small --random=1000 --wavefields
 """
 
 import dataclasses
@@ -21,6 +26,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("out", "tasks.npz", "File to write; its manifest is beside it.")
 flags.DEFINE_enum(
     "preset", "paper", tuple(configs.PRESETS), "Whose grid and layer the tasks have."
+)
+flags.DEFINE_integer(
+    "random", None, "So many tasks from the preset's distribution instead.", lower_bound=1
 )
 flags.DEFINE_integer("models", 40, "Velocity models.", lower_bound=1)
 flags.DEFINE_float("minimum_frequency", 2.0, "Lowest frequency, Hz.")
@@ -68,22 +76,51 @@ def make_tasks(
     return tasks
 
 
+def draw_tasks(
+    distribution: task_sets.TaskDistribution,
+    number: int,
+    seed: int,
+    wavefields: bool = False,
+) -> list:
+    """Tasks drawn as meta-training draws them.
+
+    Args:
+        distribution: What to draw from.
+        number: Number of tasks.
+        seed: Of the drawing.
+        wavefields: Solve for the scattered wavefields too.
+
+    Returns:
+        The tasks.
+    """
+    rng = np.random.default_rng(seed)
+    tasks = []
+    for _ in tqdm.tqdm(range(number), unit="task"):
+        task = task_sets.draw_task(distribution, rng)
+        tasks.append(task_sets.with_scattered(task) if wavefields else task)
+    return tasks
+
+
 def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"options only, got {arguments[1]!r}")
-    low, high = FLAGS.minimum_frequency, FLAGS.maximum_frequency
-    distribution = dataclasses.replace(
-        configs.PRESETS[FLAGS.preset].tasks,
-        minimum_frequency=low,
-        maximum_frequency=high,
-        velocities_per_task=1,
-    )
+    distribution = configs.PRESETS[FLAGS.preset].tasks
     if FLAGS.wavefields and not distribution.absorbing:
         raise app.UsageError("--wavefields needs a preset with an absorbing layer")
-    frequencies = np.linspace(low, high, FLAGS.frequencies)
-    tasks = make_tasks(
-        distribution, FLAGS.models, frequencies, FLAGS.seed, FLAGS.wavefields
-    )
+    if FLAGS.random is not None:
+        tasks = draw_tasks(distribution, FLAGS.random, FLAGS.seed, FLAGS.wavefields)
+    else:
+        low, high = FLAGS.minimum_frequency, FLAGS.maximum_frequency
+        distribution = dataclasses.replace(
+            distribution,
+            minimum_frequency=low,
+            maximum_frequency=high,
+            velocities_per_task=1,
+        )
+        frequencies = np.linspace(low, high, FLAGS.frequencies)
+        tasks = make_tasks(
+            distribution, FLAGS.models, frequencies, FLAGS.seed, FLAGS.wavefields
+        )
     task_sets.save_task_set(Path(FLAGS.out), tasks, distribution, FLAGS.seed)
     print(f"{len(tasks)} tasks in {FLAGS.out}")
 

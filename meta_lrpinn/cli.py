@@ -919,6 +919,13 @@ def _define_meta_train(values: flags.FlagValues) -> None:
         "Task set file; by default new tasks for ever.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "init",
+        "none",
+        "Start: none (random), default (the shipped one), or the folder of an "
+        "initialisation of the same network.",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "objective",
         None,
@@ -931,12 +938,23 @@ def _define_meta_train(values: flags.FlagValues) -> None:
     number("tasks_per_batch", "Tasks per meta-iteration; by default the preset's.")
     number("evaluate_every", "Iterations between evaluations; by default the preset's.")
     number("checkpoint_every", "Iterations between checkpoints; likewise.")
-    flags.DEFINE_boolean(
-        "first_order",
+    flags.DEFINE_float(
+        "learning_rate", None, "Of AdamW; by default the preset's.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "inner_steps",
         None,
-        "First-order or second-order meta-gradient; by default the preset's.",
+        "Adaptation steps inside a meta-iteration; by default the preset's.",
+        lower_bound=0,
         flag_values=values,
     )
+    for name, text in (
+        ("first_order", "First-order or second-order meta-gradient"),
+        ("same_task", "Query points of the support tasks instead of other tasks"),
+    ):
+        flags.DEFINE_boolean(
+            name, None, f"{text}; by default the preset's.", flag_values=values
+        )
     flags.DEFINE_float(
         "seconds", None, "Stop after so much time, all sittings.", flag_values=values
     )
@@ -990,7 +1008,8 @@ def _meta_train(values: flags.FlagValues) -> None:
 
     config = configs.PRESETS[values.preset]
     names = (
-        "iterations tasks_per_batch evaluate_every checkpoint_every first_order seed"
+        "iterations learning_rate inner_steps first_order same_task tasks_per_batch "
+        "evaluate_every checkpoint_every seed"
     ).split()
     chosen = {name: values[name].value for name in names}
     config = dataclasses.replace(
@@ -1007,6 +1026,9 @@ def _meta_train(values: flags.FlagValues) -> None:
         path = pipeline.meta_train(
             config,
             values.out,
+            init={"none": None, "default": ASSETS / "small"}.get(
+                values.init, values.init
+            ),
             task_file=values.tasks,
             seconds=values.seconds,
             command=" ".join([PROGRAM, "meta-train", *given]),

@@ -631,6 +631,22 @@ def test_divergence_is_one_line_and_exit_code_1(out, capsys, monkeypatch):
     assert capsys.readouterr().err == "meta-lrpinn: loss is not finite at step 7\n"
 
 
+def test_meta_train_goes_on_from_an_initialisation(tiny, out, capsys):
+    options = ("meta-train", "--iterations=1", "--learning_rate=1e-12")
+    assert run(*options, f"--out={out / 'first'}") == 0
+    first = out / "first" / "initialisation"
+    assert run(*options, f"--out={out / 'second'}", f"--init={first}") == 0
+    one, _, card = checkpoints.load_initialisation(first)
+    two, _, later = checkpoints.load_initialisation(out / "second" / "initialisation")
+    chex.assert_trees_all_close(one, two, atol=1e-9)
+    assert card["started_from"] is None
+    assert later["started_from"] == card
+
+    capsys.readouterr()
+    assert run(*options, f"--out={out / 'third'}", "--init=default") == 2
+    assert "width was 256, is " in capsys.readouterr().err
+
+
 def test_meta_train_passes_its_options_on(out, monkeypatch):
     seen = {}
 
@@ -641,18 +657,26 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
     monkeypatch.setattr(pipeline, "meta_train", keep)
     text = (
         f"--preset=paper --out={out} --objective=residual --points=9 --seed=4 "
-        "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz"
+        "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz "
+        "--learning_rate=5e-4 --inner_steps=2 --same_task --init=start"
     )
     assert run("meta-train", *text.split()) == 0
     config, paper = seen["config"], configs.PRESETS["paper"]
     assert config.objective.name == "residual"
     assert config.objective.points == 9
     assert config.training == dataclasses.replace(
-        paper.training, seed=4, tasks_per_batch=3, first_order=False
+        paper.training,
+        seed=4,
+        tasks_per_batch=3,
+        first_order=False,
+        learning_rate=5e-4,
+        inner_steps=2,
+        same_task=True,
     )
     assert (config.network, config.tasks) == (paper.network, paper.tasks)
     assert seen["seconds"] == 60
     assert seen["task_file"] == "t.npz"
+    assert seen["init"] == "start"
     assert seen["progress"] is False  # standard error is no terminal here
 
 

@@ -92,6 +92,7 @@ def meta_train(
     config: configs.MetaConfig,
     directory: str | Path,
     *,
+    init: str | Path | None = None,
     task_file: str | Path | None = None,
     seconds: float | None = None,
     command: str = "",
@@ -102,6 +103,7 @@ def meta_train(
     Args:
         config: The whole configuration.
         directory: Folder of the run.
+        init: Initialisation to start from, of this very network; default: random.
         task_file: Tasks from a file of `data_gen.make_tasks`; default: new tasks for
             ever.
         seconds: Wall-clock budget over all sittings.
@@ -120,11 +122,16 @@ def meta_train(
         sampler = task_sets.streaming_sampler(config.tasks, config.training)
     else:
         sampler = task_sets.file_sampler(task_file, config.tasks, config.training)
+    if init is None:
+        key = jax.random.key(config.training.seed)
+        params, origin = models.initial_parameters(model, key), None
+    else:
+        params, origin = load_start(init, config.network)
     training.train(
         config.training,
         objective,
         sampler,
-        models.initial_parameters(model, jax.random.key(config.training.seed)),
+        params,
         directory,
         evaluate=make_evaluation(config, model, objective),
         settings={
@@ -135,13 +142,41 @@ def meta_train(
         seconds=seconds,
         progress=progress,
     )
-    return export(config, directory, command, commit)
+    return export(config, directory, command, commit, origin)
+
+
+def load_start(
+    init: str | Path, network: configs.NetworkConfig
+) -> tuple[objectives.Params, dict[str, Any]]:
+    """Parameters of an initialisation to train further, and its card.
+
+    Raises:
+        ValueError: it is of another network than the one to train.
+    """
+    params, saved, card = checkpoints.load_initialisation(init)
+    checkpoints.check_settings(saved, dataclasses.asdict(network), path=init)
+    return params, card
 
 
 def export(
-    config: configs.MetaConfig, directory: Path, command: str, commit: str
+    config: configs.MetaConfig,
+    directory: Path,
+    command: str,
+    commit: str,
+    origin: dict[str, Any] | None = None,
 ) -> Path:
-    """Write the best checkpoint of a run as an initialisation with its card."""
+    """Write the best checkpoint of a run as an initialisation with its card.
+
+    Args:
+        config: What was trained.
+        directory: Folder of the run.
+        command: Command line.
+        commit: Of the code that ran.
+        origin: Card of the initialisation that the run started from, if any.
+
+    Returns:
+        Folder of the initialisation.
+    """
     params, _, step = checkpoints.load_run_parameters(directory / "checkpoints", "best")
     target = directory / INITIALISATION
     number = 1
@@ -158,6 +193,7 @@ def export(
         "step": step,
         "seconds": round(float(curve[-1]["elapsed"])) if curve else None,
         "curve": curve,
+        "started_from": origin,
     }
     if jax.process_index() == 0:
         checkpoints.save_initialisation(

@@ -13,8 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from meta_lrpinn import generators
-from meta_lrpinn.adapt import spectral
+from meta_lrpinn import generators, reference
 from meta_lrpinn.meta.training import TaskSampler, TrainingConfig
 from meta_lrpinn.problem import default_thickness, make_problem, velocity_at
 from meta_lrpinn.tasks import Task
@@ -149,42 +148,33 @@ def streaming_sampler(
     return sample
 
 
-def with_scattered(task: Task, margin: float = 1.4) -> Task:
-    """The task with its wavefields, solved by plane waves in double precision.
+def with_scattered(task: Task) -> Task:
+    """The task with its wavefields, by finite differences on its own grid.
+
+    At 25 m spacing and velocities above 1.5 km/s their error is below 0.01 % at 5 Hz
+    and 0.2 % at 12 Hz, a tenth of a second each.
 
     Args:
         task: A concrete task with an absorbing layer.
-        margin: See `spectral.make_lattice`; 1.4 leaves errors of about 1 %.
 
     Returns:
         The task with `scattered` (g, nz, nx), complex64, on the (continued) grid.
     """
-    with jax.enable_x64(True):
-        double = jax.tree.map(
-            lambda x: np.asarray(x, complex if np.iscomplexobj(x) else float), task
+    problem = task.problem
+    fields = [
+        reference.reference_wavefield(
+            VelocityModel(np.asarray(velocity, float), problem.model.spacing),
+            float(problem.omega) / (2 * np.pi),
+            np.asarray(problem.source, float),
+            amplitude=complex(problem.amplitude),
+            background_velocity=float(background_velocity),
+            refinement=1,
+        ).scattered
+        for velocity, background_velocity in zip(
+            task.velocities, task.background_velocities, strict=True
         )
-        slowest = task.velocities[np.argmin(task.velocities.min(axis=(1, 2)))]
-        problem = double.problem
-        lattice = spectral.make_lattice(
-            problem.replace(model=problem.model.replace_velocity(slowest)), margin
-        )
-        fields = _solve_members(double, lattice)
+    ]
     return task.replace(scattered=np.asarray(fields, np.complex64))
-
-
-@jax.jit
-def _solve_members(task: Task, lattice: spectral.Lattice) -> jax.Array:
-    def one(pair):
-        problem = task.member(*pair)
-        weights = spectral.solve_weights(
-            problem,
-            lattice,
-            problem.source[None],
-            problem.background_velocity[None],
-        )
-        return spectral.evaluate_on_grid(problem, lattice, weights)[0]
-
-    return jax.lax.map(one, (task.velocities, task.background_velocities))
 
 
 def save_task_set(

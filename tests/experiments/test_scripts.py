@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import common
+from meta_lrpinn import configs
 from meta_lrpinn.meta import task_sets
 from meta_lrpinn.velocity import load_case, load_velocity
 
@@ -83,6 +84,18 @@ def test_task_set_of_models_and_frequencies(tmp_path):
     frequencies = tasks.problem.omega / (2 * np.pi)
     np.testing.assert_allclose(frequencies, 2 * [2.0, 8.5, 15.0], rtol=1e-6)
     assert path.with_suffix(".json").exists()
+
+
+def test_random_task_set_with_wavefields(tmp_path):
+    path = tmp_path / "tasks.npz"
+    result = run(
+        "data_gen.make_tasks", f"--out={path}", "--preset=small", "--random=2",
+        "--wavefields",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
+    assert tasks.scattered.shape == (2, 4, 101, 101)
+    assert np.abs(tasks.scattered).max(axis=(2, 3)).min() > 0
 
 
 def test_velocity_files_and_their_references(tmp_path):
