@@ -8,8 +8,12 @@ parameters, a `Task` and the key that draws its points:
   residual, so that only the features are trained (variable projection);
 - `galerkin_objective`: the output layer eliminated by the Galerkin solve, the error of
   the resulting wavefield against a known one.
+
+A maker called twice with the same arguments returns the same function, so that what
+was compiled for it is used again.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +69,7 @@ def feature_function(
     return galerkin.with_envelope(features, problem)
 
 
+@functools.cache
 def paper_objective(
     model: nn.Module,
     number_of_points: int,
@@ -122,6 +127,7 @@ def paper_objective(
     return objective
 
 
+@functools.cache
 def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
     """Logarithm of the relative strong residual, the output layer eliminated.
 
@@ -151,6 +157,7 @@ def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
     return objective
 
 
+@functools.cache
 def galerkin_objective(
     model: nn.Module,
     quadrature: tuple[int, ...],

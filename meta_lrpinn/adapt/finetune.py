@@ -29,20 +29,27 @@ def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "optimiser", "length"))
+@functools.partial(jax.jit, static_argnames=("objective", "optimiser"))
 def _advance(objective, optimiser, state, task, key, start, length):
-    """`length` steps in one scan; returns the state and the mean loss and scalars."""
+    """`length` steps; returns the state and the mean loss and scalars.
 
-    def step(state, index):
-        params, optimiser_state = state
+    The number of steps is no constant of the program, so that one compilation serves
+    all, and a call for none of them serves to compile.
+    """
+
+    def step(index, carry):
+        (params, optimiser_state), totals = carry
         (loss, scalars), gradient = jax.value_and_grad(objective, has_aux=True)(
             params, task, jax.random.fold_in(key, index)
         )
         updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
-        return (optax.apply_updates(params, updates), optimiser_state), (loss, scalars)
+        totals = jax.tree.map(jnp.add, totals, (loss, scalars))
+        return (optax.apply_updates(params, updates), optimiser_state), totals
 
-    state, reports = jax.lax.scan(step, state, start + jnp.arange(length))
-    return state, jax.tree.map(jnp.mean, reports)
+    shapes = jax.eval_shape(objective, state[0], task, key)
+    totals = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    state, totals = jax.lax.fori_loop(start, start + length, step, (state, totals))
+    return state, jax.tree.map(lambda total: total / jnp.maximum(length, 1), totals)
 
 
 def finetune(
@@ -80,25 +87,28 @@ def finetune(
 
     Returns:
         Adapted parameters and the history: step, loss (mean since the last record),
-        held_out loss, seconds, the objective's scalars, and what `evaluate` gives.
+        held_out loss, seconds without those of compilation, the objective's scalars,
+        and what `evaluate` gives.
 
     Raises:
         FloatingPointError: the loss is no longer finite.
     """
-    history = []
-    if evaluate is not None:
-        history.append({"step": 0, "seconds": 0.0, **evaluate(params)})
+    figures = {} if evaluate is None else evaluate(params)
     if not steps:
-        return params, tuple(history)
+        return params, ({"step": 0, "seconds": 0.0, **figures},) if figures else ()
     held_out_key = jax.random.fold_in(key, _HELD_OUT)
     best, best_loss = params, float(_loss(objective, params, task, held_out_key))
+    history = [{"step": 0, "held_out": best_loss, "seconds": 0.0, **figures}]
+    advance = functools.partial(_advance, objective, optimiser)
     state, seconds, waited = (params, optimiser.init(params)), 0.0, 0
+    for _ in range(2):  # compile; the second time for a state that a program returned
+        state, _ = advance(state, task, key, 0, 0)
     with tqdm.tqdm(total=steps, disable=not progress, unit="step") as bar:
         for start in range(0, steps, report_every):
             length = min(report_every, steps - start)
             began = time.perf_counter()
             state, (loss, scalars) = jax.block_until_ready(
-                _advance(objective, optimiser, state, task, key, start, length)
+                advance(state, task, key, start, length)
             )
             seconds += time.perf_counter() - began
             if not jnp.isfinite(loss):

@@ -1,5 +1,6 @@
 """`solve`: one call from a velocity model to its scattered wavefield."""
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from meta_lrpinn.wavefield import Wavefield, relative_l2
 METHODS = ("galerkin", "least_squares", "gradient")
 FEATURES = ("plane_waves", "random_waves", "lrpinn", "pinn")
 PRECISIONS = ("double", "single")
+Initialisation = str | Path | None | tuple[nn.Module, objectives.Params]
 ASSETS = Path(__file__).parent.parent / "assets"
 DEFAULT_INITIALISATION = ASSETS / "small"
 
@@ -41,7 +43,7 @@ def solve(
     *,
     method: str = "galerkin",
     features: str = "plane_waves",
-    init: str | Path | None = "default",
+    init: Initialisation = "default",
     amplitude: complex | None = None,
     background_velocity: float | None = None,
     thickness: float | None = None,
@@ -50,6 +52,7 @@ def solve(
     steps: int | None = None,
     patience: int | None = None,
     learning_rate: float | None = None,
+    points: int | None = None,
     prune_hypernetwork: bool = True,
     rank_fraction: float | None = None,
     freeze_bases: bool = False,
@@ -72,7 +75,8 @@ def solve(
         features: "plane_waves" (on a lattice; the matrix is assembled by FFT),
             "random_waves", or the last hidden layer of an "lrpinn" or "pinn".
         init: Where a network starts: "default" (the shipped meta-initialisation), the
-            path of an initialisation or of a training run, or None for random.
+            path of an initialisation or of a training run, None for random, or a pair
+            of module and parameters.
         amplitude: A of the background field; default: fundamental solution.
         background_velocity: v₀, km/s; default: the velocity at each source.
         thickness: Absorbing layer, km; default: `problem.default_thickness`.
@@ -84,6 +88,8 @@ def solve(
             loss at held-out points are kept, so that no step makes it worse.
         patience: Stop after so many records of the history without a smaller held-out
             loss; default: take all steps.
+        points: Collocation points per step; default: six per shortest wavelength along
+            each axis, at most 20,000.
         learning_rate: Of AdamW; default 2e-3 with cosine decay for features, the
             paper's schedule from 1e-3 for "gradient".
         prune_hypernetwork: Turn the singular values into free parameters at this
@@ -169,12 +175,12 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ValueError("unknowns applies to plane waves; a network has its width")
     if options["unknowns"] is not None and options["tolerance"] is not None:
         raise ValueError("give unknowns or tolerance, not both")
-    for name in ("unknowns", "tolerance", "learning_rate", "patience"):
+    for name in ("unknowns", "tolerance", "learning_rate", "patience", "points"):
         if options[name] is not None and not options[name] > 0:
             raise ValueError(f"{name} must be positive, got {options[name]}")
     if options["steps"] is not None and options["steps"] < 0:
         raise ValueError(f"steps must not be negative, got {options['steps']}")
-    for name in ("steps", "patience", "learning_rate"):
+    for name in ("steps", "patience", "learning_rate", "points"):
         if waves and options[name]:
             raise ValueError(f"{features} have nothing to train; {name} has no effect")
     if features != "lrpinn":
@@ -323,14 +329,14 @@ def _initial_network(
 
 
 def load_network(
-    init: str | Path | None, features: str, ndim: int, key: jax.Array
+    init: Initialisation, features: str, ndim: int, key: jax.Array
 ) -> tuple[nn.Module, objectives.Params]:
     """A network with the parameters that adaptation starts from.
 
     Args:
         init: "default" for the shipped meta-initialisation, the folder of an
-            initialisation or of a training run, or None for random parameters of the
-            `small` preset's size.
+            initialisation or of a training run, None for random parameters of the
+            `small` preset's size, or a module and its parameters, which are returned.
         features: "lrpinn" or "pinn", which the initialisation must be.
         ndim: Space dimension it must have.
         key: Random key of the random start.
@@ -341,6 +347,8 @@ def load_network(
     Raises:
         ValueError: there is no such initialisation, or it is of another kind.
     """
+    if isinstance(init, tuple):
+        return init
     if init is None:
         small = configs.PRESETS["small"].network
         config = configs.NetworkConfig(
@@ -382,7 +390,7 @@ def _adapt(
         steps = 0
     amplitude = np.abs(problem.amplitude)
     unit = problem.replace(amplitude=problem.amplitude / amplitude)
-    number = _collocation_number(problem)
+    number = options["points"] or _collocation_number(problem)
     trains_output = method == "gradient"
     if trains_output and options["output_start"] == "solved":
         weights = output_layer.solve("least_squares", model, params, unit)
@@ -417,7 +425,9 @@ def _adapt(
             params,
             single_task(jax.tree.map(jnp.asarray, unit)),
             steps=steps,
-            optimiser=_optimiser(params, steps, options),
+            optimiser=_optimiser(
+                method, steps, options["learning_rate"], options["freeze_bases"]
+            ),
             key=jax.random.key(options["seed"]),
             report_every=max(1, min(10, steps // 20)),
             patience=options["patience"],
@@ -427,24 +437,27 @@ def _adapt(
     return solution(params), history
 
 
+@functools.cache
 def _optimiser(
-    params: objectives.Params, steps: int, options: dict[str, Any]
+    method: str, steps: int, rate: float | None, freeze_bases: bool
 ) -> optax.GradientTransformation:
-    rate = options["learning_rate"]
-    if options["method"] == "gradient":
+    if method == "gradient":
         schedule = finetune.paper_schedule(rate or 1e-3)
     else:
         schedule = optax.cosine_decay_schedule(rate or 2e-3, max(steps, 1))
     optimiser = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.0)
     )
-    if not options["freeze_bases"]:
+    if not freeze_bases:
         return optimiser
-    is_basis = jax.tree_util.tree_map_with_path(
-        lambda path, _: "frozen" if path[-1].key in ("U", "V") else "free", params
-    )
     return optax.partition(
-        {"free": optimiser, "frozen": optax.set_to_zero()}, is_basis
+        {"free": optimiser, "frozen": optax.set_to_zero()}, _bases_apart
+    )
+
+
+def _bases_apart(params: objectives.Params) -> objectives.Params:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "frozen" if path[-1].key in ("U", "V") else "free", params
     )
 
 

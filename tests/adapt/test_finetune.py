@@ -32,6 +32,8 @@ def test_steps_are_those_of_the_optimiser():
     """Gradient descent halves the distance at every step of 1/4."""
     params, history = run()
     np.testing.assert_allclose(params["p"], TARGET * (1 - 0.5**7), rtol=1e-6)
+    start, *history = history
+    assert start == {"step": 0, "held_out": 5.0, "seconds": 0.0}
     assert [record["step"] for record in history] == [3, 6, 7]
     # Each record holds the mean loss since the last one, before its updates.
     losses = 5 * 0.25 ** np.arange(7)
@@ -43,7 +45,7 @@ def test_steps_are_those_of_the_optimiser():
 
 def test_every_step_draws_its_own_key():
     _, history = run(report_every=1)
-    drawn = [record["drawn"] for record in history]
+    drawn = [record["drawn"] for record in history[1:]]
     assert len(set(drawn)) == 7
     expected = [
         float(jax.random.uniform(jax.random.fold_in(jax.random.key(0), i)))
@@ -81,9 +83,9 @@ def test_parameters_with_the_smallest_held_out_loss_are_kept():
     """Steps that only overshoot leave the start; patience ends them early."""
     params, history = run(optimiser=optax.sgd(1.1), steps=6, report_every=1, patience=2)
     np.testing.assert_array_equal(params["p"], 0.0)
-    assert [record["step"] for record in history] == [1, 2]
+    assert [record["step"] for record in history] == [0, 1, 2]
     held_out = [record["held_out"] for record in history]
-    np.testing.assert_allclose(held_out, [5 * 1.2**2, 5 * 1.2**4], rtol=1e-5)
+    np.testing.assert_allclose(held_out, [5, 5 * 1.2**2, 5 * 1.2**4], rtol=1e-5)
 
 
 def test_divergence_is_an_error():
