@@ -19,7 +19,6 @@ from meta_lrpinn.adapt.survey import solve_survey
 
 FLAGS = flags.FLAGS
 NAME = "accuracy"
-flags.DEFINE_list("frequencies", ["4", "5", "8", "10"], "Frequencies, Hz.")
 flags.DEFINE_list(
     "margins", ["1.0", "1.1", "1.2", "1.3", "1.4", "1.6"], "Margins of the lattice."
 )
@@ -64,7 +63,7 @@ def main() -> None:
         common.folder(NAME) / "errors.csv", ("frequency", "models", "first_seed")
     )
     rows = []
-    for frequency in map(float, FLAGS.frequencies):
+    for frequency in common.frequencies((4, 5, 8, 10)):
         setting = {
             "frequency": frequency,
             "models": FLAGS.models,

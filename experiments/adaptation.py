@@ -13,10 +13,9 @@ from absl import flags
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common
+from experiments import common, study
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("init", "default", "Initialisation to compare with random.")
 flags.DEFINE_integer("least_squares_steps", 120, "Steps from the random start.")
 flags.DEFINE_integer("gradient_steps", 160, "Steps from the random start.")
 flags.DEFINE_integer(
@@ -53,14 +52,6 @@ def measure(
     )
     names = ("step", "seconds", "relative_l2")
     return [{name: record[name] for name in names} for record in field.history]
-
-
-def reached(rows: Sequence[dict[str, Any]], threshold: float) -> tuple[float, float]:
-    """First step and seconds at which the error is below the threshold, or infinity."""
-    for row in rows:
-        if row["relative_l2"] <= threshold:
-            return row["step"], row["seconds"]
-    return np.inf, np.inf
 
 
 def main() -> None:
@@ -110,7 +101,7 @@ def report(curves: dict, steps: dict[str, int]) -> str:
             for threshold in THRESHOLDS:
                 meta, random = (
                     np.array(
-                        [reached(rows, threshold) for rows in curves[case_name, method, s]]
+                        [study.reached(rows, threshold) for rows in curves[case_name, method, s]]
                     )
                     for s in ("meta", "random")
                 )

@@ -15,6 +15,10 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("out", "results", "Folder under which results are written.")
 flags.DEFINE_integer("seeds", 3, "Seeds per setting.", lower_bound=1)
+flags.DEFINE_enum(
+    "preset", "small", ("small", "paper"), "Size of the networks; see configs."
+)
+flags.DEFINE_list("frequencies", None, "In Hz; by default the experiment's own.")
 flags.DEFINE_string(
     "data",
     os.environ.get("META_LRPINN_DATA", "../shared/data"),
@@ -42,6 +46,13 @@ def folder(name: str) -> Path:
     path = Path(FLAGS.out) / name
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def frequencies(default: Sequence[float]) -> list[float]:
+    """Those of --frequencies, or the experiment's own, in Hz."""
+    if FLAGS.frequencies is None:
+        return list(default)
+    return [float(text) for text in FLAGS.frequencies]
 
 
 def published_case(name: str) -> "ml.velocity.Case":

@@ -26,7 +26,6 @@ from meta_lrpinn.adapt import spectral, survey
 FLAGS = flags.FLAGS
 NAME = "inversion"
 flags.DEFINE_enum("model", "layered", ("layered", "marmousi"), "True model.")
-flags.DEFINE_list("frequencies", ["3", "4", "5", "6", "7", "8"], "Hz, in order.")
 flags.DEFINE_integer("sources", 12, "Sources along the top.", lower_bound=1)
 flags.DEFINE_integer("receivers", 60, "Receivers along the top.", lower_bound=2)
 flags.DEFINE_integer("iterations", 20, "L-BFGS iterations per frequency.")
@@ -162,7 +161,7 @@ def main() -> None:
     """Inverts, and writes the models, the table and the figure."""
     truth = true_model()
     start = starting_model(truth)
-    frequencies = [float(f) for f in FLAGS.frequencies]
+    frequencies = common.frequencies((3, 4, 5, 6, 7, 8))
     velocity, records = invert(truth, start, frequencies)
     out = common.folder(NAME)
     np.savez(out / f"{FLAGS.model}.npz", velocity=velocity, spacing=truth.spacing)

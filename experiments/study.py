@@ -7,20 +7,26 @@ contender to every case and keeps each history as rows of one CSV file, from whi
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
+from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import reference
+from meta_lrpinn import configs, models, reference
+from meta_lrpinn.adapt.solve import load_network
 from meta_lrpinn.velocity import Case, VelocityModel
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("init", "default", "Meta-initialisation: default, or a folder.")
+flags.DEFINE_string("meta_pinn", None, "Folder of a meta-trained dense network.")
 flags.DEFINE_integer("steps", None, "Adaptation steps.", lower_bound=1)
 flags.DEFINE_integer("points", 1600, "Collocation points per step.", lower_bound=1)
 
@@ -28,6 +34,9 @@ Row = Mapping[str, Any]
 Curves = dict[tuple[str, str], list[list[Row]]]  # (case, contender) to a run per seed
 
 METHOD = "least_squares"
+# The exact solves of a history's records take six times longer in double precision.
+# Layered 5 Hz: 26.0 % instead of 24.3 % at step 0, 29.3 % instead of 29.2 % at step 4.
+_FAST = {"precision": "single"}
 _COLUMNS = ("step", "seconds", "relative_l2", "held_out")
 
 
@@ -53,6 +62,8 @@ class Contender:
 def contenders(meta_pinn: str | None = None) -> dict[str, Contender]:
     """The paper's: Meta-LRPINN, pruned and kept, Meta-PINN, and random starts.
 
+    Random starts have the size of the meta-initialisation.
+
     Args:
         meta_pinn: Folder of a meta-trained dense network; without it there is none.
 
@@ -64,12 +75,85 @@ def contenders(meta_pinn: str | None = None) -> dict[str, Contender]:
         "Meta-LRPINN, hypernetwork kept": Contender(
             init=FLAGS.init, options={"prune_hypernetwork": False}
         ),
-        "LRPINN, random start": Contender(),
-        "PINN, random start": Contender("pinn"),
+        "LRPINN, random start": Contender(init=random_start()),
+        "PINN, random start": Contender("pinn", random_pinn()),
     }
     if meta_pinn is not None:
         chosen["Meta-PINN"] = Contender("pinn", meta_pinn)
     return chosen
+
+
+def random_start(**changes: Any) -> Callable[[int], tuple[nn.Module, Any]]:
+    """Random parameters of a network of the shape of --init's, by the seed.
+
+    Args:
+        **changes: Attributes of the low-rank network that differ, as `initialisation`.
+
+    Returns:
+        What `Contender` takes as its `init`.
+    """
+    model, _ = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
+    network = model.network.clone(gain=None, **changes)
+    embedding = model.embedding.clone(initialisation=network.initialisation)
+    model = model.clone(network=network, embedding=embedding)
+    return lambda seed: (model, models.initial_parameters(model, jax.random.key(seed)))
+
+
+def top_source(model: VelocityModel, seed: int | None = None) -> np.ndarray:
+    """A source at 25 m depth, (ndim,) [km].
+
+    Args:
+        model: Velocity model.
+        seed: Of a place in the middle two thirds of the top; None for its middle.
+    """
+    share = 0.5
+    if seed is not None:
+        share = np.random.default_rng(seed).uniform(1 / 6, 5 / 6, model.ndim - 1)
+    across = model.lower[:-1] + share * (model.upper - model.lower)[:-1]
+    return np.append(across, model.lower[-1] + 0.025)
+
+
+def random_pinn() -> Callable[[int], tuple[nn.Module, Any]]:
+    """Random parameters of a dense network as wide and deep as --init's, by seed."""
+    low_rank = network()
+    config = configs.NetworkConfig(
+        kind="pinn", width=low_rank.width, depth=low_rank.depth
+    )
+    model = configs.make_network(config)
+    return lambda seed: (model, models.initial_parameters(model, jax.random.key(seed)))
+
+
+def network() -> models.LRPINN:
+    """The low-rank network of --init."""
+    return load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))[0].network
+
+
+def square_window(
+    name: str, left: float, top: float, smoothing: float = 0.0, side: float = 2.25
+) -> VelocityModel:
+    """A part of a published velocity model, of a size that meta-training has seen.
+
+    It is moved to the origin, where meta-training's models lie: networks take
+    coordinates as they are.
+
+    Args:
+        name: In velocity_models.npz of the data folder.
+        left: Where it begins, km.
+        top: The same in depth, km.
+        smoothing: Standard deviation of the Gaussian on slowness, km.
+        side: Its width and depth, km.
+
+    Returns:
+        The window, on a grid of 25 m.
+    """
+    whole = ml.load_velocity(Path(FLAGS.data) / "velocity_models.npz", name)
+    whole = whole.smoothed(smoothing)
+    # A cell more than the side, for the grids of which the side is no multiple.
+    (dz, dx), spacing = whole.spacing, 0.025
+    part = whole.window(x=(left, left + side + dx), z=(top, top + side + dz))
+    cells = round(side / spacing) + 1
+    velocity = part.resampled(spacing).velocity[:cells, :cells]
+    return VelocityModel(velocity, spacing)
 
 
 def known_case(
@@ -86,8 +170,7 @@ def known_case(
         The case, complete.
     """
     if source is None:
-        source = (model.lower + model.upper) / 2
-        source[-1] = model.lower[-1] + 0.025
+        source = top_source(model)
     field = reference.reference_wavefield(model, frequency, source, tolerance=0.003)
     return Case(
         model=model,
@@ -113,8 +196,45 @@ def adapt(
         A row per record of the history: step, seconds (compilation excluded), relative
         L2 error, and the loss at held-out points.
     """
-    options = {"points": FLAGS.points, **contender.options}
-    field = ml.solve(
+    try:
+        field = _solve(
+            case, contender, method, steps, seed, truth=case.scattered, **_FAST
+        )
+    except FloatingPointError:  # a row like any other, of no finite error
+        diverged = {"step": steps, "seconds": np.nan}
+        return [{**diverged, "relative_l2": np.nan, "held_out": np.nan}]
+    return [{name: record[name] for name in _COLUMNS} for record in field.history]
+
+
+def final_error(
+    case: Case, contender: Contender, method: str, steps: int, seed: int
+) -> Row:
+    """One adaptation without its history, which spares the evaluations on the way.
+
+    Args:
+        case: With its known wavefield.
+        contender: What adapts.
+        method: As of `solve`.
+        steps: Number of steps.
+        seed: Of random starts and of collocation points.
+
+    Returns:
+        Relative L2 error, not a number if it diverged; and seconds of the whole call.
+    """
+    began = time.perf_counter()
+    try:
+        field = _solve(case, contender, method, steps, seed)
+        error = ml.relative_l2(field.scattered, case.scattered)
+    except FloatingPointError:
+        error = np.nan
+    return {"relative_l2": error, "seconds": time.perf_counter() - began}
+
+
+def _solve(
+    case: Case, contender: Contender, method: str, steps: int, seed: int, **more: Any
+) -> ml.Wavefield:
+    options = {"points": FLAGS.points, **contender.options, **more}
+    return ml.solve(
         case.model,
         case.frequency,
         case.source,
@@ -124,11 +244,9 @@ def adapt(
         steps=steps,
         amplitude=case.amplitude,
         background_velocity=case.background_velocity,
-        truth=case.scattered,
         seed=seed,
         **options,
     )
-    return [{name: record[name] for name in _COLUMNS} for record in field.history]
 
 
 def run(
@@ -163,9 +281,9 @@ def run(
                         made.append(case() if callable(case) else case)
                     return adapt(made[0], contender, method, steps, seed)
 
+                init = contender.init if isinstance(contender.init, str) else FLAGS.init
                 values = (
-                    case_name, contender_name, method, steps, FLAGS.points, FLAGS.init,
-                    seed,
+                    case_name, contender_name, method, steps, FLAGS.points, init, seed
                 )  # fmt: skip
                 rows = records.ensure(dict(zip(keys, values, strict=True)), measure)
                 curves.setdefault((case_name, contender_name), []).append(rows)
@@ -192,8 +310,17 @@ def steps_to(runs: Sequence[Sequence[Row]], threshold: float) -> str:
 
 def error_at(runs: Sequence[Sequence[Row]], step: int) -> str:
     """Mean and spread over seeds of the error at the record nearest to a step, in %."""
-    nearest = [min(rows, key=lambda row: abs(row["step"] - step)) for rows in runs]
-    return common.spread([100 * row["relative_l2"] for row in nearest], " %")
+    sound = converged(runs)
+    if not sound:
+        return "diverged"
+    nearest = [min(rows, key=lambda row: abs(row["step"] - step)) for rows in sound]
+    lost = "" if len(sound) == len(runs) else f" ({len(sound)}/{len(runs)})"
+    return common.spread([100 * row["relative_l2"] for row in nearest], " %") + lost
+
+
+def converged(runs: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """The runs that did not diverge."""
+    return [rows for rows in runs if np.isfinite(rows[-1]["relative_l2"])]
 
 
 def errors(curves: Curves, threshold: float = 0.2) -> str:
@@ -201,8 +328,9 @@ def errors(curves: Curves, threshold: float = 0.2) -> str:
     columns = ["case", "contender"]
     rows = []
     for (case, contender), runs in curves.items():
-        last = runs[0][-1]["step"]
-        middle = runs[0][len(runs[0]) // 2]["step"]
+        longest = max(runs, key=len)
+        last = longest[-1]["step"]
+        middle = longest[len(longest) // 2]["step"]
         columns = [
             "case",
             "contender",
@@ -256,7 +384,87 @@ def direct_lines(case: Case) -> dict[str, tuple[float, float]]:
     return lines
 
 
+def direct(
+    name: str, cases: Mapping[str, Case | Callable[[], Case]]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """The exact solves of every case; what is on file is not run again.
+
+    Args:
+        name: The experiment; its folder holds them.
+        cases: As of `run`.
+
+    Returns:
+        Case to name to relative L2 error and seconds.
+    """
+    records = common.Records(common.folder(name) / "direct.csv", ("case", "init"))
+    found = {}
+    for case_name, case in cases.items():
+
+        def measure(case=case):
+            lines = direct_lines(case() if callable(case) else case)
+            return [
+                {"solver": solver, "error": error, "seconds": seconds}
+                for solver, (error, seconds) in lines.items()
+            ]
+
+        rows = records.ensure({"case": case_name, "init": FLAGS.init}, measure)
+        found[case_name] = {r["solver"]: (r["error"], r["seconds"]) for r in rows}
+    return found
+
+
+def direct_table(lines: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+    """Markdown table of the exact solves: errors and seconds."""
+    rows = [
+        [case, solver, f"{100 * error:.3g} %", seconds]
+        for case, own in lines.items()
+        for solver, (error, seconds) in own.items()
+    ]
+    return common.table(("case", "exact solve", "error", "seconds"), rows)
+
+
+def sizes(method: str = METHOD) -> str:
+    """A line that says on what the numbers of a table rest."""
+    low_rank = network()
+    return (
+        f"Mean ± standard deviation over {FLAGS.seeds} seeds, of collocation points "
+        f"and random starts. Adaptation by {method.replace('_', ' ')}, {FLAGS.points} "
+        f"points a step; networks {low_rank.width} wide with {low_rank.depth} hidden "
+        f"layers of rank {low_rank.rank}. Errors are relative L2 against finite "
+        "differences refined until they change by 0.3 %; seconds exclude compilation."
+    )
+
+
+def publish(
+    name: str,
+    cases: Mapping[str, Case | Callable[[], Case]],
+    curves: Curves,
+    *sections: str,
+    method: str = METHOD,
+) -> None:
+    """Table and figures of a study: error by step and by seconds, loss by step.
+
+    Args:
+        name: The experiment.
+        cases: As of `run`.
+        curves: What `run` gave.
+        *sections: Markdown to stand between the tables and the line on sizes.
+        method: The one of `run`.
+    """
+    lines = direct(name, cases)
+    parts = [errors(curves), direct_table(lines), *sections, sizes(method)]
+    common.save_report(name, "\n\n".join(parts))
+    out = common.folder(name)
+    draw(curves, lines).savefig(out / "figure.png", dpi=150)
+    draw(curves, lines, x="seconds").savefig(out / "seconds.png", dpi=150)
+    draw(curves, y="held_out").savefig(out / "loss.png", dpi=150)
+
+
 _COLORS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000")
+
+
+def color(index: int) -> str:
+    """The colour of the curve of that number."""
+    return _COLORS[index % len(_COLORS)]
 
 
 def draw(
@@ -290,12 +498,16 @@ def draw(
     panels = figure.subplots(down, across, squeeze=False)
     for axes in panels.ravel()[len(cases) :]:
         axes.set_visible(False)
-    for (case, contender), runs in curves.items():
+    for (case, contender), all_runs in curves.items():
         axes = panels.ravel()[cases.index(case)]
+        runs = converged(all_runs)
+        if not runs:
+            continue
         shortest = min(len(rows) for rows in runs)
         along = np.array([[r[x] for r in rows[:shortest]] for rows in runs], float)
         values = np.array([[r[y] for r in rows[:shortest]] for rows in runs], float)
-        along, color = along.mean(axis=0), _COLORS[names.index(contender) % len(_COLORS)]
+        along = along.mean(axis=0)
+        color = _COLORS[names.index(contender) % len(_COLORS)]
         axes.plot(along, values.mean(axis=0), color=color, label=contender)
         low, high = values.min(axis=0), values.max(axis=0)
         axes.fill_between(along, low, high, color=color, alpha=0.2, lw=0)
@@ -304,7 +516,8 @@ def draw(
             axes.set_yscale("log")
     for case, own in (lines or {}).items():
         axes = panels.ravel()[cases.index(case)]
-        for (name, (error, _)), style in zip(own.items(), (":", "--", "-."), strict=False):
+        styles = (":", "--", "-.")
+        for (name, (error, _)), style in zip(own.items(), styles, strict=False):
             axes.axhline(error, color="0.4", ls=style, lw=1, label=name)
     handles = {}
     for axes in panels.ravel():

@@ -21,7 +21,7 @@ from meta_lrpinn.models.lrpinn import (
 )
 from meta_lrpinn.models.pinn import PINN, initial_parameters
 from meta_lrpinn.models.plane_waves import PlaneWaves, plane_wave_parameters
-from meta_lrpinn.models.rank import is_pruned, prune_hypernetwork, truncate
+from meta_lrpinn.models.rank import grow, is_pruned, prune_hypernetwork, truncate
 
 __all__ = [
     "LRPINN",
@@ -31,6 +31,7 @@ __all__ = [
     "LowRankDense",
     "MetaLRPINN",
     "PlaneWaves",
+    "grow",
     "initial_parameters",
     "is_pruned",
     "make_meta_lrpinn",

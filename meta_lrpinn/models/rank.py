@@ -1,4 +1,4 @@
-"""Hypernetwork pruning and rank reduction: what meta-testing does to the network."""
+"""Hypernetwork pruning, rank reduction and growth: meta-testing's changes of network."""
 
 from collections.abc import Callable
 
@@ -109,6 +109,70 @@ def truncate(
         embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
     )
     return truncated, {"network": reduced, "embedding": _by_layer(values)}
+
+
+def grow(
+    model: MetaLRPINN,
+    params: Parameters,
+    rank: int,
+    key: jax.Array,
+    sigma: float = 0.0,
+) -> tuple[MetaLRPINN, Parameters]:
+    """Appends singular values to every layer, with new columns of U and V.
+
+    The new columns are random, orthonormal among themselves and orthogonal to the old
+    ones, which stay as they are. With σ = 0 the function is unchanged, and the gradient
+    with respect to the new σ is not zero, so that training can use them. The gain of
+    each layer is not changed, so that `truncate` undoes this.
+
+    Args:
+        model: A pruned network.
+        params: Its parameter tree.
+        rank: New rank; a layer that has it, or more, stays as it is.
+        key: Random key of the new columns.
+        sigma: The new singular values.
+
+    Returns:
+        The larger model and its parameter tree.
+
+    Raises:
+        ValueError: If the hypernetwork is not pruned, or the rank is not a whole number
+            from 1 to the width.
+    """
+    if not is_pruned(model):
+        raise ValueError(
+            "prune the hypernetwork before changing the rank: its singular values "
+            "still depend on frequency"
+        )
+    network = model.network
+    if not (rank == int(rank) and 1 <= rank <= network.width):
+        raise ValueError(
+            f"rank must be a whole number from 1 to the width {network.width}, got {rank}"
+        )
+    grown, values = dict(params["network"]), []
+    layers = _in_order(params["embedding"], network.depth)
+    for layer_key, (name, old) in zip(
+        jax.random.split(key, network.depth), layers, strict=True
+    ):
+        added = max(0, int(rank) - len(old))
+        values.append(jnp.concatenate([old, jnp.full(added, sigma, old.dtype)]))
+        grown[name] = {
+            factor: _with_columns(columns, added, jax.random.fold_in(layer_key, index))
+            for index, (factor, columns) in enumerate(sorted(grown[name].items()))
+        }
+    ranks = tuple(len(sigma) for sigma in values)
+    larger = MetaLRPINN(
+        network=network.clone(rank=ranks, gain=network.gains),
+        embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
+    )
+    return larger, {"network": grown, "embedding": _by_layer(values)}
+
+
+def _with_columns(columns: jax.Array, added: int, key: jax.Array) -> jax.Array:
+    """Columns (n, k) and `added` more, orthonormal and orthogonal to them."""
+    random = jax.random.normal(key, (columns.shape[0], added), columns.dtype)
+    basis, _ = jnp.linalg.qr(jnp.concatenate([columns, random], axis=1))
+    return jnp.concatenate([columns, basis[:, columns.shape[1] :]], axis=1)
 
 
 def _criterion(

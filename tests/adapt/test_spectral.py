@@ -1,5 +1,7 @@
 """Plane waves on a lattice: assembly, exact fields, gradient, error estimate."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from meta_lrpinn.velocity import VelocityModel
 from meta_lrpinn.wavefield import relative_l2
 
 FREQUENCY, SOURCE = 5.0, np.array([0.4, 0.05])
-SOLVE = jax.jit(spectral.solve)
+SOLVE = jax.jit(partial(spectral.solve, tolerance=1e-9))
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,7 @@ def test_smaller_lattice_is_the_leading_block():
     np.testing.assert_array_equal(small.indices, large.indices[: small.number])
     few = jax.jit(spectral.assemble)(problem, small)
     many = jax.jit(spectral.assemble)(problem, large)
+    chex.assert_shape([few, many], [(small.number,) * 2, (large.number,) * 2])
     np.testing.assert_allclose(
         few, many[: small.number, : small.number], atol=2e-4 * np.abs(few).max()
     )
@@ -105,6 +108,14 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
         )(problem)
     )
     chex.assert_shape([matrix, rhs], [(lattice.number,) * 2, (lattice.number,)])
+    # The same without the matrix.
+    columns = np.einsum(
+        "rcn,r->cn", np.random.default_rng(0).normal(size=(2, 2, lattice.number)), [1, 1j]
+    )
+    product = jax.jit(spectral.make_operator(problem, lattice))(columns.T)
+    np.testing.assert_allclose(product, matrix @ columns.T, rtol=1e-9)
+    entries = spectral.diagonal(problem, lattice)
+    np.testing.assert_allclose(entries, np.diag(matrix), rtol=1e-9)
 
     omega, layer = float(problem.omega), problem.layer
     lower, period = problem.lower, problem.upper - problem.lower
@@ -201,12 +212,29 @@ def test_error_falls_with_the_margin(layered):
     assert errors[0] > 2 * errors[1] > 3 * errors[2]
 
 
+def test_few_waves_solved_directly_give_the_same(layered):
+    """What the others are left to, iterations, only has to converge."""
+    problem, _, solutions = layered
+    for dense in (1.0, 2.0):
+        lattice = spectral.make_lattice(problem, 2.0, dense=dense)
+        assert (lattice.dense < lattice.number) == (dense < 2)
+        other = solution_of(problem, lattice)
+        assert relative_l2(other.fields, solutions[2.0].fields) < 3e-3
+
+
+def test_many_sources_make_the_larger_matrix_the_cheaper_way():
+    problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
+    one, many = (spectral.make_lattice(problem, 2.4, sources=n) for n in (1, 1000))
+    assert one.dense < many.dense == many.number == one.number
+
+
 def test_change_tracks_the_error(layered):
     _, truth, solutions = layered
-    for solution in solutions.values():
-        chex.assert_shape(solution.change, (1,))
-        ratio = solution.change[0] / relative_l2(solution.fields[0], truth)
-        assert 0.3 < ratio < 4
+    for margin, solution in solutions.items():
+        chex.assert_shape(solution.change, ())
+        ratio = solution.change / relative_l2(solution.fields[0], truth)
+        # Where few waves resolve nothing yet, all that is certain is that it is bad.
+        assert 0.4 < ratio < (20 if margin < 1.5 else 3)
 
 
 def test_evaluation_at_points_and_on_the_grid_agree(layered):
@@ -232,15 +260,15 @@ def test_evaluation_at_points_and_on_the_grid_agree(layered):
 def test_many_sources_equal_each_alone(layered):
     """Also the problem's own source and background velocity are not used."""
     problem, _, solutions = layered
-    lattice = spectral.make_lattice(problem, 1.5)
+    lattice = spectral.make_lattice(problem, 1.5, dense=1.2)
     sources = np.stack([[0.6, 0.3], SOURCE])
+    assert lattice.dense < lattice.number
     v0 = float(problem.background_velocity)
     other = problem.replace(source=sources[0], background_velocity=np.asarray(2.2))
     together = SOLVE(other, lattice, sources, np.array([2.2, v0]))
-    chex.assert_shape([together.fields, together.change], [(2, 31, 31), (2,)])
+    chex.assert_shape([together.fields, together.change], [(2, 31, 31), ()])
     alone = solutions[1.5]
-    np.testing.assert_allclose(together.fields[1], alone.fields[0], atol=1e-10)
-    np.testing.assert_allclose(together.change[1], alone.change[0], rtol=1e-6)
+    assert relative_l2(together.fields[1], alone.fields[0]) < 3e-3
     assert relative_l2(together.fields[0], together.fields[1]) > 0.5
 
 
@@ -272,15 +300,16 @@ def test_homogeneous_model_scatters_nothing():
     problem = make_problem(cube(2), FREQUENCY, SOURCE)
     solution = solution_of(problem, spectral.make_lattice(problem, 1.1))
     np.testing.assert_allclose(solution.fields, 0.0, atol=1e-14)
-    assert solution.change[0] < 1e-3
+    assert solution.change < 1e-3
 
 
-def test_gradient_to_the_velocity():
+@pytest.mark.parametrize(("dense", "tolerance"), [(1.3, 1e-5), (1.1, 0.02)])
+def test_gradient_to_the_velocity(dense, tolerance):
     """By the adjoint, of a misfit at receivers, against central differences."""
     model = gradient_model(count=6, spacing=0.12)
     source = np.array([0.2, 0.03])
     problem = make_problem(model, 4.0, source, background_velocity=2.0, thickness=0.3)
-    lattice = spectral.make_lattice(problem, 1.0)
+    lattice = spectral.make_lattice(problem, 1.3, dense=dense)
     receivers = jnp.array([[0.1, 0.5], [0.33, 0.52], [0.55, 0.1]])
     observed = jnp.array([0.1 - 0.05j, 0.02j, -0.03])
 
@@ -288,7 +317,7 @@ def test_gradient_to_the_velocity():
     def misfit(velocity):
         own = problem.replace(model=model.replace_velocity(velocity))
         weights = spectral.solve_weights(
-            own, lattice, jnp.asarray(source)[None], jnp.array([2.0])
+            own, lattice, jnp.asarray(source)[None], jnp.array([2.0]), 1e-9
         )
         field = spectral.evaluate(own, lattice, weights, receivers)[:, 0]
         return jnp.sum(jnp.abs(field - observed) ** 2)
@@ -302,7 +331,7 @@ def test_gradient_to_the_velocity():
             velocity - step * direction
         )
         np.testing.assert_allclose(
-            np.sum(gradient * direction), difference / (2 * step), rtol=1e-5
+            np.sum(gradient * direction), difference / (2 * step), rtol=tolerance
         )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from meta_lrpinn.models import (
+    grow,
     initial_parameters,
     is_pruned,
     make_meta_lrpinn,
@@ -201,3 +202,68 @@ def test_pruning_errors():
         prune_hypernetwork(MODEL, PARAMS, -3.0)
     with pytest.raises(ValueError, match=r"one frequency, got .* shape \(2,\)"):
         prune_hypernetwork(MODEL, PARAMS, jnp.array([3.0, 5.0]))
+
+
+@pytest.mark.parametrize("method", ["__call__", "features"])
+def test_growth_by_zeros_keeps_the_function_and_is_undone(method):
+    model, params = truncate(*_pruned(), count=4)
+    larger_model, larger = grow(model, params, 9, jax.random.key(5))
+    assert _ranks(larger) == [9] * DEPTH
+    assert larger_model.network.gains == MODEL.network.gains
+    before = _apply(model, params, POINTS, SOURCE, method=method)
+    after = _apply(larger_model, larger, POINTS, SOURCE, method=method)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+    _, again = truncate(larger_model, larger, count=4)
+    chex.assert_trees_all_equal(
+        again["network"]["hidden_0"]["U"].sort(), params["network"]["hidden_0"]["U"].sort()
+    )
+    fresh = initial_parameters(larger_model, jax.random.key(3))
+    chex.assert_trees_all_equal_shapes_and_dtypes(fresh, larger)
+
+
+def test_new_columns_are_orthonormal_and_orthogonal_to_old_ones():
+    model, params = truncate(*_pruned(), count=4)
+    # Training leaves bases that are not orthonormal; the old columns must stay so.
+    skewed = params["network"]["hidden_1"]["U"] @ jnp.triu(jnp.ones((4, 4)))
+    params["network"]["hidden_1"]["U"] = skewed
+    _, larger = grow(model, params, 9, jax.random.key(5), sigma=0.1)
+    for layer in range(DEPTH):
+        factors = larger["network"][f"hidden_{layer}"]
+        for factor, old in params["network"][f"hidden_{layer}"].items():
+            columns = np.asarray(factors[factor])
+            np.testing.assert_array_equal(columns[:, :4], old)
+            np.testing.assert_allclose(columns[:, :4].T @ columns[:, 4:], 0, atol=2e-6)
+            np.testing.assert_allclose(
+                columns[:, 4:].T @ columns[:, 4:], np.eye(5), atol=2e-6
+            )
+        np.testing.assert_allclose(
+            larger["embedding"][f"hidden_{layer}"][4:], 0.1, rtol=1e-6
+        )
+    assert not np.allclose(
+        larger["network"]["hidden_0"]["U"], larger["network"]["hidden_0"]["V"]
+    )
+
+
+def test_new_singular_values_have_a_gradient():
+    model, params = grow(*truncate(*_pruned(), count=4), 9, jax.random.key(5))
+
+    def loss(params):
+        return jnp.sum(_apply(model, params, POINTS, SOURCE) ** 2)
+
+    gradient = jax.grad(loss)(params)["embedding"]["hidden_0"]
+    assert np.all(np.abs(gradient[4:]) > 0)
+
+
+def test_growth_leaves_larger_layers_alone():
+    model, params = _pruned(np.ones(RANK))
+    params["embedding"]["hidden_1"] = jnp.asarray(SIGMA)
+    _, grown = grow(*truncate(model, params, energy=0.9), 5, jax.random.key(0))
+    assert _ranks(grown) == [9, 5, 9]
+
+
+@pytest.mark.parametrize("rank", [0, 25, 2.5])
+def test_growth_out_of_range(rank):
+    with pytest.raises(ValueError, match="whole number from 1 to the width 24"):
+        grow(*_pruned(), rank, jax.random.key(0))
+    with pytest.raises(ValueError, match="prune the hypernetwork before changing"):
+        grow(MODEL, PARAMS, 12, jax.random.key(0))

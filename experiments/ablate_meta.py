@@ -1,0 +1,324 @@
+"""Is meta-learning a hard requirement, or does it mend a bad random start?
+
+Cheng and Alkhalifah (2025) report that LRPINN from random parameters fails, at losses of
+1e10 and more, and conclude that it needs meta-learning. Put to the test: the layered
+model at one frequency, adapted from
+
+- the meta-initialisation,
+- the published random start, Xavier everywhere,
+- our random start: plane waves in the first layer, orthonormal U and V, σ near one,
+- the same, tuned to the problem: of a grid of scales of the first layer's wavenumbers
+  and of σ, the pair with the smallest residual before the first step,
+
+by "least_squares", which solves for the output layer, and by the paper's "gradient" from
+the network's own output layer; also by "gradient" from a solved one (meta start only;
+the shipped initialisation never trained its own). Losses are relative to that of δu = 0
+in both. A run fails if its loss is not finite or a thousand times that of δu = 0, or if
+its error is above 100 %. Why, is measured at the start: the paper's losses, the size of
+the output and of its Laplacian, the largest wavenumber of the first layer in units of
+ω/v_min, and the size, the numerical rank and the best residual of the features.
+
+At the defaults (256 wide, 1,600 points, 100 steps, three seeds) a quarter of an hour on
+one core.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import common, study
+from meta_lrpinn import generators, models, objectives, problem
+from meta_lrpinn.adapt.solve import load_network
+from meta_lrpinn.physics import derivatives, losses, residual
+from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.tasks import single_task
+
+FLAGS = flags.FLAGS
+NAME = "ablate_meta"
+flags.DEFINE_list(
+    "tuned_first_scales", ["2", "4", "8", "12", "16"], "Scales to try, rad/km."
+)
+flags.DEFINE_list("tuned_sigma_scales", ["0.5", "1", "2"], "Factors of σ to try.")
+
+STEPS = 100
+METHODS = ("least_squares", "gradient")
+OWN = {"output_start": "network"}
+META, TUNED, SOLVED = "meta-initialisation", "random, tuned", "meta, output solved"
+_FAILED_LOSS = 1e3  # times that of δu = 0
+_SAME = 1e-6  # of the largest singular value of the features, in single precision
+
+Start = Callable[[int], tuple[Any, objectives.Params]]
+
+
+def starts(unit: HelmholtzProblem) -> dict[str, Start]:
+    """Name to the network and parameters of a seed."""
+
+    def meta(seed):
+        return load_network(FLAGS.init, "lrpinn", unit.ndim, jax.random.key(seed))
+
+    return {
+        META: meta,
+        "random, published": study.random_start(initialisation="xavier"),
+        "random, orthonormal": study.random_start(initialisation="orthonormal"),
+        TUNED: lambda seed: tuned(unit, seed)[:2],
+    }
+
+
+def unit_problem(model: Any, frequency: float) -> HelmholtzProblem:
+    """The problem as the networks see it, of amplitude one."""
+    source = study.top_source(model)
+    made = problem.make_problem(model, frequency, source)
+    made = made.replace(amplitude=made.amplitude / np.abs(made.amplitude))
+    return jax.tree.map(jnp.asarray, made)
+
+
+def tuned(
+    unit: HelmholtzProblem, seed: int
+) -> tuple[Any, objectives.Params, tuple[float, float]]:
+    """The random start of a seed, scaled to the smallest residual at the start.
+
+    Args:
+        unit: The problem.
+        seed: Of the random start.
+
+    Returns:
+        Pruned network, its parameters, and the scales of the first layer (rad/km) and of
+        the singular values that were chosen.
+    """
+    model, params = study.random_start(initialisation="orthonormal")(seed)
+    own_scale = model.network.first_scale
+    model, params = models.prune_hypernetwork(
+        model, params, float(objectives.frequency_of(unit))
+    )
+    start_residual = jax.jit(objectives.residual_objective(model, FLAGS.points))
+    task, key = single_task(unit), jax.random.key(seed)
+    best = (np.inf, params, (own_scale, 1.0))
+    for first in map(float, FLAGS.tuned_first_scales):
+        for sigma in map(float, FLAGS.tuned_sigma_scales):
+            scaled = rescaled(params, first / own_scale, sigma, unit.ndim)
+            value = float(start_residual(scaled, task, key)[0])
+            if value < best[0]:
+                best = (value, scaled, (first, sigma))
+    return model, best[1], best[2]
+
+
+def rescaled(
+    params: objectives.Params, first: float, sigma: float, ndim: int
+) -> objectives.Params:
+    """Pruned parameters, wavenumbers of the first layer and all σ times a factor."""
+    layer = params["network"]["first"]
+    kernel = layer["kernel"].at[:ndim].multiply(first)
+    network = {**params["network"], "first": {**layer, "kernel": kernel}}
+    embedding = jax.tree.map(lambda values: sigma * values, params["embedding"])
+    return {"network": network, "embedding": embedding}
+
+
+def diagnose(
+    model: Any, params: objectives.Params, unit: HelmholtzProblem, seed: int
+) -> dict[str, float]:
+    """What a start is like before the first step.
+
+    Args:
+        model: The network.
+        params: Its parameters.
+        unit: The problem, of amplitude one.
+        seed: Of the points.
+
+    Returns:
+        The paper's losses (PDE, source and all three), root mean squares of the output,
+        its Laplacian, the source term and the features, the first layer's largest
+        wavenumber over ω/v_min, the features' numerical rank and best residual.
+    """
+    measured = _measure(model, params, unit, jax.random.key(seed), FLAGS.points)
+    spectrum = measured.pop("spectrum")
+    return {
+        **{name: float(value) for name, value in measured.items()},
+        "rank": int(np.sum(np.asarray(spectrum) > _SAME * float(spectrum[0]))),
+        "width": len(spectrum),
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("model", "number"))
+def _measure(model, params, unit, key, number):
+    points = problem.sample_points(key, unit, number)
+    outputs = derivatives.derivatives(
+        objectives.output_function(model, params, unit), points
+    )
+    laplacian = residual.as_complex(jnp.sum(outputs.second, axis=1))
+    task = single_task(unit)
+    _, paper = objectives.paper_objective(model, number)(params, task, key)
+    best, _ = objectives.residual_objective(model, number)(params, task, key)
+    features = objectives.feature_function(model, params, unit)(points)
+    kernel = params["network"]["first"]["kernel"][: unit.ndim]
+    slowest = jnp.min(unit.model.velocity)
+    return {
+        "pde_loss": paper["pde"],
+        "source_loss": paper["source"],
+        "paper_loss": 0.1 * sum(paper.values()),
+        "output": _size(residual.as_complex(outputs.value)),
+        "laplacian": _size(laplacian),
+        "source": losses.pde_loss(problem.scattering_source_at(unit, points)),
+        "wavenumber": jnp.linalg.norm(kernel, axis=0).max() * slowest / unit.omega,
+        "features": _size(features),
+        "spectrum": jnp.linalg.svd(features, compute_uv=False),
+        "best_residual": jnp.exp(best),
+    }
+
+
+def _size(values: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.abs(values) ** 2))
+
+
+def failure(method: str, rows: Sequence[study.Row], silence: float) -> str:
+    """Why a run failed, or "" if it did not.
+
+    Args:
+        method: "least_squares" or "gradient".
+        rows: Its history.
+        silence: The paper's loss of δu = 0.
+    """
+    values = [relative_loss(method, row, silence) for row in rows]
+    if not np.all(np.isfinite(values)):
+        return "loss not finite"
+    if values[-1] > _FAILED_LOSS:
+        return f"loss {values[-1]:.1e}"
+    if not rows[-1]["relative_l2"] <= 1:
+        return "error > 100 %"
+    return ""
+
+
+def relative_loss(method: str, row: study.Row, silence: float) -> float:
+    """Held-out loss over that of δu = 0, in both methods."""
+    if method == "least_squares":  # the logarithm of just that
+        return float(np.exp(row["held_out"]))
+    return row["held_out"] / silence
+
+
+def report(
+    curves: Mapping[str, study.Curves],
+    diagnoses: Mapping[str, Sequence[study.Row]],
+    chosen: Sequence[tuple[float, float]],
+    frequency: float,
+) -> str:
+    """Markdown: how each start ended, and what it was like at first."""
+    silence = 0.1 * float(np.mean([row["source"] for row in diagnoses[META]]))
+    lines, steps = [], 0
+    for method, own in curves.items():
+        for (_, start), runs in own.items():
+            ends = [failure(method, rows, silence) for rows in runs]
+            failed = [end for end in ends if end]
+            steps = runs[0][-1]["step"]
+            sound = study.converged(runs)
+            first, last = (
+                common.spread([relative_loss(method, rows[i], silence) for rows in sound])
+                if sound
+                else "not finite"
+                for i in (0, -1)
+            )
+            at_first, at_last = (study.error_at(runs, step) for step in (0, steps))
+            why = f": {'; '.join(dict.fromkeys(failed))}" if failed else ""
+            failures = f"{len(failed)}/{len(runs)}{why}"
+            lines.append([start, method, first, last, at_first, at_last, failures])
+    columns = (
+        "start,adaptation,loss at the start,loss at the end,error at the start,"
+        "error at the end,failed"
+    )
+    ended = common.table(columns.split(","), lines)
+    names = {
+        "pde_loss": "L_pde",
+        "source_loss": "L_reg",
+        "paper_loss": "paper's loss",
+        "output": "rms output",
+        "laplacian": "rms Laplacian",
+        "source": "rms source term",
+        "wavenumber": "largest k / (ω/v_min)",
+        "features": "rms features",
+        "rank": "numerical rank",
+        "best_residual": "best residual",
+    }
+    first = common.table(
+        ["start", *names.values()],
+        [
+            [start, *(common.spread([row[name] for row in rows]) for name in names)]
+            for start, rows in diagnoses.items()
+        ],
+    )
+    scales = ", ".join(f"{a:g} rad/km and {b:g}" for a, b in chosen)
+    width = diagnoses[META][0]["width"]
+    return (
+        f"{ended}\n\nBuilt-in layered model at {frequency:g} Hz; mean ± standard "
+        f"deviation of {FLAGS.seeds} seeds; {width} wide, {FLAGS.points} points, {steps} "
+        f"steps. Losses are relative to that of δu = 0.\n\nBefore the first step "
+        f"(numerical rank: singular values of the features at the points above {_SAME:g} "
+        f"of the largest, of {width}):\n\n{first}\n\n"
+        f"Chosen first scales and σ of the tuned start: {scales}."
+    )
+
+
+def main() -> None:
+    """Adapts and diagnoses what is missing, then writes tables and figure."""
+    frequency = _only(common.frequencies((5,)))
+    model = generators.builtin("layered")
+    unit = unit_problem(model, frequency)
+    case = f"layered {frequency:g} Hz"
+    cases = {case: lambda: study.known_case(model, frequency)}
+    begin = starts(unit)
+    steps = FLAGS.steps or STEPS
+    curves = {}
+    for method in METHODS:
+        contenders = {
+            name: study.Contender(init=start, options=OWN if method == "gradient" else {})
+            for name, start in begin.items()
+        }
+        if method == "gradient":
+            contenders[SOLVED] = study.Contender(init=begin[META])
+        curves[method] = study.run(NAME, cases, contenders, steps, method)
+    diagnoses, chosen = diagnose_all(begin, unit, frequency)
+    common.save_report(NAME, report(curves, diagnoses, chosen, frequency))
+    panels = {
+        (f"{case}, {method}", start): runs
+        for method, own in curves.items()
+        for (_, start), runs in own.items()
+    }
+    study.draw(panels).savefig(common.folder(NAME) / "figure.png", dpi=150)
+
+
+def _only(values: Sequence[float]) -> float:
+    if len(values) != 1:
+        raise ValueError(f"this experiment takes one of --frequencies, got {len(values)}")
+    return values[0]
+
+
+def diagnose_all(
+    begin: Mapping[str, Start], unit: HelmholtzProblem, frequency: float
+) -> tuple[dict[str, list[study.Row]], list[tuple[float, float]]]:
+    """The diagnosis of every start and seed, and the scales of the tuned ones."""
+    keys = ("frequency", "start", "points", "init", "seed")
+    records = common.Records(common.folder(NAME) / "diagnosis.csv", keys)
+    found: dict[str, list[study.Row]] = {}
+    for name, start in begin.items():
+        for seed in range(FLAGS.seeds):
+
+            def measure(name=name, start=start, seed=seed):
+                scales = {}
+                if name == TUNED:
+                    *pair, (first, sigma) = tuned(unit, seed)
+                    scales = {"first_scale": first, "sigma_scale": sigma}
+                else:
+                    pair = start(seed)
+                return [{**diagnose(*pair, unit, seed), **scales}]
+
+            values = (frequency, name, FLAGS.points, FLAGS.init, seed)
+            setting = dict(zip(keys, values, strict=True))
+            found.setdefault(name, []).extend(records.ensure(setting, measure))
+    chosen = [(row["first_scale"], row["sigma_scale"]) for row in found[TUNED]]
+    return found, chosen
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,128 @@
+"""Every experiment in turn, each in its own process, with a summary of all.
+
+The flags that all experiments share (--out, --seeds, --data, --preset, --frequencies)
+are passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points)
+to the experiments that have them. Each experiment keeps its measurements, so that this
+script, started again after a stop, goes on. One that fails does not stop the others,
+but the exit code is then 1. The summary, <out>/summary.md, links the tables and states
+exit codes and seconds; of an experiment run several times, the seconds of all runs
+together.
+
+At the defaults some two hours on one core. --only=layered,baselines runs a part.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments import common, study
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("only", None, "Experiments to run; default: all.")
+
+EXPERIMENTS = (
+    "layered",
+    "overthrust",
+    "ablate_meta",
+    "rank_sweep",
+    "out_of_distribution",
+    "dynamic_rank",
+    "sharp_models",
+    "scaling_3d",
+    "baselines",
+    "adaptation",
+    "accuracy",
+    "comparison",
+    "inversion",
+)
+_OPTIONAL = ("preset", "frequencies")
+_OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
+WITHOUT_STUDY = {"accuracy": (), "adaptation": ("init",), "inversion": ()}
+
+
+def command(name: str) -> list[str]:
+    """The command line of an experiment."""
+    shared = {"out": FLAGS.out, "seeds": FLAGS.seeds, "data": FLAGS.data}
+    for flag in (*_OPTIONAL, *WITHOUT_STUDY.get(name, _OF_STUDY)):
+        if FLAGS[flag].present:
+            value = FLAGS[flag].value
+            shared[flag] = ",".join(value) if isinstance(value, list) else value
+    options = [f"--{flag}={value}" for flag, value in shared.items()]
+    return [sys.executable, "-m", f"experiments.{name}", *options]
+
+
+def chosen() -> list[str]:
+    """Those of --only, in the order of `EXPERIMENTS`."""
+    if FLAGS.only is None:
+        return list(EXPERIMENTS)
+    unknown = [name for name in FLAGS.only if name not in EXPERIMENTS]
+    if unknown:
+        raise ValueError(
+            f"--only takes some of {', '.join(EXPERIMENTS)}, got {unknown[0]!r}"
+        )
+    return [name for name in EXPERIMENTS if name in FLAGS.only]
+
+
+def run_one(name: str) -> dict[str, float]:
+    """Run an experiment; its exit code and seconds."""
+    print(f"=== {name}", flush=True)
+    began = time.perf_counter()
+    code = subprocess.run(command(name), check=False).returncode
+    seconds = time.perf_counter() - began
+    print(f"=== {name}: exit code {code}, {seconds:.0f} s", flush=True)
+    return {"exit_code": code, "seconds": seconds}
+
+
+def summary(rows: Sequence[dict]) -> str:
+    """Markdown: a line per experiment, whenever it ran, and where its table is.
+
+    Args:
+        rows: Name, exit code and seconds of each run, in order.
+    """
+    lines = []
+    for name in EXPERIMENTS:
+        own = [row for row in rows if row["name"] == name]
+        file = Path(FLAGS.out) / name / "table.md"
+        link = f"[table]({name}/table.md)" if file.exists() else ""
+        if not own:
+            lines.append([name, "not run", "", link])
+            continue
+        code = own[-1]["exit_code"]
+        state = "done" if code == 0 else f"failed, exit code {code}"
+        lines.append([name, state, f"{sum(row['seconds'] for row in own):.0f}", link])
+    columns = ("experiment", "last run", "seconds of all runs", "table")
+    return common.table(columns, lines)
+
+
+def main() -> None:
+    """Runs the experiments, and writes the summary after each.
+
+    Raises:
+        SystemExit: with code 1 when one failed.
+    """
+    names = chosen()
+    out = Path(FLAGS.out)
+    out.mkdir(parents=True, exist_ok=True)
+    records = common.Records(out / "runs.csv", ("name", "run"))
+    codes = []
+    for name in names:
+        before = sum(row["name"] == name for row in records.rows)
+        (row,) = records.ensure(
+            {"name": name, "run": before}, lambda name=name: [run_one(name)]
+        )
+        codes.append(row["exit_code"])
+        partial = out / "summary.partial"
+        partial.write_text(summary(records.rows) + "\n")
+        os.replace(partial, out / "summary.md")
+    print(summary(records.rows), flush=True)
+    if any(codes):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    common.run(main)

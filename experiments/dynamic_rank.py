@@ -1,0 +1,318 @@
+"""Does a rank that changes during adaptation do better than a fixed one?
+
+Cheng and Alkhalifah (2025) cut the rank once, before adaptation, and leave open whether
+it should change on the way. Put to the test on the layered model at one frequency, from
+the pruned meta-initialisation, by least-squares adaptation in stages:
+
+- fixed full rank, and fixed low rank (--dynamic_low, the largest |σ| kept);
+- shrinking: full rank, and after each stage the smallest σ² of every layer are dropped,
+  all but a share of the energy Σσ² (--dynamic_energy);
+- growing: low rank, and after a stage in which the residual at held-out points fell by
+  less than a share (--dynamic_stall), every layer gets --dynamic_growth new columns of U
+  and V with σ = 0 (`models.grow`), until full rank.
+
+AdamW starts anew in every stage, its rate a cosine over it, in all four alike. Relative
+L2 error of the wavefield (Galerkin, single precision) against finite differences, by
+steps and by seconds of adaptation. Seconds exclude compilation, which every new rank
+costs again; the number of networks compiled stands beside.
+
+At the defaults (256 wide, rank 64, 1,600 points, six stages of ten steps, three seeds)
+about ten minutes on one core.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+from flax import linen as nn
+
+import meta_lrpinn as ml
+from experiments import common, study
+from meta_lrpinn import generators, models, objectives, problem
+from meta_lrpinn.adapt import finetune, output_layer
+from meta_lrpinn.adapt.solve import load_network
+from meta_lrpinn.models.low_rank import layer_ranks
+from meta_lrpinn.tasks import Task, single_task
+
+FLAGS = flags.FLAGS
+NAME = "dynamic_rank"
+flags.DEFINE_integer("dynamic_stages", 6, "Stages of adaptation.", lower_bound=1)
+flags.DEFINE_integer("dynamic_low", 16, "Low rank.", lower_bound=1)
+flags.DEFINE_integer("dynamic_growth", 16, "Ranks added at a time.", lower_bound=1)
+flags.DEFINE_float("dynamic_energy", 0.9, "Share of Σσ² kept at a time.")
+flags.DEFINE_float(
+    "dynamic_stall", 0.1, "Share by which the residual must fall in a stage."
+)
+
+STEPS = 60
+_LEARNING_RATE = 2e-3
+_SETTINGS = ("stages", "low", "growth", "energy", "stall")
+_FIXED_POINTS = 2**31 - 2  # folded into the key; no stage has this number
+
+Pair = tuple[nn.Module, objectives.Params]
+# From the network, the residuals before and after a stage and a key, the next network.
+Rule = Callable[[Pair, float, float, jax.Array], Pair]
+
+
+def keep(pair: Pair, before: float, after: float, key: jax.Array) -> Pair:
+    """The rule of a fixed rank."""
+    return pair
+
+
+def shrink(pair: Pair, before: float, after: float, key: jax.Array) -> Pair:
+    """Drops the smallest singular values, all but a share of their energy."""
+    return models.truncate(*pair, energy=FLAGS.dynamic_energy)
+
+
+def grow(
+    full: int, pair: Pair, before: float, after: float, key: jax.Array
+) -> Pair:
+    """Adds singular values where the residual has stalled, up to full rank."""
+    if after < (1 - FLAGS.dynamic_stall) * before:
+        return pair
+    rank = min(full, min(ranks(pair[0])) + FLAGS.dynamic_growth)
+    return models.grow(*pair, rank, key)
+
+
+def ranks(model: nn.Module) -> tuple[int, ...]:
+    """The rank of every hidden layer."""
+    return layer_ranks(model.network.rank, model.network.depth)
+
+
+def rules(full: int) -> dict[str, tuple[int, Rule]]:
+    """Name to the rank at the start and the rule by which it changes."""
+    low = min(FLAGS.dynamic_low, full)
+    return {
+        f"fixed, rank {full}": (full, keep),
+        f"fixed, rank {low}": (low, keep),
+        "shrinking by energy": (full, shrink),
+        "growing by residual": (low, functools.partial(grow, full)),
+    }
+
+
+def adapt(
+    case: study.Case, start: Pair, rank: int, rule: Rule, steps: int, seed: int
+) -> list[study.Row]:
+    """Adapts a pruned network whose rank changes between stages.
+
+    Args:
+        case: With its known wavefield.
+        start: Pruned network of full rank and its parameters.
+        rank: To begin with.
+        rule: How it changes.
+        steps: In all; the last stage may be shorter.
+        seed: Of points and of new columns.
+
+    Returns:
+        A row per record: step, seconds, error, residual at fixed points, mean rank, number
+        of parameters, and of different networks so far.
+    """
+    made = problem.make_problem(case.model, case.frequency, case.source)
+    amplitude = np.abs(made.amplitude)
+    unit = made.replace(amplitude=made.amplitude / amplitude)
+    task = single_task(jax.tree.map(jnp.asarray, unit))
+    key = jax.random.key(seed)
+    pair = models.truncate(*start, count=rank)
+    length = -(-steps // FLAGS.dynamic_stages)
+    rows: list[study.Row] = []
+    seconds, met = 0.0, set()
+    for stage, first in enumerate(range(0, steps, length)):
+        model = pair[0]
+        met.add(ranks(model))
+        size = {
+            "stage": stage,
+            "rank": float(np.mean(ranks(model))),
+            "parameters": trained(pair),
+            "networks": len(met),
+        }
+
+        def evaluate(params, model=model):
+            return {
+                "relative_l2": wavefield_error(model, params, unit, amplitude, case),
+                "residual": residual_at(model, params, task, key),
+            }
+
+        own_steps = min(length, steps - first)
+        params, history = finetune.finetune(
+            objectives.residual_objective(model, FLAGS.points),
+            pair[1],
+            task,
+            steps=own_steps,
+            optimiser=_optimiser(length),
+            key=jax.random.fold_in(key, stage),
+            report_every=max(1, length // 2),
+            evaluate=evaluate,
+        )
+        for record in history:
+            rows.append(
+                {
+                    "step": first + record["step"],
+                    "seconds": seconds + record["seconds"],
+                    "relative_l2": record["relative_l2"],
+                    "residual": record["residual"],
+                    **size,
+                }
+            )
+        seconds += history[-1]["seconds"]
+        before, after = history[0]["residual"], residual_at(model, params, task, key)
+        pair = (model, params)
+        if first + length < steps:
+            pair = rule(pair, before, after, jax.random.fold_in(key, ~stage % 2**31))
+    return rows
+
+
+def wavefield_error(
+    model: nn.Module,
+    params: objectives.Params,
+    unit: problem.HelmholtzProblem,
+    amplitude: float,
+    case: study.Case,
+) -> float:
+    """Relative L2 error of the Galerkin solution over the features."""
+    weights = output_layer.solve("galerkin", model, params, unit)
+    field = output_layer.feature_field(model, params, unit, weights)
+    values = amplitude * field(case.model.grid_points())
+    return ml.relative_l2(values, case.scattered.ravel())
+
+
+def residual_at(
+    model: nn.Module, params: objectives.Params, task: Task, key: jax.Array
+) -> float:
+    """Relative strong residual at points that no stage draws and all stages share."""
+    objective = objectives.residual_objective(model, FLAGS.points)
+    fixed = jax.random.fold_in(key, _FIXED_POINTS)
+    return float(_relative(objective, params, task, fixed))
+
+
+@functools.partial(jax.jit, static_argnames="objective")
+def _relative(objective, params, task, key):
+    return jnp.exp(objective(params, task, key)[0])
+
+
+def trained(pair: Pair) -> int:
+    """Number of parameters that adapt: all but those of the output layer, solved for."""
+    network = pair[1]["network"]
+    features = {name: layer for name, layer in network.items() if name != "last"}
+    leaves = jax.tree.leaves((features, pair[1]["embedding"]))
+    return sum(leaf.size for leaf in leaves)
+
+
+@functools.cache
+def _optimiser(length: int) -> optax.GradientTransformation:
+    """AdamW whose rate falls as a cosine; one for all stages, so compiled once."""
+    cosine = optax.cosine_decay_schedule(_LEARNING_RATE, length)
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(cosine, weight_decay=0.0)
+    )
+
+
+def measure(
+    case: study.Case, start: Pair, rank: int, rule: Rule, steps: int, seed: int
+) -> list[study.Row]:
+    """As `adapt`; one that diverges is a row of no finite error."""
+    try:
+        return adapt(case, start, rank, rule, steps, seed)
+    except FloatingPointError:
+        names = ("seconds", "relative_l2", "residual", "rank", "parameters", "networks")
+        return [{"step": steps, "stage": 0, **dict.fromkeys(names, np.nan)}]
+
+
+def at_seconds(rows: Sequence[study.Row], seconds: float) -> float:
+    """Error at a time, linear between records, in %."""
+    times = [row["seconds"] for row in rows]
+    return 100 * float(np.interp(seconds, times, [row["relative_l2"] for row in rows]))
+
+
+def report(curves: study.Curves, width: int) -> str:
+    """Markdown: error at the same steps and at the same seconds."""
+    sound = {name: study.converged(runs) for (_, name), runs in curves.items()}
+    ends = [rows[-1]["seconds"] for runs in sound.values() for rows in runs]
+    same = min(ends, default=np.nan)
+    case = next(iter(curves))[0]
+    lines, steps = [], max(runs[0][-1]["step"] for runs in curves.values())
+    for (_, name), runs in curves.items():
+        if not sound[name]:
+            lines.append([name, "diverged", *[""] * 8])
+            continue
+        last = [rows[-1] for rows in sound[name]]
+        lines.append(
+            [
+                name,
+                f"{sound[name][0][0]['rank']:.3g} to "
+                + common.spread([row["rank"] for row in last]),
+                common.spread([_mean_parameters(rows) for rows in sound[name]]),
+                common.spread([row["parameters"] for row in last]),
+                *(study.error_at(runs, step) for step in (0, steps // 2, steps)),
+                common.spread([at_seconds(rows, same) for rows in sound[name]], " %"),
+                common.spread([row["seconds"] for row in last]),
+                common.spread([row["networks"] for row in last]),
+            ]
+        )
+    columns = [
+        "contender", "rank", "parameters trained, mean", "at the end", "error, step 0",
+        f"step {steps // 2}", f"step {steps}", f"after {same:.2g} s", "seconds",
+        "networks compiled",
+    ]  # fmt: skip
+    return (
+        f"{common.table(columns, lines)}\n\n{case}, built-in model; mean ± standard "
+        f"deviation of {FLAGS.seeds} seeds (points, new columns); {width} wide, "
+        f"{FLAGS.points} points, {FLAGS.dynamic_stages} stages, shrinking to "
+        f"{FLAGS.dynamic_energy:g} of Σσ², growing by {FLAGS.dynamic_growth} where the "
+        f"residual fell by less than {FLAGS.dynamic_stall:.0%}. Seconds exclude "
+        "compilation and evaluation."
+    )
+
+
+def _mean_parameters(rows: Sequence[study.Row]) -> float:
+    """Mean over stages of the number trained."""
+    stages = {row["stage"]: row["parameters"] for row in rows}
+    return float(np.mean(list(stages.values())))
+
+
+def main() -> None:
+    """Adapts what is missing, then writes table and figures."""
+    frequency = common.frequencies((5,))
+    if len(frequency) != 1:
+        raise ValueError("this experiment takes one of --frequencies")
+    (frequency,), steps = frequency, FLAGS.steps or STEPS
+    if not 0 < FLAGS.dynamic_energy <= 1:
+        raise ValueError(
+            f"dynamic_energy must be above 0, at most 1, got {FLAGS.dynamic_energy}"
+        )
+    pair = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
+    start = models.prune_hypernetwork(*pair, frequency)
+    known = functools.cache(
+        lambda: study.known_case(generators.builtin("layered"), frequency)
+    )
+    fixed: Mapping[str, Any] = {
+        "frequency": frequency,
+        "steps": steps,
+        "points": FLAGS.points,
+        "init": FLAGS.init,
+        **{name: FLAGS[f"dynamic_{name}"].value for name in _SETTINGS},
+    }
+    records = common.Records(
+        common.folder(NAME) / "history.csv", (*fixed, "contender", "seed")
+    )
+    curves: study.Curves = {}
+    for name, (rank, rule) in rules(min(ranks(start[0]))).items():
+        for seed in range(FLAGS.seeds):
+
+            def run(rank=rank, rule=rule, seed=seed):
+                return measure(known(), start, rank, rule, steps, seed)
+
+            rows = records.ensure({**fixed, "contender": name, "seed": seed}, run)
+            curves.setdefault((f"layered {frequency:g} Hz", name), []).append(rows)
+    common.save_report(NAME, report(curves, start[0].network.width))
+    out = common.folder(NAME)
+    study.draw(curves).savefig(out / "figure.png", dpi=150)
+    study.draw(curves, x="seconds").savefig(out / "seconds.png", dpi=150)
+
+
+if __name__ == "__main__":
+    common.run(main)

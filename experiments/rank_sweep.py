@@ -1,0 +1,196 @@
+"""How much rank a wavefield needs, from low frequencies to high ones.
+
+Cheng and Alkhalifah (2025) cut 50 to 90 % of the singular values of the pruned network
+at little cost in accuracy, and expect higher frequencies to need more of them. Put to
+the test: the meta-initialisation, pruned at each frequency and truncated to each rank
+and by 50, 70 and 90 %,
+
+- as it is (0 steps), its output layer solved in the weak form (Galerkin), and
+- after --steps of least-squares adaptation, output layer of the strong residual;
+
+relative L2 error on the built-in layered model against finite differences. The smallest
+viable rank of a frequency is the smallest with a mean error within 1.2 times the full
+rank's; there is none where full rank itself has more than 50 %. A seed is a place of the
+source along the top and a draw of the collocation points. The exact solves are in single
+precision, as far below these errors.
+
+At the defaults (ranks 6 to 64 of a network 256 wide, 2 to 18 Hz, 1,600 points, 20 steps,
+three seeds) 15 to 20 minutes on one core.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+from experiments import common, study
+from meta_lrpinn import generators, models
+from meta_lrpinn.adapt.solve import load_network
+from meta_lrpinn.models.low_rank import layer_ranks
+
+FLAGS = flags.FLAGS
+NAME = "rank_sweep"
+flags.DEFINE_list("ranks", ["10", "25", "50", "full"], "Ranks to truncate to.")
+flags.DEFINE_list(
+    "rank_fractions", ["0.5", "0.3", "0.1"], "Fractions of the rank to keep, as well."
+)
+
+STEPS = 20
+FREQUENCIES = (2, 4, 8, 12, 18)
+_VIABLE, _USELESS = 1.2, 0.5
+Errors = Mapping[tuple[float, int, int], Sequence[float]]  # (Hz, rank, steps) → per seed
+
+
+def ranks(full: int) -> list[int]:
+    """Those of --ranks and --rank_fractions, sorted; full rank is always among them."""
+    chosen = {full}
+    for text in FLAGS.ranks:
+        rank = full if text == "full" else int(text)
+        if rank < 1:
+            raise ValueError(f"ranks must be positive, got {rank}")
+        if rank <= full:  # the paper's list also serves smaller networks
+            chosen.add(rank)
+    return sorted(chosen | {_kept(full, float(text)) for text in FLAGS.rank_fractions})
+
+
+def _kept(full: int, fraction: float) -> int:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"rank fractions must be above 0, at most 1, got {fraction}")
+    return max(1, round(fraction * full))  # as `models.truncate`
+
+
+def truncated(frequency: float, rank: int) -> tuple[Any, Any]:
+    """The initialisation pruned at a frequency and truncated to a rank."""
+    model, params = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
+    model, params = models.prune_hypernetwork(model, params, frequency)
+    return models.truncate(model, params, count=rank)
+
+
+@functools.cache
+def case_of(frequency: float, seed: int) -> study.Case:
+    """The layered model with the source of a seed, and the known wavefield."""
+    model = generators.builtin("layered")
+    return study.known_case(model, frequency, study.top_source(model, seed))
+
+
+def measure(frequency: float, rank: int, steps: int, seed: int) -> list[study.Row]:
+    """Error of one truncated network, as it is or adapted."""
+    contender = study.Contender(
+        init=truncated(frequency, rank), options={"precision": "single"}
+    )
+    method = study.METHOD if steps else "galerkin"
+    case = case_of(frequency, seed)
+    return [study.final_error(case, contender, method, steps, seed)]
+
+
+def smallest_viable(errors: Errors, frequency: float, steps: int) -> int | None:
+    """Smallest rank about as good as full rank; None where full rank is useless."""
+    own = {
+        rank: np.mean(values)
+        for (other, rank, number), values in errors.items()
+        if (other, number) == (frequency, steps)
+    }
+    full = own[max(own)]
+    if not full <= _USELESS:
+        return None
+    return min(rank for rank, error in own.items() if error <= _VIABLE * full)
+
+
+def report(errors: Errors, width: int) -> str:
+    """Markdown: error by frequency and rank, then what adaptive reduction costs."""
+    frequencies, sizes, numbers = (
+        list(dict.fromkeys(key[i] for key in errors)) for i in range(3)
+    )
+    full, parts = max(sizes), []
+    for steps in numbers:
+        lines = []
+        for frequency in frequencies:
+            smallest = smallest_viable(errors, frequency, steps)
+            cells = [
+                common.spread([100 * e for e in errors[frequency, rank, steps]], " %")
+                for rank in sizes
+            ]
+            viable = "none: full rank fails" if smallest is None else smallest
+            lines.append([f"{frequency:g}", *cells, viable])
+        columns = ["Hz", *(f"rank {rank}" for rank in sizes), "smallest viable rank"]
+        title = "0 steps, Galerkin" if steps == 0 else f"{steps} steps, least squares"
+        parts.append(f"{title}:\n\n{common.table(columns, lines)}")
+    lines = []
+    for fraction in map(float, FLAGS.rank_fractions):
+        rank = _kept(full, fraction)
+        for steps in numbers:
+            ratio = [
+                np.divide(errors[f, rank, steps], errors[f, full, steps])
+                for f in frequencies
+            ]
+            cells = [common.spread(values) for values in ratio]
+            lines.append([f"{1 - fraction:.0%}", rank, steps, *cells])
+    columns = ["reduction", "rank", "steps", *(f"{f:g} Hz" for f in frequencies)]
+    parts.append(f"Error over that of full rank:\n\n{common.table(columns, lines)}")
+    parts.append(
+        f"Built-in layered model; mean ± standard deviation of {FLAGS.seeds} seeds "
+        f"(sources and points); {width} wide, {FLAGS.points} points, exact solves in "
+        f"single precision. Viable: mean error within {_VIABLE:g} times that of rank "
+        f"{full}, where that is at most {_USELESS:.0%}; nan: diverged."
+    )
+    return "\n\n".join(parts)
+
+
+def draw(errors: Errors) -> Figure:
+    """Error against rank, a line per frequency, mean and range over seeds."""
+    numbers = list(dict.fromkeys(steps for *_, steps in errors))
+    figure = Figure(figsize=(5 * len(numbers), 4), layout="constrained")
+    panels = figure.subplots(1, len(numbers), squeeze=False, sharey=True)[0]
+    frequencies = list(dict.fromkeys(frequency for frequency, *_ in errors))
+    for axes, steps in zip(panels, numbers, strict=True):
+        for index, frequency in enumerate(frequencies):
+            own = [
+                (rank, values)
+                for (other, rank, number), values in errors.items()
+                if (other, number) == (frequency, steps)
+            ]
+            along, values = [rank for rank, _ in own], np.array([v for _, v in own])
+            color = study.color(index)
+            label = f"{frequency:g} Hz"
+            axes.loglog(along, values.mean(axis=1), "o-", color=color, label=label)
+            low, high = values.min(axis=1), values.max(axis=1)
+            axes.fill_between(along, low, high, color=color, alpha=0.2, lw=0)
+        title = f"{steps} steps, {'least squares' if steps else 'Galerkin'}"
+        axes.set(xlabel="rank", title=title)
+        axes.axhline(1, color="0.8", lw=0.8, zorder=0)
+    panels[0].set_ylabel("relative L2 error")
+    panels[0].legend(frameon=False)
+    return figure
+
+
+def main() -> None:
+    """Measures what is missing, then writes tables and figure."""
+    model, _ = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
+    network = model.network
+    full = min(layer_ranks(network.rank, network.depth))
+    keys = ("frequency", "rank", "steps", "points", "init", "seed")
+    records = common.Records(common.folder(NAME) / "errors.csv", keys)
+    errors: dict[tuple[float, int, int], list[float]] = {}
+    for frequency in common.frequencies(FREQUENCIES):
+        for rank in ranks(full):
+            for steps in (0, FLAGS.steps or STEPS):
+                for seed in range(FLAGS.seeds):
+
+                    def run(f=frequency, rank=rank, steps=steps, seed=seed):
+                        return measure(f, rank, steps, seed)
+
+                    values = (frequency, rank, steps, FLAGS.points, FLAGS.init, seed)
+                    rows = records.ensure(dict(zip(keys, values, strict=True)), run)
+                    errors.setdefault((frequency, rank, steps), []).extend(
+                        row["relative_l2"] for row in rows
+                    )
+    common.save_report(NAME, report(errors, network.width))
+    draw(errors).savefig(common.folder(NAME) / "figure.png", dpi=150)
+
+
+if __name__ == "__main__":
+    common.run(main)

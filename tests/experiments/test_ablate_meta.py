@@ -1,0 +1,84 @@
+"""Starts of the ablation differ as they should, and failures are told."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import ablate_meta
+
+TINY = {
+    "seeds": 2, "steps": 2, "points": 60, "frequencies": ["2"],
+    "tuned_first_scales": ["4", "8"], "tuned_sigma_scales": ["1"],
+}  # fmt: skip
+
+
+def _rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_start_and_method_is_reported(experiment, tiny_init, monkeypatch):
+    out = experiment("ablate_meta", init=tiny_init, **TINY)
+    table = (out / "table.md").read_text()
+    for method in ablate_meta.METHODS:
+        # Start, two seeds, and the columns of numbers.
+        own = [line for line in table.splitlines() if f"| {method} |" in line]
+        assert len(own) == (4 if method == "least_squares" else 5)
+        starts = {row["contender"] for row in _rows(out / f"history_{method}.csv")}
+        assert len(starts) == len(own)
+    assert (out / "figure.png").stat().st_size > 0
+    diagnosis = {row["start"]: row for row in _rows(out / "diagnosis.csv")}
+    assert len(diagnosis) == 4
+    for row in diagnosis.values():
+        assert np.isfinite(float(row["pde_loss"])) and float(row["output"]) > 0
+        assert 1 <= int(row["rank"]) <= int(row["width"]) == 8
+    # Xavier on inputs in km: long waves, and features that vanish.
+    published = diagnosis["random, published"]
+    ours = diagnosis["random, orthonormal"]
+    assert float(published["wavenumber"]) < 0.5 * float(ours["wavenumber"])
+    assert float(published["features"]) < 0.3 * float(ours["features"])
+
+    def again(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(ablate_meta.study, "adapt", again)
+    monkeypatch.setattr(ablate_meta, "diagnose", again)
+    experiment("ablate_meta", init=tiny_init, **TINY)
+    assert (out / "table.md").read_text() == table
+
+
+def test_more_than_one_frequency_is_refused(experiment, tiny_init):
+    with pytest.raises(ValueError, match="takes one of --frequencies, got 2"):
+        experiment("ablate_meta", init=tiny_init, frequencies=["3", "4"])
+
+
+def test_tuned_start_is_the_best_of_its_grid(experiment, tiny_init):
+    from meta_lrpinn import generators, objectives
+    from meta_lrpinn.tasks import single_task
+
+    with flagsaver.flagsaver(init=tiny_init, **TINY):
+        unit = ablate_meta.unit_problem(generators.builtin("layered"), 2.0)
+        model, params, (first, sigma) = ablate_meta.tuned(unit, 3)
+        value = jax.jit(objectives.residual_objective(model, 60))
+        task, key = single_task(unit), jax.random.key(3)
+        other = {4.0: 8.0, 8.0: 4.0}[first]
+        rescaled = ablate_meta.rescaled(params, other / first, 1.0, 2)
+        assert sigma == 1.0
+        assert value(params, task, key)[0] <= value(rescaled, task, key)[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "row", "expected"),
+    [
+        ("gradient", {"held_out": 2.0, "relative_l2": 0.5}, ""),
+        ("gradient", {"held_out": np.nan, "relative_l2": np.nan}, "loss not finite"),
+        ("gradient", {"held_out": 1e11, "relative_l2": 9.0}, "loss 1.0e+11"),
+        ("gradient", {"held_out": 2.0, "relative_l2": 1.5}, "error > 100 %"),
+        ("least_squares", {"held_out": -2.0, "relative_l2": 0.5}, ""),
+    ],
+)
+def test_failures(method, row, expected):
+    assert ablate_meta.failure(method, [row], 1.0) == expected

@@ -1,0 +1,113 @@
+"""The layered model, adapted for two steps on a tiny network."""
+
+import csv
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import study
+
+TINY = {"frequencies": ["2"], "points": 40, "steps": 2, "seeds": 2}
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def stub_direct(case):
+    return {"plane waves": (0.01, 0.5), "finite differences, one grid": (1e-3, 0.25)}
+
+
+@pytest.fixture
+def only_meta(monkeypatch):
+    """Study of the meta start alone."""
+    everything = study.contenders
+
+    def one(*arguments):
+        return {"Meta-LRPINN": everything(*arguments)["Meta-LRPINN"]}
+
+    monkeypatch.setattr(study, "contenders", one)
+
+
+@pytest.mark.usefixtures("only_meta")
+def test_tables_figures_and_no_second_measurement(experiment, tiny_init, monkeypatch):
+    monkeypatch.setattr(study, "direct_lines", stub_direct)
+    options = {"init": tiny_init, **TINY}
+    out = experiment("layered", **options)
+    rows = rows_of(out / "history_least_squares.csv")
+    names = {(row["case"], row["contender"]) for row in rows}
+    assert names == {("layered 2 Hz", "Meta-LRPINN")}
+    steps = [(row["seed"], row["step"]) for row in rows]
+    assert steps == [(seed, step) for seed in "01" for step in "012"]
+    assert np.isfinite([float(row["relative_l2"]) for row in rows]).all()
+
+    table = (out / "table.md").read_text()
+    assert "| layered 2 Hz | Meta-LRPINN |" in table
+    assert "| layered 2 Hz | plane waves | 1 % | 0.5 |" in table
+    assert "2 seeds" in table
+    assert "8 wide" in table
+    for figure in ("figure", "seconds", "loss"):
+        assert (out / f"{figure}.png").stat().st_size > 10_000
+
+    def refuse(*_, **__):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(study, "adapt", refuse)
+    monkeypatch.setattr(study, "known_case", refuse)
+    monkeypatch.setattr(study, "direct_lines", refuse)
+    experiment("layered", **options)
+    assert (out / "table.md").read_text() == table
+
+
+def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["experiment"])
+    with flagsaver.flagsaver(init=tiny_init):
+        chosen = study.contenders(tiny_pinn)
+    assert len(chosen) == 5
+    low_rank, _ = chosen["LRPINN, random start"].start(0)
+    dense, _ = chosen["PINN, random start"].start(0)
+    assert (low_rank.network.width, low_rank.network.rank) == (8, 3)
+    assert (dense.width, dense.depth) == (8, 1)
+    assert chosen["Meta-LRPINN"].start(0) == tiny_init
+    assert chosen["Meta-PINN"].start(0) == tiny_pinn
+    assert chosen["Meta-PINN"].features == "pinn"
+
+
+@pytest.mark.usefixtures("only_meta")
+def test_the_gradient_method_is_run_on_request(experiment, tiny_init, monkeypatch):
+    # The other method's curves are a stub, for time.
+    adapt = study.adapt
+    stub = [{"step": 2, "seconds": 1.0, "relative_l2": 0.5, "held_out": -1.0}]
+
+    def only_gradient(case, contender, method, steps, seed):
+        if method != "gradient":
+            return stub
+        return adapt(case, contender, method, steps, seed)
+
+    monkeypatch.setattr(study, "adapt", only_gradient)
+    monkeypatch.setattr(study, "direct_lines", stub_direct)
+    options = {**TINY, "seeds": 1, "init": tiny_init}
+    out = experiment("layered", figure5=True, figure5_steps=3, **options)
+    rows = rows_of(out / "history_gradient.csv")
+    assert {row["case"] for row in rows} == {"layered 6 Hz"}
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
+    assert (out / "figure5.png").exists()
+    assert "layered 6 Hz" in (out / "figure5.md").read_text()
+    assert "layered 6 Hz" not in (out / "table.md").read_text()
+
+
+@pytest.mark.usefixtures("only_meta")
+def test_divergence_is_a_row(experiment, tiny_init, monkeypatch):
+    def diverge(*_, **__):
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr(study, "_solve", diverge)
+    monkeypatch.setattr(study, "direct_lines", stub_direct)
+    out = experiment("layered", init=tiny_init, **TINY)
+    rows = rows_of(out / "history_least_squares.csv")
+    assert [row["relative_l2"] for row in rows] == ["nan", "nan"]
+    assert "| layered 2 Hz | Meta-LRPINN | diverged |" in (out / "table.md").read_text()
