@@ -42,13 +42,13 @@ EXPERIMENTS = (
 )
 _OPTIONAL = ("preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
-WITHOUT_STUDY = {"accuracy": (), "adaptation": ("init",), "inversion": ()}
+WITHOUT_STUDY = ("accuracy", "inversion")
 
 
 def command(name: str) -> list[str]:
     """The command line of an experiment."""
     shared = {"out": FLAGS.out, "seeds": FLAGS.seeds, "data": FLAGS.data}
-    for flag in (*_OPTIONAL, *WITHOUT_STUDY.get(name, _OF_STUDY)):
+    for flag in (*_OPTIONAL, *(() if name in WITHOUT_STUDY else _OF_STUDY)):
         if FLAGS[flag].present:
             value = FLAGS[flag].value
             shared[flag] = ",".join(value) if isinstance(value, list) else value

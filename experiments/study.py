@@ -459,7 +459,8 @@ def publish(
     draw(curves, y="held_out").savefig(out / "loss.png", dpi=150)
 
 
-_COLORS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000")
+_COLORS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000",
+           "#999999")  # fmt: skip
 
 
 def color(index: int) -> str:

@@ -7,6 +7,7 @@ Points are in km, `source` is the source's horizontal position in km, the freque
 in Hz. Results have the type that points and parameters promote to.
 """
 
+from meta_lrpinn.models.enriched import Enriched
 from meta_lrpinn.models.frequency_embedding import (
     FreeSingularValues,
     FrequencyEmbedding,
@@ -26,6 +27,7 @@ from meta_lrpinn.models.rank import grow, is_pruned, prune_hypernetwork, truncat
 __all__ = [
     "LRPINN",
     "PINN",
+    "Enriched",
     "FreeSingularValues",
     "FrequencyEmbedding",
     "LowRankDense",

@@ -63,8 +63,6 @@ def test_flags_are_passed_on():
         assert "--frequencies=3,4" in everything.command("layered")
     with flagsaver.as_parsed(init="folder", steps="7"):
         assert {"--init=folder", "--steps=7"} <= set(everything.command("layered"))
-        assert "--init=folder" in everything.command("adaptation")
-        assert "--steps=7" not in everything.command("adaptation")
         assert "--init=folder" not in everything.command("accuracy")
 
 

@@ -1,0 +1,52 @@
+"""The comparison's table has every family, and a basis bounds what it spans."""
+
+import csv
+
+import numpy as np
+
+
+def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
+    from experiments import comparison
+
+    monkeypatch.setattr(comparison, "_SHAPE", (21, 21))
+    monkeypatch.setattr(comparison, "_SOURCE", (0.2, 0.025))
+    monkeypatch.setattr(comparison, "_MARGINS", (1.1, 1.6))
+    monkeypatch.setattr(comparison, "_DIRECT_MARGINS", (1.1,))
+    settings = {
+        "init": tiny_init,
+        "frequencies": ["4"],
+        "seeds": 1,
+        "shares": ["0.5"],
+        "snapshot_models": 10,
+    }
+    out = experiment("comparison", **settings)
+    with open(out / "errors.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    families = {row["family"]: [] for row in rows}
+    for row in rows:
+        families[row["family"]].append(float(row["error"]))
+    assert set(families) == {
+        "lattice, two levels",
+        "lattice, one matrix",
+        "learned",
+        "low discrepancy waves",
+        "random waves",
+        "learned + waves",
+        "finite differences",
+        "best linear basis",
+    }
+    assert len(families["lattice, two levels"]) == 2
+    # The same waves, one way and the other.
+    direct, iterated = families["lattice, one matrix"], families["lattice, two levels"]
+    np.testing.assert_allclose(direct[0], iterated[0], rtol=0.1)
+    best = families["best linear basis"]
+    assert best == sorted(best, reverse=True) and best[-1] < best[0] / 2
+    table = (out / "table.md").read_text()
+    assert all(family in table for family in families)
+
+    # A second call finds everything on file.
+    before = (out / "errors.csv").read_bytes()
+    monkeypatch.setattr(comparison, "measure", None)
+    monkeypatch.setattr(comparison, "best_basis", None)
+    experiment("comparison", **settings)
+    assert (out / "errors.csv").read_bytes() == before
