@@ -291,7 +291,7 @@ def main() -> None:
         f"{config.objective.points} points each, objective {config.objective.name}. "
         f"Adaptation by least squares, {steps} steps of {FLAGS.points} points, at "
         "the learning rates of `solve`, smaller for a meta-trained start. Errors are "
-        " relative L2; the held-out one is the mean over six tasks that training "
+        "relative L2; the held-out one is the mean over six tasks that training "
         "never draws, without adaptation. Seconds exclude compilation."
     )
     common.save_report(

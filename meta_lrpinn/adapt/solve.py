@@ -91,7 +91,7 @@ def solve(
             loss; default: take all steps.
         points: Collocation points per step; default: six per shortest wavelength along
             each axis, at most 20,000.
-        learning_rate: Of AdamW; default for features 5e-4 from an initialisation on
+        learning_rate: Of AdamW; default for features 1e-3 from an initialisation on
             disk and 2e-3 from other parameters, with cosine decay; for "gradient" the paper's
             schedule from 1e-3.
         prune_hypernetwork: Turn the singular values into free parameters at this
@@ -445,7 +445,7 @@ def _learning_rate(options: dict[str, Any]) -> float:
     if options["method"] == "gradient":
         return 1e-3
     # Trained features are nearly right: larger steps first lose what they know.
-    return 5e-4 if isinstance(options["init"], str | Path) else 2e-3
+    return 1e-3 if isinstance(options["init"], str | Path) else 2e-3
 
 
 @functools.cache
