@@ -75,7 +75,7 @@ def solve_survey(
     *,
     receivers: np.ndarray | None = None,
     amplitude: complex | None = None,
-    margin: float = 2.0,
+    margin: float = 2.4,
     memory: float = 4.0,
     precision: str = "double",
     progress: bool = False,
