@@ -8,7 +8,7 @@ but the exit code is then 1. The summary, <out>/summary.md, links the tables and
 exit codes and seconds; of an experiment run several times, the seconds of all runs
 together.
 
-At the defaults some two hours on one core. --only=layered,baselines runs a part.
+At the defaults some three hours on one core. --only=layered,baselines runs a part.
 """
 
 import os
@@ -38,11 +38,12 @@ EXPERIMENTS = (
     "adaptation",
     "accuracy",
     "comparison",
+    "speed",
     "inversion",
 )
 _OPTIONAL = ("preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
-WITHOUT_STUDY = ("accuracy", "inversion")
+WITHOUT_STUDY = ("accuracy", "inversion", "speed")
 
 
 def command(name: str) -> list[str]:
