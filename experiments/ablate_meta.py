@@ -41,7 +41,7 @@ from meta_lrpinn.tasks import single_task
 FLAGS = flags.FLAGS
 NAME = "ablate_meta"
 flags.DEFINE_list(
-    "tuned_first_scales", ["2", "4", "8", "12", "16"], "Scales to try, rad/km."
+    "tuned_first_scales", ["0.5", "1", "2", "4", "8"], "Scales to try, rad/km."
 )
 flags.DEFINE_list("tuned_sigma_scales", ["0.5", "1", "2"], "Factors of σ to try.")
 
