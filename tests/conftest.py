@@ -5,6 +5,10 @@ import pathlib
 
 import pytest
 
+# Most of the time of a small test is compilation. Set before JAX is imported; child
+# processes inherit it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
