@@ -439,50 +439,48 @@ def _minimal_residual(matvec, precondition, rhs, tolerance):
     return jax.lax.while_loop(unfinished, improve, state)[1]
 
 
-def _solve_system(problem, lattice, rhs, kept, tolerance):
-    """Weights of all waves, of the `kept` first ones only where it says so.
+def _make_solver(problem, lattice, tolerance):
+    """Factors once; returns (rhs (N, c), kept) → weights (N, c).
 
-    Args:
-        problem, lattice: As elsewhere.
-        rhs: Right-hand sides (N, c).
-        kept: Number of waves in use for each column, (c,).
-        tolerance: Of the relative residual.
-
-    Returns:
-        Weights (N, c), zero for waves not in use.
+    `kept` is the number of waves in use; the weights of the others are zero.
     """
-    dense = lattice.dense
+    dense, indices = lattice.dense, jnp.asarray(lattice.indices)
     operator = make_operator(problem, lattice)
     entries = jax.lax.stop_gradient(diagonal(problem, lattice))[:, None]
     factors = jax.scipy.linalg.lu_factor(
         jax.lax.stop_gradient(assemble(problem, lattice))
     )
-    in_use = jnp.arange(lattice.number)[:, None] < kept
-
-    def matvec(columns):
-        return in_use * operator(in_use * columns)
-
-    def precondition(columns):
-        longest = jax.scipy.linalg.lu_solve(factors, columns[:dense])
-        return jnp.concatenate([longest, columns[dense:] / entries[dense:]]) * in_use
-
-    def solve(matvec, columns):
-        return _minimal_residual(matvec, precondition, columns, tolerance)
-
-    def transposed(_, columns):
-        # The weak form is symmetric and its test functions are the conjugate waves, so
-        # the transpose is K with k and −k exchanged.
-        return mirror(solve(matvec, mirror(columns)))
 
     def mirror(columns):
         shape = lattice.quadrature_shape
         grid = jnp.zeros((math.prod(shape), columns.shape[1]), columns.dtype)
-        grid = grid.at[_position(jnp.asarray(lattice.indices), shape)].set(
-            columns, unique_indices=True
-        )
-        return grid[_position(-jnp.asarray(lattice.indices), shape)]
+        grid = grid.at[_position(indices, shape)].set(columns, unique_indices=True)
+        return grid[_position(-indices, shape)]
 
-    return jax.lax.custom_linear_solve(matvec, in_use * rhs, solve, transposed)
+    def solver(rhs, kept):
+        in_use = jnp.arange(lattice.number)[:, None] < kept
+
+        def matvec(columns):
+            return in_use * operator(in_use * columns)
+
+        def precondition(columns):
+            longest = jax.scipy.linalg.lu_solve(factors, columns[:dense])
+            others = columns[dense:] / entries[dense:]
+            return jnp.concatenate([longest, others]) * in_use
+
+        def solve(matvec, columns):
+            if kept == dense == lattice.number:  # then that is no approximation
+                return precondition(columns)
+            return _minimal_residual(matvec, precondition, columns, tolerance)
+
+        def transposed(_, columns):
+            # The weak form is symmetric and its test functions are the conjugate waves,
+            # so the transpose is K with k and −k exchanged.
+            return mirror(solve(matvec, mirror(columns)))
+
+        return jax.lax.custom_linear_solve(matvec, in_use * rhs, solve, transposed)
+
+    return solver
 
 
 def solve_weights(
@@ -508,8 +506,7 @@ def solve_weights(
         Complex weights (N, n_sources).
     """
     rhs = right_hand_sides(problem, lattice, sources, background_velocities)
-    kept = jnp.full(rhs.shape[1], lattice.number)
-    return _solve_system(problem, lattice, rhs, kept, tolerance)
+    return _make_solver(problem, lattice, tolerance)(rhs, lattice.number)
 
 
 @chex.dataclass(frozen=True, mappable_dataclass=False)
@@ -539,19 +536,19 @@ def solve(
             `solve_weights`.
     """
     rhs = right_hand_sides(problem, lattice, sources, background_velocities)
-    fewer = round(lattice.number / _ENRICHMENT)
-    kept = jnp.full(rhs.shape[1] + 1, lattice.number).at[-1].set(fewer)
-    both = jnp.concatenate([rhs, rhs[:, :1]], axis=1)
-    solved = _solve_system(problem, lattice, both, kept, tolerance)
-    weights, coarse = solved[:, :-1], solved[:, -1:]
+    solver = _make_solver(problem, lattice, tolerance)
+    weights = solver(rhs, lattice.number)
+    coarse = solver(rhs[:, :1], round(lattice.number / _ENRICHMENT))
     fields = evaluate_on_grid(problem, lattice, weights)
     change = evaluate_on_grid(problem, lattice, weights[:, :1] - coarse)[0]
     # A homogeneous model scatters rounding errors, of which no share is asked.
     floor = 1e3 * jnp.finfo(weights.real.dtype).eps * jnp.abs(problem.amplitude)
     energy = jnp.mean(jnp.abs(fields[0]) ** 2) + floor**2
     change = jnp.mean(jnp.abs(change) ** 2) / energy
-    residual = rhs - make_operator(problem, lattice)(weights)
-    left = jnp.max(_energy(residual) / (_energy(rhs) + floor**2))
+    left = 0.0
+    if lattice.dense < lattice.number:
+        residual = rhs - make_operator(problem, lattice)(weights)
+        left = jnp.max(_energy(residual) / (_energy(rhs) + floor**2))
     return Solution(weights=weights, fields=fields, change=jnp.sqrt(change + left))
 
 
