@@ -133,7 +133,10 @@ def spread(values: Sequence[float], unit: str = "") -> str:
     values = np.asarray(values, float)
     if len(values) == 1:
         return f"{values[0]:.3g}{unit}"
-    return f"{values.mean():.3g} ± {values.std(ddof=1):.2g}{unit}"
+    deviation = values.std(ddof=1)
+    if deviation < 1e-12 * abs(values.mean()):  # rounding
+        deviation = 0.0
+    return f"{values.mean():.3g} ± {deviation:.2g}{unit}"
 
 
 def save_report(name: str, text: str) -> None:
