@@ -1,5 +1,7 @@
 """Settings know what lies beyond training, and every contender is measured once."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -21,9 +23,8 @@ def test_table_and_resumption(experiment, tiny_init, monkeypatch):
         "inside", "beyond in frequency and velocity", "beyond in velocity"
     ]  # fmt: skip
     assert "2 seeds" in table and "60 points" in table
-    with open(out / "errors.csv") as file:
-        names = file.readline().strip().split(",")
-        lines = [dict(zip(names, line.strip().split(","), strict=True)) for line in file]
+    with open(out / "errors.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
     assert len(lines) == 3 * 4 * 2  # settings, contenders and seeds
     errors = {}
     for line in lines:
