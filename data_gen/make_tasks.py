@@ -7,9 +7,10 @@ from 2 to 15 Hz, 2.25 × 2.25 km, a source anywhere along the top of each.
     meta-lrpinn meta-train --preset=paper --tasks=tasks.npz --out=runs/paper
 
 With --random=N, N tasks drawn as training draws them, of several velocities each. The
-Galerkin objective needs their wavefields:
+objectives "projection" and "galerkin" need their wavefields, of which a source costs far
+less than a velocity, so that several tasks may share theirs:
 
-    python -m data_gen.make_tasks --preset=small --random=1000 --wavefields
+    python -m data_gen.make_tasks --preset=small --random=1000 --sources=4 --wavefields
 """
 
 import dataclasses
@@ -30,6 +31,10 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     "random", None, "So many tasks from the preset's distribution instead.", lower_bound=1
 )
+flags.DEFINE_integer(
+    "sources", 1, "Tasks that share velocities and frequency (--random).", lower_bound=1
+)
+flags.DEFINE_integer("points", 3072, "Points of each wavefield.", lower_bound=1)
 flags.DEFINE_integer("models", 40, "Velocity models.", lower_bound=1)
 flags.DEFINE_float("minimum_frequency", 2.0, "Lowest frequency, Hz.")
 flags.DEFINE_float("maximum_frequency", 15.0, "Highest frequency, Hz.")
@@ -43,22 +48,20 @@ def make_tasks(
     models: int,
     frequencies: np.ndarray,
     seed: int,
-    wavefields: bool = False,
 ) -> list:
     """All combinations of models and frequencies as tasks of one velocity each.
 
     Args:
-        distribution: Grid, source depth and layer.
+        distribution: Grid, source depth, layer, and whether wavefields are known.
         models: Number of velocity models.
         frequencies: Frequencies, Hz.
         seed: Of models and source positions.
-        wavefields: Solve for the scattered wavefields too.
 
     Returns:
         models × frequencies tasks, a model's frequencies together.
     """
     rng = np.random.default_rng(seed)
-    size = distribution.largest_size
+    size, points = distribution.largest_size, distribution.known_points
     width = (size - 1) * distribution.spacing
     tasks = []
     for _ in tqdm.tqdm(range(models), unit="model"):
@@ -71,16 +74,15 @@ def make_tasks(
         )
         for frequency in frequencies:
             source_x = rng.uniform(0, width)
-            task = task_sets.make_task([model], frequency, source_x, distribution)
-            tasks.append(task_sets.with_scattered(task) if wavefields else task)
+            own = task_sets.make_tasks([model], frequency, [source_x], distribution)
+            if points:
+                own = task_sets.with_scattered(own, points, int(rng.integers(2**31)))
+            tasks += own
     return tasks
 
 
 def draw_tasks(
-    distribution: task_sets.TaskDistribution,
-    number: int,
-    seed: int,
-    wavefields: bool = False,
+    distribution: task_sets.TaskDistribution, number: int, seed: int, sources: int = 1
 ) -> list:
     """Tasks drawn as meta-training draws them.
 
@@ -88,16 +90,18 @@ def draw_tasks(
         distribution: What to draw from.
         number: Number of tasks.
         seed: Of the drawing.
-        wavefields: Solve for the scattered wavefields too.
+        sources: Tasks that share velocities, frequency and layer.
 
     Returns:
         The tasks.
     """
     rng = np.random.default_rng(seed)
     tasks = []
-    for _ in tqdm.tqdm(range(number), unit="task"):
-        task = task_sets.draw_task(distribution, rng)
-        tasks.append(task_sets.with_scattered(task) if wavefields else task)
+    with tqdm.tqdm(total=number, unit="task") as bar:
+        while len(tasks) < number:
+            shared = min(sources, number - len(tasks))
+            tasks += task_sets.draw_tasks(distribution, rng, shared)
+            bar.update(shared)
     return tasks
 
 
@@ -107,8 +111,11 @@ def main(arguments):
     distribution = configs.PRESETS[FLAGS.preset].tasks
     if FLAGS.wavefields and not distribution.absorbing:
         raise app.UsageError("--wavefields needs a preset with an absorbing layer")
+    distribution = dataclasses.replace(
+        distribution, known_points=FLAGS.points if FLAGS.wavefields else 0
+    )
     if FLAGS.random is not None:
-        tasks = draw_tasks(distribution, FLAGS.random, FLAGS.seed, FLAGS.wavefields)
+        tasks = draw_tasks(distribution, FLAGS.random, FLAGS.seed, FLAGS.sources)
     else:
         low, high = FLAGS.minimum_frequency, FLAGS.maximum_frequency
         distribution = dataclasses.replace(
@@ -118,9 +125,7 @@ def main(arguments):
             velocities_per_task=1,
         )
         frequencies = np.linspace(low, high, FLAGS.frequencies)
-        tasks = make_tasks(
-            distribution, FLAGS.models, frequencies, FLAGS.seed, FLAGS.wavefields
-        )
+        tasks = make_tasks(distribution, FLAGS.models, frequencies, FLAGS.seed)
     task_sets.save_task_set(Path(FLAGS.out), tasks, distribution, FLAGS.seed)
     print(f"{len(tasks)} tasks in {FLAGS.out}")
 

@@ -34,9 +34,10 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
+from data_gen import make_tasks
 from experiments import common, study
 from meta_lrpinn import checkpoints, configs, generators, models
-from meta_lrpinn.meta import pipeline
+from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.training import TrainingDiverged
 from meta_lrpinn.metrics import read_metrics
 
@@ -49,6 +50,7 @@ flags.DEFINE_integer("meta_rank", 64, "Of the low-rank network.", lower_bound=1)
 flags.DEFINE_integer("meta_points", 1024, "Collocation points.", lower_bound=1)
 flags.DEFINE_integer("meta_velocities", 2, "Velocities per task.", lower_bound=1)
 flags.DEFINE_integer("meta_tasks", 1, "Tasks per iteration.", lower_bound=1)
+flags.DEFINE_integer("meta_task_set", 400, "Tasks to train on.", lower_bound=1)
 flags.DEFINE_float(
     "meta_first_scale", 1.0, "Initial wavenumbers of all first layers, rad/km."
 )
@@ -128,12 +130,26 @@ def meta_train(name: str, seed: int) -> Path | None:
             card["configuration"], config.as_dict(), path=directory
         )
         return target
+    tasks = task_file(config)
     print(f"meta-training {name}, seed {seed}", flush=True)
     try:
-        return pipeline.meta_train(config, directory, progress=False)
+        return pipeline.meta_train(
+            config, directory, task_files=tasks, progress=False
+        )
     except TrainingDiverged as error:
         print(f"diverged: {error}", flush=True)
         return None
+
+
+def task_file(config: configs.MetaConfig) -> list[Path]:
+    """Tasks with their wavefields, the same for all, where the objective needs them."""
+    if config.objective.name not in configs.LEARNS_FROM_WAVEFIELDS:
+        return []
+    path = common.folder(NAME) / f"tasks_{FLAGS.meta_task_set}.npz"
+    if not path.exists():
+        tasks = make_tasks.draw_tasks(config.tasks, FLAGS.meta_task_set, 0, sources=4)
+        task_sets.save_task_set(path, tasks, config.tasks, 0)
+    return [path]
 
 
 def training_curve(name: str, seed: int) -> dict[str, Any]:

@@ -1,60 +1,72 @@
 """Which features reach an error with the fewest unknowns, and which in least time?
 
 On random velocities never trained on, at several frequencies, relative L2 error against
-refined finite differences, number of complex unknowns, and seconds of a second call of
+refined finite differences, number of complex unknowns, and seconds of
 
 - plane waves on a lattice, by the two-level solve (`solve`'s default) and all of them in
   one matrix;
 - plane waves at low-discrepancy and at independent random wave vectors, by quadrature;
-- the meta-learned features as they are, and enriched by low-discrepancy waves;
+- the leading meta-learned features, as they are, and enriched by low-discrepancy waves;
 - finite differences on one, two and three cells per cell of the model.
+
+All velocities of a frequency share one layer, so that every solver is compiled once.
 
 What any features that know the frequency but not the velocity can win is bounded by the
 best linear basis: principal components (`POD`) of finite-difference wavefields of other
 random velocities and sources, of which the smallest error of representing the test
 fields is shown; a solve can only do worse.
 
-At the defaults (three models, 4, 5, 8 and 10 Hz) about half an hour on one core.
+At the defaults (ten velocities, 4, 5, 8 and 10 Hz) about half an hour on one core.
 """
 
-import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 from absl import flags
+from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, study
-from meta_lrpinn import generators, models, reference
+from meta_lrpinn import generators, models, objectives, reference
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import spectral
+from meta_lrpinn.adapt import output_layer, spectral, survey
 from meta_lrpinn.adapt.solve import load_network
 from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
 NAME = "comparison"
-flags.DEFINE_list("shares", ["0.5", "0.7", "1", "1.4", "2"], "Waves per resolved mode.")
+flags.DEFINE_list("shares", ["1", "1.4", "2"], "Waves per resolved mode.")
 flags.DEFINE_integer("most_waves", 1500, "Random waves at most; they need quadrature.")
-flags.DEFINE_integer("snapshot_models", 60, "Velocities that the POD basis is made of.")
+flags.DEFINE_integer("velocities", 10, "Random test velocities.", lower_bound=1)
+flags.DEFINE_integer(
+    "snapshot_models", 120, "Velocities that the POD basis is made of."
+)
 
 _SHAPE, _SPACING, _FIRST_SEED = (91, 91), 0.025, 910_000
 _SNAPSHOT_SEED, _SNAPSHOT_SOURCES = 920_000, 6
 _SOURCE = (1.0, 0.025)
-_MARGINS = (1.1, 1.3, 1.6, 2.0, 2.4, 2.8)
-_DIRECT_MARGINS = (1.1, 1.3, 1.6)
-_TRUTH_REFINEMENT = 4
+_MARGINS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0, 2.4)
+_DIRECT_MARGINS = (1.1, 1.3)
+_LEADING = (0.125, 0.1875, 0.25, 0.3125, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+_TRUTH_REFINEMENT = 3
 
 Row = dict[str, Any]
+# Problem to errors' fields: (nz × nx, sizes), and the sizes in complex unknowns.
+Solver = Callable[[problems.HelmholtzProblem], tuple[np.ndarray, tuple[int, ...]]]
 
 
-def test_model(seed: int) -> VelocityModel:
-    """A velocity that nothing was trained on."""
-    return generators.random_velocity(_FIRST_SEED + seed, _SHAPE, _SPACING)
+def test_models() -> list[VelocityModel]:
+    """Velocities that nothing was trained on."""
+    return [
+        generators.random_velocity(_FIRST_SEED + seed, _SHAPE, _SPACING)
+        for seed in range(FLAGS.velocities)
+    ]
 
 
 def resolved_modes(problem: problems.HelmholtzProblem) -> float:
@@ -63,95 +75,140 @@ def resolved_modes(problem: problems.HelmholtzProblem) -> float:
     return float(np.prod(problem.upper - problem.lower)) * wavenumber**2 / (4 * np.pi)
 
 
-def measure(frequency: float, seed: int) -> list[Row]:
-    """All solvers on one model."""
-    model = test_model(seed)
-    truth = reference.reference_wavefield(
-        model, frequency, _SOURCE, refinement=_TRUTH_REFINEMENT
-    ).scattered
-    problem = problems.make_problem(model, frequency, _SOURCE)
-    rows = []
-    for family, unknowns, solver in solvers(problem, frequency, seed):
-        solver()
-        field = solver()
-        rows.append(
-            {
-                "family": family,
-                "unknowns": unknowns if unknowns else field.unknowns,
-                "seconds": field.elapsed,
-                "error": ml.relative_l2(field.scattered, truth),
-            }
+def measure(frequency: float) -> list[Row]:
+    """All solvers on all models."""
+    chosen = test_models()
+    truths = [
+        reference.reference_wavefield(
+            model, frequency, _SOURCE, refinement=_TRUTH_REFINEMENT
+        ).scattered.ravel()
+        for model in chosen
+    ]
+    shared = survey.shared_problem(chosen, frequency, [_SOURCE])
+    own = [
+        shared.replace(
+            model=model,
+            background_velocity=np.asarray(problems.velocity_at(model, _SOURCE)),
         )
+        for model in chosen
+    ]
+    rows = []
+    for family, solver in solvers(shared):
+        solver(own[0])  # compiles
+        for index, (problem, truth) in enumerate(zip(own, truths, strict=True)):
+            began = time.perf_counter()
+            fields, sizes = solver(problem)
+            seconds = time.perf_counter() - began
+            for column, unknowns in enumerate(sizes):
+                rows.append(
+                    {
+                        "family": family,
+                        "velocity": index,
+                        "unknowns": unknowns,
+                        # Of several sizes at once, the time is that of the largest.
+                        "seconds": seconds if unknowns == max(sizes) else float("nan"),
+                        "error": ml.relative_l2(fields[:, column], truth),
+                    }
+                )
     return rows
 
 
-def solvers(problem, frequency: float, seed: int) -> Iterator[tuple[str, int, Any]]:
-    """(family, unknowns or 0 for the wavefield's own, function that solves)."""
-    model, position = problem.model, (problem.model, frequency, _SOURCE)
+def solvers(shared: problems.HelmholtzProblem) -> Iterator[tuple[str, Solver]]:
+    """(family, solver), for the smallest velocities of all at every place."""
     for margin in _MARGINS:
-        yield "lattice, two levels", 0, lambda m=margin: on_lattice(problem, m, None)
+        yield "lattice, two levels", on_lattice(shared, margin, None)
     for margin in _DIRECT_MARGINS:
-        yield "lattice, one matrix", 0, lambda m=margin: on_lattice(problem, m, m)
+        yield "lattice, one matrix", on_lattice(shared, margin, margin)
     network, params = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
-    yield "learned", 0, lambda: ml.solve(*position, features="lrpinn", init=FLAGS.init)
-    largest = 1.15 * float(problem.omega) / model.minimum
+    yield "learned", over_features(network, params, shared, _LEADING)
+    wavenumber = float(shared.omega) / shared.model.minimum
+    key = jax.random.key(0)
     for share in map(float, FLAGS.shares):
-        number = round(share * resolved_modes(problem))
+        number = round(share * resolved_modes(shared))
         if number > FLAGS.most_waves:
             break
-        key = jax.random.key(seed)
+        module = models.PlaneWaves(number=number)
         for sampling in ("low_discrepancy", "random"):
             waves = models.plane_wave_parameters(
-                key, number, largest, sampling=sampling
+                key, number, 1.15 * wavenumber, sampling=sampling
             )
-            init = (models.PlaneWaves(number=number), waves)
             name = f"{sampling.replace('_', ' ')} waves"
-            yield name, number, lambda init=init: ml.solve(
-                *position, features="lrpinn", init=init
-            )
-        waves = models.plane_wave_parameters(key, number, largest)
-        both = models.Enriched(network=network, waves=models.PlaneWaves(number=number))
-        init = (both, {"network": params, "waves": waves})
-        width = network.network.width + number
-        yield "learned + waves", width, lambda init=init: ml.solve(
-            *position, features="lrpinn", init=init
+            yield name, over_features(module, waves, shared)
+    number = network.network.number_of_features // 2
+    waves = models.plane_wave_parameters(key, number, 1.15 * wavenumber)
+    both = models.Enriched(network=network, waves=models.PlaneWaves(number=number))
+    yield "learned + waves", over_features(
+        both, {"network": params, "waves": waves}, shared
+    )
+    for refinement in (1, 2):
+        yield "finite differences", by_differences(refinement)
+
+
+def over_features(
+    network: nn.Module,
+    params: objectives.Params,
+    shared: problems.HelmholtzProblem,
+    shares: tuple[float, ...] = (1.0,),
+) -> Solver:
+    """The Galerkin solve over features, at leading parts of them."""
+    shape = jax.eval_shape(
+        lambda: network.apply(
+            {"params": params},
+            jnp.zeros((1, 2)),
+            jnp.zeros(1),
+            jnp.ones(()),
+            method="features",
         )
-    for refinement in (1, 2, 3):
-        nodes = int(np.prod([n * refinement for n in model.shape]))
-        yield (
-            "finite differences",
-            nodes,
-            lambda r=refinement: reference.reference_wavefield(*position, refinement=r),
+    ).shape
+    sizes = tuple(round(share * shape[1]) for share in shares)
+    grid = shared.model.grid_points()
+
+    def solver(problem):
+        weights = output_layer.solve_nested(
+            "galerkin", network, params, problem, shares, True
         )
+        field = output_layer.feature_field(network, params, problem, weights, True)
+        return field(grid), sizes
 
-
-@dataclasses.dataclass(frozen=True)
-class LatticeField:
-    """What `measure` asks of a wavefield."""
-
-    scattered: np.ndarray
-    unknowns: int
-    elapsed: float
+    return solver
 
 
 def on_lattice(
-    problem: problems.HelmholtzProblem, margin: float, dense: float | None
-) -> LatticeField:
+    shared: problems.HelmholtzProblem, margin: float, dense: float | None
+) -> Solver:
     """The plane-wave solve with a chosen part of the waves in one matrix."""
-    began = time.perf_counter()
-    lattice = spectral.make_lattice(problem, margin, dense=dense)
-    with jax.enable_x64(True):
-        solution = _solve(
-            problem, lattice, problem.source[None], problem.background_velocity[None]
-        )
-        scattered = np.asarray(solution.fields[0])
-    return LatticeField(scattered, lattice.number, time.perf_counter() - began)
+    lattice = spectral.make_lattice(shared, margin, dense=dense)
+
+    def solver(problem):
+        with jax.enable_x64(True):
+            solution = _solve(
+                problem, lattice, problem.source[None], problem.background_velocity[None]
+            )
+            return np.asarray(solution.fields).reshape(-1, 1), (lattice.number,)
+
+    return solver
 
 
 _solve = jax.jit(spectral.solve)
 
 
-def best_basis(frequency: float, seeds: int) -> list[Row]:
+def by_differences(refinement: int) -> Solver:
+    """The reference solver on so many cells per cell of the model."""
+
+    def solver(problem):
+        field = reference.reference_wavefield(
+            problem.model,
+            float(problem.omega) / (2 * np.pi),
+            np.asarray(problem.source),
+            refinement=refinement,
+        )
+        nodes = tuple(n * refinement for n in problem.model.shape)
+        return field.scattered.reshape(-1, 1), (int(np.prod(nodes)),)
+
+    return solver
+
+
+def best_basis(frequency: float) -> list[Row]:
     """Error of the test fields' best representation, by size of the POD basis."""
     rng = np.random.default_rng(_SNAPSHOT_SEED)
     snapshots = []
@@ -166,33 +223,33 @@ def best_basis(frequency: float, seeds: int) -> list[Row]:
     # Real features with complex weights, as a network's.
     basis = np.linalg.svd(np.concatenate(snapshots), full_matrices=False)[2]
     rows = []
-    for seed in range(seeds):
-        truth = study.known_case(test_model(seed), frequency, _SOURCE).scattered.ravel()
+    for index, model in enumerate(test_models()):
+        truth = reference.reference_wavefield(
+            model, frequency, _SOURCE, refinement=1
+        ).scattered.ravel()
         energy = np.cumsum(np.abs(basis @ truth) ** 2) / np.linalg.norm(truth) ** 2
-        for number in (16, 32, 64, 96, 128, 192, 256, 384, 512, 640):
+        for number in (16, 32, 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768):
             if number <= len(basis):
                 error = float(np.sqrt(max(0.0, 1 - energy[number - 1])))
-                row = {"family": "best linear basis", "unknowns": number}
-                rows.append({**row, "seconds": float("nan"), "error": error})
+                row = {"family": "best linear basis", "velocity": index}
+                row |= {"unknowns": number, "seconds": float("nan"), "error": error}
+                rows.append(row)
     return rows
 
 
 def main() -> None:
     """Measures what is missing, then writes table and figure."""
-    keys = ("frequency", "seed", "init")
+    keys = ("frequency", "part", "init", "velocities")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     rows = []
     for frequency in common.frequencies((4, 5, 8, 10)):
-        for seed in range(FLAGS.seeds):
-            values = (frequency, seed, FLAGS.init)
+        for part, made in (("solvers", measure), ("best basis", best_basis)):
+            init = FLAGS.init if part == "solvers" else f"{FLAGS.snapshot_models} models"
+            values = (frequency, part, init, FLAGS.velocities)
+            setting = dict(zip(keys, values, strict=True))
             rows += records.ensure(
-                dict(zip(keys, values, strict=True)), lambda: measure(frequency, seed)
+                setting, lambda made=made, frequency=frequency: made(frequency)
             )
-        values = (frequency, "pod", f"{FLAGS.snapshot_models} models")
-        rows += records.ensure(
-            dict(zip(keys, values, strict=True)),
-            lambda: best_basis(frequency, FLAGS.seeds),
-        )
     common.save_report(NAME, report(rows))
     draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
@@ -200,26 +257,42 @@ def main() -> None:
 def curves(rows: Sequence[Row]) -> dict[tuple[float, str], list[tuple[float, ...]]]:
     """(frequency, family) to (unknowns, seconds, mean error, worst error), by size."""
     groups: dict[tuple, dict[int, list[Row]]] = {}
-    place: dict[tuple, int] = {}
     for row in rows:
-        # Sizes differ a little from model to model: the i-th of each is one point.
-        family = (row["frequency"], row["family"])
-        index = place[(*family, row["seed"])] = place.get((*family, row["seed"]), -1) + 1
-        if row["seed"] == "pod":
-            index = row["unknowns"]
-        groups.setdefault(family, {}).setdefault(index, []).append(row)
+        family = groups.setdefault((row["frequency"], row["family"]), {})
+        family.setdefault(row["unknowns"], []).append(row)
     return {
         key: [
             (
-                float(np.mean([row["unknowns"] for row in group])),
+                unknowns,
                 float(np.mean([row["seconds"] for row in group])),
                 float(np.mean([row["error"] for row in group])),
                 float(np.max([row["error"] for row in group])),
             )
-            for group in by_size.values()
+            for unknowns, group in sorted(by_size.items())
         ]
         for key, by_size in groups.items()
     }
+
+
+def needed(
+    points: Sequence[tuple[float, ...]], target: float, column: int = 2
+) -> float:
+    """Unknowns at which a curve falls to an error, between its sizes; inf if never.
+
+    Args:
+        points: Of `curves`, by size.
+        target: Relative error.
+        column: 2 for the mean error, 3 for the worst.
+    """
+    for before, after in zip([None, *points], points, strict=False):
+        if after[column] > target:
+            continue
+        if before is None:
+            return after[0]
+        ends = np.log([before[column], after[column]])
+        share = (np.log(target) - ends[0]) / (ends[1] - ends[0])
+        return float(np.exp(np.interp(share, [0, 1], np.log([before[0], after[0]]))))
+    return np.inf
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -237,8 +310,28 @@ def report(rows: Sequence[Row]) -> str:
         for unknowns, seconds, mean, worst in points
     ]
     columns = ("Hz", "features", "unknowns", "seconds", "mean error", "worst error")
-    note = f"{FLAGS.seeds} random velocities, 2.25 × 2.25 km; seconds of a second call."
-    return f"{common.table(columns, lines)}\n\n{note}"
+    note = f"{FLAGS.velocities} random velocities, 2.25 × 2.25 km; compiled."
+    return f"{_unknowns_for(rows)}\n\n{common.table(columns, lines)}\n\n{note}"
+
+
+def _unknowns_for(rows: Sequence[Row], target: float = 0.05) -> str:
+    """Markdown: unknowns that each family needs for a mean and a worst error."""
+    families = ("lattice, one matrix", "lattice, two levels", "low discrepancy waves",
+                "learned", "best linear basis")  # fmt: skip
+    points = curves(rows)
+    lines = [
+        [
+            f"{frequency:g}",
+            *(
+                f"{needed(points.get((frequency, family), ()), target, 2):.0f} / "
+                f"{needed(points.get((frequency, family), ()), target, 3):.0f}"
+                for family in families
+            ),
+        ]
+        for frequency in dict.fromkeys(frequency for frequency, _ in points)
+    ]
+    text = f"Unknowns for {target:.0%}, mean / worst over the velocities (inf: not reached):"
+    return f"{text}\n\n{common.table(('Hz', *families), lines)}"
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -252,12 +345,13 @@ def draw(rows: Sequence[Row]) -> Figure:
         column = frequencies.index(frequency)
         # Where a solver's grid is the truth's own there is no error to show.
         shown = [value for value in sorted(values) if value[2] > 0]
-        unknowns, seconds, error, _ = np.array(shown).T
+        unknowns, seconds, error, _ = np.array(shown, float).T
         style = {"color": study.color(families.index(family)), "label": family}
         if family != "finite differences":
             panels[0, column].loglog(unknowns, error, "o-", ms=3, **style)
         if family != "best linear basis":
-            panels[1, column].loglog(seconds, error, "o-", ms=3, **style)
+            timed = np.isfinite(seconds)
+            panels[1, column].loglog(seconds[timed], error[timed], "o-", ms=3, **style)
         panels[0, column].set(title=f"{frequency:g} Hz", xlabel="complex unknowns")
         panels[1, column].set(xlabel="seconds, second call")
     for axes in panels[:, 0]:

@@ -913,10 +913,10 @@ def _define_meta_train(values: flags.FlagValues) -> None:
         "Folder of the run, required; a run that was stopped there is resumed.",
         flag_values=values,
     )
-    flags.DEFINE_string(
+    flags.DEFINE_list(
         "tasks",
         None,
-        "Task set file; by default new tasks for ever.",
+        "Task set files; by default new tasks for ever.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -929,7 +929,7 @@ def _define_meta_train(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "objective",
         None,
-        ("paper", "residual", "galerkin"),
+        ("paper", "residual", "projection", "galerkin"),
         "What is minimised; by default the preset's.",
         flag_values=values,
     )
@@ -1021,7 +1021,7 @@ def _meta_train(values: flags.FlagValues) -> None:
     )
     # The card names what was trained, not where.
     named = [n for n in _defined(values) if values[n].present and n != "out"]
-    given = [f"--{name}={values[name].value}" for name in named]
+    given = [f"--{name}={_written(values[name].value)}" for name in named]
     try:
         path = pipeline.meta_train(
             config,
@@ -1029,7 +1029,7 @@ def _meta_train(values: flags.FlagValues) -> None:
             init={"none": None, "default": ASSETS / "small"}.get(
                 values.init, values.init
             ),
-            task_file=values.tasks,
+            task_files=values.tasks or (),
             seconds=values.seconds,
             command=" ".join([PROGRAM, "meta-train", *given]),
             progress=_shows_progress(values),
@@ -1042,6 +1042,11 @@ def _meta_train(values: flags.FlagValues) -> None:
         ) from None
     if jax.process_index() == 0:
         _say("wrote", str(path))
+
+
+def _written(value: Any) -> str:
+    """A flag's value as it is given on the command line."""
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def _replaced(config: Any, **fields: Any) -> Any:

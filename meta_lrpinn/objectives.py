@@ -6,6 +6,7 @@ parameters, a `Task` and the key that draws its points:
 - `paper_objective`: the network's own output and the paper's three losses;
 - `residual_objective`: the output layer eliminated by least squares from the strong
   residual, so that only the features are trained (variable projection);
+- `projection_objective`: the distance of known wavefields from what the features span;
 - `galerkin_objective`: the output layer eliminated by the Galerkin solve, the error of
   the resulting wavefield against a known one.
 
@@ -14,7 +15,7 @@ was compiled for it is used again.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -157,33 +158,110 @@ def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
     return objective
 
 
+# Under the root of a mean square: keeps rounding from mattering in single precision.
+_PROJECTION_RIDGE = 1e-9
+# Added to errors before the logarithm: what is better than this is good enough.
+_ERROR_FLOOR = 1e-3
+
+
+@functools.cache
+def projection_objective(
+    model: nn.Module, number_of_points: int, leading: tuple[int, ...] = ()
+) -> Objective:
+    """Logarithm of the relative L2 distance of known wavefields from the features' span.
+
+    It needs values only, no derivatives, and has none of the poles of an indefinite
+    system. With `leading`, the first so many features are trained to be a good basis by
+    themselves, as principal components are: one triangular factor of all features
+    answers for each of the leading parts (nested bases, Rippel et al. 2014).
+
+    Args:
+        model: Network with features.
+        number_of_points: How many of a task's points to draw per call; several times
+            the number of features.
+        leading: Sizes of leading parts of the features; all of them always count too.
+
+    Returns:
+        The objective; tasks must hold `points` and `scattered`. Its scalars are the
+        mean relative distance from all features, and from each leading part.
+    """
+
+    def objective(params, task, key):
+        chosen = jax.random.choice(
+            key, task.points.shape[0], (number_of_points,), replace=False
+        )
+        known = task.scattered[:, chosen].T  # (points, g)
+        targets = jnp.concatenate([jnp.real(known), jnp.imag(known)], axis=1)
+        features = feature_function(model, params, task.problem)(task.points[chosen])
+        width = features.shape[1]
+        parts = sorted({size for size in leading if size < width} | {width})
+        # The best weights count as constants, which is exact at the minimum.
+        weights = _nested_weights(jax.lax.stop_gradient(features), targets, parts)
+        remainders = (features @ weights).reshape(-1, len(parts), targets.shape[1])
+        squared = jnp.sum((remainders - targets[:, None]) ** 2, axis=0)
+        energy = jnp.sum(targets**2, axis=0)
+        both = (len(parts), 2, known.shape[1])  # real and imaginary parts together
+        squared = jnp.sum(squared.reshape(both), axis=1)
+        error = jnp.sqrt(squared / jnp.sum(energy.reshape(both[1:]), axis=0))
+        means = jnp.mean(error, axis=1)
+        scalars = {f"error_{size}": means[i] for i, size in enumerate(parts[:-1])}
+        return jnp.mean(jnp.log(error + _ERROR_FLOOR)), {"error": means[-1], **scalars}
+
+    return objective
+
+
+def _nested_weights(
+    features: jax.Array, targets: jax.Array, parts: Sequence[int]
+) -> jax.Array:
+    """Least-squares weights of the leading parts of features.
+
+    Args:
+        features: (n, width).
+        targets: (n, t).
+        parts: Sizes of the leading parts.
+
+    Returns:
+        (width, parts × t), zero beyond each part.
+    """
+    width = features.shape[1]
+    scale = jax.lax.rsqrt(jnp.sum(features**2, axis=0) + jnp.finfo(features.dtype).tiny)
+    ridge = jnp.sqrt(jnp.asarray(_PROJECTION_RIDGE, features.dtype))
+    scaled = jnp.concatenate([features * scale, ridge * jnp.eye(width)])
+    # Not the Gram matrix, which would square the condition number.
+    orthonormal, triangle = jnp.linalg.qr(scaled)
+    projected = orthonormal[: len(features)].T @ targets
+
+    def of_part(size):
+        weights = jax.scipy.linalg.solve_triangular(
+            triangle[:size, :size], projected[:size]
+        )
+        return jnp.pad(weights, ((0, width - size), (0, 0)))
+
+    return scale[:, None] * jnp.concatenate([of_part(size) for size in parts], axis=1)
+
+
 @functools.cache
 def galerkin_objective(
-    model: nn.Module,
-    quadrature: tuple[int, ...],
-    stride: int = 3,
-    damping: float = 1e-5,
+    model: nn.Module, quadrature: tuple[int, ...], damping: float = 1e-5
 ) -> Objective:
     """Logarithm of the Galerkin solution's relative L2 error against known wavefields.
 
     The gradient runs through the solve, so the features learn what the solution gets
     wrong, not only what the residual sees. The quadrature grid is shifted at random.
-    Nodes in the layer, where a model was continued to a larger grid, do not count.
+    Only points of the model itself count, not those of the layer.
 
     Args:
         model: Network with features.
         quadrature: Quadrature points along each axis, coordinate order.
-        stride: Every stride-th grid node along each axis enters the error.
         damping: See `galerkin.solve_weights`.
 
     Returns:
-        The objective; tasks must hold `scattered`.
+        The objective; tasks must hold `points` and `scattered`.
     """
 
     def objective(params, task, key):
         problem = task.problem
-        key_shift, key_offset = jax.random.split(key)
-        shift = jax.random.uniform(key_shift, (problem.ndim,))
+        shift = jax.random.uniform(key, (problem.ndim,))
         points = galerkin.quadrature_points(problem, quadrature, shift)
         cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
         features = feature_function(model, params, problem)
@@ -192,10 +270,10 @@ def galerkin_objective(
         stiffness = galerkin.stiffness_matrix(samples, stretch, cell)
         norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
 
-        nodes, index = _coarse_nodes(key_offset, problem, stride)
-        slack = 1e-3 * min(problem.model.spacing)
-        inside = jnp.all(nodes <= problem.layer.upper + slack, axis=-1)
-        at_nodes = inside[:, None] * features(nodes)
+        layer = problem.layer
+        inside = (task.points >= layer.lower) & (task.points <= layer.upper)
+        inside = jnp.all(inside, axis=-1)
+        at_points = inside[:, None] * features(task.points)
 
         def one(member):
             velocity, background_velocity, scattered = member
@@ -207,34 +285,16 @@ def galerkin_objective(
                 1 / (norm + 1e-6),
                 damping,
             )
-            truth = inside * scattered.ravel()[index]
-            difference = at_nodes @ weights - truth
-            return jnp.sqrt(_energy(difference) / _energy(truth))
+            truth = inside * scattered
+            return jnp.sqrt(_energy(at_points @ weights - truth) / _energy(truth))
 
         # One after the other: see `adapt.galerkin.solve_weights`.
         error = jax.lax.map(
             one, (task.velocities, task.background_velocities, task.scattered)
         )
-        return jnp.mean(jnp.log(error + 1e-3)), {"error": jnp.mean(error)}
+        return jnp.mean(jnp.log(error + _ERROR_FLOOR)), {"error": jnp.mean(error)}
 
     return objective
-
-
-def _coarse_nodes(
-    key: jax.Array, problem: HelmholtzProblem, stride: int
-) -> tuple[jax.Array, jax.Array]:
-    """Every stride-th grid node from a random start: points (p, ndim), indices (p,)."""
-    shape = jnp.asarray(problem.model.shape)
-    start = jax.random.randint(key, shape.shape, 0, stride)
-    counts = [n // stride for n in problem.model.shape]
-    grids = jnp.meshgrid(*(jnp.arange(c) for c in counts), indexing="ij")
-    position = jnp.stack([g.ravel() for g in grids], axis=-1) * stride + start
-    strides = jnp.cumprod(jnp.concatenate([shape[1:], jnp.ones(1, int)])[::-1])[::-1]
-    points = position * jnp.asarray(problem.model.spacing)
-    return (
-        points[:, ::-1] + jnp.asarray(problem.model.lower),
-        position @ strides.astype(int),
-    )
 
 
 def _energy(field: jax.Array) -> jax.Array:

@@ -19,7 +19,8 @@ class Task:
     problem: HelmholtzProblem  # frequency, source and layer of all; one of the velocities
     velocities: jax.Array  # (g, nz, nx) or (g, nz, ny, nx), km/s
     background_velocities: jax.Array  # (g,) km/s, v₀ of each
-    scattered: jax.Array | None = None  # (g, nz, nx), known δu, complex
+    points: jax.Array | None = None  # (p, ndim) km, where δu is known, layer included
+    scattered: jax.Array | None = None  # (g, p) complex, known δu there
 
     def member(
         self, velocity: jax.Array, background_velocity: jax.Array

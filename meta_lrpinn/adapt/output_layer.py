@@ -15,7 +15,8 @@ from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import absorbing, derivatives, residual
 from meta_lrpinn.problem import HelmholtzProblem
 
-Field = Callable[[np.ndarray], np.ndarray]  # points (n, ndim) → δu (n,)
+# Points (n, ndim) → δu, of the shape that the weights have beyond their first axis.
+Field = Callable[[np.ndarray], np.ndarray]
 
 _POINTS_PER_WAVELENGTH = 6.0
 _CHUNK = 1024
@@ -43,12 +44,41 @@ def solve(
     Returns:
         Complex weights (width,).
     """
+    return solve_nested(method, model, params, problem, (1.0,), double)[:, 0]
+
+
+def solve_nested(
+    method: str,
+    model: nn.Module,
+    params: Params,
+    problem: HelmholtzProblem,
+    shares: tuple[float, ...],
+    double: bool = False,
+) -> jax.Array:
+    """Exact output weights of leading parts of the features, assembled once.
+
+    Args:
+        method, model, params, problem, double: As of `solve`.
+        shares: The leading parts, in (0, 1], of the number of features.
+
+    Returns:
+        Complex weights (width, parts), zero beyond each part.
+    """
     with jax.enable_x64(double):
         shape = galerkin.quadrature_shape(problem, _POINTS_PER_WAVELENGTH)
         rows = -(-_CHUNK // int(np.prod(shape[1:])))
         shape = (-(-shape[0] // rows) * rows, *shape[1:])
         solver = {"galerkin": _galerkin, "least_squares": _least_squares}[method]
-        return solver(model, _cast(params, double), problem, shape, rows, double)
+        return solver(
+            model, _cast(params, double), problem, shape, rows, shares, double
+        )
+
+
+def _of_parts(solver, width: int, shares: tuple[float, ...]) -> jax.Array:
+    """Weights (width, parts) of a function of each part's size."""
+    sizes = [max(1, round(share * width)) for share in shares]
+    columns = [jnp.pad(solver(size), (0, width - size)) for size in sizes]
+    return jnp.stack(columns, axis=1)
 
 
 def _cast(params: Params, double: bool) -> Params:
@@ -62,8 +92,8 @@ def _chunks(problem: HelmholtzProblem, shape: tuple[int, ...], rows: int) -> jax
     return points.reshape(-1, size, problem.ndim)
 
 
-@partial(jax.jit, static_argnames=("model", "shape", "rows", "double"))
-def _galerkin(model, params, problem, shape, rows, double):
+@partial(jax.jit, static_argnames=("model", "shape", "rows", "shares", "double"))
+def _galerkin(model, params, problem, shape, rows, shares, double):
     features = objectives.feature_function(model, params, problem)
     chunks = _chunks(problem, shape, rows)
     cell = jnp.prod(jnp.asarray(problem.upper - problem.lower)) / np.prod(shape)
@@ -85,11 +115,17 @@ def _galerkin(model, params, problem, shape, rows, double):
     )
     (matrix, rhs, energy), _ = jax.lax.scan(add, zeros, chunks)
     scale = jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
-    return galerkin.solve_weights(matrix, rhs, scale, _DAMPING[double])
+
+    def of_leading(size):
+        return galerkin.solve_weights(
+            matrix[:size, :size], rhs[:size], scale[:size], _DAMPING[double]
+        )
+
+    return _of_parts(of_leading, len(rhs), shares)
 
 
-@partial(jax.jit, static_argnames=("model", "shape", "rows", "double"))
-def _least_squares(model, params, problem, shape, rows, double):
+@partial(jax.jit, static_argnames=("model", "shape", "rows", "shares", "double"))
+def _least_squares(model, params, problem, shape, rows, shares, double):
     features = objectives.feature_function(model, params, problem)
 
     def rows_of_operator(points):
@@ -102,7 +138,12 @@ def _least_squares(model, params, problem, shape, rows, double):
 
     operator, rhs = jax.lax.map(rows_of_operator, _chunks(problem, shape, rows))
     operator = operator.reshape(-1, operator.shape[-1])
-    return least_squares.output_weights(operator, rhs.ravel(), _RIDGE[double])
+    rhs = rhs.ravel()
+
+    def of_leading(size):
+        return least_squares.output_weights(operator[:, :size], rhs, _RIDGE[double])
+
+    return _of_parts(of_leading, operator.shape[1], shares)
 
 
 def replace(params: Params, weights: jax.Array) -> Params:
@@ -121,7 +162,7 @@ def feature_field(
     weights: jax.Array,
     double: bool = False,
 ) -> Field:
-    """The wavefield of given output weights, as a function of points."""
+    """The wavefield of output weights (width, ...), as a function of points."""
 
     def field(points):
         with jax.enable_x64(double):

@@ -30,6 +30,8 @@ DEFAULT_INITIALISATION = ASSETS / "small"
 
 _DEFAULT_STEPS = {"galerkin": 0, "least_squares": 300, "gradient": 2000}
 _DEFAULT_MARGIN = {2: 2.4, 3: 1.9}
+# The estimate of the own error is the change by these features' last third.
+_ENRICHMENT = 1.5
 _RANDOM_MARGIN = 1.4  # of random waves, which all go into one matrix
 _COLLOCATION_PER_WAVELENGTH = 6.0
 _MAXIMUM_COLLOCATION = 20_000
@@ -81,7 +83,8 @@ def solve(
         amplitude: A of the background field; default: fundamental solution.
         background_velocity: v₀, km/s; default: the velocity at each source.
         thickness: Absorbing layer, km; default: `problem.default_thickness`.
-        unknowns: Number of plane waves; default: by area and frequency.
+        unknowns: Number of plane waves; default: by area and frequency. Of an "lrpinn",
+            the number of leading features to use; default: all.
         tolerance: Relative error to reach: plane waves are added until the estimate of
             the own error is below it. Plane waves only.
         steps: Adaptation steps of a network's features; defaults 0 for "galerkin", 300
@@ -107,7 +110,8 @@ def solve(
         progress: Show a progress bar.
 
     Returns:
-        The wavefield; `error_estimate` is set for plane waves.
+        The wavefield; `error_estimate` is set for "galerkin": the relative change by
+        the last third of the waves or features.
 
     Raises:
         ValueError: bad input or an option that does not apply, in one line.
@@ -173,8 +177,8 @@ def _check_options(options: dict[str, Any]) -> None:
         )
     if features != "plane_waves" and options["tolerance"] is not None:
         raise ValueError("tolerance needs features plane_waves")
-    if not waves and options["unknowns"] is not None:
-        raise ValueError("unknowns applies to plane waves; a network has its width")
+    if features == "pinn" and options["unknowns"] is not None:
+        raise ValueError("unknowns applies to waves and to features lrpinn")
     if options["unknowns"] is not None and options["tolerance"] is not None:
         raise ValueError("give unknowns or tolerance, not both")
     for name in ("unknowns", "tolerance", "learning_rate", "patience", "points"):
@@ -272,23 +276,25 @@ def _solve_features(
     all_problems: list[HelmholtzProblem], options: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     model, params = _initial_network(all_problems[0], options)
-    fields, solutions, history = [], [], []
+    fields, solutions, history, changes = [], [], [], []
     for index, problem in enumerate(all_problems):
         truth = options["truth"]
         if truth is not None:
             truth = np.asarray(truth).reshape(-1, *problem.model.shape)[index]
         solution, records = _adapt(model, params, problem, truth, options)
-        points = problem.model.grid_points()
-        fields.append(solution(points).reshape(problem.model.shape))
+        field, *coarser = solution(problem.model.grid_points()).T
+        fields.append(field.reshape(problem.model.shape))
+        changes += [relative_l2(one, field) for one in coarser if np.any(field)]
         solutions.append(solution)
         history += [{"source": index, **record} for record in records]
 
     def evaluate(points):
-        return np.stack([solution(np.asarray(points)) for solution in solutions])
+        return np.stack([solution(np.asarray(points))[:, 0] for solution in solutions])
 
     return np.stack(fields), {
         "evaluate": evaluate,
         "history": tuple(history),
+        "error_estimate": max(changes, default=None),
         "unknowns": _number_of_features(model, params),
     }
 
@@ -327,6 +333,8 @@ def _initial_network(
     if options["rank_fraction"] is not None:
         fraction = options["rank_fraction"]
         model, params = models.truncate(model, params, fraction=fraction)
+    if options["unknowns"] is not None:
+        model, params = models.leading_features(model, params, options["unknowns"])
     return model, params
 
 
@@ -380,9 +388,10 @@ def _adapt(
     truth: np.ndarray | None,
     options: dict[str, Any],
 ) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[dict[str, Any], ...]]:
-    """Adapt a network to one problem; returns points (n, ndim) → δu (n,), and history.
+    """Adapt a network to one problem.
 
-    The network sees a unit amplitude, so that its output is of order one; the field is
+    Returns points (n, ndim) → (n, k), of which the first column is δu and a second one
+    what two thirds of the features would have given, and the history. The network sees a unit amplitude, so that its output is of order one; the field is
     linear in the amplitude.
     """
     method = options["method"]
@@ -398,13 +407,15 @@ def _adapt(
         weights = output_layer.solve("least_squares", model, params, unit)
         params = output_layer.replace(params, weights)
 
-    def solution(params):
+    def solution(params, shares=(1.0,)):
         if trains_output:
             field = output_layer.own_field(model, params, unit)
-        else:
-            double = options["precision"] == "double"
-            weights = output_layer.solve(method, model, params, unit, double)
-            field = output_layer.feature_field(model, params, unit, weights, double)
+            return lambda points: amplitude * field(points)[:, None]
+        double = options["precision"] == "double"
+        weights = output_layer.solve_nested(
+            method, model, params, unit, shares, double
+        )
+        field = output_layer.feature_field(model, params, unit, weights, double)
         return lambda points: amplitude * field(points)
 
     evaluate = None
@@ -413,7 +424,7 @@ def _adapt(
         flat = np.asarray(truth).ravel()
 
         def evaluate(params):
-            return {"relative_l2": relative_l2(solution(params)(points), flat)}
+            return {"relative_l2": relative_l2(solution(params)(points)[:, 0], flat)}
 
     history = ()
     if steps or truth is not None:
@@ -436,7 +447,8 @@ def _adapt(
             evaluate=evaluate,
             progress=options["progress"],
         )
-    return solution(params), history
+    shares = (1.0, 1 / _ENRICHMENT) if method == "galerkin" else (1.0,)
+    return solution(params, shares), history
 
 
 def _learning_rate(options: dict[str, Any]) -> float:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ INITIALISATION = "initialisation"
 # Held tasks: their seeds, frequencies (Hz) and source positions never change, so that
 # runs can be compared.
 _HELD_SEED = 20_251_124
-_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (5.0, 1.5), (6.0, 1.2), (8.0, 0.9))
+_HELD = (
+    (3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (5.0, 1.5), (6.0, 1.2), (8.0, 0.9), (10.0, 1.7)
+)  # fmt: skip
 _HELD_SIZE = 91
-_QUADRATURE = (72, 72)
+_HELD_POINTS = 2048
+_QUADRATURE = (96, 96)
 
 
 def held_tasks(distribution: task_sets.TaskDistribution) -> list[Task]:
-    """Tasks that training never draws: two random velocities at each of six settings.
+    """Tasks that training never draws: two random velocities at each of seven settings.
 
     Args:
         distribution: Of the training tasks; their shapes and layer are the same.
@@ -43,10 +47,10 @@ def held_tasks(distribution: task_sets.TaskDistribution) -> list[Task]:
             )
             for _ in range(2)
         ]
-        task = task_sets.make_task(members, frequency, source_x, distribution)
-        tasks.append(
-            task_sets.with_scattered(task) if distribution.absorbing else task
-        )
+        own = task_sets.make_tasks(members, frequency, [source_x], distribution)
+        if distribution.absorbing:
+            own = task_sets.with_scattered(own, _HELD_POINTS, _HELD_SEED)
+        tasks += own
     return tasks
 
 
@@ -93,7 +97,7 @@ def meta_train(
     directory: str | Path,
     *,
     init: str | Path | None = None,
-    task_file: str | Path | None = None,
+    task_files: Sequence[str | Path] = (),
     seconds: float | None = None,
     command: str = "",
     progress: bool = True,
@@ -104,7 +108,7 @@ def meta_train(
         config: The whole configuration.
         directory: Folder of the run.
         init: Initialisation to start from, of this very network; default: random.
-        task_file: Tasks from a file of `data_gen.make_tasks`; default: new tasks for
+        task_files: Tasks from files of `data_gen.make_tasks`; default: new tasks for
             ever.
         seconds: Wall-clock budget over all sittings.
         command: Command line, for the card.
@@ -118,10 +122,7 @@ def meta_train(
     commit = _commit()  # of the code that runs, whatever happens to the checkout
     model = configs.make_network(config.network)
     objective = configs.make_objective(config.objective, model)
-    if task_file is None:
-        sampler = task_sets.streaming_sampler(config.tasks, config.training)
-    else:
-        sampler = task_sets.file_sampler(task_file, config.tasks, config.training)
+    sampler = _make_sampler(config, task_files)
     if init is None:
         key = jax.random.key(config.training.seed)
         params, origin = models.initial_parameters(model, key), None
@@ -143,6 +144,27 @@ def meta_train(
         progress=progress,
     )
     return export(config, directory, command, commit, origin)
+
+
+def _make_sampler(
+    config: configs.MetaConfig, task_files: Sequence[str | Path]
+) -> training.TaskSampler:
+    needs = config.objective.name in configs.LEARNS_FROM_WAVEFIELDS
+    if task_files:
+        sampler = task_sets.file_sampler(task_files, config.tasks, config.training)
+        known = sampler(config.training.seed, 0)[0].scattered is not None
+    else:
+        distribution = config.tasks
+        if not needs:
+            distribution = dataclasses.replace(distribution, known_points=0)
+        sampler = task_sets.streaming_sampler(distribution, config.training)
+        known = distribution.known_points > 0
+    if needs and not known:
+        raise ValueError(
+            f"objective {config.objective.name} learns from known wavefields; give tasks "
+            "that have them (python -m data_gen.make_tasks --wavefields)"
+        )
+    return sampler
 
 
 def load_start(

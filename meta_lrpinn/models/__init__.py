@@ -2,7 +2,7 @@
 
 All are Flax modules with `init` and `apply`. `MetaLRPINN`, `PINN` and `PlaneWaves`
 share one call: `(points, source, frequency)` gives the output (n, 2), the real and
-imaginary part of the field, and `method="features"` the last hidden layer (n, width).
+imaginary part of the field, and `method="features"` the last hidden layer (n, features).
 Points are in km, `source` is the source's horizontal position in km, the frequency is
 in Hz. Results have the type that points and parameters promote to.
 """
@@ -22,7 +22,13 @@ from meta_lrpinn.models.lrpinn import (
 )
 from meta_lrpinn.models.pinn import PINN, initial_parameters
 from meta_lrpinn.models.plane_waves import PlaneWaves, plane_wave_parameters
-from meta_lrpinn.models.rank import grow, is_pruned, prune_hypernetwork, truncate
+from meta_lrpinn.models.rank import (
+    grow,
+    is_pruned,
+    leading_features,
+    prune_hypernetwork,
+    truncate,
+)
 
 __all__ = [
     "LRPINN",
@@ -36,6 +42,7 @@ __all__ = [
     "grow",
     "initial_parameters",
     "is_pruned",
+    "leading_features",
     "make_meta_lrpinn",
     "normalise_frequency",
     "orthogonal_factors",

@@ -39,6 +39,8 @@ class LRPINN(nn.Module):
             which activations vanish with depth.
         gain: Constant factor of each hidden layer; None for `default_gain` at this
             rank. Kept when the rank is reduced.
+        last_width: Units of the last hidden layer, the features of an exact solve;
+            None for `width`, as published.
         param_dtype: Type of the parameters.
     """
 
@@ -51,21 +53,36 @@ class LRPINN(nn.Module):
     source_scale: float = SOURCE_SCALE
     initialisation: str = "orthonormal"
     gain: tuple[float, ...] | None = None
+    last_width: int | None = None
     param_dtype: jax.typing.DTypeLike = jnp.float32
+
+    @property
+    def number_of_features(self) -> int:
+        """Units of the last hidden layer."""
+        return self.width if self.last_width is None else self.last_width
 
     @property
     def gains(self) -> tuple[float, ...]:
         """The constant factor of each hidden layer."""
         if self.gain is not None:
             return self.gain
-        ranks = layer_ranks(self.rank, self.depth)
-        return tuple(default_gain(self.width, k, self.initialisation) for k in ranks)
+        return tuple(
+            default_gain(width, rank, self.initialisation)
+            for width, rank in zip(
+                self.widths, layer_ranks(self.rank, self.depth), strict=True
+            )
+        )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each hidden layer."""
+        return (self.width,) * (self.depth - 1) + (self.number_of_features,)
 
     def setup(self):
         ranks = layer_ranks(self.rank, self.depth)
         self.hidden = [
-            LowRankDense(self.width, rank, gain, self.initialisation, self.param_dtype)
-            for rank, gain in zip(ranks, self.gains, strict=True)
+            LowRankDense(width, rank, gain, self.initialisation, self.param_dtype)
+            for width, rank, gain in zip(self.widths, ranks, self.gains, strict=True)
         ]
         if self.initialisation == "xavier":
             xavier = nn.initializers.xavier_normal()
@@ -115,7 +132,7 @@ class LRPINN(nn.Module):
             singular_values: For each hidden layer σ of shape (rank,) or (n, rank).
 
         Returns:
-            (n, width).
+            (n, number_of_features).
 
         Raises:
             ValueError: If an argument's shape does not fit.

@@ -110,6 +110,8 @@ class PINN(nn.Module):
         first_scale: Standard deviation of the initial wavenumbers along each axis, in
             rad/km; a few times less than ω/v, since each hidden layer adds harmonics.
         source_scale: The same along the source's coordinates, in rad/km.
+        last_width: Units of the last hidden layer, the features of an exact solve;
+            None for `width`.
         param_dtype: Type of the parameters.
     """
 
@@ -120,7 +122,13 @@ class PINN(nn.Module):
     frequency_input: bool = False
     first_scale: float = FIRST_SCALE
     source_scale: float = SOURCE_SCALE
+    last_width: int | None = None
     param_dtype: jax.typing.DTypeLike = jnp.float32
+
+    @property
+    def number_of_features(self) -> int:
+        """Units of the last hidden layer."""
+        return self.width if self.last_width is None else self.last_width
 
     def setup(self):
         scales = [self.first_scale] * self.ndim + [self.source_scale] * (self.ndim - 1)
@@ -129,11 +137,11 @@ class PINN(nn.Module):
         self.first = plane_wave_layer(self.width, scales, param_dtype=self.param_dtype)
         self.hidden = [
             nn.Dense(
-                self.width,
+                width,
                 kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "uniform"),
                 param_dtype=self.param_dtype,
             )
-            for _ in range(self.depth)
+            for width in (self.width,) * (self.depth - 1) + (self.number_of_features,)
         ]
         self.last = small_output_layer(self.outputs, param_dtype=self.param_dtype)
 
@@ -166,7 +174,7 @@ class PINN(nn.Module):
             frequency: Frequency in Hz, () or (n,); used with `frequency_input` only.
 
         Returns:
-            (n, width).
+            (n, number_of_features).
 
         Raises:
             ValueError: If an argument's shape does not fit or the frequency is missing.

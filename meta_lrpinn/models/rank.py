@@ -1,4 +1,4 @@
-"""Hypernetwork pruning, rank reduction and growth: meta-testing's changes of network."""
+"""Meta-testing's changes of network: hypernetwork pruning, other ranks, fewer features."""
 
 from collections.abc import Callable
 
@@ -109,6 +109,44 @@ def truncate(
         embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
     )
     return truncated, {"network": reduced, "embedding": _by_layer(values)}
+
+
+def leading_features(
+    model: MetaLRPINN, params: Parameters, number: int
+) -> tuple[MetaLRPINN, Parameters]:
+    """Keeps the first units of the last hidden layer, pruned or not.
+
+    Features trained by `objectives.projection_objective` come in order of use, so that
+    the first so many are a good basis by themselves. They stay as they are; the own
+    output of the network loses the terms of the others.
+
+    Args:
+        model: Network with at least so many features.
+        params: Its parameter tree.
+        number: How many features to keep, at least the rank of the last layer.
+
+    Returns:
+        The smaller model and its parameter tree.
+
+    Raises:
+        ValueError: If the number is not a whole one in that range.
+    """
+    network = model.network
+    smallest = layer_ranks(network.rank, network.depth)[-1]
+    largest = network.number_of_features
+    if not (number == int(number) and smallest <= number <= largest):
+        raise ValueError(
+            "the number of features must be a whole one from the last layer's rank "
+            f"{smallest} to {largest}, got {number}"
+        )
+    smaller = model.clone(
+        network=network.clone(last_width=int(number), gain=network.gains)
+    )
+    last = f"hidden_{network.depth - 1}"
+    kept = dict(params["network"])
+    kept[last] = {**kept[last], "U": kept[last]["U"][: int(number)]}
+    kept["last"] = {**kept["last"], "kernel": kept["last"]["kernel"][: int(number)]}
+    return smaller, {**params, "network": kept}
 
 
 def grow(

@@ -295,27 +295,34 @@ class FiniteDifferenceSolver:
             )
         ]
 
-    def interpolate(self, field: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def interpolate(
+        self, field: np.ndarray, points: np.ndarray, *, layer: bool = False
+    ) -> np.ndarray:
         """A field of shape `shape` at points of the model, by cubic splines.
 
         Args:
             field: Complex values on the solver's own grid.
             points: Coordinates (n, ndim), km.
+            layer: Whether points may lie in the absorbing layer too.
 
         Returns:
             Complex (n,).
 
         Raises:
-            ValueError: a point lies outside the model.
+            ValueError: a point lies outside the model (and its layer).
         """
         points = np.asarray(points, float)
         slack = 1e-3 * np.array(self.model.spacing[::-1])
-        inside = (points >= self.model.lower - slack) & (
-            points <= self.model.upper + slack
-        )
+        lower, upper = self.model.lower - slack, self.model.upper + slack
+        if layer:  # the field vanishes one step beyond the outermost nodes
+            axes = self.axes[::-1]
+            lower = np.array([axis.positions[0] - axis.step for axis in axes])
+            upper = np.array([axis.positions[-1] + axis.step for axis in axes])
+        inside = (points >= lower) & (points <= upper)
         if not np.all(inside):
             outside = np.count_nonzero(~np.all(inside, axis=-1))
-            raise ValueError(f"{outside} of {len(points)} points lie outside the model")
+            where = "model and its layer" if layer else "model"
+            raise ValueError(f"{outside} of {len(points)} points lie outside the {where}")
         place = [
             (column - axis.positions[0]) / axis.step
             for column, axis in zip(points.T[::-1], self.axes, strict=True)
@@ -330,6 +337,7 @@ def factorise(
     refinement: int | None = None,
     thickness: float | None = None,
     reflection: float = REFLECTION,
+    layer: absorbing.AbsorbingLayer | None = None,
     order: int = 4,
 ) -> FiniteDifferenceSolver:
     """Builds the operator of a model and a frequency and factorises it.
@@ -342,6 +350,8 @@ def factorise(
         thickness: Thickness of the absorbing layer, km, rounded up to whole cells; by
             default half the longest wavelength, which alters δu by 1e-4 or less.
         reflection: Amplitude that the layer reflects at normal incidence.
+        layer: The layer itself, of a thickness above zero, instead of one of that
+            thickness and reflection.
         order: 4, or 2 for the classical scheme.
 
     Returns:
@@ -353,12 +363,14 @@ def factorise(
     _check(frequency, refinement, thickness, order)
     if refinement is None:
         refinement = refinement_for(model, frequency)
-    if thickness is None:
-        thickness = _LAYER_WAVELENGTHS * model.maximum / frequency
     omega = 2 * np.pi * frequency
-    layer = absorbing.make_layer(
-        model.lower, model.upper, thickness, model.maximum, reflection
-    )
+    if layer is None:
+        if thickness is None:
+            thickness = _LAYER_WAVELENGTHS * model.maximum / frequency
+        layer = absorbing.make_layer(
+            model.lower, model.upper, thickness, model.maximum, reflection
+        )
+    thickness = float(layer.thickness)
     margins, axes = [], []
     for nodes, step in zip(model.axes(), model.spacing, strict=True):
         fine = step / refinement
