@@ -139,7 +139,7 @@ PRESETS = {
             same_task=True,
             tasks_per_batch=2,
             task_axis="map",
-            evaluate_every=250,
+            evaluate_every=1000,
             checkpoint_every=250,
         ),
     ),
