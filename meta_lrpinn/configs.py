@@ -132,8 +132,8 @@ PRESETS = {
             largest_size=101,
         ),
         training=TrainingConfig(
-            iterations=14_000,
-            learning_rate=2e-3,
+            iterations=12_000,
+            learning_rate=1e-3,
             schedule="cosine",
             inner_steps=0,
             same_task=True,

@@ -160,8 +160,11 @@ def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
 
 # Under the root of a mean square: keeps rounding from mattering in single precision.
 _PROJECTION_RIDGE = 1e-9
-# Added to errors before the logarithm: what is better than this is good enough.
+# Added to errors before the logarithm: what is better than this is good enough. Of a
+# projection in single precision, smaller errors are in good part rounding, and their
+# gradients, large in the logarithm, drown those of the others.
 _ERROR_FLOOR = 1e-3
+_PROJECTION_FLOOR = 1e-2
 
 
 @functools.cache
@@ -205,7 +208,8 @@ def projection_objective(
         error = jnp.sqrt(squared / jnp.sum(energy.reshape(both[1:]), axis=0))
         means = jnp.mean(error, axis=1)
         scalars = {f"error_{size}": means[i] for i, size in enumerate(parts[:-1])}
-        return jnp.mean(jnp.log(error + _ERROR_FLOOR)), {"error": means[-1], **scalars}
+        loss = jnp.mean(jnp.log(error + _PROJECTION_FLOOR))
+        return loss, {"error": means[-1], **scalars}
 
     return objective
 
