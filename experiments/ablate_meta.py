@@ -10,7 +10,7 @@ model at one frequency, adapted from
 - the same, tuned to the problem: of a grid of scales of the first layer's wavenumbers
   and of σ, the pair with the smallest residual before the first step,
 
-by "least_squares", which solves for the output layer, and by the paper's "gradient" from
+by "galerkin", which solves for the output layer, and by the paper's "gradient" from
 the network's own output layer; also by "gradient" from a solved one (meta start only;
 the shipped initialisation never trained its own). Losses are relative to that of δu = 0
 in both. A run fails if its loss is not finite or a thousand times that of δu = 0, or if
@@ -46,7 +46,7 @@ flags.DEFINE_list(
 flags.DEFINE_list("tuned_sigma_scales", ["0.5", "1", "2"], "Factors of σ to try.")
 
 STEPS = 100
-METHODS = ("least_squares", "gradient")
+METHODS = ("galerkin", "gradient")
 OWN = {"output_start": "network"}
 META, TUNED, SOLVED = "meta-initialisation", "random, tuned", "meta, output solved"
 _FAILED_LOSS = 1e3  # times that of δu = 0
@@ -178,7 +178,7 @@ def failure(method: str, rows: Sequence[study.Row], silence: float) -> str:
     """Why a run failed, or "" if it did not.
 
     Args:
-        method: "least_squares" or "gradient".
+        method: "galerkin" or "gradient".
         rows: Its history.
         silence: The paper's loss of δu = 0.
     """
@@ -194,7 +194,7 @@ def failure(method: str, rows: Sequence[study.Row], silence: float) -> str:
 
 def relative_loss(method: str, row: study.Row, silence: float) -> float:
     """Held-out loss over that of δu = 0, in both methods."""
-    if method == "least_squares":  # the logarithm of just that
+    if method == "galerkin":  # the logarithm of just that
         return float(np.exp(row["held_out"]))
     return row["held_out"] / silence
 

@@ -2,7 +2,7 @@
 
 Cheng and Alkhalifah (2025) cut the rank once, before adaptation, and leave open whether
 it should change on the way. Put to the test on the layered model at one frequency, from
-the pruned meta-initialisation, by least-squares adaptation in stages:
+the pruned meta-initialisation, by residual adaptation in stages:
 
 - fixed full rank, and fixed low rank (--dynamic_low, the largest |σ| kept);
 - shrinking: full rank, and after each stage the smallest σ² of every layer are dropped,
@@ -12,7 +12,7 @@ the pruned meta-initialisation, by least-squares adaptation in stages:
   and V with σ = 0 (`models.grow`), until full rank.
 
 AdamW starts anew in every stage, its rate a cosine over it, in all four alike. Relative
-L2 error of the wavefield (Galerkin, single precision) against finite differences, by
+L2 error of the wavefield (Galerkin) against finite differences, by
 steps and by seconds of adaptation. Seconds exclude compilation, which every new rank
 costs again; the number of networks compiled stands beside.
 
@@ -145,7 +145,7 @@ def adapt(
             steps=own_steps,
             optimiser=_optimiser(length),
             key=jax.random.fold_in(key, stage),
-            report_every=max(1, length // 2),
+            report_every=length,
             evaluate=evaluate,
         )
         for record in history:
@@ -174,8 +174,8 @@ def wavefield_error(
     case: study.Case,
 ) -> float:
     """Relative L2 error of the Galerkin solution over the features."""
-    weights = output_layer.solve("galerkin", model, params, unit)
-    field = output_layer.feature_field(model, params, unit, weights)
+    weights = output_layer.solve("galerkin", model, params, unit, double=True)
+    field = output_layer.feature_field(model, params, unit, weights, double=True)
     values = amplitude * field(case.model.grid_points())
     return ml.relative_l2(values, case.scattered.ravel())
 

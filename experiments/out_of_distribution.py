@@ -10,10 +10,9 @@ that it was not trained on. Put to the test on the built-in layered model (1.5 t
   there is lost to the velocities, the rest to shorter or longer waves.
 
 Relative L2 error against finite differences of Meta-LRPINN with 0 steps (Galerkin) and
-after --steps of least-squares adaptation, of a random start after the same steps, and of
+after --steps of adaptation, of a random start after the same steps, and of
 plane waves, which are not trained at all. A seed is a place of the source along the top,
-a draw of the collocation points and of the random start. The exact solves are in single
-precision, plane waves in double.
+a draw of the collocation points and of the random start.
 
 At the defaults (256 wide, 1,600 points, 30 steps, three seeds, ten cases) about a quarter
 of an hour on one core.
@@ -90,9 +89,8 @@ def settings() -> list[Setting]:
 
 def contenders(steps: int) -> dict[str, tuple[study.Contender, str, int]]:
     """Name to contender, method and steps."""
-    single = {"precision": "single"}
-    meta = study.Contender(init=FLAGS.init, options=single)
-    random = study.Contender(init=study.random_start(), options=single)
+    meta = study.Contender(init=FLAGS.init)
+    random = study.Contender(init=study.random_start())
     return {
         GALERKIN: (meta, "galerkin", 0),
         META: (meta, study.METHOD, steps),
@@ -159,7 +157,7 @@ def report(errors: Errors, steps: int) -> str:
     return (
         f"{common.table(columns, lines)}\n\nBuilt-in layered model, its velocities scaled; "
         f"mean ± standard deviation of {FLAGS.seeds} seeds (sources, points and random "
-        f"starts); {FLAGS.points} points, {steps} steps of least squares where adapted, "
+        f"starts); {FLAGS.points} points, {steps} steps where adapted, "
         f"initialisation {FLAGS.init}. Training, of the shipped one: {LOWEST:g}–"
         f"{HIGHEST:g} Hz, {SLOWEST:g}–{FASTEST:g} km/s. nan: diverged."
     )

@@ -62,6 +62,7 @@ def solve(
     output_start: str = "solved",
     precision: str = "double",
     truth: np.ndarray | None = None,
+    report_every: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Wavefield:
@@ -102,10 +103,12 @@ def solve(
         rank_fraction: Keep this fraction of the singular values of each layer, the
             largest ("lrpinn", pruned).
         freeze_bases: Adapt everything but U and V ("lrpinn" only).
-        output_start: Output layer that "gradient" starts from: "solved", by least
-            squares on the initial features, or the "network"'s own.
+        output_start: Output layer that "gradient" starts from: "solved", in the weak
+            form over the initial features, or the "network"'s own.
         precision: "double" or "single", of the exact solves; networks train in single.
         truth: Known δu on the grid; if given, the history has its relative L2 distance.
+        report_every: Steps between records of the history; default: a twentieth of all
+            steps, at most 10.
         seed: Seed of random features, random starts and collocation points.
         progress: Show a progress bar.
 
@@ -181,12 +184,14 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ValueError("unknowns applies to waves and to features lrpinn")
     if options["unknowns"] is not None and options["tolerance"] is not None:
         raise ValueError("give unknowns or tolerance, not both")
-    for name in ("unknowns", "tolerance", "learning_rate", "patience", "points"):
+    for name in (
+        "unknowns", "tolerance", "learning_rate", "patience", "points", "report_every"
+    ):  # fmt: skip
         if options[name] is not None and not options[name] > 0:
             raise ValueError(f"{name} must be positive, got {options[name]}")
     if options["steps"] is not None and options["steps"] < 0:
         raise ValueError(f"steps must not be negative, got {options['steps']}")
-    for name in ("steps", "patience", "learning_rate", "points"):
+    for name in ("steps", "patience", "learning_rate", "points", "report_every"):
         if waves and options[name]:
             raise ValueError(f"{features} have nothing to train; {name} has no effect")
     if features != "lrpinn":
@@ -404,7 +409,7 @@ def _adapt(
     number = options["points"] or _collocation_number(problem)
     trains_output = method == "gradient"
     if trains_output and options["output_start"] == "solved":
-        weights = output_layer.solve("least_squares", model, params, unit)
+        weights = output_layer.solve("galerkin", model, params, unit, double=True)
         params = output_layer.replace(params, weights)
 
     def solution(params, shares=(1.0,)):
@@ -442,7 +447,7 @@ def _adapt(
                 method, steps, _learning_rate(options), options["freeze_bases"]
             ),
             key=jax.random.key(options["seed"]),
-            report_every=max(1, min(10, steps // 20)),
+            report_every=options["report_every"] or max(1, min(10, steps // 20)),
             patience=options["patience"],
             evaluate=evaluate,
             progress=options["progress"],
