@@ -1,8 +1,10 @@
 """How much sooner the meta-initialisation adapts than random initial parameters do.
 
-The layered 5 Hz and 4 Hz cases, gradient and least-squares adaptation, from the given
-initialisation and from random parameters of the same network: steps and seconds to
-relative errors of 20, 15 and 10 % against the published fields.
+The layered 5 Hz and 4 Hz cases, from the given initialisation and from random parameters
+of the same network: steps and seconds to relative errors of 20, 15 and 10 % against the
+published fields. Adaptation by "galerkin" and "least_squares" trains the features on the
+strong residual, with the output layer solved in the weak form or from that residual;
+"gradient" trains everything, from an output layer solved in the weak form.
 """
 
 from collections.abc import Sequence
@@ -16,17 +18,21 @@ import meta_lrpinn as ml
 from experiments import common, study
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("least_squares_steps", 120, "Steps from the random start.")
-flags.DEFINE_integer("gradient_steps", 160, "Steps from the random start.")
+flags.DEFINE_integer("least_squares_steps", 20, "Steps from the random start.")
+flags.DEFINE_integer("galerkin_steps", 20, "Steps from the random start.")
+flags.DEFINE_integer("gradient_steps", 20, "Steps from the random start.")
 flags.DEFINE_integer(
-    "head_start", 3, "The meta start gets so many times fewer steps.", lower_bound=1
+    "head_start", 2, "The meta start gets so many times fewer steps.", lower_bound=1
 )
-flags.DEFINE_list("methods", ["least_squares", "gradient"], "Which to run.")
+flags.DEFINE_list(
+    "methods", ["galerkin", "least_squares", "gradient"], "Which to run."
+)
 flags.DEFINE_list("starts", ["random", "meta"], "Which to run.")
 
 NAME = "adaptation"
 CASES = {"layered 5 Hz": "layered_5hz.npz", "layered 4 Hz": "layered_4hz_9sources.npz"}
 THRESHOLDS = (0.20, 0.15, 0.10)
+_RECORDS = 5  # of a history; each takes a solve in double precision
 
 
 def measure(
@@ -48,6 +54,7 @@ def measure(
         amplitude=case.amplitude,
         background_velocity=case.background_velocity,
         truth=truth,
+        report_every=max(1, steps // _RECORDS),
         seed=seed,
     )
     names = ("step", "seconds", "relative_l2")
@@ -57,6 +64,7 @@ def measure(
 def main() -> None:
     """Measures what is missing, then writes table and figure."""
     steps = {
+        "galerkin": FLAGS.galerkin_steps,
         "least_squares": FLAGS.least_squares_steps,
         "gradient": FLAGS.gradient_steps,
     }

@@ -31,9 +31,10 @@ def test_paper_preset_is_the_papers():
 
 def test_small_preset_is_well_posed():
     small = configs.PRESETS["small"]
-    assert small.tasks.absorbing and small.objective.name == "residual"
-    # More equations than the complex unknowns of the eliminated output layer.
-    assert small.objective.points >= 4 * small.network.width
+    assert small.tasks.absorbing and small.objective.name == "projection"
+    # More equations than unknowns of the eliminated output layer.
+    assert small.objective.points >= 4 * small.network.features
+    assert small.tasks.known_points >= small.objective.points
 
 
 def test_networks_have_the_size_asked_for():
@@ -70,7 +71,7 @@ def test_configuration_survives_json():
         ),
         (
             lambda: configs.ObjectiveConfig(name="energy"),
-            "objective must be one of paper, residual, galerkin, got 'energy'",
+            "objective must be one of paper, residual, projection, galerkin, got 'energy'",
         ),
         (
             lambda: configs.network_from_dict({"width": 3, "heads": 8, "bias": 1}),
@@ -100,5 +101,11 @@ def test_objectives_by_name():
     assert scalars_of("paper", task) == {"pde", "source", "orthogonality"}
     assert scalars_of("paper", task, source_penalty=0.0) == {"pde", "orthogonality"}
     assert scalars_of("residual", task) == {"residual"}
-    known = task.replace(scattered=jnp.zeros((1, 5, 5), jnp.complex64))
+    known = task.replace(
+        points=jnp.zeros((120, 2)), scattered=jnp.zeros((1, 120), jnp.complex64)
+    )
     assert scalars_of("galerkin", known) == {"error"}
+    assert scalars_of("projection", known) == {"error"}
+    assert scalars_of("projection", known, leading=(3, 5)) == {
+        "error", "error_3", "error_5"
+    }  # fmt: skip

@@ -8,9 +8,9 @@ import pytest
 from meta_lrpinn import models, objectives
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.problem import make_problem
-from meta_lrpinn.reference.finite_difference import reference_wavefield
 from meta_lrpinn.tasks import single_task
 from meta_lrpinn.velocity import VelocityModel
 from meta_lrpinn.wavefield import relative_l2
@@ -42,10 +42,9 @@ def problem():
 
 @pytest.fixture(scope="module")
 def task(problem):
-    """One velocity with its known wavefield."""
-    truth = reference_wavefield(problem.model, FREQUENCY, SOURCE, refinement=4)
-    task = single_task(problem)
-    return task.replace(scattered=jnp.asarray(truth.scattered, jnp.complex64)[None])
+    """One velocity with its known wavefield at points of the model and its layer."""
+    (known,) = task_sets.with_scattered([single_task(problem)], 400, seed=0)
+    return jax.tree.map(jnp.asarray, known)
 
 
 def two_velocities(task):
@@ -60,6 +59,7 @@ def two_velocities(task):
 MAKERS = {
     "paper": lambda model: objectives.paper_objective(model, 60),
     "residual": lambda model: objectives.residual_objective(model, 120),
+    "projection": lambda model: objectives.projection_objective(model, 200, (8,)),
     "galerkin": lambda model: objectives.galerkin_objective(model, (16, 16)),
 }
 
@@ -162,67 +162,111 @@ def test_residual_objective_against_least_squares(problem, task):
     np.testing.assert_allclose(loss, np.mean(np.log(expected)), atol=0.02)
 
 
+@pytest.fixture(scope="module")
+def double(task):
+    """A dense network and the task in double precision."""
+    model, params = pinn()
+    with jax.enable_x64(True):
+        return model, pipeline._double(params), pipeline._double(task)
+
+
+def known_fields(model, params, task, key, number):
+    """Features (n, w) and fields (n, g) that a projection objective compares."""
+    chosen = jax.random.choice(key, task.points.shape[0], (number,), replace=False)
+    features = objectives.feature_function(model, params, task.problem)
+    return (
+        np.asarray(features(task.points[chosen])),
+        np.asarray(task.scattered[:, chosen]).T,
+    )
+
+
+def test_projection_objective_against_least_squares(double):
+    """The distance that NumPy's own least squares leaves, for every leading part."""
+    model, params, task = double
+    with jax.enable_x64(True):
+        objective = objectives.projection_objective(model, 300, (10, 25, 99))
+        loss, scalars = jax.device_get(jax.jit(objective)(params, task, KEY))
+        features, known = known_fields(model, params, task, KEY, 300)
+    expected = []
+    for size in (10, 25, 40):
+        weights = np.linalg.lstsq(features[:, :size], known, rcond=None)[0]
+        expected.append(relative_l2(features[:, :size] @ weights, known))
+    assert set(scalars) == {"error", "error_10", "error_25"}  # 99 are not there
+    got = [scalars["error_10"], scalars["error_25"], scalars["error"]]
+    np.testing.assert_allclose(got, expected, rtol=1e-3)
+    assert got == sorted(got, reverse=True) and 1e-3 < got[-1] < 0.9
+    np.testing.assert_allclose(loss, np.mean(np.log(np.array(got) + 0.01)), rtol=1e-6)
+
+
+def test_projection_objective_sees_what_lies_in_the_span(double):
+    model, params, task = double
+    with jax.enable_x64(True):
+        features = objectives.feature_function(model, params, task.problem)
+        weights = jnp.linspace(-1, 1, 20) + 1j * jnp.linspace(2, 0, 20)
+        spanned = task.replace(
+            scattered=(features(task.points)[:, :20] @ weights)[None]
+        )
+        objective = objectives.projection_objective(model, 300, (10, 20))
+        _, scalars = jax.device_get(jax.jit(objective)(params, spanned, KEY))
+    assert scalars["error"] < 1e-3 and scalars["error_20"] < 1e-3
+    assert scalars["error_10"] > 0.02
+
+
+def test_projection_gradient_against_finite_differences(double):
+    """Although the weights are held: they are at their minimum."""
+    model, params, task = double
+    with jax.enable_x64(True):
+        objective = jax.jit(objectives.projection_objective(model, 300, (10,)))
+        gradient = jax.grad(lambda p: objective(p, task, KEY)[0])(params)
+        direction = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)), params)
+        direction = jax.tree.map(lambda d, x: d.reshape(x.shape), direction, params)
+        step = 1e-5
+        above, below = (
+            objective(
+                jax.tree.map(lambda p, d: p + sign * step * d, params, direction),
+                task,
+                KEY,
+            )[0]
+            for sign in (1, -1)
+        )
+        slope = sum(
+            float(jnp.sum(g * d))
+            for g, d in zip(
+                jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True
+            )
+        )
+    np.testing.assert_allclose(slope, float(above - below) / (2 * step), rtol=2e-3)
+
+
 def test_galerkin_objective_is_the_error_of_the_solution(problem, task):
-    """With every node and a fine quadrature: relative L2 by the way `solve` goes."""
+    """With a fine quadrature: relative L2 by the way `solve` goes."""
     model, params = pinn(width=150)
     with jax.enable_x64(True):
-        double = jax.tree.map(lambda x: jnp.asarray(x, float), params)
-        known = task.replace(
-            problem=problem,
-            velocities=jnp.asarray(problem.model.velocity)[None],
-            background_velocities=jnp.asarray(problem.background_velocity)[None],
-            scattered=jnp.asarray(np.asarray(task.scattered), complex),
-        )
-        objective = objectives.galerkin_objective(
-            model, (30, 30), stride=1, damping=1e-11
-        )
-        loss, scalars = jax.jit(objective)(double, known, KEY)
+        objective = objectives.galerkin_objective(model, (30, 30), damping=1e-11)
+        double = pipeline._double((params, task.replace(problem=problem)))
+        loss, scalars = jax.jit(objective)(*double, KEY)
     weights = output_layer.solve("galerkin", model, params, problem, double=True)
     field = output_layer.feature_field(model, params, problem, weights, double=True)
-    truth = np.asarray(task.scattered).ravel()
-    error = relative_l2(field(problem.model.grid_points()), truth)
+    points = np.asarray(task.points)
+    inside = np.all((points >= 0) & (points <= 1), axis=1)
+    assert 50 < np.sum(inside) < len(points)
+    error = relative_l2(field(points[inside]), np.asarray(task.scattered[0])[inside])
     assert 0.01 < error < 0.7
     got = float(scalars["error"])
     np.testing.assert_allclose(got, error, rtol=0.03)
     np.testing.assert_allclose(loss, np.log(got + 1e-3), rtol=1e-6)
 
 
-def test_galerkin_objective_does_not_see_a_continued_grid(problem, task):
-    """Nodes beyond the model, whatever stands there, leave the error as it is."""
+def test_galerkin_objective_does_not_see_fields_in_the_layer(task):
     model, params = pinn()
-    objective = jax.jit(
-        objectives.galerkin_objective(model, (16, 16), stride=1, damping=1e-4)
-    )
+    objective = jax.jit(objectives.galerkin_objective(model, (16, 16), damping=1e-4))
     _, scalars = objective(params, task, KEY)
-    velocity = jnp.pad(task.velocities, ((0, 0), (0, 4), (0, 4)), mode="edge")
-    padded = task.replace(
-        problem=problem.replace(model=VelocityModel(np.asarray(velocity[0]), 0.1)),
-        velocities=velocity,
-        scattered=jnp.pad(
-            task.scattered, ((0, 0), (0, 4), (0, 4)), constant_values=100.0
-        ),
-    )
-    _, continued = objective(params, padded, KEY)
-    np.testing.assert_allclose(continued["error"], scalars["error"], rtol=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(11, 8), (7, 5, 9)])
-@pytest.mark.parametrize("stride", [1, 3])
-def test_coarse_nodes_point_at_their_nodes(shape, stride):
-    spacing = (0.1, 0.2, 0.3)[: len(shape)]
-    origin = (1.0, -2.0, 0.5)[: len(shape)]
-    model = VelocityModel(np.full(shape, 2.0), spacing, origin)
-    problem = make_problem(model, 3.0, model.lower)
-    every, starts = model.grid_points(), set()
-    for seed in range(6):
-        nodes, index = objectives._coarse_nodes(
-            jax.random.key(seed), problem, stride
-        )
-        assert len(index) == np.prod([n // stride for n in shape])
-        assert len(set(index.tolist())) == len(index)
-        np.testing.assert_allclose(nodes, every[np.asarray(index)], atol=1e-5)
-        starts.add(int(index[0]))
-    assert (len(starts) > 1) == (stride > 1)
+    outside = jnp.any((task.points < 0) | (task.points > 1), axis=1)
+    other = task.replace(scattered=jnp.where(outside, 100.0, task.scattered))
+    _, changed = objective(params, other, KEY)
+    np.testing.assert_allclose(changed["error"], scalars["error"], rtol=1e-6)
+    inner = task.replace(scattered=jnp.where(outside, task.scattered, 100.0))
+    assert abs(objective(params, inner, KEY)[1]["error"] - scalars["error"]) > 0.02
 
 
 def test_output_and_features_decay_in_the_layer(problem):
@@ -256,11 +300,14 @@ def test_the_network_is_given_its_source_and_frequency(problem):
 def test_objectives_are_for_three_dimensions_too():
     problem = make_problem(gradient_model(3), FREQUENCY, (0.4, 0.5, 0.1))
     task = single_task(problem)
-    known = task.replace(scattered=jnp.zeros((1, 11, 11, 11), jnp.complex64))
+    known = task.replace(
+        points=jnp.zeros((90, 3)), scattered=jnp.zeros((1, 90), jnp.complex64)
+    )
     for model, params in (pinn(ndim=3), lrpinn(ndim=3)):
         for objective in (
             objectives.paper_objective(model, 60),
             objectives.residual_objective(model, 60),
+            objectives.projection_objective(model, 60),
             objectives.galerkin_objective(model, (6, 6, 6)),
         ):
             loss, _ = jax.eval_shape(objective, params, known, KEY)

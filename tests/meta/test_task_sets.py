@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from meta_lrpinn import generators
+from meta_lrpinn.adapt import spectral
 from meta_lrpinn.adapt.solve import solve
-from meta_lrpinn.meta import task_sets
+from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.task_sets import TaskDistribution
 from meta_lrpinn.meta.training import TrainingConfig
 from meta_lrpinn.reference.finite_difference import reference_wavefield
@@ -37,7 +38,7 @@ def sample():
 @pytest.fixture(scope="module")
 def tasks():
     rng = np.random.default_rng(7)
-    return [task_sets.draw_task(DISTRIBUTION, rng) for _ in range(8)]
+    return [task_sets.draw_tasks(DISTRIBUTION, rng)[0] for _ in range(8)]
 
 
 def test_batches_are_functions_of_seed_and_step(sample):
@@ -90,7 +91,7 @@ def test_models_continue_by_their_edges():
         generators.random_velocity(seed, (12, 12), 0.05, minimum=1.5, maximum=5.0)
         for seed in (0, 1)
     ]
-    task = task_sets.make_task(models, 3.0, 0.2, DISTRIBUTION)
+    (task,) = task_sets.make_tasks(models, 3.0, [0.2], DISTRIBUTION)
     for got, model in zip(task.velocities, models, strict=True):
         np.testing.assert_allclose(got[:12, :12], model.velocity, rtol=1e-6)
         np.testing.assert_array_equal(got[12:], np.tile(got[11], (4, 1)))
@@ -103,7 +104,7 @@ def test_models_continue_by_their_edges():
 
 def test_without_a_layer_the_papers_setting():
     paper = dataclasses.replace(DISTRIBUTION, absorbing=False)
-    task = task_sets.draw_task(paper, np.random.default_rng(0))
+    task = task_sets.draw_tasks(paper, np.random.default_rng(0))[0]
     assert task.problem.layer.thickness == 0 and task.problem.layer.strength == 0
 
 
@@ -115,7 +116,7 @@ def test_frequencies_may_be_uniform_in_their_logarithm():
     for is_log in (False, True):
         drawn = dataclasses.replace(wide, log_frequency=is_log, velocities_per_task=1)
         rng = np.random.default_rng(0)
-        tasks = [task_sets.draw_task(drawn, rng) for _ in range(60)]
+        tasks = [task_sets.draw_tasks(drawn, rng)[0] for _ in range(60)]
         medians.append(np.median([t.problem.omega for t in tasks]) / (2 * np.pi))
     assert 6 < medians[0] < 11 and 2.5 < medians[1] < 6
 
@@ -125,6 +126,7 @@ def test_frequencies_may_be_uniform_in_their_logarithm():
     [
         ({"minimum_frequency": 0.0}, "frequencies must be positive and in order"),
         ({"minimum_frequency": 9.0}, "got 9.0 to 4.0 Hz"),
+        ({"known_points": 5, "absorbing": False}, "no one wavefield to know"),
         ({"smallest_size": 20}, "smallest_size must not exceed largest_size"),
     ],
 )
@@ -152,19 +154,30 @@ def test_files_give_back_what_was_saved(file, tasks):
 
 
 def test_files_keep_known_wavefields(tmp_path, tasks):
-    """Which the Galerkin objective needs."""
+    """Several files count as one, if all of them have wavefields or none."""
     known = [
-        task.replace(scattered=np.full((2, 16, 16), i + 1j, np.complex64))
+        task.replace(
+            points=np.full((9, 2), i, np.float32),
+            scattered=np.full((2, 9), i + 1j, np.complex64),
+        )
         for i, task in enumerate(tasks)
     ]
-    path = tmp_path / "known.npz"
-    task_sets.save_task_set(path, known, DISTRIBUTION, seed=7)
-    loaded = task_sets.load_task_set(path, DISTRIBUTION)
-    chex.assert_trees_all_equal(loaded, task_sets.stack_tasks(known))
+    paths = [tmp_path / f"{name}.npz" for name in ("first", "second", "unknown")]
+    task_sets.save_task_set(paths[0], known[:5], DISTRIBUTION, seed=7)
+    task_sets.save_task_set(paths[1], known[5:], DISTRIBUTION, seed=7)
+    task_sets.save_task_set(paths[2], tasks, DISTRIBUTION, seed=7)
+    loaded = task_sets.load_task_set(paths[0], DISTRIBUTION)
+    chex.assert_trees_all_equal(loaded, task_sets.stack_tasks(known[:5]))
+    four = dataclasses.replace(TRAINING, tasks_per_batch=4)
+    support, query = task_sets.file_sampler(paths[:2], DISTRIBUTION, four)(0, 0)
+    drawn = np.concatenate([support.scattered, query.scattered])[:, 0, 0]
+    assert sorted(drawn.real) == list(range(8))
+    with pytest.raises(ValueError, match="only some hold wavefields"):
+        task_sets.file_sampler(paths, DISTRIBUTION, four)
 
 
 def test_file_sampler_draws_distinct_tasks(file, tasks):
-    sample = task_sets.file_sampler(file, DISTRIBUTION, TRAINING)
+    sample = task_sets.file_sampler([file], DISTRIBUTION, TRAINING)
     support, query = sample(0, 3)
     chex.assert_shape(support.velocities, (3, 2, 16, 16))
     drawn = np.concatenate([support.problem.omega, query.problem.omega])
@@ -177,7 +190,7 @@ def test_file_sampler_draws_distinct_tasks(file, tasks):
 def test_bad_files(file, tmp_path):
     too_large = dataclasses.replace(TRAINING, tasks_per_batch=5)
     with pytest.raises(ValueError, match="holds 8 tasks, a batch needs 10"):
-        task_sets.file_sampler(file, DISTRIBUTION, too_large)
+        task_sets.file_sampler([file], DISTRIBUTION, too_large)
     other_grid = dataclasses.replace(DISTRIBUTION, largest_size=17)
     with pytest.raises(ValueError, match=r"of shape \(16, 16\), .* expects \(17, 17\)"):
         task_sets.load_task_set(file, other_grid)
@@ -201,20 +214,55 @@ def test_wavefields_are_those_of_finer_grids_and_of_solve():
         generators.random_velocity(seed, (12, 12), 0.05, minimum=1.8, maximum=4.0)
         for seed in (3, 4)
     ]
-    task = task_sets.make_task(models, 3.0, 0.2, DISTRIBUTION)
-    known = task_sets.with_scattered(task)
-    chex.assert_shape(known.scattered, (2, 16, 16))
+    (task,) = task_sets.make_tasks(models, 3.0, [0.2], DISTRIBUTION)
+    (known,) = task_sets.with_scattered([task], 500, seed=1)
+    chex.assert_shape(known.scattered, (2, 500))
     assert known.scattered.dtype == np.complex64
-    source, thickness = (0.2, 0.025), float(task.problem.layer.thickness)
+    problem, source = task.problem, (0.2, 0.025)
+    thickness = float(problem.layer.thickness)
+    inside = np.all((known.points >= 0) & (known.points <= 0.55), axis=1)
+    assert 20 < np.sum(inside) < 450
+    assert np.all(known.points >= problem.lower - 1e-5)
+    assert np.all(known.points <= problem.upper + 1e-5)
+    points = np.asarray(known.points, float)
     solved = solve(models[0], 3.0, source, thickness=thickness, unknowns=250)
-    assert relative_l2(known.scattered[0, :12, :12], solved.scattered) < 0.03
+    expected = solved.evaluate(points[inside])
+    assert relative_l2(known.scattered[0, inside], expected) < 0.03
     for model, got in zip(models, known.scattered, strict=True):
-        truth = reference_wavefield(model, 3.0, source, refinement=3).scattered
-        assert relative_l2(got[:12, :12], truth) < 0.005
+        truth = reference_wavefield(model, 3.0, source, refinement=3)
+        assert relative_l2(got[inside], truth.at(points[inside])) < 0.005
+
+
+def test_wavefields_of_the_layer_are_those_of_the_task():
+    """Where a plane-wave solve in the same layer has them too."""
+    model = generators.random_velocity(5, (16, 16), 0.05, minimum=1.8, maximum=4.0)
+    (task,) = task_sets.make_tasks([model], 3.0, [0.3], DISTRIBUTION)
+    (known,) = task_sets.with_scattered([task], 500, seed=1)
+    in_layer = np.any((known.points < 0) | (known.points > 0.75), axis=1)
+    with jax.enable_x64(True):
+        problem = pipeline._double(task.problem)
+        lattice = spectral.make_lattice(problem, 3.0)
+        own = problem.source[None], problem.background_velocity[None]
+        weights = spectral.solve_weights(problem, lattice, *own)
+        points = np.asarray(known.points[in_layer], float)
+        expected = np.asarray(spectral.evaluate(problem, lattice, weights, points))
+    assert np.linalg.norm(expected) > 0.01 * np.linalg.norm(known.scattered)
+    assert relative_l2(known.scattered[0, in_layer], expected[:, 0]) < 0.05
+
+
+def test_sources_share_velocities_and_layer():
+    rng = np.random.default_rng(3)
+    drawn = dataclasses.replace(DISTRIBUTION, known_points=20)
+    first, second = task_sets.draw_tasks(drawn, rng, sources=2)
+    assert first.problem.source[0] != second.problem.source[0]
+    chex.assert_trees_all_equal(first.problem.layer, second.problem.layer)
+    np.testing.assert_array_equal(first.velocities, second.velocities)
+    assert first.scattered.shape == (2, 20)
+    assert not np.array_equal(first.scattered, second.scattered)
 
 
 def test_stacked_tasks_unstack():
     model = VelocityModel(np.full((11, 11), 2.0), 0.05)
-    task = task_sets.make_task([model], 3.0, 0.1, DISTRIBUTION)
+    (task,) = task_sets.make_tasks([model], 3.0, [0.1], DISTRIBUTION)
     stacked = task_sets.stack_tasks([task, task])
     chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf[1], stacked), task)

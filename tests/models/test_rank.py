@@ -8,6 +8,7 @@ from meta_lrpinn.models import (
     grow,
     initial_parameters,
     is_pruned,
+    leading_features,
     make_meta_lrpinn,
     prune_hypernetwork,
     truncate,
@@ -53,6 +54,37 @@ def test_pruning_keeps_the_function():
         before = _apply(MODEL, PARAMS, POINTS, SOURCE, 5.0, method=method)
         after = _apply(model, params, POINTS, SOURCE, 5.0, method=method)
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", [(MODEL, PARAMS), _pruned()])
+def test_leading_features_stay_as_they_are(start):
+    whole = _apply(*start, POINTS, SOURCE, 5.0, method="features")
+    model, params = leading_features(*start, 14)
+    part = _apply(model, params, POINTS, SOURCE, 5.0, method="features")
+    np.testing.assert_allclose(part, whole[:, :14], rtol=1e-5, atol=1e-6)
+    output = _apply(model, params, POINTS, SOURCE, 5.0)
+    last = start[1]["network"]["last"]
+    expected = whole[:, :14] @ last["kernel"][:14] + last["bias"]
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-6)
+    assert model.network.number_of_features == 14
+    chex.assert_trees_all_equal(params["embedding"], start[1]["embedding"])
+
+
+@pytest.mark.parametrize("number", [RANK - 1, 25, 12.5])
+def test_leading_features_out_of_range(number):
+    with pytest.raises(ValueError, match="from the last layer's rank 10 to 24"):
+        leading_features(MODEL, PARAMS, number)
+
+
+def test_a_wider_last_layer_keeps_the_scale():
+    points = jax.random.uniform(jax.random.key(2), (300, 2))
+    sizes = {"width": 64, "depth": 2, "rank": 16}
+    for last_width in (None, 200):
+        model = make_meta_lrpinn(**sizes, last_width=last_width)
+        params = initial_parameters(model, jax.random.key(0))
+        features = _apply(model, params, points, SOURCE, 5.0, method="features")
+        assert features.shape == (300, last_width or 64)
+        assert 0.5 < float(jnp.sqrt(jnp.mean(features**2))) < 0.75
 
 
 def test_pruning_keeps_the_function_in_float64():
