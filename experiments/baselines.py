@@ -43,6 +43,9 @@ flags.DEFINE_integer("meta_iterations", 300, "Of meta-training.", lower_bound=1)
 flags.DEFINE_integer("meta_width", 256, "Of all networks.", lower_bound=1)
 flags.DEFINE_integer("meta_depth", 3, "Hidden layers of all networks.", lower_bound=1)
 flags.DEFINE_integer("meta_rank", 64, "Of the low-rank network.", lower_bound=1)
+flags.DEFINE_integer(
+    "meta_features", None, "Of all networks; by default the preset's.", lower_bound=1
+)
 flags.DEFINE_integer("meta_points", 2048, "Points of a task.", lower_bound=1)
 flags.DEFINE_integer("meta_velocities", 8, "Velocities per task.", lower_bound=1)
 flags.DEFINE_integer("meta_tasks", 2, "Tasks per iteration.", lower_bound=1)
@@ -81,6 +84,7 @@ def configuration(name: str, seed: int) -> configs.MetaConfig:
             depth=FLAGS.meta_depth,
             rank=FLAGS.meta_rank,
             first_scale=FLAGS.meta_first_scale,
+            features=FLAGS.meta_features or preset.network.features,
             **NETWORKS[name][1],
         ),
         objective=dataclasses.replace(preset.objective, points=FLAGS.meta_points),

@@ -14,7 +14,7 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import checkpoints, cli, configs, plotting, velocity
-from meta_lrpinn.meta import pipeline, training
+from meta_lrpinn.meta import pipeline, task_sets, training
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FREQUENCY = 3.0
@@ -657,7 +657,7 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
     monkeypatch.setattr(pipeline, "meta_train", keep)
     text = (
         f"--preset=paper --out={out} --objective=residual --points=9 --seed=4 "
-        "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz "
+        "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz,u.npz "
         "--learning_rate=5e-4 --inner_steps=2 --same_task --init=start"
     )
     assert run("meta-train", *text.split()) == 0
@@ -675,9 +675,51 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
     )
     assert (config.network, config.tasks) == (paper.network, paper.tasks)
     assert seen["seconds"] == 60
-    assert seen["task_file"] == "t.npz"
+    assert seen["task_files"] == ["t.npz", "u.npz"]
     assert seen["init"] == "start"
     assert seen["progress"] is False  # standard error is no terminal here
+
+
+def write_tasks(path, distribution, seed):
+    rng = np.random.default_rng(seed)
+    tasks = task_sets.draw_tasks(distribution, rng, sources=2)
+    task_sets.save_task_set(path, tasks, distribution, seed)
+    return path
+
+
+def test_meta_train_on_known_wavefields(tiny, tmp_path, out, capsys):
+    known = dataclasses.replace(tiny.tasks, known_points=60)
+    files = [write_tasks(tmp_path / f"{seed}.npz", known, seed) for seed in (0, 1)]
+    named = ",".join(map(str, files))
+    options = "meta-train", f"--tasks={named}", f"--out={out}", "--objective=projection"
+    options += ("--tasks_per_batch=3",)  # more than either file holds
+    assert run(*options, "--iterations=2") == 0
+    _, _, card = checkpoints.load_initialisation(out / "initialisation")
+    assert f"--tasks={named} --objective=projection" in card["command"]
+    assert card["configuration"]["objective"]["name"] == "projection"
+    assert np.isfinite(card["curve"][-1]["error"])
+
+
+@pytest.mark.parametrize("objective", ["projection", "galerkin"])
+def test_tasks_without_wavefields_are_refused(
+    objective, tiny, tmp_path, out, capsys, monkeypatch
+):
+    unknown = dataclasses.replace(tiny.tasks, known_points=0)
+    path = write_tasks(tmp_path / "tasks.npz", unknown, 0)
+    expected = (
+        f"meta-lrpinn: objective {objective} learns from known wavefields; give tasks "
+        "that have them (python -m data_gen.make_tasks --wavefields)\n"
+    )
+    options = "meta-train", f"--objective={objective}", "--iterations=1", f"--out={out}"
+    assert run(*options, f"--tasks={path}") == 2
+    assert capsys.readouterr().err == expected
+    # Nor are there any in new tasks of a distribution without.
+    monkeypatch.setitem(
+        configs.PRESETS, "small", dataclasses.replace(tiny, tasks=unknown)
+    )
+    assert run(*options) == 2
+    assert capsys.readouterr().err == expected
+    assert not (out / "initialisation").exists()
 
 
 def test_evaluate_averages_over_seeds_and_sources(case_file, out, capsys, monkeypatch):

@@ -26,7 +26,7 @@ def test_every_start_and_method_is_reported(experiment, tiny_init, monkeypatch):
     for method in ablate_meta.METHODS:
         # Start, two seeds, and the columns of numbers.
         own = [line for line in table.splitlines() if f"| {method} |" in line]
-        assert len(own) == (4 if method == "least_squares" else 5)
+        assert len(own) == (4 if method == "galerkin" else 5)
         starts = {row["contender"] for row in _rows(out / f"history_{method}.csv")}
         assert len(starts) == len(own)
     assert (out / "figure.png").stat().st_size > 0
@@ -77,7 +77,7 @@ def test_tuned_start_is_the_best_of_its_grid(experiment, tiny_init):
         ("gradient", {"held_out": np.nan, "relative_l2": np.nan}, "loss not finite"),
         ("gradient", {"held_out": 1e11, "relative_l2": 9.0}, "loss 1.0e+11"),
         ("gradient", {"held_out": 2.0, "relative_l2": 1.5}, "error > 100 %"),
-        ("least_squares", {"held_out": -2.0, "relative_l2": 0.5}, ""),
+        ("galerkin", {"held_out": -2.0, "relative_l2": 0.5}, ""),
     ],
 )
 def test_failures(method, row, expected):

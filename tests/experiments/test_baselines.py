@@ -16,7 +16,7 @@ from meta_lrpinn.velocity import Case
 TINY = {
     "seeds": 1, "steps": 1, "points": 50, "frequencies": ["2"], "meta_iterations": 1,
     "meta_width": 8, "meta_depth": 1, "meta_rank": 3, "meta_points": 50,
-    "meta_velocities": 1, "meta_tasks": 1,
+    "meta_velocities": 1, "meta_tasks": 1, "meta_features": 8, "meta_task_set": 1,
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_networks_are_trained_and_adapted_once(experiment, monkeypatch):
     monkeypatch.setattr(baselines.study, "adapt", quick_adapt)
     out = experiment("baselines", **TINY)
     table = (out / "table.md").read_text()
-    with open(out / "history_least_squares.csv", newline="") as file:
+    with open(out / "history_galerkin.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(row["case"], row["contender"]) for row in rows}
     assert len(found) == 2 * 2  # two cases; a network and its random start

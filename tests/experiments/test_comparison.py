@@ -15,7 +15,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     settings = {
         "init": tiny_init,
         "frequencies": ["4"],
-        "seeds": 1,
+        "velocities": 2,
         "shares": ["0.5"],
         "snapshot_models": 10,
     }

@@ -37,7 +37,7 @@ def test_tables_figures_and_no_second_measurement(experiment, tiny_init, monkeyp
     monkeypatch.setattr(study, "direct_lines", stub_direct)
     options = {"init": tiny_init, **TINY}
     out = experiment("layered", **options)
-    rows = rows_of(out / "history_least_squares.csv")
+    rows = rows_of(out / "history_galerkin.csv")
     names = {(row["case"], row["contender"]) for row in rows}
     assert names == {("layered 2 Hz", "Meta-LRPINN")}
     steps = [(row["seed"], row["step"]) for row in rows]
@@ -108,6 +108,6 @@ def test_divergence_is_a_row(experiment, tiny_init, monkeypatch):
     monkeypatch.setattr(study, "_solve", diverge)
     monkeypatch.setattr(study, "direct_lines", stub_direct)
     out = experiment("layered", init=tiny_init, **TINY)
-    rows = rows_of(out / "history_least_squares.csv")
+    rows = rows_of(out / "history_galerkin.csv")
     assert [row["relative_l2"] for row in rows] == ["nan", "nan"]
     assert "| layered 2 Hz | Meta-LRPINN | diverged |" in (out / "table.md").read_text()

@@ -28,7 +28,7 @@ def test_both_models_are_adapted_and_shown(experiment, tiny_init, data, monkeypa
     monkeypatch.setattr(study, "contenders", lambda *_: meta)
     monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
     out = experiment("overthrust", init=tiny_init, data=data, **TINY)
-    with open(out / "history_least_squares.csv", newline="") as file:
+    with open(out / "history_galerkin.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     cases = {row["case"] for row in rows}
     assert cases == {"Overthrust smoothed, 2 Hz", "Overthrust as it is, 2 Hz"}

@@ -1,5 +1,6 @@
 """Every script runs for a few steps and leaves its table and figure."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -89,13 +90,45 @@ def test_task_set_of_models_and_frequencies(tmp_path):
 def test_random_task_set_with_wavefields(tmp_path):
     path = tmp_path / "tasks.npz"
     result = run(
-        "data_gen.make_tasks", f"--out={path}", "--preset=small", "--random=2",
-        "--wavefields",
+        "data_gen.make_tasks", f"--out={path}", "--preset=small", "--random=3",
+        "--sources=2", "--wavefields", "--points=50",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
-    assert tasks.scattered.shape == (2, 4, 101, 101)
-    assert np.abs(tasks.scattered).max(axis=(2, 3)).min() > 0
+    assert tasks.scattered.shape == (3, 8, 50) and tasks.points.shape == (3, 50, 2)
+    assert np.abs(tasks.scattered).max(axis=2).min() > 0
+    # The first two share all but their sources, and the points.
+    np.testing.assert_array_equal(tasks.velocities[0], tasks.velocities[1])
+    assert tasks.problem.omega[0] == tasks.problem.omega[1] != tasks.problem.omega[2]
+    assert len(set(tasks.problem.source[:, 0].tolist())) == 3
+
+
+def test_task_set_of_models_with_wavefields(tmp_path):
+    path = tmp_path / "tasks.npz"
+    result = run(
+        "data_gen.make_tasks", f"--out={path}", "--preset=small", "--models=1",
+        "--frequencies=2", "--maximum_frequency=5", "--wavefields", "--points=40",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    one = dataclasses.replace(
+        configs.PRESETS["small"].tasks,
+        smallest_size=101,
+        minimum_frequency=2.0,
+        velocities_per_task=1,
+    )
+    tasks = task_sets.load_task_set(path, one)
+    assert tasks.scattered.shape == (2, 1, 40)
+    assert np.abs(tasks.scattered).max(axis=2).min() > 0
+
+
+def test_wavefields_need_a_layer(tmp_path):
+    path = tmp_path / "tasks.npz"
+    options = "--preset=paper", "--random=1", "--wavefields"
+    result = run("data_gen.make_tasks", f"--out={path}", *options)
+    assert result.returncode != 0 and not path.exists()
+    assert "--wavefields needs a preset with an absorbing layer" in (
+        result.stdout + result.stderr
+    )
 
 
 def test_velocity_files_and_their_references(tmp_path):

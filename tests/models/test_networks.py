@@ -251,8 +251,14 @@ def _layer_deviations(model, params):
 
 @pytest.mark.parametrize(
     "model",
-    [make_meta_lrpinn(), make_meta_lrpinn(rank=25), PINN()],
-    ids=["rank 100", "rank 25", "dense"],
+    [
+        make_meta_lrpinn(),
+        make_meta_lrpinn(rank=25),
+        make_meta_lrpinn(last_width=900),
+        make_meta_lrpinn(last_width=120),
+        PINN(),
+    ],
+    ids=["rank 100", "rank 25", "last 900", "last 120", "dense"],
 )
 def test_activations_keep_their_scale_through_six_layers(model):
     deviations = _layer_deviations(model, initial_parameters(model, KEY))
@@ -286,6 +292,50 @@ def test_parameter_tree_of_the_paper():
         "first": {"kernel": (3, 320), "bias": (320,)},
         "last": {"kernel": (320, 2), "bias": (2,)},
     }
+
+
+@pytest.mark.parametrize("last_width", [40, 10])
+def test_a_last_layer_of_its_own_width(last_width):
+    sizes = {"width": WIDTH, "depth": DEPTH, "rank": RANK}
+    model = make_meta_lrpinn(**sizes, last_width=last_width)
+    params = initial_parameters(model, KEY)
+    network = model.network
+    assert network.number_of_features == last_width
+    assert network.widths == (WIDTH, WIDTH, last_width)
+    # Those before are as they were, of the same gain too.
+    plain, plain_params = _meta(2)
+    assert network.gains[:-1] == plain.network.gains[:-1]
+    for name in ("first", "hidden_0", "hidden_1"):
+        chex.assert_trees_all_equal(
+            params["network"][name], plain_params["network"][name]
+        )
+    shapes = jax.tree.map(lambda leaf: leaf.shape, params["network"])
+    assert shapes["hidden_2"] == {"U": (last_width, RANK), "V": (WIDTH, RANK)}
+    assert shapes["last"] == {"kernel": (last_width, 2), "bias": (2,)}
+    features = _apply(model, params, *_inputs(2), method="features")
+    chex.assert_shape(features, (7, last_width))
+    last = params["network"]["last"]
+    np.testing.assert_allclose(
+        _apply(model, params, *_inputs(2)),
+        features @ last["kernel"] + last["bias"],
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_the_last_layer_is_as_wide_as_the_others_by_default():
+    sizes = {"width": WIDTH, "depth": DEPTH, "rank": RANK}
+    model, params = _meta(2)
+    assert model.network.number_of_features == WIDTH
+    named = make_meta_lrpinn(**sizes, last_width=WIDTH)
+    assert named.network.gains == model.network.gains
+    chex.assert_trees_all_equal(initial_parameters(named, KEY), params)
+
+
+def test_a_last_layer_narrower_than_its_rank():
+    model = make_meta_lrpinn(width=WIDTH, depth=DEPTH, rank=RANK, last_width=RANK - 1)
+    with pytest.raises(ValueError, match="got rank 8 for 24 inputs and 7 units"):
+        initial_parameters(model, KEY)
 
 
 def test_orthogonal_factors():
