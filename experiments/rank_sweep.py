@@ -113,7 +113,7 @@ def report(errors: Errors, width: int) -> str:
             viable = "none: full rank fails" if smallest is None else smallest
             lines.append([f"{frequency:g}", *cells, viable])
         columns = ["Hz", *(f"rank {rank}" for rank in sizes), "smallest viable rank"]
-        title = "0 steps, Galerkin" if steps == 0 else f"{steps} steps"
+        title = f"{steps} steps"
         parts.append(f"{title}:\n\n{common.table(columns, lines)}")
     lines = []
     for fraction in map(float, FLAGS.rank_fractions):

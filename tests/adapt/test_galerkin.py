@@ -158,9 +158,10 @@ def test_chunks_sum_to_the_whole(problem):
     params = models.plane_wave_parameters(jax.random.key(0), 12, 15.0, 2)
     waves = models.PlaneWaves(ndim=2, number=12)
     with jax.enable_x64(True):
-        wide = output_layer._galerkin(waves, params, problem, (24, 24), 24, True)
-        narrow = output_layer._galerkin(waves, params, problem, (24, 24), 3, True)
+        wide = output_layer._galerkin(waves, params, problem, (24, 24), 24, (0.5, 1), True)
+        narrow = output_layer._galerkin(waves, params, problem, (24, 24), 3, (0.5, 1), True)
     np.testing.assert_allclose(narrow, wide, rtol=1e-6)
+    assert np.all(wide[6:, 0] == 0) and np.all(wide[:, 1] != 0)
 
 
 def test_replaced_output_layer_gives_the_solved_field(problem):

@@ -35,7 +35,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
         "finite differences",
         "best linear basis",
     }
-    assert len(families["lattice, two levels"]) == 2
+    assert len(families["lattice, two levels"]) == 2 * 2  # sizes and velocities
     # The same waves, one way and the other.
     direct, iterated = families["lattice, one matrix"], families["lattice, two levels"]
     np.testing.assert_allclose(direct[0], iterated[0], rtol=0.1)
