@@ -53,6 +53,19 @@ def test_networks_have_the_size_asked_for():
     assert params["first"]["kernel"].shape == (4, 20)
 
 
+@pytest.mark.parametrize("kind", configs.NETWORKS)
+def test_networks_have_as_many_features_as_asked_for(kind):
+    sizes = {"kind": kind, "width": 20, "depth": 2, "rank": 4}
+    for features, expected in ((None, 20), (50, 50)):
+        model = configs.make_network(configs.NetworkConfig(**sizes, features=features))
+        params = models.initial_parameters(model, jax.random.key(0))
+        network = params["network"] if kind == "lrpinn" else params
+        assert network["last"]["kernel"].shape == (expected, 2)
+        assert network["first"]["kernel"].shape[1] == 20
+    # Saved before there was a choice.
+    assert configs.network_from_dict(sizes).features is None
+
+
 def test_configuration_survives_json():
     config = configs.NetworkConfig(width=33, rank=7, initialisation="xavier")
     text = json.dumps(dataclasses.asdict(config))

@@ -23,7 +23,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     with open(out / "errors.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     families = {row["family"]: [] for row in rows}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["velocity"]):
         families[row["family"]].append(float(row["error"]))
     assert set(families) == {
         "lattice, two levels",
@@ -40,6 +40,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     direct, iterated = families["lattice, one matrix"], families["lattice, two levels"]
     np.testing.assert_allclose(direct[0], iterated[0], rtol=0.1)
     best = families["best linear basis"]
+    best = best[: len(best) // 2]  # of one velocity
     assert best == sorted(best, reverse=True) and best[-1] < best[0] / 2
     table = (out / "table.md").read_text()
     assert all(family in table for family in families)

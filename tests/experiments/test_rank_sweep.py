@@ -21,8 +21,9 @@ def test_table_and_resumption(experiment, tiny_init, monkeypatch):
     errors = np.genfromtxt(out / "errors.csv", delimiter=",", names=True)
     assert len(errors) == 3 * 2 * 2  # ranks, steps and seeds
     assert np.all(np.isfinite(errors["relative_l2"]))
-    # Each rank is a network of its own.
-    assert len(np.unique(errors["relative_l2"])) == len(errors)
+    # Each rank is a network of its own; adaptation may keep it as it is.
+    started = errors[errors["steps"] == 0]
+    assert len(np.unique(started["relative_l2"])) == len(started)
     assert (out / "figure.png").stat().st_size > 0
 
     def again(*_):

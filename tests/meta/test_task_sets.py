@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from meta_lrpinn import generators
-from meta_lrpinn.adapt import spectral
+from meta_lrpinn import configs, generators, models
+from meta_lrpinn.adapt import output_layer, spectral
 from meta_lrpinn.adapt.solve import solve
 from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.task_sets import TaskDistribution
@@ -313,6 +313,70 @@ def test_held_tasks_never_change(absorbing):
     if absorbing:
         chex.assert_shape(stacked.scattered, (7, 2, 2048))
         assert np.all(np.isfinite(stacked.scattered))
+
+
+def held_configuration(absorbing=True):
+    return configs.MetaConfig(
+        network=configs.NetworkConfig(kind="pinn", width=24, depth=1),
+        objective=configs.ObjectiveConfig(name="residual", points=100),
+        tasks=dataclasses.replace(
+            DISTRIBUTION, smallest_size=15, largest_size=18, absorbing=absorbing
+        ),
+    )
+
+
+def evaluated(config):
+    """Network, objective, parameters and what is watched of them."""
+    model = configs.make_network(config.network)
+    objective = configs.make_objective(config.objective, model)
+    params = models.initial_parameters(model, jax.random.key(0))
+    evaluate = pipeline.make_evaluation(config, model, objective)
+    return model, objective, params, evaluate(params, 7)
+
+
+def test_evaluation_is_the_error_of_the_solved_fields():
+    """Of every velocity by itself, by the way `solve` goes, in double precision."""
+    config = held_configuration()
+    model, _, params, figures = evaluated(config)
+    assert list(figures)[0] == "error" and len(figures) == 8
+    held = [value for name, value in figures.items() if name != "error"]
+    np.testing.assert_allclose(figures["error"], np.mean(held), rtol=1e-6)
+    tasks = pipeline.held_tasks(config.tasks)
+    for index, name in ((0, "3Hz_0.4km"), (3, "5Hz_1.5km")):
+        task, errors = tasks[index], []
+        inside = np.all((task.points >= 0) & (task.points <= 0.85), axis=1)
+        assert 50 < np.sum(inside) < len(inside)
+        for velocity, v0, known in zip(
+            task.velocities, task.background_velocities, task.scattered, strict=True
+        ):
+            own = task.member(velocity, v0)
+            weights = output_layer.solve("galerkin", model, params, own, double=True)
+            field = output_layer.feature_field(model, params, own, weights, True)
+            errors.append(relative_l2(field(task.points[inside]), known[inside]))
+        np.testing.assert_allclose(figures[name], np.mean(errors), rtol=0.05)
+
+
+def test_evaluation_without_a_layer_is_the_objective():
+    config = held_configuration(absorbing=False)
+    _, objective, params, figures = evaluated(config)
+    assert list(figures)[0] == "loss" and len(figures) == 8
+    tasks = pipeline.held_tasks(config.tasks)
+    key = jax.random.key(pipeline._HELD_SEED)
+    expected, _ = jax.jit(objective)(params, tasks[1], key)
+    np.testing.assert_allclose(figures["4Hz_1.9km"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", configs.OBJECTIVES)
+def test_wavefields_are_solved_only_for_objectives_that_learn_from_them(name):
+    config = configs.MetaConfig(
+        objective=configs.ObjectiveConfig(name=name, points=20),
+        tasks=dataclasses.replace(DISTRIBUTION, known_points=20),
+        training=dataclasses.replace(TRAINING, tasks_per_batch=1, same_task=True),
+    )
+    support, _ = pipeline._make_sampler(config, ())(0, 0)
+    learns = name in ("projection", "galerkin")
+    assert (support.scattered is not None) == learns
+    assert (support.points is not None) == learns
 
 
 def test_sources_share_velocities_and_layer():

@@ -332,6 +332,24 @@ def test_the_last_layer_is_as_wide_as_the_others_by_default():
     chex.assert_trees_all_equal(initial_parameters(named, KEY), params)
 
 
+@pytest.mark.parametrize("last_width", [40, 10])
+def test_a_dense_last_layer_of_its_own_width(last_width):
+    model = PINN(width=WIDTH, depth=DEPTH, last_width=last_width)
+    params = initial_parameters(model, KEY)
+    assert model.number_of_features == last_width
+    plain, plain_params = _pinn(2)
+    assert plain.number_of_features == WIDTH
+    for name in ("first", "hidden_0", "hidden_1"):
+        chex.assert_trees_all_equal(params[name], plain_params[name])
+    shapes = jax.tree.map(lambda leaf: leaf.shape, params)
+    assert shapes["hidden_2"] == {"kernel": (WIDTH, last_width), "bias": (last_width,)}
+    assert shapes["last"] == {"kernel": (last_width, 2), "bias": (2,)}
+    features = _apply(model, params, *_inputs(2), method="features")
+    chex.assert_shape(features, (7, last_width))
+    named = PINN(width=WIDTH, depth=DEPTH, last_width=WIDTH)
+    chex.assert_trees_all_equal(initial_parameters(named, KEY), plain_params)
+
+
 def test_a_last_layer_narrower_than_its_rank():
     model = make_meta_lrpinn(width=WIDTH, depth=DEPTH, rank=RANK, last_width=RANK - 1)
     with pytest.raises(ValueError, match="got rank 8 for 24 inputs and 7 units"):
