@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 PROGRAM = "meta-lrpinn"
 METHODS = ("galerkin", "least_squares", "gradient")
 FEATURES = ("plane_waves", "random_waves", "lrpinn", "pinn")
+OPTIMISERS = ("adamw", "gauss_newton")
 ASSETS = pathlib.Path(__file__).parent / "assets"
 
 _BUILTIN_FREQUENCY = 6.0
@@ -529,11 +530,22 @@ def _define_solver(values: flags.FlagValues) -> None:
         "Stop after so many reports without a smaller held-out loss.",
         flags.DEFINE_integer,
     )
-    number("learning_rate", "Of the adaptation.")
+    flags.DEFINE_enum(
+        "optimiser",
+        OPTIMISERS[0],
+        OPTIMISERS,
+        "What adapts a network: adamw, or gauss_newton on the singular values alone.",
+        flag_values=values,
+    )
+    number("learning_rate", "Of adamw.")
     number("unknowns", "Number of plane waves.", flags.DEFINE_integer)
     number("tolerance", "Relative error to reach; picks the number of plane waves.")
     number("thickness", "Absorbing layer in km; 0 for none.")
     number("rank_fraction", "Fraction of the singular values to keep.")
+    number(
+        "rank_tolerance",
+        "Relative increase of the residual that a lower rank may cost; picks the rank.",
+    )
     flags.DEFINE_boolean(
         "prune_hypernetwork",
         True,
@@ -569,8 +581,9 @@ def _define_solver(values: flags.FlagValues) -> None:
 
 
 _SOLVER_OPTIONS = (
-    "method features steps patience learning_rate unknowns tolerance thickness "
-    "rank_fraction prune_hypernetwork freeze_bases output_start precision seed"
+    "method features steps patience optimiser learning_rate unknowns tolerance "
+    "thickness rank_fraction rank_tolerance prune_hypernetwork freeze_bases "
+    "output_start precision seed"
 ).split()
 
 

@@ -25,6 +25,7 @@ Not for full weights: JᵀJ would have 10⁵ rows; `adapt.finetune` is for these
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -119,10 +120,10 @@ def linearise(
 
         return jax.lax.complex(*jax.jacrev(left)(start))
 
-    operator, rhs = jax.lax.map(lambda p: row(start, p), points, batch_size=_CHUNK)
+    operator, rhs = _map_points(lambda point: row(start, point), points)
     weights = least_squares.output_weights(operator, rhs, ridge)
     remainder = operator @ weights - rhs
-    jacobian = jax.lax.map(rows_of_jacobian, points, batch_size=_CHUNK)
+    jacobian = _map_points(rows_of_jacobian, points)
     if projected:
         jacobian = _off_range(operator, jacobian, ridge)
     real, imaginary = jnp.real(jacobian), jnp.imag(jacobian)
@@ -132,6 +133,22 @@ def linearise(
         gradient=(real.T @ jnp.real(remainder) + imaginary.T @ jnp.imag(remainder))
         / norm,
         squared=jnp.sum(jnp.abs(remainder) ** 2) / norm,
+    )
+
+
+def _map_points(function: Callable[[jax.Array], Any], points: jax.Array) -> Any:
+    """A function of one point at points (n, ndim), so many at a time.
+
+    Points are repeated to fill the last chunk: `jax.lax.map` would compile a second
+    program for what is left, and compilation is most of the time of a few steps.
+    """
+    number = len(points)
+    size = min(_CHUNK, number)
+    chunks = -(-number // size)
+    filled = points[jnp.arange(chunks * size) % number].reshape(chunks, size, -1)
+    results = jax.lax.map(jax.vmap(function), filled)
+    return jax.tree.map(
+        lambda x: x.reshape(chunks * size, *x.shape[2:])[:number], results
     )
 
 

@@ -1,10 +1,12 @@
 """The rank of a network, chosen by the error that reducing it costs."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from meta_lrpinn import models, objectives
@@ -20,7 +22,7 @@ RESOLUTION = 16
 def choose_rank(
     model: nn.Module,
     params: Params,
-    problem: HelmholtzProblem,
+    all_problems: Sequence[HelmholtzProblem],
     tolerance: float,
     *,
     points: int,
@@ -34,42 +36,40 @@ def choose_rank(
     Args:
         model: Pruned `MetaLRPINN`.
         params: Its parameters.
-        problem: The problem.
-        tolerance: Relative increase of the residual that is allowed.
+        all_problems: Problems of one frequency, of which each counts.
+        tolerance: Relative increase of the residual that is allowed, above zero.
         points: Collocation points, several times the number of features.
         key: Random key of the points.
 
     Returns:
-        The reduced model and parameters, and a record: rank_fraction, its residual and
-        full_rank_residual.
+        The reduced model and parameters, and a record: rank_fraction, and the largest
+        increase of any problem's residual, 0 at full rank.
 
     Raises:
         ValueError: the network is not a pruned `MetaLRPINN`.
     """
     check_pruned(model)
-    task = single_task(jax.tree.map(jnp.asarray, problem))
+    tasks = [single_task(jax.tree.map(jnp.asarray, one)) for one in all_problems]
     objective = objectives.residual_objective(model, points)
 
     @functools.cache
-    def residual(parts):
+    def log_residuals(parts):
         kept = _without_smallest(model, params, parts / RESOLUTION)
-        return float(jnp.exp(_loss(objective, kept, task, key)))
+        return np.array([_loss(objective, kept, task, key) for task in tasks])
 
-    allowed = (1 + tolerance) * residual(RESOLUTION)
+    def increase(parts):
+        return float(np.expm1(np.max(log_residuals(parts) - log_residuals(RESOLUTION))))
+
     too_few, enough = 0, RESOLUTION
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        if residual(middle) <= allowed:
+        if increase(middle) <= tolerance:
             enough = middle
         else:
             too_few = middle
     fraction = enough / RESOLUTION
     reduced, kept = models.truncate(model, params, fraction=fraction)
-    return reduced, kept, {
-        "rank_fraction": fraction,
-        "residual": residual(enough),
-        "full_rank_residual": residual(RESOLUTION),
-    }
+    return reduced, kept, {"rank_fraction": fraction, "increase": increase(enough)}
 
 
 def _without_smallest(
