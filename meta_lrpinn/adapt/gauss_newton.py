@@ -1,7 +1,7 @@
 """Levenberg–Marquardt adaptation of what the low-rank form leaves few of.
 
-With U and V fixed, W_l = U_l diag(σ_l) V_lᵀ leaves a pruned network its singular values,
-a few hundred numbers, few enough for second-order steps on the strong residual. For the
+With U and V fixed, W_l = U_l diag(σ_l) V_lᵀ leaves a pruned network its singular
+values, a few hundred numbers, few enough for second-order steps on the strong residual. For the
 features φ(θ) of these parameters θ, and the best output weights a(θ), it is (see
 `adapt.least_squares`)
 
@@ -13,8 +13,8 @@ the range of A, and a damped step is
 
     (JᵀJ + λ diag(JᵀJ)) δθ = −Jᵀ r,
 
-λ larger after a failure and smaller after a success (Marquardt 1963). Without P the steps
-are those of alternating least squares, which need far more of them.
+λ larger after a failure and smaller after a success (Marquardt 1963). Without P the
+steps are those of alternating least squares, which need far more of them.
 
 One residual is a number per point, and points do not see each other: the rows of J are
 gradients, two backward passes through the network for all parameters together, where
@@ -56,7 +56,7 @@ _HELD_OUT = 2**31 - 1
 
 @chex.dataclass(frozen=True, mappable_dataclass=False)
 class Linearisation:
-    """Normal equations of the p selected parameters, and the residual they start from."""
+    """Normal equations of the p selected parameters, and the residual at the start."""
 
     gram: jax.Array  # (p, p), JᵀJ / ‖b‖²
     gradient: jax.Array  # (p,), Jᵀr / ‖b‖²
@@ -64,7 +64,7 @@ class Linearisation:
 
 
 def select(params: Params, first_layer: bool = False) -> Params:
-    """The parameters that are adapted: singular values and, if asked, the first layer."""
+    """The parameters that are adapted: singular values, if asked the first layer."""
     selected = {"embedding": params["embedding"]}
     if first_layer:
         selected["first"] = params["network"]["first"]

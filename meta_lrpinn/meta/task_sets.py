@@ -313,6 +313,8 @@ def file_sampler(
     name = ", ".join(map(str, paths))
     if len({jax.tree.structure(tasks) for tasks in sets}) > 1:
         raise ValueError(f"of {name}, only some hold wavefields")
+    if len({np.shape(tasks.points)[1:] for tasks in sets}) > 1:
+        raise ValueError(f"{name} hold wavefields at different numbers of points")
     everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *sets)
     total = len(everything.velocities)
     size = training.tasks_per_batch

@@ -316,8 +316,8 @@ class FiniteDifferenceSolver:
         lower, upper = self.model.lower - slack, self.model.upper + slack
         if layer:  # the field vanishes one step beyond the outermost nodes
             axes = self.axes[::-1]
-            lower = np.array([axis.positions[0] - axis.step for axis in axes])
-            upper = np.array([axis.positions[-1] + axis.step for axis in axes])
+            lower = np.array([axis.positions[0] - axis.step for axis in axes]) - slack
+            upper = np.array([axis.positions[-1] + axis.step for axis in axes]) + slack
         inside = (points >= lower) & (points <= upper)
         if not np.all(inside):
             outside = np.count_nonzero(~np.all(inside, axis=-1))

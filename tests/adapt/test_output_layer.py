@@ -1,4 +1,4 @@
-"""The output layer solved for leading parts of the features, against each part alone."""
+"""The output layer solved for leading parts of features, against each part alone."""
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +26,22 @@ def problem():
 @pytest.fixture(scope="module")
 def network():
     model = models.make_meta_lrpinn(
-        width=16, depth=1, rank=4, last_width=WIDTH, embedding_width=6, embedding_hidden=1
+        width=16,
+        depth=1,
+        rank=4,
+        last_width=WIDTH,
+        embedding_width=6,
+        embedding_hidden=1,
     )
     return model, models.initial_parameters(model, jax.random.key(1))
 
 
 @METHODS
 def test_leading_parts_are_what_the_smaller_networks_give(method, network, problem):
-    shares = (0.5, 1.0, 0.25)  # in any order
+    shares = (1.0, 0.5)  # in any order
     nested = output_layer.solve_nested(method, *network, problem, shares, double=True)
-    assert nested.shape == (WIDTH, 3) and nested.dtype == np.complex128
-    for weights, size in zip(np.asarray(nested).T, (12, 24, 6), strict=True):
+    assert nested.shape == (WIDTH, 2) and nested.dtype == np.complex128
+    for weights, size in zip(np.asarray(nested).T, (24, 12), strict=True):
         smaller = models.leading_features(*network, size)
         alone = output_layer.solve(method, *smaller, problem, double=True)
         np.testing.assert_allclose(weights[:size], alone, rtol=1e-5)
@@ -45,13 +50,12 @@ def test_leading_parts_are_what_the_smaller_networks_give(method, network, probl
     assert not np.allclose(nested[:12, 0], nested[:12, 1], rtol=0.1)
 
 
-def operator_and_source(network, problem):
+def operator_and_source(model, params, problem):
     """NumPy's strong operator on the features (n, width), and the source (n,)."""
     with jax.enable_x64(True):
-        params = jax.tree.map(lambda x: jnp.asarray(x, float), network[1])
-        shape = galerkin.quadrature_shape(problem, 6.0)
-        points = galerkin.quadrature_points(problem, shape)
-        function = objectives.feature_function(network[0], params, problem)
+        params = jax.tree.map(lambda x: jnp.asarray(x, float), params)
+        points = galerkin.quadrature_points(problem, (32, 32))
+        function = objectives.feature_function(model, params, problem)
         sampled = jax.jit(lambda x: derivatives.derivatives(function, x))(points)
         sampled, own = jax.device_get((sampled, problems.collocate(problem, points)))
     first = (own.stretch_slope / own.stretch**3)[..., None] * sampled.gradient
@@ -61,20 +65,23 @@ def operator_and_source(network, problem):
     return operator, own.scattering_source
 
 
-def test_parts_are_the_least_squares_of_their_columns(network, problem):
-    operator, source = operator_and_source(network, problem)
+def test_parts_are_the_least_squares_of_their_columns(problem):
+    waves = models.PlaneWaves(ndim=2, number=120)
+    params = models.plane_wave_parameters(jax.random.key(0), 120, 25.0, 2)
+    operator, source = operator_and_source(waves, params, problem)
     nested = output_layer.solve_nested(
-        "least_squares", *network, problem, (0.25, 0.5, 1.0), double=True
+        "least_squares", waves, params, problem, (0.25, 0.5, 1.0), double=True
     )
     left = np.linalg.norm(operator @ np.asarray(nested) - source[:, None], axis=0)
     expected = []
-    for size in (6, 12, 24):
+    for size in (30, 60, 120):
         part = operator[:, :size]
         best = np.linalg.lstsq(part, source, rcond=None)[0]
         expected.append(np.linalg.norm(part @ best - source))
-    # The points that fill its last chunk make its grid a little finer.
-    np.testing.assert_allclose(left, expected, rtol=0.01)
-    assert np.all(np.diff(expected) < -0.01 * expected[0])
+    left, expected = left / np.linalg.norm(source), expected / np.linalg.norm(source)
+    # It samples on another grid.
+    np.testing.assert_allclose(left, expected, rtol=0.05)
+    assert np.all(np.diff(expected) < -0.1)
 
 
 @METHODS

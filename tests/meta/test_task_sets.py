@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from meta_lrpinn import generators
-from meta_lrpinn.adapt import spectral
+from meta_lrpinn import configs, generators, models
+from meta_lrpinn.adapt import output_layer, spectral
 from meta_lrpinn.adapt.solve import solve
 from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.task_sets import TaskDistribution
@@ -259,6 +259,70 @@ def test_sources_share_velocities_and_layer():
     np.testing.assert_array_equal(first.velocities, second.velocities)
     assert first.scattered.shape == (2, 20)
     assert not np.array_equal(first.scattered, second.scattered)
+
+
+@pytest.mark.parametrize("name", configs.OBJECTIVES)
+def test_wavefields_are_solved_only_for_objectives_that_learn_from_them(name):
+    config = configs.MetaConfig(
+        objective=configs.ObjectiveConfig(name=name, points=20),
+        tasks=dataclasses.replace(DISTRIBUTION, known_points=20),
+        training=dataclasses.replace(TRAINING, tasks_per_batch=1, same_task=True),
+    )
+    support, _ = pipeline._make_sampler(config, ())(0, 0)
+    learns = name in ("projection", "galerkin")
+    assert (support.scattered is not None) == learns
+    assert (support.points is not None) == learns
+
+
+def evaluated(absorbing, monkeypatch):
+    """What is watched at two settings instead of seven, and what it is watched of."""
+    monkeypatch.setattr(pipeline, "_HELD", ((2.0, 0.4), (3.0, 1.5)))
+    config = configs.MetaConfig(
+        network=configs.NetworkConfig("pinn", width=300, depth=1, first_scale=3.0),
+        objective=configs.ObjectiveConfig(name="residual", points=900),
+        tasks=dataclasses.replace(
+            DISTRIBUTION,
+            smallest_size=21,
+            largest_size=24,
+            spacing=0.1,
+            absorbing=absorbing,
+        ),
+    )
+    model = configs.make_network(config.network)
+    objective = configs.make_objective(config.objective, model)
+    params = models.initial_parameters(model, jax.random.key(0))
+    evaluate = pipeline.make_evaluation(config, model, objective)
+    figures, tasks = evaluate(params, 7), pipeline.held_tasks(config.tasks)
+    assert list(figures)[1:] == ["2Hz_0.4km", "3Hz_1.5km"]
+    mean, first, second = figures.values()
+    assert first != second
+    np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
+    return model, objective, params, tasks, figures
+
+
+def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
+    """Of every velocity by itself, by the way `solve` goes, in double precision."""
+    model, _, params, tasks, figures = evaluated(True, monkeypatch)
+    task, errors = tasks[0], []
+    inside = np.all((task.points >= 0) & (task.points <= 2.3), axis=1)
+    assert 50 < np.sum(inside) < len(inside)
+    for velocity, v0, known in zip(
+        task.velocities, task.background_velocities, task.scattered, strict=True
+    ):
+        own = task.member(velocity, v0)
+        weights = output_layer.solve("galerkin", model, params, own, double=True)
+        field = output_layer.feature_field(model, params, own, weights, double=True)
+        errors.append(relative_l2(field(task.points[inside]), known[inside]))
+    assert "error" in figures and max(errors) < 0.5
+    np.testing.assert_allclose(figures["2Hz_0.4km"], np.mean(errors), rtol=0.05)
+
+
+def test_evaluation_without_a_layer_is_the_objective(monkeypatch):
+    _, objective, params, tasks, figures = evaluated(False, monkeypatch)
+    key = jax.random.key(pipeline._HELD_SEED)
+    expected, _ = jax.jit(objective)(params, tasks[1], key)
+    assert "loss" in figures
+    np.testing.assert_allclose(figures["3Hz_1.5km"], expected, rtol=1e-4)
 
 
 def test_stacked_tasks_unstack():

@@ -291,7 +291,7 @@ def test_a_given_layer_is_that_of_its_thickness_and_reflection():
 
 
 def test_fields_of_the_layer_are_stretched_waves():
-    """Exact: the shifted background at complex distances, in a layer that absorbs all."""
+    """Exact: the shifted background at complex distances."""
     model = VelocityModel(np.full((41, 41), 2.0), 0.025)
     layer = layer_of(model, 0.4, 2.0, 1e-6)
     solver = factorise(model, 5.0, layer=layer, refinement=1)
