@@ -130,6 +130,7 @@ def test_options_reach_the_solver(case_file, out, asked):
         "--source=0.4,0.1 --amplitude=1-2i --background_velocity=1.6 --frequency=4 "
         "--features=lrpinn --method=gradient --init=none --steps=7 "
         "--learning_rate=0.01 --rank_fraction=0.5 --freeze_bases "
+        "--optimiser=gauss_newton --rank_tolerance=0.2 "
         "--output_start=network --precision=single "
         "--thickness=0.2 --seed=3 --noprune_hypernetwork"
     )
@@ -147,8 +148,10 @@ def test_options_reach_the_solver(case_file, out, asked):
         "init": None,
         "steps": 7,
         "patience": None,
+        "optimiser": "gauss_newton",
         "learning_rate": 0.01,
         "rank_fraction": 0.5,
+        "rank_tolerance": 0.2,
         "freeze_bases": True,
         "output_start": "network",
         "precision": "single",

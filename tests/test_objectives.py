@@ -198,6 +198,81 @@ def test_projection_objective_against_least_squares(double):
     np.testing.assert_allclose(loss, np.mean(np.log(np.array(got) + 0.01)), rtol=1e-6)
 
 
+def with_plane_wave(task):
+    """A second field, larger and of its own shape, beside that of the task."""
+    wave = 30 * jnp.exp(-1j * task.points @ jnp.array([4.0, -3.0]))
+    known = two_velocities(task)
+    return known.replace(scattered=known.scattered.at[1].set(wave))
+
+
+def test_each_field_is_projected_by_itself(double):
+    """Relative to its own size; the loss is the mean of the logarithms."""
+    model, params, task = double
+    with jax.enable_x64(True):
+        task = with_plane_wave(task)
+        objective = objectives.projection_objective(model, 300, (12,))
+        loss, scalars = jax.device_get(jax.jit(objective)(params, task, KEY))
+        features, known = known_fields(model, params, task, KEY, 300)
+    expected = np.empty((2, 2))
+    for row, size in enumerate((12, 40)):
+        part = features[:, :size]
+        fitted = part @ np.linalg.lstsq(part, known, rcond=None)[0]
+        expected[row] = [relative_l2(fitted[:, g], known[:, g]) for g in range(2)]
+    assert not np.allclose(expected[:, 0], expected[:, 1], rtol=0.1)
+    got = [scalars["error_12"], scalars["error"]]
+    np.testing.assert_allclose(got, expected.mean(axis=1), rtol=2e-3)
+    np.testing.assert_allclose(loss, np.mean(np.log(expected + 0.01)), atol=2e-3)
+
+
+def test_more_features_are_never_worse(task):
+    """In single precision too, where these all but depend on each other."""
+    model, params = pinn(width=120, first_scale=1.0)
+    sizes = (1, 5, 20, 50, 90)
+    objective = objectives.projection_objective(model, 400, sizes)
+    _, scalars = jax.jit(objective)(params, task, KEY)
+    features, _ = known_fields(model, params, task, KEY, 400)
+    assert np.linalg.cond(features) > 1e6
+    errors = [*(scalars[f"error_{size}"] for size in sizes), scalars["error"]]
+    assert np.all(np.diff(errors) < 1e-4)
+    assert 0 < errors[-1] < 0.5 * errors[0] and errors[0] <= 1
+
+
+class Mixed:
+    """A network whose features are those of another times a matrix."""
+
+    def __init__(self, model, matrix):
+        self.model, self.matrix = model, matrix
+
+    def apply(self, *arguments, **options):
+        return self.model.apply(*arguments, **options) @ self.matrix
+
+
+@pytest.mark.parametrize(
+    ("mixing", "keeps_parts"), [("scales", True), ("triangular", True), ("all", False)]
+)
+def test_projection_depends_on_what_is_spanned_only(double, mixing, keeps_parts):
+    """By all features, and by a leading part as far as the mixing leaves its span."""
+    model, params, task = double
+    rng = np.random.default_rng(1)
+    matrix = {
+        "scales": np.diag(10 ** rng.uniform(-3, 3, 40)),
+        "triangular": np.eye(40) + np.triu(rng.uniform(-0.1, 0.1, (40, 40)), 1),
+        "all": np.linalg.qr(rng.normal(size=(40, 40)))[0],
+    }[mixing]
+    with jax.enable_x64(True):
+        plain, mixed = (
+            jax.device_get(
+                jax.jit(objectives.projection_objective(one, 300, (10,)))(
+                    params, task, KEY
+                )[1]
+            )
+            for one in (model, Mixed(model, matrix))
+        )
+    np.testing.assert_allclose(mixed["error"], plain["error"], rtol=2e-3)
+    change = abs(mixed["error_10"] / plain["error_10"] - 1)
+    assert change < 1e-3 if keeps_parts else change > 0.01
+
+
 def test_projection_objective_sees_what_lies_in_the_span(double):
     model, params, task = double
     with jax.enable_x64(True):
@@ -267,6 +342,20 @@ def test_galerkin_objective_does_not_see_fields_in_the_layer(task):
     np.testing.assert_allclose(changed["error"], scalars["error"], rtol=1e-6)
     inner = task.replace(scattered=jnp.where(outside, task.scattered, 100.0))
     assert abs(objective(params, inner, KEY)[1]["error"] - scalars["error"]) > 0.02
+
+
+def test_galerkin_objective_does_not_see_a_continued_grid(task):
+    """Nodes beyond the model, where the layer is, leave the error as it is."""
+    model, params = pinn()
+    objective = jax.jit(objectives.galerkin_objective(model, (16, 16), damping=1e-4))
+    _, scalars = objective(params, task, KEY)
+    velocity = jnp.pad(task.velocities, ((0, 0), (0, 4), (0, 4)), mode="edge")
+    padded = task.replace(
+        problem=task.problem.replace(model=VelocityModel(velocity[0], 0.1)),
+        velocities=velocity,
+    )
+    _, continued = objective(params, padded, KEY)
+    np.testing.assert_allclose(continued["error"], scalars["error"], rtol=1e-3)
 
 
 def test_output_and_features_decay_in_the_layer(problem):

@@ -370,7 +370,7 @@ def _choose_rank(
     all_problems: list[HelmholtzProblem],
     options: dict[str, Any],
 ) -> tuple[nn.Module, objectives.Params, str]:
-    """The network at the rank that `rank_tolerance` asks for, and that rank in words."""
+    """The network at the rank that `rank_tolerance` asks for, and that in words."""
     reduced, params, record = rank_choice.choose_rank(
         model,
         params,

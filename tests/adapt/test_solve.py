@@ -16,6 +16,7 @@ from meta_lrpinn.velocity import VelocityModel, load_case
 from meta_lrpinn.wavefield import relative_l2
 
 FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
+SECOND_ORDER = {"features": "lrpinn", "optimiser": "gauss_newton"}
 SMALL = configs.NetworkConfig(width=40, depth=1, rank=10, first_scale=6.0)
 
 
@@ -240,6 +241,10 @@ def adapt(model, truth, folders):
 
 def check_record(field, truth, steps):
     """Every step is in the history, and what was kept is one of its records."""
+    if field.method.startswith("galerkin"):
+        assert 0 < field.error_estimate < 2
+    else:
+        assert field.error_estimate is None
     chex.assert_shape(field.scattered, (11, 11))
     assert field.unknowns == 40
     assert [record["step"] for record in field.history] == list(range(steps + 1))
@@ -329,6 +334,72 @@ def test_gradient_starts_from_the_solved_output_or_the_networks_own(
     assert relative_l2(own, exact) > 0.1
 
 
+def test_error_estimate_is_the_change_by_the_last_third(model, folders):
+    """Over the first two thirds of the features, asked for as unknowns."""
+    options = {"features": "lrpinn", "init": folders["lrpinn"]}
+    field = solve(model, FREQUENCY, SOURCE, **options)
+    fewer = solve(model, FREQUENCY, SOURCE, **options, unknowns=round(40 / 1.5))
+    assert (field.unknowns, fewer.unknowns) == (40, 27)
+    change = relative_l2(fewer.scattered, field.scattered)
+    expected = change / solver.CHANGE_OVER_ERROR
+    np.testing.assert_allclose(field.error_estimate, expected, rtol=1e-3)
+
+
+def test_unknowns_are_at_least_the_rank(model, folders):
+    with pytest.raises(ValueError, match="from the last layer's rank 10 to 40, got 9"):
+        options = {"features": "lrpinn", "init": folders["lrpinn"]}
+        solve(model, FREQUENCY, SOURCE, **options, unknowns=9)
+
+
+def test_reports_come_as_often_as_asked(adapt):
+    options = {"method": "least_squares", "steps": 5, "points": 200}
+    field, _, _ = adapt("lrpinn", **options, report_every=2)
+    assert [record["step"] for record in field.history] == [0, 2, 4, 5]
+
+
+@pytest.mark.parametrize("method", ["galerkin", "least_squares"])
+def test_gauss_newton_moves_the_singular_values_alone(model, truth, folders, method):
+    seen, kept = {}, solver.gauss_newton.gauss_newton
+
+    def recording(network, params, *args, **kwargs):
+        result = kept(network, params, *args, **kwargs)
+        seen.update(before=params, after=result[0], asked=kwargs)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solver.gauss_newton, "gauss_newton", recording)
+        field = solve(
+            model,
+            FREQUENCY,
+            SOURCE,
+            method=method,
+            features="lrpinn",
+            init=folders["lrpinn"],
+            optimiser="gauss_newton",
+            steps=2,
+            points=200,
+            precision="single",
+            truth=truth.scattered,
+        )
+    check_record(field, truth, 2)
+    held_out = [record["held_out"] for record in field.history]
+    assert held_out[-1] < held_out[0]
+    before, after = seen["before"], seen["after"]
+    jax.tree.map(np.testing.assert_array_equal, before["network"], after["network"])
+    assert np.any(before["embedding"]["hidden_0"] != after["embedding"]["hidden_0"])
+    assert seen["asked"]["patience"] == solver.gauss_newton.PATIENCE
+
+
+def test_rank_chosen_by_the_residual_it_costs(model, folders):
+    """As the same rank asked for as a fraction, which the method names."""
+    options = {"features": "lrpinn", "init": folders["lrpinn"], "points": 200}
+    field = solve(model, FREQUENCY, SOURCE, **options, rank_tolerance=1e9)
+    assert field.method == "galerkin, lrpinn, rank 1 (6%)"
+    same = solve(model, FREQUENCY, SOURCE, **options, rank_fraction=1 / 16)
+    assert same.method == "galerkin, lrpinn"
+    np.testing.assert_allclose(field.scattered, same.scattered, rtol=1e-4, atol=1e-7)
+
+
 def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
     small = dataclasses.replace(configs.PRESETS["small"], network=SMALL)
     monkeypatch.setitem(configs.PRESETS, "small", small)
@@ -365,7 +436,7 @@ def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
         ({"method": "gradient"}, "plane_waves have nothing to train; method gradient"),
         ({"steps": 5}, "plane_waves have nothing to train; steps has no effect"),
         ({"features": "pinn", "tolerance": 0.1}, "tolerance needs features plane"),
-        ({"features": "pinn", "unknowns": 9}, "unknowns applies to waves and to features lrpinn"),
+        ({"features": "pinn", "unknowns": 9}, "unknowns applies to waves and to feat"),
         ({"unknowns": 9, "tolerance": 0.1}, "give unknowns or tolerance, not both"),
         ({"unknowns": 0}, "unknowns must be positive, got 0"),
         ({"tolerance": -1.0}, "tolerance must be positive, got -1.0"),
@@ -381,6 +452,33 @@ def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
             {"features": "lrpinn", "rank_fraction": 0.5, "prune_hypernetwork": False},
             "rank_fraction needs a pruned hypernetwork",
         ),
+        (
+            {"features": "lrpinn", "rank_tolerance": 0.1, "prune_hypernetwork": False},
+            "rank_tolerance needs a pruned hypernetwork",
+        ),
+        ({"rank_tolerance": 0.1}, "rank_tolerance applies to features lrpinn only"),
+        (
+            {"features": "lrpinn", "rank_tolerance": 0.0},
+            "rank_tolerance must be positive, got 0.0",
+        ),
+        (
+            {"features": "lrpinn", "rank_tolerance": 0.1, "rank_fraction": 0.5},
+            "give rank_fraction or rank_tolerance, not both",
+        ),
+        ({"optimiser": "sgd"}, "optimiser must be one of adamw, gauss_newton, got"),
+        ({"optimiser": "gauss_newton"}, "features lrpinn, which plane_waves have not"),
+        ({**SECOND_ORDER, "features": "pinn"}, "features lrpinn, which pinn have not"),
+        (
+            {**SECOND_ORDER, "method": "gradient"},
+            "gauss_newton needs method galerkin or least_squares; method gradient",
+        ),
+        (
+            {**SECOND_ORDER, "prune_hypernetwork": False},
+            "optimiser gauss_newton needs a pruned hypernetwork",
+        ),
+        ({**SECOND_ORDER, "learning_rate": 1e-3}, "makes no use of learning_rate"),
+        ({**SECOND_ORDER, "freeze_bases": True}, "makes no use of freeze_bases"),
+        ({**SECOND_ORDER, "report_every": 2}, "makes no use of report_every"),
         (
             {"features": "lrpinn", "rank_fraction": 1.5, "init": "lrpinn"},
             "fraction must be above 0 and at most 1, got 1.5",

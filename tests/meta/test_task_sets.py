@@ -14,6 +14,7 @@ from meta_lrpinn.adapt.solve import solve
 from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.task_sets import TaskDistribution
 from meta_lrpinn.meta.training import TrainingConfig
+from meta_lrpinn.reference import analytic
 from meta_lrpinn.reference.finite_difference import reference_wavefield
 from meta_lrpinn.velocity import VelocityModel
 from meta_lrpinn.wavefield import relative_l2
@@ -250,6 +251,70 @@ def test_wavefields_of_the_layer_are_those_of_the_task():
     assert relative_l2(known.scattered[0, in_layer], expected[:, 0]) < 0.05
 
 
+def test_wavefields_of_a_homogeneous_model_are_exact():
+    """The shifted background at complex distances, in the layer too."""
+    model = VelocityModel(np.full((16, 16), 2.0), 0.05)
+    (task,) = task_sets.make_tasks([model], 3.0, [0.3], DISTRIBUTION)
+    task = task.replace(background_velocities=np.array([2.3], np.float32))
+    (known,) = task_sets.with_scattered([task], 500, seed=1)
+    points, layer = np.asarray(known.points, float), task.problem.layer
+    beyond = np.maximum(points - 0.75, 0) + np.minimum(points, 0)
+    omega = 2 * np.pi * 3.0
+    integral = float(layer.strength) * beyond**3 / (3 * float(layer.thickness) ** 2)
+    offset = points - (0.3, 0.025) - 1j * integral / omega
+    there, here = (analytic.point_source(offset, omega / v) for v in (2.0, 2.3))
+    in_layer = np.any(beyond != 0, axis=1)
+    for where, tolerance in ((~in_layer, 5e-3), (in_layer, 0.01)):
+        assert np.count_nonzero(where) > 30
+        exact = (there - here)[where]
+        assert relative_l2(known.scattered[0, where], exact) < tolerance
+
+
+def test_wavefields_of_several_sources_are_each_ones_own():
+    models = [
+        generators.random_velocity(seed, (14, 14), 0.05, minimum=1.8, maximum=4.0)
+        for seed in (5, 6)
+    ]
+    tasks = task_sets.make_tasks(models, 3.0, [0.1, 0.5], DISTRIBUTION)
+    for task, known in zip(
+        tasks, task_sets.with_scattered(tasks, 200, seed=2), strict=True
+    ):
+        inside = np.all((known.points >= 0) & (known.points <= 0.65), axis=1)
+        points = np.asarray(known.points[inside], float)
+        source = np.asarray(task.problem.source, float)
+        for model, got in zip(models, known.scattered, strict=True):
+            truth = reference_wavefield(model, 3.0, source, refinement=2).at(points)
+            assert relative_l2(got[inside], truth) < 0.005
+
+
+def test_known_wavefields_leave_the_tasks_as_they_are():
+    drawn = dataclasses.replace(DISTRIBUTION, known_points=20)
+    (plain,), (known,), (again,) = (
+        task_sets.draw_tasks(distribution, np.random.default_rng(3))
+        for distribution in (DISTRIBUTION, drawn, drawn)
+    )
+    chex.assert_trees_all_equal(known, again)
+    chex.assert_trees_all_equal(known.replace(points=None, scattered=None), plain)
+
+
+@pytest.mark.parametrize("absorbing", [True, False])
+def test_held_tasks_never_change(absorbing):
+    """Two velocities at seven settings, up to 10 Hz; known where there is a layer."""
+    distribution = dataclasses.replace(
+        DISTRIBUTION, smallest_size=21, largest_size=24, spacing=0.1, absorbing=absorbing
+    )
+    tasks = pipeline.held_tasks(distribution)
+    chex.assert_trees_all_equal(tasks, pipeline.held_tasks(distribution))
+    frequencies = [float(task.problem.omega) / (2 * np.pi) for task in tasks]
+    np.testing.assert_allclose(frequencies, [3, 4, 5, 5, 6, 8, 10], rtol=1e-6)
+    stacked = task_sets.stack_tasks(tasks)
+    chex.assert_shape(stacked.velocities, (7, 2, 24, 24))
+    assert (stacked.scattered is not None) == absorbing
+    if absorbing:
+        chex.assert_shape(stacked.scattered, (7, 2, 2048))
+        assert np.all(np.isfinite(stacked.scattered))
+
+
 def test_sources_share_velocities_and_layer():
     rng = np.random.default_rng(3)
     drawn = dataclasses.replace(DISTRIBUTION, known_points=20)
@@ -257,7 +322,9 @@ def test_sources_share_velocities_and_layer():
     assert first.problem.source[0] != second.problem.source[0]
     chex.assert_trees_all_equal(first.problem.layer, second.problem.layer)
     np.testing.assert_array_equal(first.velocities, second.velocities)
+    assert first.problem.omega == second.problem.omega
     assert first.scattered.shape == (2, 20)
+    assert not np.array_equal(first.points, second.points)
     assert not np.array_equal(first.scattered, second.scattered)
 
 
