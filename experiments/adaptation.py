@@ -108,10 +108,8 @@ def report(curves: dict, steps: dict[str, int]) -> str:
         for method in steps:
             for threshold in THRESHOLDS:
                 meta, random = (
-                    np.array(
-                        [study.reached(rows, threshold) for rows in curves[case_name, method, s]]
-                    )
-                    for s in ("meta", "random")
+                    np.array([study.reached(rows, threshold) for rows in runs])
+                    for runs in (curves[case_name, method, s] for s in ("meta", "random"))
                 )
                 lines.append(
                     [

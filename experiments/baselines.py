@@ -307,9 +307,9 @@ def main() -> None:
         f"{config.training.iterations} iterations of {config.training.tasks_per_batch} "
         f"tasks with {config.tasks.velocities_per_task} velocities and "
         f"{config.objective.points} points each, objective {config.objective.name}. "
-        f"Adaptation by {study.HOW[study.METHOD]}, {steps} steps of {FLAGS.points} points, at "
-        "the learning rates of `solve`, smaller for a meta-trained start. Errors are "
-        "relative L2; the held-out one is the mean over seven tasks that training "
+        f"Adaptation by {study.HOW[study.METHOD]}, {steps} steps of {FLAGS.points} "
+        "points, at the learning rates of `solve`, smaller for a meta-trained start. "
+        "Errors are relative L2; the held-out one is the mean over seven tasks that training "
         "never draws, without adaptation. Seconds exclude compilation."
     )
     common.save_report(

@@ -444,8 +444,9 @@ def sizes(method: str = METHOD) -> str:
         f"Mean ± standard deviation over {FLAGS.seeds} seeds, of collocation points "
         f"and random starts. Adaptation by {HOW[method]}, {FLAGS.points} "
         f"points a step; networks {low_rank.width} wide with {low_rank.depth} hidden "
-        f"layers of rank {low_rank.rank} and {low_rank.number_of_features} features. Errors are relative L2 against finite "
-        "differences refined until they change by 0.3 %; seconds exclude compilation."
+        f"layers of rank {low_rank.rank} and {low_rank.number_of_features} features. "
+        "Errors are relative L2 against finite differences refined until they change by "
+        "0.3 %; seconds exclude compilation."
     )
 
 

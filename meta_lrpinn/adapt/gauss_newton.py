@@ -1,8 +1,8 @@
 """Levenberg–Marquardt adaptation of what the low-rank form leaves few of.
 
 With U and V fixed, W_l = U_l diag(σ_l) V_lᵀ leaves a pruned network its singular
-values, a few hundred numbers, few enough for second-order steps on the strong residual. For the
-features φ(θ) of these parameters θ, and the best output weights a(θ), it is (see
+values, a few hundred numbers, few enough for second-order steps on the strong residual.
+For the features φ(θ) of these parameters θ, and the best output weights a(θ), it is (see
 `adapt.least_squares`)
 
     r(θ) = A(θ) a(θ) − b.

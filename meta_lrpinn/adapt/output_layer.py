@@ -12,7 +12,7 @@ from meta_lrpinn import objectives
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import galerkin, least_squares
 from meta_lrpinn.objectives import Params
-from meta_lrpinn.physics import absorbing, derivatives, residual
+from meta_lrpinn.physics import derivatives, residual
 from meta_lrpinn.problem import HelmholtzProblem
 
 # Points (n, ndim) → δu, of the shape that the weights have beyond their first axis.
