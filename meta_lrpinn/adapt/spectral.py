@@ -31,7 +31,7 @@ import scipy.fft
 
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt.galerkin import quadrature_points
-from meta_lrpinn.physics import absorbing
+from meta_lrpinn.physics import absorbing, background, residual
 from meta_lrpinn.problem import HelmholtzProblem
 
 # Quadrature points per shortest wavelength; aliasing needs more than four times κ.
@@ -167,11 +167,6 @@ class _Fourier:
         samples = weight.reshape(self.shape)
         return jnp.fft.fftn(samples) * self._shift * self._cell
 
-    def synthesis(self, coefficients: jax.Array) -> jax.Array:
-        """Σ_q c_q exp(i q·(x − lower)) at the quadrature points, in the FFT's layout."""
-        waves = coefficients.reshape(self.shape) * jnp.conj(self._shift)
-        return jnp.fft.ifftn(waves) * math.prod(self.shape)
-
 
 def _wave_vectors(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     return 2 * np.pi * jnp.asarray(lattice.indices) / jnp.asarray(period_of(problem))
@@ -186,32 +181,35 @@ def _position(indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 @chex.dataclass(frozen=True, mappable_dataclass=False)
-class _Weights:
-    """What the weak form multiplies, at the quadrature points, in the FFT's layout."""
+class _Coefficients:
+    """Fourier coefficients of the weak form's weights, in the layout of an FFT.
 
-    volume: jax.Array  # S e²
-    mass: jax.Array  # ω² m S e²
-    stiffness: tuple[jax.Array, ...]  # S e² / s_d², by axis
-    slope: tuple[jax.Array, ...]  # g_d, logarithmic gradient of the envelope, by axis
+    K_ij is mass(k_i − k_j) − Σ_d k_id k_jd stiffness_d(k_i − k_j).
+    """
+
+    mass: jax.Array  # quadrature_shape
+    stiffness: tuple[jax.Array, ...]  # quadrature_shape each, by axis
 
 
-def _weights_of(problem: HelmholtzProblem, lattice: Lattice) -> _Weights:
-    shape = lattice.quadrature_shape
-    points = quadrature_points(problem, shape)
+def _coefficients_of(problem: HelmholtzProblem, lattice: Lattice) -> _Coefficients:
+    points = quadrature_points(problem, lattice.quadrature_shape)
+    fourier = _Fourier(problem, lattice.quadrature_shape)
     omega = jnp.asarray(problem.omega)
     stretch = absorbing.stretch(problem.layer, points, omega)
     envelope, slope = absorbing.envelope(
         problem.layer, points, problem.envelope_velocity
     )
     volume = jnp.prod(stretch, axis=-1) * envelope**2
-    mass = omega**2 * volume / problem.model.at(points) ** 2
-    stiffness = (volume[:, None] / stretch**2).T
-    return _Weights(
-        volume=volume.reshape(shape),
-        mass=mass.reshape(shape),
-        stiffness=tuple(weight.reshape(shape) for weight in stiffness),
-        slope=tuple(g.reshape(shape) for g in slope.T),
-    )
+    # ∂φ = (ik + g) φ with g the envelope's logarithmic gradient, hence
+    # ∂φ_i* ∂φ_j = (k_i k_j + i g (k_j − k_i) + g²) φ_i* φ_j, with k_j − k_i = −q.
+    mass = fourier(omega**2 * volume / problem.model.at(points) ** 2)
+    stiffness = []
+    for axis, g in enumerate(slope.T):
+        weight = volume / stretch[:, axis] ** 2
+        stiffness.append(fourier(weight))
+        mass = mass - fourier(weight * g**2)
+        mass = mass + 1j * fourier.vectors[axis] * fourier(weight * g)
+    return _Coefficients(mass=mass, stiffness=tuple(stiffness))
 
 
 def assemble(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
@@ -226,50 +224,33 @@ def assemble(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     Returns:
         The leading block of K, (n, n), complex.
     """
-    weights = _weights_of(problem, lattice)
-    fourier = _Fourier(problem, lattice.quadrature_shape)
+    coefficients = _coefficients_of(problem, lattice)
     wave_vectors = _wave_vectors(problem, lattice)[: lattice.dense]
-
-    # ∂φ = (ik + g) φ with g the envelope's logarithmic gradient, hence
-    # ∂φ_i* ∂φ_j = (k_i k_j + i g (k_j − k_i) + g²) φ_i* φ_j, with k_j − k_i = −q.
-    mass = fourier(weights.mass)
-    stiffness = []
-    for axis, (weight, g) in enumerate(
-        zip(weights.stiffness, weights.slope, strict=True)
-    ):
-        stiffness.append(fourier(weight))
-        mass = mass - fourier(weight * g**2)
-        mass = mass + 1j * fourier.vectors[axis] * fourier(weight * g)
-
     indices = lattice.indices[: lattice.dense]
     entry = _position(
         indices[:, None, :] - indices[None, :, :], lattice.quadrature_shape
     )
-    matrix = mass.ravel()[entry]
-    for axis in range(problem.ndim):
-        k = wave_vectors[:, axis]
-        matrix = matrix - k[:, None] * k[None, :] * stiffness[axis].ravel()[entry]
+    matrix = coefficients.mass.ravel()[entry]
+    for k, stiffness in zip(wave_vectors.T, coefficients.stiffness, strict=True):
+        matrix = matrix - k[:, None] * k[None, :] * stiffness.ravel()[entry]
     return matrix
 
 
 def diagonal(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     """Diagonal of K, (N,), complex."""
-    weights = _weights_of(problem, lattice)
-    cell = jnp.prod(period_of(problem)) / math.prod(lattice.quadrature_shape)
-    mass, entries = jnp.sum(weights.mass), 0
+    coefficients = _coefficients_of(problem, lattice)
+    mean = jnp.stack([stiffness.ravel()[0] for stiffness in coefficients.stiffness])
     wave_vectors = _wave_vectors(problem, lattice)
-    for axis, (weight, g) in enumerate(
-        zip(weights.stiffness, weights.slope, strict=True)
-    ):
-        mass = mass - jnp.sum(weight * g**2)
-        entries = entries - wave_vectors[:, axis] ** 2 * jnp.sum(weight)
-    return cell * (mass + entries)
+    return coefficients.mass.ravel()[0] - wave_vectors**2 @ mean
 
 
 def make_operator(
     problem: HelmholtzProblem, lattice: Lattice
 ) -> Callable[[jax.Array], jax.Array]:
-    """The product with K without K: FFTs to the quadrature points and back.
+    """The product with K without K: convolutions, by FFT.
+
+    Only differences k_i − k_j, of at most twice the extent, enter K, so that FFTs of
+    little over four times the extent give its product exactly, whatever the quadrature.
 
     Args:
         problem: The problem.
@@ -278,43 +259,74 @@ def make_operator(
     Returns:
         Linear function of weights (N, n_sources), complex.
     """
-    shape = lattice.quadrature_shape
-    weights = _weights_of(problem, lattice)
-    fourier = _Fourier(problem, shape)
-    wave_vectors = _wave_vectors(problem, lattice)
+    coefficients = _coefficients_of(problem, lattice)
+    shape = tuple(scipy.fft.next_fast_len(4 * size + 1) for size in lattice.extent)
+    modes = [np.fft.fftfreq(count, 1 / count).astype(int) for count in shape]
+    differences = np.ix_(
+        *(m % count for m, count in zip(modes, lattice.quadrature_shape, strict=True))
+    )
     position = _position(jnp.asarray(lattice.indices), shape)
+    wave_vectors = _wave_vectors(problem, lattice)
 
-    def samples(coefficients):
-        empty = jnp.zeros(math.prod(shape), coefficients.dtype)
-        return fourier.synthesis(empty.at[position].set(coefficients, unique_indices=True))
+    def samples(columns):
+        grid = jnp.zeros(math.prod(shape), columns.dtype)
+        grid = grid.at[position].set(columns, unique_indices=True)
+        return jnp.fft.ifftn(grid.reshape(shape))
+
+    def weight_of(kernel):
+        return math.prod(shape) * jnp.fft.ifftn(kernel[differences])
+
+    mass = weight_of(coefficients.mass)
+    stiffness = [weight_of(kernel) for kernel in coefficients.stiffness]
 
     def integrals(values):
-        return fourier(values).ravel()[position]
+        return jnp.fft.fftn(values).ravel()[position]
 
-    def one(coefficients):
-        field = samples(coefficients)
-        local, result = weights.mass * field, 0
-        for axis, (weight, g) in enumerate(
-            zip(weights.stiffness, weights.slope, strict=True)
-        ):
-            k = wave_vectors[:, axis]
-            slope = weight * (samples(1j * k * coefficients) + g * field)
-            local = local - g * slope
-            result = result + 1j * k * integrals(slope)
-        return result + integrals(local)
+    def one(columns):
+        result = integrals(mass * samples(columns))
+        for k, weight in zip(wave_vectors.T, stiffness, strict=True):
+            result = result - k * integrals(weight * samples(k * columns))
+        return result
 
-    return lambda columns: jax.lax.map(one, columns.T, batch_size=4).T
+    return lambda columns: jax.lax.map(one, columns.T).T
 
 
 def right_hand_side(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     """Weak right-hand side of a problem's source, (n,), complex."""
-    points = quadrature_points(problem, lattice.quadrature_shape)
-    stretch = absorbing.stretch(problem.layer, points, jnp.asarray(problem.omega))
+    sources = jnp.asarray(problem.source)[None]
+    velocities = jnp.asarray(problem.background_velocity)[None]
+    return right_hand_sides(problem, lattice, sources, velocities)[:, 0]
+
+
+def _make_load(
+    problem: HelmholtzProblem, points: jax.Array
+) -> Callable[[tuple[jax.Array, jax.Array]], jax.Array]:
+    """What the right-hand side integrates at points (p, ndim), times the envelope.
+
+    Returns:
+        Function of a source (ndim,) and its background velocity (), complex (p,).
+    """
+    omega = jnp.asarray(problem.omega)
+    stretch = absorbing.stretch(problem.layer, points, omega)
     envelope, _ = absorbing.envelope(problem.layer, points, problem.envelope_velocity)
-    source = problems.scattering_source_at(problem, points)
-    weight = source * jnp.prod(stretch, axis=-1) * envelope
-    coefficients = _Fourier(problem, lattice.quadrature_shape)(weight)
-    return coefficients.ravel()[_position(lattice.indices, lattice.quadrature_shape)]
+    weight = jnp.prod(stretch, axis=-1) * envelope
+    slowness = 1 / problem.model.at(points) ** 2
+    stretched = absorbing.stretched_offset(problem.layer, points, 0.0, omega)
+
+    def load(pair):
+        source, velocity = pair
+        # Single precision in any case: its error, 1e-5, is far below the residual that
+        # iterations leave, and it depends on neither the velocity nor the solution.
+        field = background.background_field(
+            (stretched - source).astype(jnp.complex64),
+            (omega / velocity).astype(jnp.float32),
+            jnp.asarray(problem.amplitude, jnp.complex64),
+        ).astype(stretched.dtype)
+        return weight * residual.scattering_source(
+            slowness, 1 / velocity**2, field, omega
+        )
+
+    return load
 
 
 def right_hand_sides(
@@ -325,13 +337,11 @@ def right_hand_sides(
 ) -> jax.Array:
     """Right-hand sides of several sources, (n, n_sources); see `solve_weights`."""
 
-    def one(pair):
-        source, velocity = pair
-        own = problem.replace(source=source, background_velocity=velocity)
-        return right_hand_side(own, lattice)
-
+    load = _make_load(problem, quadrature_points(problem, lattice.quadrature_shape))
+    fourier = _Fourier(problem, lattice.quadrature_shape)
+    position = _position(jnp.asarray(lattice.indices), lattice.quadrature_shape)
     pairs = (jnp.asarray(sources), jnp.asarray(background_velocities))
-    return jax.lax.map(one, pairs).T
+    return jax.lax.map(lambda pair: fourier(load(pair)).ravel()[position], pairs).T
 
 
 def evaluate(
