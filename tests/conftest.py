@@ -1,13 +1,18 @@
 """What several test modules share."""
 
+import gc
 import os
 import pathlib
 
 import pytest
 
 # Most of the time of a small test is compilation. Set before JAX is imported; child
-# processes inherit it.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# processes inherit it. At level 0 (JAX_DISABLE_MOST_OPTIMIZATIONS) some processors get
+# wrong gradients of `custom_linear_solve`.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true",
+)
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +26,17 @@ def data_dir() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"published data are absent: there is no folder {folder}")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """Frees what a module compiled.
+
+    Every program on a CPU holds a few memory maps, and a process may have 65,530 of them
+    (Linux, vm.max_map_count): the whole suite in one process would end in a crash.
+    """
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
