@@ -313,6 +313,11 @@ def reached(rows: Sequence[Row], threshold: float) -> tuple[float, float]:
     return np.inf, np.inf
 
 
+def returned(rows: Sequence[Row]) -> Row:
+    """The record whose parameters `solve` returns: of the smallest held-out loss."""
+    return min(rows, key=lambda row: (np.isnan(row["held_out"]), row["held_out"]))
+
+
 def steps_to(runs: Sequence[Sequence[Row]], threshold: float) -> str:
     """Steps to an error over seeds, "> most" where no seed reaches it."""
     values = np.array([reached(rows, threshold)[0] for rows in runs])
