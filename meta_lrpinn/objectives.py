@@ -186,13 +186,18 @@ def projection_objective(
 
     Returns:
         The objective; tasks must hold `points` and `scattered`. Its scalars are the
-        mean relative distance from all features, and from each leading part.
+        mean relative distance from all features, and from each leading part. It raises
+        ValueError for tasks with fewer points than it draws.
     """
 
     def objective(params, task, key):
-        chosen = jax.random.choice(
-            key, task.points.shape[0], (number_of_points,), replace=False
-        )
+        available = task.points.shape[0]
+        if number_of_points > available:
+            raise ValueError(
+                f"the tasks know their wavefields at {available} points, fewer than the "
+                f"{number_of_points} that the objective draws"
+            )
+        chosen = jax.random.choice(key, available, (number_of_points,), replace=False)
         known = task.scattered[:, chosen].T  # (points, g)
         targets = jnp.concatenate([jnp.real(known), jnp.imag(known)], axis=1)
         features = feature_function(model, params, task.problem)(task.points[chosen])

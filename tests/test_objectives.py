@@ -401,3 +401,10 @@ def test_objectives_are_for_three_dimensions_too():
         ):
             loss, _ = jax.eval_shape(objective, params, known, KEY)
             assert loss.shape == () and loss.dtype == jnp.float32
+
+
+def test_projection_draws_no_more_points_than_are_known(double):
+    model, params, task = double
+    objective = objectives.projection_objective(model, task.points.shape[0] + 1)
+    with pytest.raises(ValueError, match="fewer than the"):
+        objective(params, task, KEY)
