@@ -37,13 +37,14 @@ EXPERIMENTS = (
     "baselines",
     "adaptation",
     "accuracy",
+    "absorbing_layer",
     "comparison",
     "speed",
     "inversion",
 )
 _OPTIONAL = ("preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
-WITHOUT_STUDY = ("accuracy", "inversion", "speed")
+WITHOUT_STUDY = ("absorbing_layer", "accuracy", "inversion", "speed")
 
 
 def command(name: str) -> list[str]:

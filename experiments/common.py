@@ -139,6 +139,24 @@ def spread(values: Sequence[float], unit: str = "") -> str:
     return f"{values.mean():.3g} ± {deviation:.2g}{unit}"
 
 
+def needed(curve: Sequence[tuple[float, float]], target: float) -> float:
+    """Unknowns at which a curve falls to an error, between its sizes; inf if never.
+
+    Args:
+        curve: Pairs of unknowns and relative error, by unknowns.
+        target: Relative error.
+    """
+    before = None
+    for size, error in curve:
+        if error <= target:
+            if before is None:
+                return size
+            share = np.log(target / before[1]) / np.log(error / before[1])
+            return float(before[0] * (size / before[0]) ** share)
+        before = size, error
+    return np.inf
+
+
 def save_report(name: str, text: str) -> None:
     """Print a report and keep it as Markdown beside the records."""
     print(text, flush=True)

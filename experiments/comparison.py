@@ -280,27 +280,6 @@ def curves(rows: Sequence[Row]) -> dict[tuple[float, str], list[tuple[float, ...
     }
 
 
-def needed(
-    points: Sequence[tuple[float, ...]], target: float, column: int = 2
-) -> float:
-    """Unknowns at which a curve falls to an error, between its sizes; inf if never.
-
-    Args:
-        points: Of `curves`, by size.
-        target: Relative error.
-        column: 2 for the mean error, 3 for the worst.
-    """
-    for before, after in zip([None, *points], points, strict=False):
-        if after[column] > target:
-            continue
-        if before is None:
-            return after[0]
-        ends = np.log([before[column], after[column]])
-        share = (np.log(target) - ends[0]) / (ends[1] - ends[0])
-        return float(np.exp(np.interp(share, [0, 1], np.log([before[0], after[0]]))))
-    return np.inf
-
-
 def report(rows: Sequence[Row]) -> str:
     """Markdown: unknowns and seconds of each family at its sizes."""
     lines = [
@@ -342,9 +321,11 @@ def _unknowns_for(rows: Sequence[Row], target: float = 0.05) -> str:
         [
             f"{frequency:g}",
             *(
-                f"{needed(points.get((frequency, family), ()), target, 2):.0f} / "
-                f"{needed(points.get((frequency, family), ()), target, 3):.0f}"
-                for family in families
+                " / ".join(
+                    f"{common.needed([(p[0], p[column]) for p in own], target):.0f}"
+                    for column in (2, 3)
+                )
+                for own in (points.get((frequency, name), ()) for name in families)
             ),
         ]
         for frequency in dict.fromkeys(frequency for frequency, _ in points)

@@ -36,6 +36,11 @@ def run(module, *arguments):
             ("errors.csv", "table.md", "figure.png"),
         ),
         (
+            "absorbing_layer",
+            ("--frequencies=3", "--thicknesses=1,0.5", "--waves=1", "--models=1"),
+            ("errors.csv", "table.md", "figure.png"),
+        ),
+        (
             "inversion",
             ("--frequencies=3", "--iterations=1", "--sources=2", "--receivers=9"),
             ("layered.npz", "table.md", "layered.png"),
@@ -47,6 +52,15 @@ def test_experiment(name, arguments, files, tmp_path):
     assert result.returncode == 0, result.stderr
     for file in files:
         assert (tmp_path / name / file).stat().st_size > 0
+
+
+def test_unknowns_for_an_error_lie_between_the_sizes():
+    curve = [(100, 0.5), (400, 0.05), (800, 0.01)]
+    assert common.needed(curve, 0.05) == pytest.approx(400)
+    # A power law, half way in the logarithms.
+    assert common.needed(curve, (0.5 * 0.05) ** 0.5) == pytest.approx(200)
+    assert common.needed(curve, 0.6) == 100
+    assert common.needed(curve, 0.001) == np.inf
 
 
 def test_missing_data_is_one_line(tmp_path):
