@@ -28,6 +28,7 @@ from orbax.checkpoint.checkpoint_managers import (
 FOLDER = "checkpoints"  # within the directory of a run
 CARD = "card.json"
 _PARAMETERS = "parameters"
+_COMMITTED = "commit_success.txt"
 _PROGRESS = "progress"
 _RECORD = "record"
 _DELETED = "deleted"
@@ -320,6 +321,8 @@ def save_initialisation(
     if path.exists():
         raise ValueError(f"{path} exists already; an initialisation is not overwritten")
     save_tree(path / _PARAMETERS, params)
+    # Orbax's marker holds the absolute path of this machine, which is not to be shipped.
+    (path / _PARAMETERS / _COMMITTED).write_text("committed\n")
     text = json.dumps({"model": dict(model_config), "card": dict(card)}, indent=2)
     (path / CARD).write_text(text + "\n")
 

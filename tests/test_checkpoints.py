@@ -169,6 +169,15 @@ def test_initialisation_is_read_back(tmp_path):
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
 
 
+def test_initialisation_does_not_tell_where_it_was_saved(tmp_path):
+    path = tmp_path / "small"
+    checkpoints.save_initialisation(path, PARAMS, {}, {})
+    files = [file for file in path.rglob("*") if file.is_file()]
+    assert files
+    for file in files:
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+
+
 def test_initialisation_is_small_on_disk(tmp_path):
     weights = np.random.default_rng(0).normal(size=(500, 1000)).astype(np.float32)
     path = tmp_path / "paper"
