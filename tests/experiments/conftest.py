@@ -13,6 +13,13 @@ from meta_lrpinn import checkpoints, configs, models
 TINY = {"width": 8, "depth": 1, "rank": 3}
 
 
+@pytest.fixture(autouse=True)
+def parsed():
+    """Flags have their defaults, as after a command line without any."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["experiment"])
+
+
 def _save(folder, kind):
     config = configs.NetworkConfig(kind=kind, **TINY)
     network = configs.make_network(config)
@@ -34,13 +41,11 @@ def tiny_pinn(tmp_path_factory):
 
 
 @pytest.fixture
-def experiment(tmp_path):
+def experiment(tmp_path, parsed):
     """Runs an experiment's `main` with flags; returns its output folder."""
 
     def run(name, **values):
         module = importlib.import_module(f"experiments.{name}")
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS(["experiment"])
         with flagsaver.flagsaver(out=str(tmp_path), **values):
             module.main()
         return tmp_path / name

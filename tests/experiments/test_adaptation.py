@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from experiments import adaptation, common, study
 from meta_lrpinn import generators
@@ -68,9 +69,9 @@ def test_what_is_returned_has_the_smallest_held_out_loss():
     assert study.returned(rows) == rows[1]
 
 
-def test_a_case_of_one_source_stays_as_it_is(data, monkeypatch):
+def test_a_case_of_one_source_stays_as_it_is(data):
     one = adaptation.CASES["layered 5 Hz"]
-    monkeypatch.setattr(common.FLAGS, "data", data)
-    np.testing.assert_array_equal(
-        adaptation.load_case(one).source, common.published_case(one).source
-    )
+    with flagsaver.flagsaver(data=data):
+        source = adaptation.load_case(one).source
+        np.testing.assert_array_equal(source, common.published_case(one).source)
+    assert source.shape == (2,)

@@ -5,19 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 from experiments import all as everything
 
 TABLE = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); "
 TABLE += "(p / 'table.md').write_text('|')"
-
-
-@pytest.fixture(autouse=True)
-def parsed():
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["experiment"])
 
 
 def stand_in(failing, out):

@@ -4,7 +4,6 @@ import csv
 
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 from experiments import study
@@ -63,8 +62,6 @@ def test_tables_figures_and_no_second_measurement(experiment, tiny_init, monkeyp
 
 
 def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["experiment"])
     with flagsaver.flagsaver(init=tiny_init):
         chosen = study.contenders(tiny_pinn)
     assert len(chosen) == 5

@@ -4,7 +4,6 @@ import csv
 
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 from experiments import scaling_3d
@@ -53,8 +52,6 @@ def test_sphere_and_laws_are_reported_once(experiment, monkeypatch):
 
 
 def test_a_step_is_timed_and_weighed():
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["experiment"])
     scaling_3d.compiled_step.cache_clear()
     with flagsaver.flagsaver(**TINY):
         setting = {"objective": "paper", "ndim": 2, "width": 4, "rank": 2}

@@ -12,13 +12,6 @@ from experiments.sharp_models import META, RANDOM
 from meta_lrpinn import generators
 
 
-@pytest.fixture(autouse=True)
-def parsed():
-    """Flags have values."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["experiment"])
-
-
 @pytest.fixture
 def data(tmp_path):
     """A data folder of one model, which stands for all."""
