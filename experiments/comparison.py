@@ -9,7 +9,9 @@ refined finite differences, number of complex unknowns, and seconds of
 - the leading meta-learned features, as they are, and enriched by low-discrepancy waves;
 - finite differences on one, two and three cells per cell of the model.
 
-All velocities of a frequency share one layer, so that every solver is compiled once.
+All velocities of a frequency share one layer, so that every solver is compiled once:
+waves the default one, learned features that they were trained in, for which there is a
+row of plane waves as well.
 
 What any features that know the frequency but not the velocity can win is bounded by the
 best linear basis: principal components (`POD`) of finite-difference wavefields of other
@@ -37,6 +39,7 @@ from meta_lrpinn import generators, models, objectives, reference
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import output_layer, spectral, survey
 from meta_lrpinn.adapt.solve import CHANGE_OVER_ERROR, load_network
+from meta_lrpinn.physics.absorbing import AbsorbingLayer
 from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
@@ -53,9 +56,12 @@ _SNAPSHOT_SEED, _SNAPSHOT_SOURCES = 920_000, 6
 _SOURCE = (1.0, 0.025)
 _MARGINS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0, 2.4)
 _DIRECT_MARGINS = (1.1, 1.3)
+_THINNER_MARGINS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0)
 _LEADING = (0.125, 0.1875, 0.25, 0.3125, 0.375, 0.5, 2 / 3, 0.75, 0.875, 1.0)
 _COARSER = _LEADING.index(2 / 3)  # what the full set is compared with, as by `solve`
 _TRUTH_REFINEMENT = 3
+
+THINNER = "lattice, layer as learned"
 
 Row = dict[str, Any]
 # Problem to errors' fields: (nz × nx, sizes), and the sizes in complex unknowns.
@@ -85,18 +91,24 @@ def measure(frequency: float) -> list[Row]:
         ).scattered.ravel()
         for model in chosen
     ]
-    shared = survey.shared_problem(chosen, frequency, [_SOURCE])
-    own = [
-        shared.replace(
+    start = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
+    shared, thinner = (
+        survey.shared_problem(chosen, frequency, [_SOURCE], layer_share)
+        for layer_share in (1.0, start[0].layer_share)
+    )
+
+    def problem_of(model, layer):
+        return shared.replace(
             model=model,
             background_velocity=np.asarray(problems.velocity_at(model, _SOURCE)),
+            layer=layer,
         )
-        for model in chosen
-    ]
+
     rows = []
-    for family, solver in solvers(shared):
-        solver(own[0])  # compiles
-        for index, (problem, truth) in enumerate(zip(own, truths, strict=True)):
+    for family, layer, solver in solvers(shared, thinner, *start):
+        solver(problem_of(chosen[0], layer))  # compiles
+        for index, (model, truth) in enumerate(zip(chosen, truths, strict=True)):
+            problem = problem_of(model, layer)
             began = time.perf_counter()
             fields, sizes = solver(problem)
             seconds = time.perf_counter() - began
@@ -118,14 +130,28 @@ def measure(frequency: float) -> list[Row]:
     return rows
 
 
-def solvers(shared: problems.HelmholtzProblem) -> Iterator[tuple[str, Solver]]:
-    """(family, solver), for the smallest velocities of all at every place."""
+def solvers(
+    shared: problems.HelmholtzProblem,
+    thinner: problems.HelmholtzProblem,
+    network: nn.Module,
+    params: objectives.Params,
+) -> Iterator[tuple[str, AbsorbingLayer, Solver]]:
+    """Families with the layer they are solved in.
+
+    Args:
+        shared: The smallest velocities of all at every place, in the default layer.
+        thinner: The same in the layer that the learned features are for.
+        network: Of the learned features.
+        params: Its parameters.
+    """
     for margin in _MARGINS:
-        yield "lattice, two levels", on_lattice(shared, margin, None)
+        yield "lattice, two levels", shared.layer, on_lattice(shared, margin, None)
     for margin in _DIRECT_MARGINS:
-        yield "lattice, one matrix", on_lattice(shared, margin, margin)
-    network, params = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
-    yield "learned", over_features(network, params, shared, _LEADING)
+        yield "lattice, one matrix", shared.layer, on_lattice(shared, margin, margin)
+    for margin in _THINNER_MARGINS:
+        yield THINNER, thinner.layer, on_lattice(thinner, margin, None)
+    learned = over_features(network, params, shared, _LEADING)
+    yield "learned", thinner.layer, learned
     wavenumber = float(shared.omega) / shared.model.minimum
     key = jax.random.key(0)
     for share in map(float, FLAGS.shares):
@@ -138,15 +164,14 @@ def solvers(shared: problems.HelmholtzProblem) -> Iterator[tuple[str, Solver]]:
                 key, number, 1.15 * wavenumber, sampling=sampling
             )
             name = f"{sampling.replace('_', ' ')} waves"
-            yield name, over_features(module, waves, shared)
+            yield name, shared.layer, over_features(module, waves, shared)
     number = network.network.number_of_features // 2
     waves = models.plane_wave_parameters(key, number, 1.15 * wavenumber)
     both = models.Enriched(network=network, waves=models.PlaneWaves(number=number))
-    yield "learned + waves", over_features(
-        both, {"network": params, "waves": waves}, shared
-    )
+    enriched = over_features(both, {"network": params, "waves": waves}, shared)
+    yield "learned + waves", thinner.layer, enriched
     for refinement in (1, 2):
-        yield "finite differences", by_differences(refinement)
+        yield "finite differences", shared.layer, by_differences(refinement)
 
 
 def over_features(
@@ -314,8 +339,8 @@ def _calibration(rows: Sequence[Row]) -> str:
 
 def _unknowns_for(rows: Sequence[Row], target: float = 0.05) -> str:
     """Markdown: unknowns that each family needs for a mean and a worst error."""
-    families = ("lattice, one matrix", "lattice, two levels", "low discrepancy waves",
-                "learned", "best linear basis")  # fmt: skip
+    families = ("lattice, one matrix", "lattice, two levels", THINNER,
+                "low discrepancy waves", "learned", "best linear basis")  # fmt: skip
     points = curves(rows)
     lines = [
         [

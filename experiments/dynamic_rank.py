@@ -112,7 +112,10 @@ def adapt(
         A row per record: step, seconds, error, residual at fixed points, mean rank, number
         of parameters, and of different networks so far.
     """
-    made = problem.make_problem(case.model, case.frequency, case.source)
+    share = start[0].layer_share
+    made = problem.make_problem(
+        case.model, case.frequency, case.source, layer_share=share
+    )
     amplitude = np.abs(made.amplitude)
     unit = made.replace(amplitude=made.amplitude / amplitude)
     task = single_task(jax.tree.map(jnp.asarray, unit))

@@ -127,6 +127,7 @@ def random_pinn() -> Callable[[int], tuple[nn.Module, Any]]:
         depth=low_rank.depth,
         first_scale=low_rank.first_scale,
         features=low_rank.last_width,
+        layer_share=low_rank.layer_share,
     )
     model = configs.make_network(config)
     return lambda seed: (model, models.initial_parameters(model, jax.random.key(seed)))

@@ -55,8 +55,10 @@ class Collocation:
     omega: jax.Array  # () rad/s
 
 
-def default_thickness(model: VelocityModel, frequency: float, v0: float) -> float:
-    """Default layer thickness, km.
+def default_thickness(
+    model: VelocityModel, frequency: float, v0: float, share: float = 1.0
+) -> float:
+    """Default layer thickness, or a share of it, km.
 
     The longest of 0.3 km, one background wavelength and 1.1 wavelengths at the mean
     velocity of the model: waves that reach the edge at depth are longer than those at
@@ -64,9 +66,8 @@ def default_thickness(model: VelocityModel, frequency: float, v0: float) -> floa
     less than 0.5 %.
     """
     mean_wavelength = float(np.mean(model.velocity)) / frequency
-    return max(
-        _LAYER_MINIMUM, v0 / frequency, _LAYER_WAVELENGTHS * mean_wavelength
-    )
+    whole = max(_LAYER_MINIMUM, v0 / frequency, _LAYER_WAVELENGTHS * mean_wavelength)
+    return share * whole
 
 
 def make_problem(
@@ -77,6 +78,7 @@ def make_problem(
     amplitude: complex | None = None,
     background_velocity: float | None = None,
     thickness: float | None = None,
+    layer_share: float = 1.0,
     reflection: float = 1e-5,
 ) -> HelmholtzProblem:
     """Problem with checked input and the documented defaults.
@@ -89,6 +91,7 @@ def make_problem(
             solution (see `background.default_amplitude`).
         background_velocity: v₀, km/s; by default the velocity at the source.
         thickness: Absorbing layer, km; by default `default_thickness`, 0 for none.
+        layer_share: Share of the default thickness, where `thickness` is not given.
         reflection: Reflection of the layer at the model's mean velocity.
 
     Returns:
@@ -114,7 +117,7 @@ def make_problem(
     if not (np.isfinite(amplitude) and amplitude != 0):
         raise ValueError(f"amplitude must be finite and not zero, got {amplitude}")
     if thickness is None:
-        thickness = default_thickness(model, frequency, v0)
+        thickness = default_thickness(model, frequency, v0, layer_share)
     mean_velocity = float(np.mean(model.velocity))
     return HelmholtzProblem(
         model=model,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from meta_lrpinn import configs, models
+from meta_lrpinn.meta.task_sets import TaskDistribution
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.tasks import single_task
 from meta_lrpinn.velocity import VelocityModel
@@ -89,6 +90,13 @@ def test_configuration_survives_json():
         (
             lambda: configs.network_from_dict({"width": 3, "heads": 8, "bias": 1}),
             "unknown network fields: bias, heads",
+        ),
+        (
+            lambda: configs.MetaConfig(
+                network=configs.NetworkConfig(layer_share=0.7),
+                tasks=TaskDistribution(absorbing=True),
+            ),
+            "a layer of 1 of the default thickness cannot train a network for 0.7",
         ),
     ],
 )

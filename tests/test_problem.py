@@ -47,6 +47,10 @@ def test_default_thickness(frequency, v0, expected):
     """The longest of 1.1 mean wavelengths, a background wavelength and 0.3 km."""
     thickness = problems.default_thickness(gradient_model(), frequency, v0)
     np.testing.assert_allclose(thickness, expected, rtol=1e-12)
+    half = make_problem(
+        gradient_model(), frequency, SOURCE, background_velocity=v0, layer_share=0.5
+    )
+    np.testing.assert_allclose(half.layer.thickness, expected / 2, rtol=1e-12)
 
 
 def test_options():

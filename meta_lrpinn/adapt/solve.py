@@ -96,7 +96,8 @@ def solve(
             of module and parameters.
         amplitude: A of the background field; default: fundamental solution.
         background_velocity: v₀, km/s; default: the velocity at each source.
-        thickness: Absorbing layer, km; default: `problem.default_thickness`.
+        thickness: Absorbing layer, km; default: `problem.default_thickness`, or the
+            share of it that a network's features are for (its `layer_share`).
         unknowns: Number of plane waves; default: by area and frequency. Of an "lrpinn",
             the number of leading features to use; default: all.
         tolerance: Relative error to reach: plane waves are added until the estimate of
@@ -145,6 +146,9 @@ def solve(
     _check_options(options)
     sources = np.atleast_2d(np.asarray(source, float))
     several = np.ndim(source) == 2
+    network = None
+    if features in ("lrpinn", "pinn"):
+        network = load_network(init, features, model.ndim, jax.random.key(seed))
     all_problems = [
         problems.make_problem(
             model,
@@ -153,6 +157,7 @@ def solve(
             amplitude=amplitude,
             background_velocity=background_velocity,
             thickness=thickness,
+            layer_share=network[0].layer_share if network else 1.0,
         )
         for position in sources
     ]
@@ -163,7 +168,7 @@ def solve(
     if features == "plane_waves":
         fields, extras = _solve_plane_waves(all_problems, options)
     else:
-        fields, extras = _solve_features(all_problems, options)
+        fields, extras = _solve_features(all_problems, network, options)
     background = np.stack([_background_on_grid(p) for p in all_problems])
     pick = (lambda array: array) if several else (lambda array: array[0])
     evaluate = extras.pop("evaluate")
@@ -329,9 +334,14 @@ _solve_lattice = jax.jit(spectral.solve)
 
 
 def _solve_features(
-    all_problems: list[HelmholtzProblem], options: dict[str, Any]
+    all_problems: list[HelmholtzProblem],
+    network: tuple[nn.Module, objectives.Params] | None,
+    options: dict[str, Any],
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    model, params = _initial_network(all_problems[0], options)
+    if network is None:
+        model, params = _random_waves(all_problems[0], options)
+    else:
+        model, params = _as_asked(*network, all_problems[0], options)
     remarks = ()
     if options["rank_tolerance"] is not None:
         model, params, remark = _choose_rank(model, params, all_problems, options)
@@ -396,19 +406,26 @@ def _number_of_features(model: nn.Module, params: objectives.Params) -> int:
     return shape.shape[-1]
 
 
-def _initial_network(
+def _random_waves(
     problem: HelmholtzProblem, options: dict[str, Any]
 ) -> tuple[nn.Module, objectives.Params]:
-    """Network and parameters to start from, pruned and reduced as asked."""
+    """Random plane waves and their parameters."""
+    largest = 1.15 * float(problem.omega) / problem.model.minimum
+    number = options["unknowns"]
+    if number is None:
+        number = spectral.make_lattice(problem, _RANDOM_MARGIN).number
     key = jax.random.key(options["seed"])
-    if options["features"] == "random_waves":
-        largest = 1.15 * float(problem.omega) / problem.model.minimum
-        number = options["unknowns"]
-        if number is None:
-            number = spectral.make_lattice(problem, _RANDOM_MARGIN).number
-        waves = models.plane_wave_parameters(key, number, largest, problem.ndim)
-        return models.PlaneWaves(ndim=problem.ndim, number=number), waves
-    model, params = load_network(options["init"], options["features"], problem.ndim, key)
+    waves = models.plane_wave_parameters(key, number, largest, problem.ndim)
+    return models.PlaneWaves(ndim=problem.ndim, number=number), waves
+
+
+def _as_asked(
+    model: nn.Module,
+    params: objectives.Params,
+    problem: HelmholtzProblem,
+    options: dict[str, Any],
+) -> tuple[nn.Module, objectives.Params]:
+    """Network and parameters to start from, pruned and reduced as asked."""
     if not isinstance(model, models.MetaLRPINN):
         return model, params
     if options["prune_hypernetwork"] and not models.is_pruned(model):

@@ -41,7 +41,10 @@ class Survey:
 
 
 def shared_problem(
-    models: Sequence[VelocityModel], frequency: float, sources: np.ndarray
+    models: Sequence[VelocityModel],
+    frequency: float,
+    sources: np.ndarray,
+    layer_share: float = 1.0,
 ) -> HelmholtzProblem:
     """A problem whose layer and smallest velocity serve all models of a survey.
 
@@ -49,6 +52,7 @@ def shared_problem(
         models: Velocity models on one grid.
         frequency: Frequency, Hz.
         sources: Source positions (n_sources, ndim), km.
+        layer_share: Thickness of the layer, over the default.
 
     Returns:
         The problem of the smallest velocity at every grid point, in a layer for the
@@ -64,7 +68,9 @@ def shared_problem(
         models[0].check_contains(source, what="source")
     mean = models[0].replace_velocity(np.mean([m.velocity for m in models], axis=0))
     lowest = models[0].replace_velocity(np.min([m.velocity for m in models], axis=0))
-    problem = problems.make_problem(mean, frequency, sources[0])
+    problem = problems.make_problem(
+        mean, frequency, sources[0], layer_share=layer_share
+    )
     return problem.replace(model=lowest)
 
 

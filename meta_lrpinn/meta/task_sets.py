@@ -41,6 +41,7 @@ class TaskDistribution:
     minimum_velocity: float = 1.5  # km/s
     maximum_velocity: float = 5.0  # km/s
     absorbing: bool = False
+    layer_share: float = 1.0  # thickness of the absorbing layer, over the default
     known_points: int = 0  # points of solved wavefields; 0 for none
 
     def __post_init__(self):
@@ -51,6 +52,8 @@ class TaskDistribution:
             )
         if self.smallest_size > self.largest_size:
             raise ValueError("smallest_size must not exceed largest_size")
+        if not self.layer_share > 0:
+            raise ValueError(f"layer_share must be positive, got {self.layer_share}")
         if self.known_points and not self.absorbing:
             raise ValueError(
                 "without an absorbing layer there is no one wavefield to know"
@@ -81,7 +84,8 @@ def make_tasks(
     v0 = np.array([[velocity_at(m, source) for m in models] for source in sources])
     thickness = 0.0
     if distribution.absorbing:
-        thickness = default_thickness(mean, frequency, float(v0.mean(axis=1).max()))
+        fastest = float(v0.mean(axis=1).max())
+        thickness = default_thickness(mean, frequency, fastest, distribution.layer_share)
     missing = distribution.largest_size - mean.shape[0]
     velocities = np.stack(
         [np.pad(m.velocity, ((0, missing),) * m.ndim, mode="edge") for m in models]

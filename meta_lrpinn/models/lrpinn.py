@@ -41,6 +41,8 @@ class LRPINN(nn.Module):
             rank. Kept when the rank is reduced.
         last_width: Units of the last hidden layer, the features of an exact solve;
             None for `width`, as published.
+        layer_share: Thickness of the absorbing layer the features are for, over a
+            problem's default; `solve` makes it so. Without effect on the network.
         param_dtype: Type of the parameters.
     """
 
@@ -54,6 +56,7 @@ class LRPINN(nn.Module):
     initialisation: str = "orthonormal"
     gain: tuple[float, ...] | None = None
     last_width: int | None = None
+    layer_share: float = 1.0
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     @property
@@ -168,6 +171,11 @@ class MetaLRPINN(nn.Module):
     def ndim(self) -> int:
         """Dimensions of space."""
         return self.network.ndim
+
+    @property
+    def layer_share(self) -> float:
+        """Thickness of the absorbing layer, see `LRPINN`."""
+        return self.network.layer_share
 
     def __call__(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None

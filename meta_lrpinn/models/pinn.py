@@ -112,6 +112,8 @@ class PINN(nn.Module):
         source_scale: The same along the source's coordinates, in rad/km.
         last_width: Units of the last hidden layer, the features of an exact solve;
             None for `width`.
+        layer_share: Thickness of the absorbing layer the features are for, over a
+            problem's default; `solve` makes it so. Without effect on the network.
         param_dtype: Type of the parameters.
     """
 
@@ -123,6 +125,7 @@ class PINN(nn.Module):
     first_scale: float = FIRST_SCALE
     source_scale: float = SOURCE_SCALE
     last_width: int | None = None
+    layer_share: float = 1.0
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     @property

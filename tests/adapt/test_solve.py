@@ -11,6 +11,7 @@ import meta_lrpinn as ml
 from meta_lrpinn import checkpoints, configs, generators, models
 from meta_lrpinn.adapt import solve as solver
 from meta_lrpinn.adapt.solve import solve
+from meta_lrpinn.problem import default_thickness
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.velocity import VelocityModel, load_case
 from meta_lrpinn.wavefield import relative_l2
@@ -345,6 +346,25 @@ def test_error_estimate_is_the_change_by_the_last_third(model, folders):
     np.testing.assert_allclose(field.error_estimate, expected, rtol=1e-3)
 
 
+def test_features_are_solved_for_in_the_layer_they_are_for(model):
+    """Unless another is asked for; several sources share the thickest."""
+    sources = np.array([[0.3, 0.1], [0.3, 0.7]])
+    options = {"method": "galerkin", "features": "lrpinn", "steps": 0}
+
+    def field(share, **more):
+        config = dataclasses.replace(SMALL, layer_share=share)
+        network = configs.make_network(config)
+        pair = network, models.initial_parameters(network, jax.random.key(0))
+        return solve(model, FREQUENCY, sources, init=pair, **options, **more).scattered
+
+    fastest = float(model.at(sources)[1])
+    thickness = default_thickness(model, FREQUENCY, fastest, 0.5)
+    half = field(0.5)
+    chosen = field(1.0, thickness=thickness)  # of a velocity rounded otherwise
+    np.testing.assert_allclose(half, chosen, atol=1e-6 * np.abs(half).max())
+    assert relative_l2(half, field(1.0)) > 1e-3
+
+
 def test_unknowns_are_at_least_the_rank(model, folders):
     with pytest.raises(ValueError, match="from the last layer's rank 10 to 40, got 9"):
         options = {"features": "lrpinn", "init": folders["lrpinn"]}
@@ -401,7 +421,8 @@ def test_rank_chosen_by_the_residual_it_costs(model, folders):
 
 
 def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
-    small = dataclasses.replace(configs.PRESETS["small"], network=SMALL)
+    network = dataclasses.replace(SMALL, layer_share=0.5)
+    small = dataclasses.replace(configs.PRESETS["small"], network=network)
     monkeypatch.setitem(configs.PRESETS, "small", small)
     first, again, other = (
         solve(

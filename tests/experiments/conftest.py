@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 
 from meta_lrpinn import checkpoints, configs, models
 
-TINY = {"width": 8, "depth": 1, "rank": 3}
+TINY = {"width": 8, "depth": 1, "rank": 3, "layer_share": 0.5}
 
 
 @pytest.fixture(autouse=True)

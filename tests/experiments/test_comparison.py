@@ -12,6 +12,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     monkeypatch.setattr(comparison, "_SOURCE", (0.2, 0.025))
     monkeypatch.setattr(comparison, "_MARGINS", (1.1, 1.6))
     monkeypatch.setattr(comparison, "_DIRECT_MARGINS", (1.1,))
+    monkeypatch.setattr(comparison, "_THINNER_MARGINS", (1.3,))
     settings = {
         "init": tiny_init,
         "frequencies": ["4"],
@@ -28,6 +29,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     assert set(families) == {
         "lattice, two levels",
         "lattice, one matrix",
+        "lattice, layer as learned",
         "learned",
         "low discrepancy waves",
         "random waves",
