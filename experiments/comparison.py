@@ -18,6 +18,10 @@ best linear basis: principal components (`POD`) of finite-difference wavefields 
 random velocities and sources, of which the smallest error of representing the test
 fields is shown; a solve can only do worse.
 
+With --published, the same for the models of the data folder one by one, plane waves and
+learned features only: the layered cases at their own frequency and source, the windows of
+`sharp_models` and `overthrust`, not smoothed, at 5 Hz.
+
 At the defaults (ten velocities, 4, 5, 8 and 10 Hz) about half an hour on one core.
 """
 
@@ -34,7 +38,7 @@ from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common, study
+from experiments import common, overthrust, sharp_models, study
 from meta_lrpinn import generators, models, objectives, reference
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import output_layer, spectral, survey
@@ -51,6 +55,8 @@ flags.DEFINE_integer(
     "snapshot_models", 120, "Velocities that the POD basis is made of."
 )
 
+flags.DEFINE_bool("published", False, "Also the models of the data folder.")
+
 _SHAPE, _SPACING, _FIRST_SEED = (91, 91), 0.025, 910_000
 _SNAPSHOT_SEED, _SNAPSHOT_SOURCES = 920_000, 6
 _SOURCE = (1.0, 0.025)
@@ -62,6 +68,9 @@ _COARSER = _LEADING.index(2 / 3)  # what the full set is compared with, as by `s
 _TRUTH_REFINEMENT = 3
 
 THINNER = "lattice, layer as learned"
+
+_LAYERED = {"layered": "layered_5hz.npz", "layered, 4 Hz": "layered_4hz_9sources.npz"}
+_WINDOW_FREQUENCY = 5.0
 
 Row = dict[str, Any]
 # Problem to errors' fields: (nz × nx, sizes), and the sizes in complex unknowns.
@@ -82,25 +91,42 @@ def resolved_modes(problem: problems.HelmholtzProblem) -> float:
     return float(np.prod(problem.upper - problem.lower)) * wavenumber**2 / (4 * np.pi)
 
 
-def measure(frequency: float) -> list[Row]:
-    """All solvers on all models."""
-    chosen = test_models()
+def published_models() -> Iterator[tuple[str, VelocityModel, float, np.ndarray]]:
+    """Name, model, frequency (Hz) and source (km) of what the data folder holds."""
+    for name, file in _LAYERED.items():
+        case = common.published_case(file)
+        source = np.atleast_2d(case.source)
+        yield name, case.model, case.frequency, source[len(source) // 2]
+    windows = dict(sharp_models.WINDOWS)
+    windows["Overthrust"] = (overthrust.NAME, FLAGS.overthrust_left, 0.0)
+    for name, window in windows.items():
+        model = study.square_window(*window)
+        yield name, model, _WINDOW_FREQUENCY, study.top_source(model)
+
+
+def measure(
+    chosen: Sequence[VelocityModel],
+    frequency: float,
+    position: Sequence[float],
+    solvers: Callable[..., Iterator[tuple[str, AbsorbingLayer, Solver]]],
+) -> list[Row]:
+    """All solvers on all models, for one frequency (Hz) and source position (km)."""
     truths = [
         reference.reference_wavefield(
-            model, frequency, _SOURCE, refinement=_TRUTH_REFINEMENT
+            model, frequency, position, refinement=_TRUTH_REFINEMENT
         ).scattered.ravel()
         for model in chosen
     ]
     start = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
     shared, thinner = (
-        survey.shared_problem(chosen, frequency, [_SOURCE], layer_share)
+        survey.shared_problem(chosen, frequency, [position], layer_share)
         for layer_share in (1.0, start[0].layer_share)
     )
 
     def problem_of(model, layer):
         return shared.replace(
             model=model,
-            background_velocity=np.asarray(problems.velocity_at(model, _SOURCE)),
+            background_velocity=np.asarray(problems.velocity_at(model, position)),
             layer=layer,
         )
 
@@ -130,13 +156,13 @@ def measure(frequency: float) -> list[Row]:
     return rows
 
 
-def solvers(
+def waves_and_learned(
     shared: problems.HelmholtzProblem,
     thinner: problems.HelmholtzProblem,
     network: nn.Module,
     params: objectives.Params,
 ) -> Iterator[tuple[str, AbsorbingLayer, Solver]]:
-    """Families with the layer they are solved in.
+    """Families with the layer they are solved in: plane waves, learned features.
 
     Args:
         shared: The smallest velocities of all at every place, in the default layer.
@@ -146,12 +172,22 @@ def solvers(
     """
     for margin in _MARGINS:
         yield "lattice, two levels", shared.layer, on_lattice(shared, margin, None)
-    for margin in _DIRECT_MARGINS:
-        yield "lattice, one matrix", shared.layer, on_lattice(shared, margin, margin)
     for margin in _THINNER_MARGINS:
         yield THINNER, thinner.layer, on_lattice(thinner, margin, None)
     learned = over_features(network, params, shared, _LEADING)
     yield "learned", thinner.layer, learned
+
+
+def all_solvers(
+    shared: problems.HelmholtzProblem,
+    thinner: problems.HelmholtzProblem,
+    network: nn.Module,
+    params: objectives.Params,
+) -> Iterator[tuple[str, AbsorbingLayer, Solver]]:
+    """Those of `waves_and_learned`, and all others."""
+    yield from waves_and_learned(shared, thinner, network, params)
+    for margin in _DIRECT_MARGINS:
+        yield "lattice, one matrix", shared.layer, on_lattice(shared, margin, margin)
     wavenumber = float(shared.omega) / shared.model.minimum
     key = jax.random.key(0)
     for share in map(float, FLAGS.shares):
@@ -271,17 +307,28 @@ def main() -> None:
     """Measures what is missing, then writes table and figure."""
     keys = ("frequency", "part", "init", "velocities")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
-    rows = []
+
+    def ensure(made, *values):
+        return records.ensure(dict(zip(keys, values, strict=True)), made)
+
+    rows, published, number = [], [], FLAGS.velocities
     for frequency in common.frequencies((4, 5, 8, 10)):
-        for part, made in (("solvers", measure), ("best basis", best_basis)):
-            of_basis = f"{FLAGS.snapshot_models} models"
-            init = FLAGS.init if part == "solvers" else of_basis
-            values = (frequency, part, init, FLAGS.velocities)
-            setting = dict(zip(keys, values, strict=True))
-            rows += records.ensure(
-                setting, lambda made=made, frequency=frequency: made(frequency)
+        rows += ensure(
+            lambda: measure(test_models(), frequency, _SOURCE, all_solvers),
+            *(frequency, "solvers", FLAGS.init, number),
+        )
+        of_basis = f"{FLAGS.snapshot_models} models"
+        rows += ensure(
+            lambda: best_basis(frequency), frequency, "best basis", of_basis, number
+        )
+    if FLAGS.published:
+        for name, model, frequency, source in published_models():
+            published += ensure(
+                lambda: measure([model], frequency, source, waves_and_learned),
+                *(frequency, name, FLAGS.init, 1),
             )
-    common.save_report(NAME, report(rows))
+    parts = [report(rows), *([of_published(published)] if published else [])]
+    common.save_report(NAME, "\n\n".join(parts))
     draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 
@@ -335,6 +382,25 @@ def _calibration(rows: Sequence[Row]) -> str:
         f"is {np.median(ratio):.2f} times the error (median of "
         f"{len(ratio)}), within a factor of two for {within:.0%}."
     )
+
+
+def of_published(rows: Sequence[Row], target: float = 0.05) -> str:
+    """Markdown: unknowns that each published model needs, and what learned end at."""
+    families = ("lattice, two levels", THINNER, "learned")
+    lines = []
+    for name in dict.fromkeys(row["part"] for row in rows):
+        own = curves([row for row in rows if row["part"] == name])
+        frequency = next(iter(own))[0]
+        errors = {
+            family: [(point[0], point[2]) for point in own[frequency, family]]
+            for family in families
+        }
+        reached = (f"{common.needed(errors[f], target):.0f}" for f in families)
+        last = errors["learned"][-1]
+        lines.append([name, f"{frequency:g}", *reached, f"{last[1]:.2%} ({last[0]:g})"])
+    columns = ("model", "Hz", *families, "learned, all")
+    text = f"Published models, unknowns for {target:.0%}:"
+    return f"{text}\n\n{common.table(columns, lines)}"
 
 
 def _unknowns_for(rows: Sequence[Row], target: float = 0.05) -> str:

@@ -4,6 +4,8 @@ import csv
 
 import numpy as np
 
+from meta_lrpinn import VelocityModel
+
 
 def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     from experiments import comparison
@@ -20,9 +22,23 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
         "shares": ["0.5"],
         "snapshot_models": 10,
     }
+    windows = {"half space": (0.0, 5.0), "gradient": (0.1, 4.0)}
+    depth = np.arange(21)[:, None]
+    monkeypatch.setattr(
+        comparison,
+        "published_models",
+        lambda: (
+            (name, VelocityModel(2 + (depth > 9) + slope * depth + np.zeros(21), 0.025),
+             frequency, np.array([0.2, 0.025]))
+            for name, (slope, frequency) in windows.items()
+        ),
+    )  # fmt: skip
+    settings["published"] = True
     out = experiment("comparison", **settings)
     with open(out / "errors.csv", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert {row["part"] for row in rows} == {"solvers", "best basis", *windows}
+    rows = [row for row in rows if row["part"] not in windows]
     families = {row["family"]: [] for row in rows}
     for row in sorted(rows, key=lambda row: row["velocity"]):
         families[row["family"]].append(float(row["error"]))
@@ -45,7 +61,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     best = best[: len(best) // 2]  # of one velocity
     assert best == sorted(best, reverse=True) and best[-1] < best[0] / 2
     table = (out / "table.md").read_text()
-    assert all(family in table for family in families)
+    assert all(name in table for name in (*families, *windows))
 
     # A second call finds everything on file.
     before = (out / "errors.csv").read_bytes()
