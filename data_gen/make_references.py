@@ -5,9 +5,10 @@ python -m data_gen.make_references --velocity=models/random_0.npz --frequencies=
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 import meta_lrpinn as ml
+from meta_lrpinn import scripts
 from meta_lrpinn import velocity as velocities
 from meta_lrpinn.physics import background
 
@@ -20,9 +21,7 @@ flags.DEFINE_float("tolerance", 0.003, "Refine until the change is below this.")
 flags.DEFINE_string("out", "cases", "Folder to write to.")
 
 
-def main(arguments):
-    if len(arguments) > 1:
-        raise app.UsageError(f"options only, got {arguments[1]!r}")
+def main():
     folder = Path(FLAGS.out)
     folder.mkdir(parents=True, exist_ok=True)
     for name in FLAGS.velocity:
@@ -48,4 +47,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    scripts.run(main)

@@ -5,10 +5,10 @@ python -m data_gen.make_velocity --kind=thrust_belt --number=5 --out=models
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 import meta_lrpinn as ml
-from meta_lrpinn import generators
+from meta_lrpinn import generators, scripts
 
 FLAGS = flags.FLAGS
 KINDS = {
@@ -25,9 +25,7 @@ flags.DEFINE_integer("seed", 0, "Seed of the first model; the next ones follow."
 flags.DEFINE_string("out", "models", "Folder to write to.")
 
 
-def main(arguments):
-    if len(arguments) > 1:
-        raise app.UsageError(f"options only, got {arguments[1]!r}")
+def main():
     folder = Path(FLAGS.out)
     folder.mkdir(parents=True, exist_ok=True)
     shape = tuple(int(count) for count in FLAGS.shape)
@@ -39,4 +37,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    scripts.run(main)

@@ -32,7 +32,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, study
-from meta_lrpinn import generators, models, objectives, problem
+from meta_lrpinn import generators, models, objectives, problem, scripts
 from meta_lrpinn.adapt.solve import load_network
 from meta_lrpinn.physics import derivatives, losses, residual
 from meta_lrpinn.problem import HelmholtzProblem
@@ -322,4 +322,4 @@ def diagnose_all(
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators
+from meta_lrpinn import generators, scripts
 from meta_lrpinn import problem as problems
 
 FLAGS = flags.FLAGS
@@ -144,4 +144,4 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

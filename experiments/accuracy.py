@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators
+from meta_lrpinn import generators, scripts
 from meta_lrpinn.adapt.survey import solve_survey
 
 FLAGS = flags.FLAGS
@@ -140,4 +140,4 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

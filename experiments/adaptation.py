@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, study
+from meta_lrpinn import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("least_squares_steps", 20, "Steps from the random start.")
@@ -162,4 +163,4 @@ def draw(curves: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import common, study
+from meta_lrpinn import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", None, "Experiments to run; default: all.")
@@ -127,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -32,7 +32,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from experiments import common, study
-from meta_lrpinn import checkpoints, configs, generators, models
+from meta_lrpinn import checkpoints, configs, generators, models, scripts
 from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.training import TrainingDiverged
 from meta_lrpinn.metrics import read_metrics
@@ -321,4 +321,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

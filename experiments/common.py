@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import meta_lrpinn as ml
 
@@ -24,21 +24,6 @@ flags.DEFINE_string(
     os.environ.get("META_LRPINN_DATA", "../shared/data"),
     "Folder of the published cases and velocity models.",
 )
-
-
-def run(main: Callable[[], None]) -> None:
-    """Parse flags and run an experiment; bad input is one line and exit code 2."""
-
-    def guarded(arguments):
-        if len(arguments) > 1:
-            raise app.UsageError(f"options only, got {arguments[1]!r}")
-        try:
-            main()
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", flush=True)
-            raise SystemExit(2) from None
-
-    app.run(guarded)
 
 
 def folder(name: str) -> Path:

@@ -39,7 +39,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, overthrust, sharp_models, study
-from meta_lrpinn import generators, models, objectives, reference
+from meta_lrpinn import generators, models, objectives, reference, scripts
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import output_layer, spectral, survey
 from meta_lrpinn.adapt.solve import CHANGE_OVER_ERROR, load_network
@@ -455,4 +455,4 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -33,7 +33,7 @@ from flax import linen as nn
 
 import meta_lrpinn as ml
 from experiments import common, study
-from meta_lrpinn import generators, models, objectives, problem
+from meta_lrpinn import generators, models, objectives, problem, scripts
 from meta_lrpinn.adapt import finetune, output_layer
 from meta_lrpinn.adapt.solve import load_network
 from meta_lrpinn.models.low_rank import layer_ranks
@@ -318,4 +318,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators
+from meta_lrpinn import generators, scripts
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import spectral, survey
 
@@ -173,4 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -19,7 +19,7 @@ import functools
 from absl import flags
 
 from experiments import common, study
-from meta_lrpinn import generators
+from meta_lrpinn import generators, scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("figure5", False, "Adapt by the paper's gradient method at 6 Hz.")
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

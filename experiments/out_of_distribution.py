@@ -26,7 +26,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from experiments import common, study
-from meta_lrpinn import generators
+from meta_lrpinn import generators, scripts
 
 FLAGS = flags.FLAGS
 NAME = "out_of_distribution"
@@ -203,4 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, study
+from meta_lrpinn import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("overthrust_left", 6.5, "Where the window begins, km.")
@@ -112,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -27,7 +27,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from experiments import common, study
-from meta_lrpinn import generators, models
+from meta_lrpinn import generators, models, scripts
 from meta_lrpinn.adapt.solve import load_network
 from meta_lrpinn.models.low_rank import layer_ranks
 
@@ -189,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

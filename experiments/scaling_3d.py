@@ -38,7 +38,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, study
-from meta_lrpinn import configs, models, reference
+from meta_lrpinn import configs, models, reference, scripts
 from meta_lrpinn.meta import maml
 from meta_lrpinn.problem import default_thickness, make_problem
 from meta_lrpinn.tasks import single_task
@@ -461,4 +461,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

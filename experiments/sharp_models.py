@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, layered, study
+from meta_lrpinn import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer(
@@ -118,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

@@ -27,7 +27,7 @@ from absl import flags
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators, reference
+from meta_lrpinn import generators, reference, scripts
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import spectral
 from meta_lrpinn.adapt.survey import solve_survey
@@ -192,4 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    scripts.run(main)

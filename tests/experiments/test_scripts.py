@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_gen import drawing
 from experiments import common
 from meta_lrpinn import configs
 from meta_lrpinn.meta import task_sets
@@ -139,10 +140,44 @@ def test_wavefields_need_a_layer(tmp_path):
     path = tmp_path / "tasks.npz"
     options = "--preset=paper", "--random=1", "--wavefields"
     result = run("data_gen.make_tasks", f"--out={path}", *options)
-    assert result.returncode != 0 and not path.exists()
-    assert "--wavefields needs a preset with an absorbing layer" in (
-        result.stdout + result.stderr
+    assert result.returncode == 2 and not path.exists()
+    message = "error: --wavefields needs a preset with an absorbing layer\n"
+    assert result.stdout == message
+
+
+def test_task_set_goes_on_where_it_was_stopped(tmp_path):
+    """And is the one of an unbroken call; not of other options."""
+    distribution = task_sets.TaskDistribution(
+        smallest_size=5, largest_size=6, absorbing=True, known_points=4
     )
+    plain = drawing.at_random(distribution, 7, sources=2)
+    options = {"number": 7, "seed": 3, "distribution": distribution, "part": 3}
+    whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
+    drawing.collect(whole, plain, settings={"sources": 2}, **options)
+    seen = []
+
+    def stopped(rng, done):
+        seen.append(done)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return plain(rng, done)
+
+    with pytest.raises(KeyboardInterrupt):
+        drawing.collect(broken, stopped, settings={"sources": 2}, **options)
+    assert not broken.exists()
+    with pytest.raises(ValueError, match=r"broken.parts holds tasks of other options"):
+        drawing.collect(broken, plain, settings={"sources": 1}, **options)
+    drawing.collect(broken, stopped, settings={"sources": 2}, **options)
+    assert seen == [0, 2, 4, 6, 4, 6]  # those after the last part once more
+    with np.load(whole) as one, np.load(broken) as other:
+        assert set(one) == set(other)
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+    manifests = [path.with_suffix(".json").read_text() for path in (whole, broken)]
+    assert manifests[0] == manifests[1]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "whole.npz", "whole.json", "broken.npz", "broken.json"
+    }  # fmt: skip
 
 
 def test_velocity_files_and_their_references(tmp_path):

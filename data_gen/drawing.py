@@ -1,0 +1,136 @@
+"""Task sets drawn part by part, so that a call can go on where one was stopped."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from meta_lrpinn import generators
+from meta_lrpinn.meta import task_sets
+from meta_lrpinn.tasks import Task
+
+# Draws the next tasks, given how many there are.
+Draw = Callable[[np.random.Generator, int], list[Task]]
+
+
+def of_models(
+    distribution: task_sets.TaskDistribution, frequencies: np.ndarray
+) -> Draw:
+    """A velocity model at every frequency, as tasks of one velocity each.
+
+    Args:
+        distribution: Grid, source depth, layer, and whether wavefields are known.
+        frequencies: Frequencies, Hz.
+    """
+    size, points = distribution.largest_size, distribution.known_points
+    width = (size - 1) * distribution.spacing
+
+    def draw(rng, done):
+        del done
+        model = generators.random_velocity(
+            int(rng.integers(2**31)),
+            (size, size),
+            distribution.spacing,
+            minimum=distribution.minimum_velocity,
+            maximum=distribution.maximum_velocity,
+        )
+        tasks = []
+        for frequency in frequencies:
+            source_x = rng.uniform(0, width)
+            own = task_sets.make_tasks([model], frequency, [source_x], distribution)
+            if points:
+                own = task_sets.with_scattered(own, points, int(rng.integers(2**31)))
+            tasks += own
+        return tasks
+
+    return draw
+
+
+def at_random(
+    distribution: task_sets.TaskDistribution, number: int, sources: int = 1
+) -> Draw:
+    """Tasks drawn as meta-training draws them, those of several sources together.
+
+    Args:
+        distribution: What to draw from.
+        number: Number of tasks in all.
+        sources: Tasks that share velocities, frequency and layer.
+    """
+
+    def draw(rng, done):
+        return task_sets.draw_tasks(distribution, rng, min(sources, number - done))
+
+    return draw
+
+
+def collect(
+    path: Path,
+    draw: Draw,
+    number: int,
+    seed: int,
+    distribution: task_sets.TaskDistribution,
+    settings: Mapping[str, Any],
+    part: int = 100,
+) -> None:
+    """Draw tasks and write them as one file, going on where a call was stopped.
+
+    Until all are there, they are kept in a folder beside the file, `part` by `part`,
+    with the state of the random generator.
+
+    Args:
+        path: File to write, .npz.
+        draw: Next tasks.
+        number: How many in all.
+        seed: Of the drawing.
+        distribution: What is drawn from.
+        settings: What else the tasks depend on; plain values.
+        part: Tasks, at least, between two writes.
+
+    Raises:
+        ValueError: the folder holds tasks of other settings.
+    """
+    folder = path.with_suffix(".parts")
+    file = folder / "state.json"
+    settings = {
+        "number": number,
+        "seed": seed,
+        "distribution": dataclasses.asdict(distribution),
+        **settings,
+    }
+    rng = np.random.default_rng(seed)
+    sizes: list[int] = []
+    if file.exists():
+        state = json.loads(file.read_text())
+        if state["settings"] != settings:
+            raise ValueError(f"{folder} holds tasks of other options; remove it")
+        rng.bit_generator.state = state["rng"]
+        sizes = state["sizes"]
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting: list[Task] = []
+    with tqdm.tqdm(total=number, initial=sum(sizes), unit="task") as bar:
+        while sum(sizes) + len(waiting) < number:
+            drawn = draw(rng, sum(sizes) + len(waiting))
+            waiting += drawn
+            bar.update(len(drawn))
+            if len(waiting) >= part or sum(sizes) + len(waiting) >= number:
+                one = folder / f"{len(sizes)}.npz"
+                task_sets.save_task_set(one, waiting, distribution, seed)
+                sizes.append(len(waiting))
+                waiting = []
+                state = {"settings": settings, "sizes": sizes}
+                state["rng"] = rng.bit_generator.state
+                partial = file.with_suffix(".partial")
+                partial.write_text(json.dumps(state))
+                partial.replace(file)
+    tasks = []
+    for index, size in enumerate(sizes):
+        stacked = task_sets.load_task_set(folder / f"{index}.npz", distribution)
+        tasks += [jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(size)]
+    task_sets.save_task_set(path, tasks, distribution, seed)
+    shutil.rmtree(folder)

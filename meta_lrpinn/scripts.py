@@ -1,0 +1,20 @@
+"""What scripts with absl flags share: how they begin, and how they fail."""
+
+from collections.abc import Callable
+
+from absl import app
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parse flags and run a script; bad input is one line and exit code 2."""
+
+    def guarded(arguments):
+        if len(arguments) > 1:
+            raise app.UsageError(f"options only, got {arguments[1]!r}")
+        try:
+            main()
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", flush=True)
+            raise SystemExit(2) from None
+
+    app.run(guarded)
