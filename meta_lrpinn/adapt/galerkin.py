@@ -114,6 +114,28 @@ def load_vector(
     return _real_times_complex(samples.value.T, weighted)
 
 
+def whitening(values: jax.Array, cut: float) -> jax.Array:
+    """Change of basis to orthonormal combinations of features.
+
+    Args:
+        values: Features at points, (n, w), n at least w.
+        cut: Singular values of the scaled features, over the largest, below which a
+            combination is left out.
+
+    Returns:
+        (w, w), by which features are multiplied from the right; columns of zeros stand
+        for what is left out.
+    """
+    tiny = jnp.finfo(values.dtype).tiny
+    scale = jax.lax.rsqrt(jnp.sum(values**2, axis=0) + tiny)
+    # Not the Gram matrix, which would square the condition number.
+    triangle = jnp.linalg.qr(values * scale, mode="r")
+    _, singular, right = jnp.linalg.svd(triangle)
+    kept = singular > cut * singular[0]
+    inverse = jnp.where(kept, 1 / jnp.where(kept, singular, 1), 0)
+    return scale[:, None] * right.T * inverse
+
+
 def solve_weights(
     matrix: jax.Array, rhs: jax.Array, scale: jax.Array, damping: float = 0.0
 ) -> jax.Array:

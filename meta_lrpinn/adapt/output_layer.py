@@ -1,5 +1,6 @@
 """The output layer of a given network: solved exactly, replaced, and evaluated."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -22,7 +23,10 @@ _POINTS_PER_WAVELENGTH = 6.0
 _CHUNK = 1024
 # Relative to the scaled diagonal, of systems whose features nearly depend on each other.
 _RIDGE = {True: 1e-12, False: least_squares.RIDGE}
-_DAMPING = {True: 1e-11, False: 1e-5}
+_DAMPING = 1e-11
+# Singular values of features, over the largest, below which single precision, in which
+# they are rounded to 1e-7, knows too little of a direction.
+_CUT = 1e-5
 
 
 def solve(
@@ -96,7 +100,39 @@ def _chunks(problem: HelmholtzProblem, shape: tuple[int, ...], rows: int) -> jax
 def _galerkin(model, params, problem, shape, rows, shares, double):
     features = objectives.feature_function(model, params, problem)
     chunks = _chunks(problem, shape, rows)
-    cell = jnp.prod(jnp.asarray(problem.upper - problem.lower)) / np.prod(shape)
+    if double:
+        matrix, rhs, energy = _assemble(features, problem, chunks)
+        scale = jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
+
+        def of_leading(size):
+            return galerkin.solve_weights(
+                matrix[:size, :size], rhs[:size], scale[:size], _DAMPING
+            )
+
+        return _of_parts(of_leading, len(rhs), shares)
+
+    def of_whitened(size):
+        """Over an orthonormal basis of what single precision can tell apart."""
+
+        def leading(points):
+            return features(points)[:, :size]
+
+        change = galerkin.whitening(jax.lax.map(leading, chunks).reshape(-1, size), _CUT)
+        matrix, rhs, energy = _assemble(
+            lambda points: leading(points) @ change, problem, chunks
+        )
+        # What is left out has rows of zeros.
+        matrix = matrix + jnp.diag(jnp.where(energy > 0, 0.0, 1.0))
+        return change @ galerkin.solve_weights(matrix, rhs, jnp.ones(size))
+
+    width = jax.eval_shape(features, chunks[0]).shape[1]
+    return _of_parts(of_whitened, width, shares)
+
+
+def _assemble(features, problem, chunks):
+    """Galerkin matrix, right-hand side and energies of features, chunk by chunk."""
+    volume = jnp.prod(jnp.asarray(problem.upper - problem.lower))
+    cell = volume / math.prod(chunks.shape[:-1])
 
     def add(total, points):
         samples = galerkin.sample_features(features, points)
@@ -113,15 +149,7 @@ def _galerkin(model, params, problem, shape, rows, shares, double):
         lambda x: jnp.zeros(x.shape, x.dtype),
         jax.eval_shape(lambda p: add((0.0, 0.0, 0.0), p)[0], chunks[0]),
     )
-    (matrix, rhs, energy), _ = jax.lax.scan(add, zeros, chunks)
-    scale = jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
-
-    def of_leading(size):
-        return galerkin.solve_weights(
-            matrix[:size, :size], rhs[:size], scale[:size], _DAMPING[double]
-        )
-
-    return _of_parts(of_leading, len(rhs), shares)
+    return jax.lax.scan(add, zeros, chunks)[0]
 
 
 @partial(jax.jit, static_argnames=("model", "shape", "rows", "shares", "double"))

@@ -48,6 +48,21 @@ def test_quadrature_shape_counts_points_per_shortest_wavelength(problem):
     assert galerkin.quadrature_shape(problem, 6.1) == (25, 25)
 
 
+def test_whitening_is_an_orthonormal_basis_of_what_can_be_told_apart():
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(50, 6)) * 10.0 ** np.arange(6)
+    nearly = values[:, :1] + 1e-7 * rng.normal(size=(50, 1))
+    values = np.concatenate([values, nearly], axis=1)
+    for cut, rank in ((1e-6, 6), (1e-9, 7)):
+        basis = values @ np.asarray(galerkin.whitening(jnp.asarray(values), cut))
+        chex.assert_shape(basis, (50, 7))
+        expected = np.diag(np.arange(7) < rank).astype(float)
+        np.testing.assert_allclose(basis.T @ basis, expected, atol=1e-6)
+        # Of the same span.
+        left = values - basis @ (basis.T @ values)
+        assert np.all(np.linalg.norm(left, axis=0) < 1e-5 * np.linalg.norm(values, axis=0))
+
+
 @pytest.fixture(scope="module")
 def assembled(problem):
     """Matrix, load and samples of some plane waves with the envelope."""

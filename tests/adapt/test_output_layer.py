@@ -11,6 +11,7 @@ from meta_lrpinn.adapt import galerkin, output_layer
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.wavefield import relative_l2
 
 WIDTH = 24
 METHODS = pytest.mark.parametrize("method", ["galerkin", "least_squares"])
@@ -48,6 +49,22 @@ def test_leading_parts_are_what_the_smaller_networks_give(method, network, probl
         assert np.all(weights[:size] != 0) and np.all(weights[size:] == 0)
     # Not a part of the weights of all: features do depend on each other.
     assert not np.allclose(nested[:12, 0], nested[:12, 1], rtol=0.1)
+
+
+def test_single_precision_where_features_nearly_depend_on_each_other(problem):
+    """Twice as many waves as the problem has modes."""
+    waves = models.PlaneWaves(ndim=2, number=300)
+    params = models.plane_wave_parameters(jax.random.key(0), 300, 20.0, 2)
+    points = problem.model.grid_points()
+    fields = []
+    for double in (True, False):
+        weights = output_layer.solve_nested(
+            "galerkin", waves, params, problem, (1.0, 2 / 3), double
+        )
+        field = output_layer.feature_field(waves, params, problem, weights, double)
+        fields.append(field(points))
+    for exact, single in zip(*(field.T for field in fields), strict=True):
+        assert relative_l2(single, exact) < 0.01
 
 
 def operator_and_source(model, params, problem):
