@@ -26,6 +26,7 @@ from meta_lrpinn import models
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import galerkin, least_squares
 from meta_lrpinn.physics import absorbing, derivatives, losses, residual
+from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.tasks import Task
 
@@ -92,6 +93,7 @@ def paper_objective(
         The objective; tasks must hold one velocity each.
     """
 
+    @full_precision
     def objective(params, task, key):
         problem = task.member(task.velocities[0], task.background_velocities[0])
         points = problems.sample_points(key, problem, number_of_points)
@@ -140,6 +142,7 @@ def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
         The objective; the velocities of a task share their features and points.
     """
 
+    @full_precision
     def objective(params, task, key):
         points = problems.sample_points(key, task.problem, number_of_points)
         features = derivatives.derivatives(
@@ -190,6 +193,7 @@ def projection_objective(
         ValueError for tasks with fewer points than it draws.
     """
 
+    @full_precision
     def objective(params, task, key):
         available = task.points.shape[0]
         if number_of_points > available:
@@ -268,6 +272,7 @@ def galerkin_objective(
         The objective; tasks must hold `points` and `scattered`.
     """
 
+    @full_precision
     def objective(params, task, key):
         problem = task.problem
         shift = jax.random.uniform(key, (problem.ndim,))

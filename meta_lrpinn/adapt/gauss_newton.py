@@ -41,6 +41,7 @@ from meta_lrpinn.adapt import least_squares
 from meta_lrpinn.adapt.finetune import Evaluate
 from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import derivatives
+from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.tasks import single_task
 
@@ -79,6 +80,7 @@ def merge(params: Params, selected: Params) -> Params:
     return {**params, "network": network, "embedding": selected["embedding"]}
 
 
+@full_precision
 def linearise(
     model: models.MetaLRPINN,
     params: Params,

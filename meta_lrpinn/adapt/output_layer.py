@@ -14,6 +14,7 @@ from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import galerkin, least_squares
 from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import derivatives, residual
+from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 
 # Points (n, ndim) → δu, of the shape that the weights have beyond their first axis.
@@ -97,6 +98,7 @@ def _chunks(problem: HelmholtzProblem, shape: tuple[int, ...], rows: int) -> jax
 
 
 @partial(jax.jit, static_argnames=("model", "shape", "rows", "shares", "double"))
+@full_precision
 def _galerkin(model, params, problem, shape, rows, shares, double):
     features = objectives.feature_function(model, params, problem)
     chunks = _chunks(problem, shape, rows)
@@ -153,6 +155,7 @@ def _assemble(features, problem, chunks):
 
 
 @partial(jax.jit, static_argnames=("model", "shape", "rows", "shares", "double"))
+@full_precision
 def _least_squares(model, params, problem, shape, rows, shares, double):
     features = objectives.feature_function(model, params, problem)
 
@@ -204,6 +207,7 @@ def feature_field(
 
 
 @partial(jax.jit, static_argnames="model")
+@full_precision
 def _apply_features(model, params, problem, weights, points):
     features = objectives.feature_function(model, params, problem)
     return jax.lax.map(
@@ -221,6 +225,7 @@ def own_field(model: nn.Module, params: Params, problem: HelmholtzProblem) -> Fi
 
 
 @partial(jax.jit, static_argnames="model")
+@full_precision
 def _apply(model, params, problem, points):
     outputs = objectives.output_function(model, params, problem)
     return residual.as_complex(outputs(points))

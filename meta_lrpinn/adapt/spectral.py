@@ -32,6 +32,7 @@ import scipy.fft
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt.galerkin import quadrature_points
 from meta_lrpinn.physics import absorbing, background, residual
+from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 
 # Quadrature points per shortest wavelength; aliasing needs more than four times κ.
@@ -212,6 +213,7 @@ def _coefficients_of(problem: HelmholtzProblem, lattice: Lattice) -> _Coefficien
     return _Coefficients(mass=mass, stiffness=tuple(stiffness))
 
 
+@full_precision
 def assemble(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     """Galerkin matrix of the waves solved for directly; independent of the source.
 
@@ -344,6 +346,7 @@ def right_hand_sides(
     return jax.lax.map(lambda pair: fourier(load(pair)).ravel()[position], pairs).T
 
 
+@full_precision
 def evaluate(
     problem: HelmholtzProblem,
     lattice: Lattice,
@@ -373,6 +376,7 @@ def evaluate(
     return jax.lax.map(at, points, batch_size=chunk)
 
 
+@full_precision
 def evaluate_on_grid(
     problem: HelmholtzProblem, lattice: Lattice, weights: jax.Array
 ) -> jax.Array:
@@ -493,6 +497,7 @@ def _make_solver(problem, lattice, tolerance):
     return solver
 
 
+@full_precision
 def solve_weights(
     problem: HelmholtzProblem,
     lattice: Lattice,
@@ -529,6 +534,7 @@ class Solution:
     change: jax.Array
 
 
+@full_precision
 def solve(
     problem: HelmholtzProblem,
     lattice: Lattice,
