@@ -540,7 +540,11 @@ def _define_solver(values: flags.FlagValues) -> None:
     number("learning_rate", "Of adamw.")
     number("unknowns", "Number of plane waves.", flags.DEFINE_integer)
     number("tolerance", "Relative error to reach; picks the number of plane waves.")
-    number("thickness", "Absorbing layer in km; 0 for none.")
+    number(
+        "thickness",
+        "Absorbing layer in km, 0 for none; default: by wavelength, and of a network's "
+        "features what they were trained in.",
+    )
     number("rank_fraction", "Fraction of the singular values to keep.")
     number(
         "rank_tolerance",
