@@ -19,7 +19,7 @@ MODULES = sorted(
     if path.name != "__main__.py"
 )
 # What each part may import of ours; what is missing here is at the top.
-GROUND = ("physics", "velocity", "models")
+GROUND = ("physics", "velocity", "models", "precision")
 FLOORS = {
     **dict.fromkeys(GROUND, ()),
     "generators": ("velocity",),

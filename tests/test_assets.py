@@ -1,0 +1,45 @@
+"""What ships: the initialisation `small` keeps what its card says."""
+
+import json
+
+import pytest
+
+import meta_lrpinn as ml
+from meta_lrpinn import checkpoints, configs, generators
+from meta_lrpinn.adapt.solve import DEFAULT_INITIALISATION
+
+
+@pytest.fixture(scope="module")
+def card():
+    return json.loads((DEFAULT_INITIALISATION / checkpoints.CARD).read_text())
+
+
+def test_card(card):
+    assert card["model"] == vars(configs.PRESETS["small"].network)
+    made = card["card"]
+    while made is not None:  # and of what it started from
+        assert made["command"].startswith("meta-lrpinn meta-train --preset=small")
+        assert made["commit"] and "dirty" not in made["commit"]
+        assert made["seconds"] > 0
+        best = min(made["curve"], key=lambda row: row["error"])
+        assert best["step"] == made["step"]
+        made = made["started_from"]
+
+
+def test_small_and_of_no_machine(card):
+    files = [path for path in DEFAULT_INITIALISATION.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 5 * 2**20
+    assert '"/' not in json.dumps(card)
+
+
+def test_features_solve_without_a_step():
+    """At 5 Hz, in a model that training never drew; they know how well."""
+    model, source = generators.builtin("layered"), (1.25, 0.025)
+    truth = ml.reference_wavefield(model, 5.0, source, tolerance=0.003)
+    field = ml.solve(model, 5.0, source, features="lrpinn")
+    assert field.unknowns == 512
+    error = ml.relative_l2(field.scattered, truth.scattered)
+    assert error < 0.05
+    assert error / 3 < field.error_estimate < 3 * error
+    random = ml.solve(model, 5.0, source, features="lrpinn", init=None)
+    assert ml.relative_l2(random.scattered, truth.scattered) > 2 * error
