@@ -1,7 +1,7 @@
 """How much sooner the meta-initialisation adapts than random initial parameters do.
 
 The layered 5 Hz and 4 Hz cases, from the given initialisation and from random parameters
-of the same network: steps and seconds to relative errors of 20, 15 and 10 % against the
+of the same network: steps and seconds to relative errors of 20, 15, 10 and 5 % against the
 published fields. Adaptation by "galerkin" and "least_squares" trains the features on the
 strong residual, with the output layer solved in the weak form or from that residual;
 "gradient" trains everything, from an output layer solved in the weak form. `returned` is
@@ -34,7 +34,7 @@ flags.DEFINE_list("starts", ["random", "meta"], "Which to run.")
 
 NAME = "adaptation"
 CASES = {"layered 5 Hz": "layered_5hz.npz", "layered 4 Hz": "layered_4hz_9sources.npz"}
-THRESHOLDS = (0.20, 0.15, 0.10)
+THRESHOLDS = (0.20, 0.15, 0.10, 0.05)
 
 
 def load_case(file: str) -> "ml.velocity.Case":
