@@ -111,6 +111,8 @@ def measure(
     solvers: Callable[..., Iterator[tuple[str, AbsorbingLayer, Solver]]],
 ) -> list[Row]:
     """All solvers on all models, for one frequency (Hz) and source position (km)."""
+    # Every lattice is a program of its own, of which a process can hold only so many.
+    jax.clear_caches()
     truths = [
         reference.reference_wavefield(
             model, frequency, position, refinement=_TRUTH_REFINEMENT
