@@ -442,8 +442,10 @@ def draw(rows: Sequence[Row]) -> Figure:
         shown = [value for value in sorted(values) if value[2] > 0]
         unknowns, seconds, error, _ = np.array(shown, float).T
         style = {"color": study.color(families.index(family)), "label": family}
+        if family == "best linear basis":  # a bound, not a solver
+            style |= {"color": "0.4", "ls": "--"}
         if family != "finite differences":
-            panels[0, column].loglog(unknowns, error, "o-", ms=3, **style)
+            panels[0, column].loglog(unknowns, error, marker="o", ms=3, **style)
         if family != "best linear basis":
             timed = np.isfinite(seconds)
             panels[1, column].loglog(seconds[timed], error[timed], "o-", ms=3, **style)
