@@ -113,12 +113,14 @@ def collect(
         sizes = state["sizes"]
     folder.mkdir(parents=True, exist_ok=True)
     waiting: list[Task] = []
-    with tqdm.tqdm(total=number, initial=sum(sizes), unit="task") as bar:
-        while sum(sizes) + len(waiting) < number:
-            drawn = draw(rng, sum(sizes) + len(waiting))
+    done = sum(sizes)
+    with tqdm.tqdm(total=number, initial=done, unit="task") as bar:
+        while done < number:
+            drawn = draw(rng, done)
             waiting += drawn
+            done += len(drawn)
             bar.update(len(drawn))
-            if len(waiting) >= part or sum(sizes) + len(waiting) >= number:
+            if len(waiting) >= part or done >= number:
                 one = folder / f"{len(sizes)}.npz"
                 task_sets.save_task_set(one, waiting, distribution, seed)
                 sizes.append(len(waiting))

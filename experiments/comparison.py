@@ -38,7 +38,7 @@ from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common, overthrust, sharp_models, study
+from experiments import adaptation, common, overthrust, sharp_models, study
 from meta_lrpinn import generators, models, objectives, reference, scripts
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import output_layer, spectral, survey
@@ -69,7 +69,6 @@ _TRUTH_REFINEMENT = 3
 
 THINNER = "lattice, layer as learned"
 
-_LAYERED = {"layered": "layered_5hz.npz", "layered, 4 Hz": "layered_4hz_9sources.npz"}
 _WINDOW_FREQUENCY = 5.0
 
 Row = dict[str, Any]
@@ -93,10 +92,9 @@ def resolved_modes(problem: problems.HelmholtzProblem) -> float:
 
 def published_models() -> Iterator[tuple[str, VelocityModel, float, np.ndarray]]:
     """Name, model, frequency (Hz) and source (km) of what the data folder holds."""
-    for name, file in _LAYERED.items():
-        case = common.published_case(file)
-        source = np.atleast_2d(case.source)
-        yield name, case.model, case.frequency, source[len(source) // 2]
+    for name, file in adaptation.CASES.items():
+        case = adaptation.load_case(file)
+        yield name, case.model, case.frequency, case.source
     windows = dict(sharp_models.WINDOWS)
     windows["Overthrust"] = (overthrust.NAME, FLAGS.overthrust_left, 0.0)
     for name, window in windows.items():
