@@ -5,12 +5,11 @@ of the same network: steps and seconds to relative errors of 20, 15, 10 and 5 % 
 published fields. Adaptation by "galerkin" and "least_squares" trains the features on the
 strong residual, with the output layer solved in the weak form or from that residual;
 "gradient" trains everything, from an output layer solved in the weak form. `returned` is
-the error of what `solve` returns: the record with the smallest loss at held-out points.
+the error of what `solve` returns: the record with the smallest estimate of the error,
+or, of "gradient", which has none, the smallest loss at held-out points.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -111,8 +110,8 @@ def report(curves: dict, steps: dict[str, int]) -> str:
                         _reached(random[:, 0], steps[method]),
                         _reached(meta[:, 1]),
                         _reached(random[:, 1]),
-                        _returned(curves[case_name, method, "meta"]),
-                        _returned(curves[case_name, method, "random"]),
+                        study.error_returned(curves[case_name, method, "meta"]),
+                        study.error_returned(curves[case_name, method, "random"]),
                     ]
                 )
     columns = (
@@ -128,11 +127,6 @@ def _reached(values: np.ndarray, most: int | None = None) -> str:
     if not len(finite):
         return "not reached" if most is None else f"> {most}"
     return common.spread(finite) + missing
-
-
-def _returned(runs: Sequence[Sequence[dict[str, Any]]]) -> str:
-    errors = [100 * study.returned(rows)["relative_l2"] for rows in runs]
-    return common.spread(errors, " %")
 
 
 def draw(curves: dict) -> Figure:

@@ -1,12 +1,15 @@
 """Every experiment in turn, each in its own process, with a summary of all.
 
-The flags that all experiments share (--out, --seeds, --data, --preset, --frequencies)
-are passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points)
-to the experiments that have them. Each experiment keeps its measurements, so that this
-script, started again after a stop, goes on. One that fails does not stop the others,
-but the exit code is then 1. The summary, <out>/summary.md, links the tables and states
-exit codes and seconds; of an experiment run several times, the seconds of all runs
-together.
+Each has the settings of docs/RESULTS.md, whose tables this script makes again. The
+flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
+passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
+the experiments that have them. The first Meta-PINN of `baselines` is what others compare
+with, once there is one.
+
+Each experiment keeps its measurements, so that this script, started again after a stop,
+goes on. One that fails does not stop the others, but the exit code is then 1. The
+summary, <out>/summary.md, links the tables and states exit codes and seconds; of an
+experiment run several times, the seconds of all runs together.
 
 At the defaults some three hours on one core. --only=layered,baselines runs a part.
 """
@@ -26,37 +29,49 @@ from meta_lrpinn import scripts
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", None, "Experiments to run; default: all.")
 
-EXPERIMENTS = (
-    "layered",
-    "overthrust",
-    "ablate_meta",
-    "rank_sweep",
-    "out_of_distribution",
-    "dynamic_rank",
-    "sharp_models",
-    "scaling_3d",
-    "baselines",
-    "adaptation",
-    "accuracy",
-    "absorbing_layer",
-    "comparison",
-    "speed",
-    "inversion",
-)
+# Each with its settings in docs/RESULTS.md, which flags given here override.
+EXPERIMENTS = {
+    "baselines": (),  # first: what it meta-trains, others compare with
+    "layered": ("--frequencies=3,6,12", "--steps=20"),
+    "figure5": ("--points=400",),
+    "overthrust": ("--frequencies=5", "--steps=10"),
+    "ablate_meta": ("--steps=15",),
+    "rank_sweep": ("--frequencies=3,6", "--steps=10"),
+    "out_of_distribution": ("--steps=10",),
+    "dynamic_rank": ("--dynamic_stages=3", "--steps=30"),
+    "sharp_models": ("--steps=10", "--sharp_more=2"),
+    "scaling_3d": (),
+    "adaptation": ("--points=4400",),
+    "accuracy": (),
+    "absorbing_layer": ("--frequencies=5",),
+    "comparison": (
+        "--frequencies=4,5,8,10",
+        "--shares=1,1.4",
+        "--most_waves=1000",
+        "--published",
+    ),
+    "speed": ("--cube",),
+    "inversion": ("--iterations=6",),
+}
 _OPTIONAL = ("preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
 WITHOUT_STUDY = ("absorbing_layer", "accuracy", "inversion", "speed")
+META_PINN = Path("baselines", "pinn_0", "initialisation")
+_COMPARE_WITH_META_PINN = ("layered", "figure5", "overthrust")
 
 
 def command(name: str) -> list[str]:
     """The command line of an experiment."""
     shared = {"out": FLAGS.out, "seeds": FLAGS.seeds, "data": FLAGS.data}
+    meta_pinn = Path(FLAGS.out) / META_PINN
+    if name in _COMPARE_WITH_META_PINN and meta_pinn.exists():
+        shared["meta_pinn"] = str(meta_pinn)
     for flag in (*_OPTIONAL, *(() if name in WITHOUT_STUDY else _OF_STUDY)):
         if FLAGS[flag].present:
             value = FLAGS[flag].value
             shared[flag] = ",".join(value) if isinstance(value, list) else value
     options = [f"--{flag}={value}" for flag, value in shared.items()]
-    return [sys.executable, "-m", f"experiments.{name}", *options]
+    return [sys.executable, "-m", f"experiments.{name}", *EXPERIMENTS[name], *options]
 
 
 def chosen() -> list[str]:

@@ -42,7 +42,7 @@ HOW = {
     "least_squares": "AdamW on the strong residual, the output layer eliminated",
     "gradient": "AdamW on everything, from a solved output layer",
 }
-_COLUMNS = ("step", "seconds", "relative_l2", "held_out")
+_COLUMNS = ("step", "seconds", "relative_l2", "held_out", "error_estimate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +204,8 @@ def adapt(
 
     Returns:
         A row per record of the history: step, seconds (compilation excluded), relative
-        L2 error, and the loss at held-out points.
+        L2 error, loss at held-out points, and the estimate of the error, not a number
+        of "gradient", which has none.
     """
     try:
         field = _solve(
@@ -217,9 +218,10 @@ def adapt(
             report_every=max(1, steps // _RECORDS),
         )
     except FloatingPointError:  # a row like any other, of no finite error
-        diverged = {"step": steps, "seconds": np.nan}
-        return [{**diverged, "relative_l2": np.nan, "held_out": np.nan}]
-    return [{name: record[name] for name in _COLUMNS} for record in field.history]
+        return [{**dict.fromkeys(_COLUMNS, np.nan), "step": steps}]
+    return [
+        {name: record.get(name, np.nan) for name in _COLUMNS} for record in field.history
+    ]
 
 
 def final_error(
@@ -315,8 +317,21 @@ def reached(rows: Sequence[Row], threshold: float) -> tuple[float, float]:
 
 
 def returned(rows: Sequence[Row]) -> Row:
-    """The record whose parameters `solve` returns: of the smallest held-out loss."""
-    return min(rows, key=lambda row: (np.isnan(row["held_out"]), row["held_out"]))
+    """The record whose parameters `solve` returns: of the smallest estimate or loss."""
+
+    def figure(row: Row) -> float:
+        estimate = row["error_estimate"]
+        return row["held_out"] if np.isnan(estimate) else estimate
+
+    return min(rows, key=lambda row: (np.isnan(figure(row)), figure(row)))
+
+
+def error_returned(runs: Sequence[Sequence[Row]]) -> str:
+    """Mean and spread over seeds of the error of what `solve` returns, in %."""
+    sound = converged(runs)
+    if not sound:
+        return "diverged"
+    return common.spread([100 * returned(rows)["relative_l2"] for rows in sound], " %")
 
 
 def steps_to(runs: Sequence[Sequence[Row]], threshold: float) -> str:
@@ -345,7 +360,7 @@ def converged(runs: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
 
 
 def errors(curves: Curves, threshold: float = 0.2) -> str:
-    """Markdown table: the error at the start, half way and at the end, and the pace."""
+    """Markdown table: errors along the way and of what `solve` returns, and the pace."""
     columns = ["case", "contender"]
     rows = []
     for (case, contender), runs in curves.items():
@@ -358,6 +373,7 @@ def errors(curves: Curves, threshold: float = 0.2) -> str:
             "error, step 0",
             f"step {middle}",
             f"step {last}",
+            "returned",
             f"steps to {threshold:.0%}",
             "seconds",
         ]
@@ -366,6 +382,7 @@ def errors(curves: Curves, threshold: float = 0.2) -> str:
                 case,
                 contender,
                 *(error_at(runs, step) for step in (0, middle, last)),
+                error_returned(runs),
                 steps_to(runs, threshold),
                 common.spread([run[-1]["seconds"] for run in runs]),
             ]

@@ -527,7 +527,7 @@ def _define_solver(values: flags.FlagValues) -> None:
     number("steps", "Adaptation steps of a network.", flags.DEFINE_integer)
     number(
         "patience",
-        "Stop after so many reports without a smaller held-out loss.",
+        "Stop after so many reports without a smaller estimate of the error, or loss.",
         flags.DEFINE_integer,
     )
     flags.DEFINE_enum(

@@ -16,8 +16,10 @@ from meta_lrpinn.tasks import Task
 # The paper halves its rate of 1e-3 at these steps of meta-testing.
 PAPER_BOUNDARIES = (2000, 4000, 8000)
 
-# Folded into the key for the held-out points; no step has this number.
-_HELD_OUT = 2**31 - 1
+# Of a record: the loss at points that no step draws.
+HELD_OUT = "held_out"
+# Folded into the key for these points; no step has this number.
+HELD_OUT_FOLD = 2**31 - 1
 
 Evaluate = Callable[[Params], dict[str, float]]
 
@@ -63,13 +65,14 @@ def finetune(
     report_every: int = 10,
     patience: int | None = None,
     evaluate: Evaluate | None = None,
+    choose: str = HELD_OUT,
     progress: bool = False,
 ) -> tuple[Params, tuple[dict[str, Any], ...]]:
     """Minimise an objective over all parameters, with new points at every step.
 
-    The loss at points that no step draws decides which parameters are returned: those
-    of the record where it was smallest, the initial ones included, so that adaptation
-    never makes it worse.
+    One figure of the records decides which parameters are returned: those of the record
+    where it was smallest, the initial ones included, so that adaptation never makes it
+    worse. By default it is the loss at points that no step draws.
 
     Args:
         objective: From `meta_lrpinn.objectives`.
@@ -79,10 +82,11 @@ def finetune(
         optimiser: Any optax optimiser.
         key: Random key; step i draws its points from `fold_in(key, i)`.
         report_every: Steps between records of the history.
-        patience: Stop after so many records without a smaller held-out loss; None
-            takes all steps.
+        patience: Stop after so many records without a smaller figure; None takes all
+            steps.
         evaluate: Optional figures of merit of the parameters, added to each record;
             its time does not count.
+        choose: The deciding figure, "held_out" or one that `evaluate` gives.
         progress: Show a progress bar.
 
     Returns:
@@ -96,9 +100,10 @@ def finetune(
     figures = {} if evaluate is None else evaluate(params)
     if not steps:
         return params, ({"step": 0, "seconds": 0.0, **figures},) if figures else ()
-    held_out_key = jax.random.fold_in(key, _HELD_OUT)
-    best, best_loss = params, float(_loss(objective, params, task, held_out_key))
-    history = [{"step": 0, "held_out": best_loss, "seconds": 0.0, **figures}]
+    held_out_key = jax.random.fold_in(key, HELD_OUT_FOLD)
+    held_out = float(_loss(objective, params, task, held_out_key))
+    history = [{"step": 0, HELD_OUT: held_out, "seconds": 0.0, **figures}]
+    best, smallest = params, history[0][choose]
     advance = functools.partial(_advance, objective, optimiser)
     state, seconds, waited = (params, optimiser.init(params)), 0.0, 0
     for _ in range(2):  # compile; the second time for a state that a program returned
@@ -116,20 +121,19 @@ def finetune(
                     f"the loss is {float(loss)} after {start + length} steps; try a "
                     "smaller learning rate"
                 )
-            held_out = float(_loss(objective, state[0], task, held_out_key))
-            waited += 1
-            if held_out < best_loss:
-                best, best_loss, waited = state[0], held_out, 0
             record = {
                 "step": start + length,
                 "loss": float(loss),
-                "held_out": held_out,
+                HELD_OUT: float(_loss(objective, state[0], task, held_out_key)),
                 "seconds": seconds,
             }
             record |= {name: float(value) for name, value in scalars.items()}
             if evaluate is not None:
                 record |= evaluate(state[0])
             history.append(record)
+            waited += 1
+            if record[choose] < smallest:
+                best, smallest, waited = state[0], record[choose], 0
             bar.update(length)
             bar.set_postfix(loss=f"{float(loss):.3g}")
             if patience is not None and waited >= patience:

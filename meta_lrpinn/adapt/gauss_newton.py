@@ -38,7 +38,7 @@ from jax.flatten_util import ravel_pytree
 from meta_lrpinn import models, objectives
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import least_squares
-from meta_lrpinn.adapt.finetune import Evaluate
+from meta_lrpinn.adapt.finetune import HELD_OUT, HELD_OUT_FOLD, Evaluate
 from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.precision import full_precision
@@ -51,8 +51,6 @@ _CHUNK = 512  # points whose Jacobian is taken at once
 _FIRST_DAMPING = 1e-2
 _GROWTH, _SHRINKAGE = 4.0, 0.25
 _SMALLEST_DAMPING = least_squares.RIDGE  # covers the same rounding, of JᵀJ
-# Folded into the key as `finetune` does, so that the two histories compare.
-_HELD_OUT = 2**31 - 1
 
 
 @chex.dataclass(frozen=True, mappable_dataclass=False)
@@ -186,6 +184,7 @@ def gauss_newton(
     projected: bool = True,
     patience: int | None = PATIENCE,
     evaluate: Evaluate | None = None,
+    choose: str = HELD_OUT,
     progress: bool = False,
 ) -> tuple[Params, tuple[dict[str, Any], ...]]:
     """Damped Gauss–Newton steps of the singular values, on the eliminated residual.
@@ -208,6 +207,8 @@ def gauss_newton(
         patience: Stop after so many steps refused in a row; None tries all steps.
         evaluate: Optional figures of merit of the parameters, added to each record;
             its time does not count.
+        choose: Figure of the record whose parameters are returned, that where it is
+            smallest: "held_out", which the steps taken lower, or one of `evaluate`.
         progress: Show a progress bar.
 
     Returns:
@@ -231,14 +232,15 @@ def gauss_newton(
         _attempted,
         objectives.residual_objective(model, points),
         task=task,
-        key=jax.random.fold_in(key, _HELD_OUT),
+        key=jax.random.fold_in(key, HELD_OUT_FOLD),
         first_layer=first_layer,
     )
     # Compile, and measure the start: no step is the step of infinite damping.
     best_loss = float(attempted(params, linearised(params, key=key), jnp.inf)[1])
     if not jnp.isfinite(best_loss):
         raise FloatingPointError(f"the loss is {best_loss} before the first step")
-    history = [{"step": 0, "held_out": best_loss, "seconds": 0.0, **figures}]
+    history = [{"step": 0, HELD_OUT: best_loss, "seconds": 0.0, **figures}]
+    best, smallest = params, history[0][choose]
     damping, system, seconds, refused = _FIRST_DAMPING, None, 0.0, 0
     with tqdm.tqdm(total=steps, disable=not progress, unit="step") as bar:
         while len(history) <= steps and (patience is None or refused < patience):
@@ -260,10 +262,12 @@ def gauss_newton(
             else:
                 refused += 1
                 damping *= _GROWTH
-            history.append({**record, "held_out": best_loss, **figures})
+            history.append({**record, HELD_OUT: best_loss, **figures})
+            if history[-1][choose] < smallest:
+                best, smallest = params, history[-1][choose]
             bar.update()
             bar.set_postfix(held_out=f"{best_loss:.3g}")
-    return params, tuple(history)
+    return best, tuple(history)
 
 
 def check_pruned(model: nn.Module) -> None:

@@ -43,6 +43,7 @@ _DEFAULT_MARGIN = {2: 2.4, 3: 1.9}
 # velocities at 5 and 10 Hz (experiments.comparison).
 _ENRICHMENT = 1.5
 CHANGE_OVER_ERROR = 2.0
+ESTIMATE = "error_estimate"  # of a record of the history
 _RANDOM_MARGIN = 1.4  # of random waves, which all go into one matrix
 _COLLOCATION_PER_WAVELENGTH = 6.0
 _MAXIMUM_COLLOCATION = 20_000
@@ -104,10 +105,12 @@ def solve(
             the own error is below it. Plane waves only.
         steps: Adaptation steps of a network's features; defaults 0 for "galerkin", 300
             for "least_squares", 2,000 for "gradient", and 8 of "gauss_newton". The
-            parameters with the smallest loss at held-out points are kept, so that no
-            step makes it worse.
-        patience: Stop after so many records of the history without a smaller held-out
-            loss; default: take all steps, of "gauss_newton" stop after 5 refused.
+            parameters of the record with the smallest estimate of the error are kept,
+            the first included, or, of "gradient", with the smallest loss at held-out
+            points.
+        patience: Stop after so many records of the history without a smaller estimate
+            or loss; default: take all steps. Of "gauss_newton" so many refused steps,
+            by default 5.
         optimiser: "adamw" adapts all parameters; "gauss_newton" the singular values
             alone, by few and costly steps (methods "galerkin" and "least_squares",
             "lrpinn", pruned).
@@ -128,15 +131,16 @@ def solve(
             form over the initial features, or the "network"'s own.
         precision: "double" or "single", of the exact solves; networks train in single.
         truth: Known δu on the grid; if given, the history has its relative L2 distance.
-        report_every: Steps between records of the history; default: a twentieth of all
-            steps, at most 10. Every step of "gauss_newton" is a record.
+        report_every: Steps between records of the history; default: a tenth of all
+            steps, of "gradient" a twentieth, at most 10. Every step of "gauss_newton"
+            is a record.
         seed: Seed of random features, random starts and collocation points.
         progress: Show a progress bar.
 
     Returns:
-        The wavefield; `error_estimate` is set for "galerkin": the relative change by
-        the last third of the waves, or half of that by the last third of a network's
-        features.
+        The wavefield; `error_estimate` is the relative change by the last third of the
+        waves, or half of that by the last third of a network's features. "gradient"
+        has none.
 
     Raises:
         ValueError: bad input or an option that does not apply, in one line.
@@ -346,19 +350,15 @@ def _solve_features(
     if options["rank_tolerance"] is not None:
         model, params, remark = _choose_rank(model, params, all_problems, options)
         remarks = (remark,)
-    fields, solutions, history, changes = [], [], [], []
+    fields, solutions, history, estimates = [], [], [], []
     for index, problem in enumerate(all_problems):
         truth = options["truth"]
         if truth is not None:
             truth = np.asarray(truth).reshape(-1, *problem.model.shape)[index]
         solution, records = _adapt(model, params, problem, truth, options)
-        field, *coarser = solution(problem.model.grid_points()).T
-        fields.append(field.reshape(problem.model.shape))
-        changes += [
-            relative_l2(one, field) / CHANGE_OVER_ERROR
-            for one in coarser
-            if np.any(field)
-        ]
+        values = solution(problem.model.grid_points())
+        fields.append(values[:, 0].reshape(problem.model.shape))
+        estimates.append(_estimate(values))
         solutions.append(solution)
         history += [{"source": index, **record} for record in records]
 
@@ -368,10 +368,25 @@ def _solve_features(
     return np.stack(fields), {
         "evaluate": evaluate,
         "history": tuple(history),
-        "error_estimate": max(changes, default=None),
+        "error_estimate": max(filter(np.isfinite, estimates), default=None),
         "unknowns": _number_of_features(model, params),
         "remarks": remarks,
     }
+
+
+def _estimate(values: np.ndarray) -> float:
+    """Estimated relative error of the field in the first column of values (n, k).
+
+    Args:
+        values: In the second column the field of the leading features; it may lack.
+
+    Returns:
+        The estimate; not a number without that column, or of a field of zeros.
+    """
+    field, *coarser = values.T
+    if not coarser or not np.any(field):
+        return np.nan
+    return relative_l2(coarser[0], field) / CHANGE_OVER_ERROR
 
 
 def _choose_rank(
@@ -511,25 +526,30 @@ def _adapt(
         weights = output_layer.solve("galerkin", model, params, unit, double=True)
         params = output_layer.replace(params, weights)
 
-    def solution(params, shares=(1.0,)):
+    def solution(params):
         if trains_output:
             field = output_layer.own_field(model, params, unit)
             return lambda points: amplitude * field(points)[:, None]
-        double = options["precision"] == "double"
+        double, shares = options["precision"] == "double", (1.0, 1 / _ENRICHMENT)
         weights = output_layer.solve_nested(
             method, model, params, unit, shares, double
         )
         field = output_layer.feature_field(model, params, unit, weights, double)
         return lambda points: amplitude * field(points)
 
-    evaluate = None
-    if truth is not None:
-        points = problem.model.grid_points()
-        flat = np.asarray(truth).ravel()
+    def evaluate(params):
+        figures = {}
+        if not trains_output or truth is not None:
+            values = solution(params)(problem.model.grid_points())
+        if not trains_output:
+            figures[ESTIMATE] = _estimate(values)
+        if truth is not None:
+            figures["relative_l2"] = relative_l2(values[:, 0], np.ravel(truth))
+        return figures
 
-        def evaluate(params):
-            return {"relative_l2": relative_l2(solution(params)(points)[:, 0], flat)}
-
+    # The residual can fall while the error grows: where the output layer is solved for,
+    # the estimate of the error decides.
+    choose = finetune.HELD_OUT if trains_output else ESTIMATE
     history = ()
     key = jax.random.key(options["seed"])
     if second_order:
@@ -542,6 +562,7 @@ def _adapt(
             key=key,
             patience=options["patience"] or gauss_newton.PATIENCE,
             evaluate=evaluate,
+            choose=choose,
             progress=options["progress"],
         )
     elif steps or truth is not None:
@@ -559,13 +580,18 @@ def _adapt(
                 method, steps, _learning_rate(options), options["freeze_bases"]
             ),
             key=key,
-            report_every=options["report_every"] or max(1, min(10, steps // 20)),
+            report_every=options["report_every"] or _report_every(steps, choose),
             patience=options["patience"],
             evaluate=evaluate,
+            choose=choose,
             progress=options["progress"],
         )
-    shares = (1.0, 1 / _ENRICHMENT) if method == "galerkin" else (1.0,)
-    return solution(params, shares), history
+    return solution(params), history
+
+
+def _report_every(steps: int, choose: str) -> int:
+    """Steps between records, which take an exact solve each where that chooses."""
+    return max(1, min(10, steps // 20) if choose == finetune.HELD_OUT else steps // 10)
 
 
 def _learning_rate(options: dict[str, Any]) -> float:

@@ -142,7 +142,7 @@ def test_held_out_loss_is_that_of_the_parameters_at_the_points_of_finetune(
     after, history = run(network, problem)
     objective = jax.jit(objectives.residual_objective(network[0], POINTS))
     task = single_task(jax.tree.map(jnp.asarray, problem))
-    key = jax.random.fold_in(KEY, finetune._HELD_OUT)
+    key = jax.random.fold_in(KEY, finetune.HELD_OUT_FOLD)
     for params, record in ((network[1], history[0]), (after, history[-1])):
         expected = objective(params, task, key)[0]
         np.testing.assert_allclose(record["held_out"], expected, rtol=1e-4)
@@ -175,6 +175,21 @@ def test_figures_of_merit_are_recorded_for_what_is_kept(problem, network):
     assert same is network[1]
     assert records == ({"step": 0, "seconds": 0.0, **evaluate(same)},)
     assert run(network, problem, steps=0)[1] == ()
+
+
+def test_another_figure_decides_where_it_is_asked(problem, network):
+    """Of steps that lower the loss, none is kept where the figure grows by each."""
+    seen = []
+
+    def evaluate(params):
+        seen.append(params)
+        return {"order": float(len(seen))}
+
+    last, history = run(network, problem, steps=2, evaluate=evaluate)
+    assert history[-1]["held_out"] < history[0]["held_out"]
+    assert last is seen[-1] is not seen[0]
+    first, _ = run(network, problem, steps=2, evaluate=evaluate, choose="order")
+    assert first is network[1]
 
 
 def test_progress_goes_to_standard_error(problem, network, capsys):

@@ -60,13 +60,19 @@ def test_both_starts_are_measured_once(experiment, tiny_init, data, monkeypatch)
     assert (out / "table.md").read_text() == table
 
 
-def test_what_is_returned_has_the_smallest_held_out_loss():
-    rows = [
-        {"held_out": 2.0, "relative_l2": 0.1},
-        {"held_out": 1.0, "relative_l2": 0.3},
-        {"held_out": np.nan, "relative_l2": np.nan},
-    ]
-    assert study.returned(rows) == rows[1]
+def test_what_is_returned_has_the_smallest_estimate_or_else_the_smallest_loss():
+    def rows(*estimates):
+        return [
+            {"held_out": loss, "relative_l2": error, "error_estimate": estimate}
+            for loss, error, estimate in zip(
+                (2.0, 1.0, np.nan), (0.1, 0.3, np.nan), estimates, strict=True
+            )
+        ]
+
+    assert study.returned(rows(np.nan, np.nan, np.nan))["relative_l2"] == 0.3
+    assert study.returned(rows(0.2, 0.4, np.nan))["relative_l2"] == 0.1
+    assert study.error_returned([rows(0.2, 0.4, np.nan)[:2]]) == "10 %"
+    assert study.error_returned([rows(0.2, 0.4, np.nan)]) == "diverged"
 
 
 def test_a_case_of_one_source_stays_as_it_is(data):

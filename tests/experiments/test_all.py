@@ -8,6 +8,8 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import all as everything
+from experiments import baselines
+from meta_lrpinn.meta import pipeline
 
 TABLE = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); "
 TABLE += "(p / 'table.md').write_text('|')"
@@ -51,12 +53,40 @@ def test_flags_are_passed_on():
         options = everything.command("layered")
         assert options[1:3] == ["-m", "experiments.layered"]
         assert {"--out=there", "--seeds=2"} <= set(options)
-        assert not [option for option in options if "--frequencies" in option]
+        assert options.count("--frequencies=3,6,12") == 1
     with flagsaver.as_parsed(frequencies=["3,4"]):
-        assert "--frequencies=3,4" in everything.command("layered")
+        options = everything.command("layered")  # the last one counts
+        assert options.index("--frequencies=3,4") > options.index("--steps=20")
     with flagsaver.as_parsed(init="folder", steps="7"):
         assert {"--init=folder", "--steps=7"} <= set(everything.command("layered"))
         assert "--init=folder" not in everything.command("accuracy")
+
+
+def test_settings_are_those_of_the_results():
+    """Every table's command in docs/RESULTS.md, but for where data and networks are."""
+    results = Path(__file__).parents[2] / "docs" / "RESULTS.md"
+    shown = {
+        name: options.split()
+        for name, options in re.findall(
+            r"^`python -m experiments\.(\w+)([^`]*)`", results.read_text(), re.M
+        )
+    }
+    assert set(shown) == set(everything.EXPERIMENTS)
+    for name, options in shown.items():
+        local = [o for o in options if o.startswith(("--data=", "--meta_pinn="))]
+        own = [option for option in options if option not in local]
+        assert own == list(everything.EXPERIMENTS[name]), name
+
+
+def test_others_compare_with_the_first_meta_pinn(tmp_path):
+    with flagsaver.flagsaver(out=str(tmp_path)):
+        assert not [o for o in everything.command("layered") if "--meta_pinn" in o]
+        trained = baselines.run_folder("Meta-PINN", 0) / pipeline.INITIALISATION
+        trained.mkdir(parents=True)
+        assert f"--meta_pinn={trained}" in everything.command("layered")
+        assert not [o for o in everything.command("speed") if "--meta_pinn" in o]
+        with flagsaver.as_parsed(meta_pinn="mine"):
+            assert "--meta_pinn=mine" in everything.command("layered")
 
 
 def test_real_process_and_its_exit_code(tmp_path):

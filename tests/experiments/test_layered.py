@@ -75,15 +75,17 @@ def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
 
 
 @pytest.mark.usefixtures("only_meta")
-def test_the_gradient_method_is_run_on_request(experiment, tiny_init, monkeypatch):
+def test_figure5_adapts_by_the_papers_method(experiment, tiny_init, monkeypatch):
     monkeypatch.setattr(study, "direct_lines", stub_direct)
-    options = {**TINY, "seeds": 1, "init": tiny_init}
-    out = experiment("layered", figure5=True, figure5_steps=3, **options)
+    options = {**TINY, "seeds": 1, "steps": 3, "init": tiny_init}
+    out = experiment("figure5", **options)
     rows = rows_of(out / "history_gradient.csv")
-    assert {row["case"] for row in rows} == {"layered 6 Hz"}
+    assert {row["case"] for row in rows} == {"layered 2 Hz"}
     assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
-    assert (out / "figure5.png").exists()
-    assert "layered 6 Hz" in (out / "figure5.md").read_text()
+    table = (out / "table.md").read_text()
+    assert "| layered 2 Hz | Meta-LRPINN |" in table
+    assert "AdamW on everything" in table
+    assert (out / "figure.png").stat().st_size > 10_000
     assert not (out / "history_galerkin.csv").exists()
 
 
