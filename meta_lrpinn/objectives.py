@@ -167,6 +167,8 @@ _PROJECTION_RIDGE = 1e-9
 # projection in single precision, smaller errors are in good part rounding, and their
 # gradients, large in the logarithm, drown those of the others.
 _ERROR_FLOOR = 1e-3
+# Points of a finer grid in a quadrature cell, see `galerkin.collocate_grid`.
+_REFINEMENT = 4
 _PROJECTION_FLOOR = 1e-2
 
 
@@ -276,6 +278,7 @@ def galerkin_objective(
     def objective(params, task, key):
         problem = task.problem
         shift = jax.random.uniform(key, (problem.ndim,))
+        refinement = (_REFINEMENT,) * problem.ndim
         points = galerkin.quadrature_points(problem, quadrature, shift)
         cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
         features = feature_function(model, params, problem)
@@ -292,7 +295,7 @@ def galerkin_objective(
         def one(member):
             velocity, background_velocity, scattered = member
             own = task.member(velocity, background_velocity)
-            collocation = problems.collocate(own, points)
+            collocation = galerkin.collocate_grid(own, quadrature, refinement, shift)
             weights = galerkin.solve_weights(
                 stiffness + galerkin.mass_matrix(samples, collocation, cell),
                 galerkin.load_vector(samples, collocation, cell),

@@ -10,17 +10,17 @@ import numpy as np
 from flax import linen as nn
 
 from meta_lrpinn import objectives
-from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import galerkin, least_squares
 from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import derivatives, residual
 from meta_lrpinn.precision import full_precision
-from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.problem import Collocation, HelmholtzProblem
 
 # Points (n, ndim) → δu, of the shape that the weights have beyond their first axis.
 Field = Callable[[np.ndarray], np.ndarray]
 
-_POINTS_PER_WAVELENGTH = 6.0
+# Products of features have half of their wavelength.
+_POINTS_PER_WAVELENGTH = 8.0
 _CHUNK = 1024
 # Relative to the scaled diagonal, of systems whose features nearly depend on each other.
 _RIDGE = {True: 1e-12, False: least_squares.RIDGE}
@@ -73,9 +73,15 @@ def solve_nested(
         shape = galerkin.quadrature_shape(problem, _POINTS_PER_WAVELENGTH)
         rows = -(-_CHUNK // int(np.prod(shape[1:])))
         shape = (-(-shape[0] // rows) * rows, *shape[1:])
+        refinement = galerkin.refinement_of(problem, shape)
         solver = {"galerkin": _galerkin, "least_squares": _least_squares}[method]
         return solver(
-            model, _cast(params, double), problem, shape, rows, shares, double
+            model,
+            _cast(params, double),
+            _in_chunks(problem, shape, refinement, rows),
+            problem,
+            shares,
+            double,
         )
 
 
@@ -91,17 +97,28 @@ def _cast(params: Params, double: bool) -> Params:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
 
-def _chunks(problem: HelmholtzProblem, shape: tuple[int, ...], rows: int) -> jax.Array:
-    points = galerkin.quadrature_points(problem, shape)
-    size = rows * int(np.prod(shape[1:]))
-    return points.reshape(-1, size, problem.ndim)
+@partial(jax.jit, static_argnames=("shape", "refinement", "rows"))
+def _in_chunks(
+    problem: HelmholtzProblem,
+    shape: tuple[int, ...],
+    refinement: tuple[int, ...],
+    rows: int,
+) -> Collocation:
+    """The collocation of a quadrature grid, rows of it at a time along a first axis."""
+    collocation = galerkin.collocate_grid(problem, shape, refinement)
+    number = shape[0] // rows
+    return jax.tree.map(
+        lambda x: x.reshape(number, -1, *x.shape[1:])
+        if x.ndim
+        else jnp.broadcast_to(x, (number,)),
+        collocation,
+    )
 
 
-@partial(jax.jit, static_argnames=("model", "shape", "rows", "shares", "double"))
+@partial(jax.jit, static_argnames=("model", "shares", "double"))
 @full_precision
-def _galerkin(model, params, problem, shape, rows, shares, double):
+def _galerkin(model, params, chunks, problem, shares, double):
     features = objectives.feature_function(model, params, problem)
-    chunks = _chunks(problem, shape, rows)
     if double:
         matrix, rhs, energy = _assemble(features, problem, chunks)
         scale = jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
@@ -119,7 +136,8 @@ def _galerkin(model, params, problem, shape, rows, shares, double):
         def leading(points):
             return features(points)[:, :size]
 
-        change = galerkin.whitening(jax.lax.map(leading, chunks).reshape(-1, size), _CUT)
+        values = jax.lax.map(leading, chunks.points).reshape(-1, size)
+        change = galerkin.whitening(values, _CUT)
         matrix, rhs, energy = _assemble(
             lambda points: leading(points) @ change, problem, chunks
         )
@@ -127,18 +145,17 @@ def _galerkin(model, params, problem, shape, rows, shares, double):
         matrix = matrix + jnp.diag(jnp.where(energy > 0, 0.0, 1.0))
         return change @ galerkin.solve_weights(matrix, rhs, jnp.ones(size))
 
-    width = jax.eval_shape(features, chunks[0]).shape[1]
+    width = jax.eval_shape(features, chunks.points[0]).shape[1]
     return _of_parts(of_whitened, width, shares)
 
 
 def _assemble(features, problem, chunks):
     """Galerkin matrix, right-hand side and energies of features, chunk by chunk."""
     volume = jnp.prod(jnp.asarray(problem.upper - problem.lower))
-    cell = volume / math.prod(chunks.shape[:-1])
+    cell = volume / math.prod(chunks.points.shape[:-1])
 
-    def add(total, points):
-        samples = galerkin.sample_features(features, points)
-        collocation = problems.collocate(problem, points)
+    def add(total, collocation):
+        samples = galerkin.sample_features(features, collocation.points)
         part = (
             galerkin.stiffness_matrix(samples, collocation.stretch, cell)
             + galerkin.mass_matrix(samples, collocation, cell),
@@ -147,29 +164,26 @@ def _assemble(features, problem, chunks):
         )
         return jax.tree.map(jnp.add, total, part), None
 
+    first = jax.tree.map(lambda x: x[0], chunks)
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype),
-        jax.eval_shape(lambda p: add((0.0, 0.0, 0.0), p)[0], chunks[0]),
+        jax.eval_shape(lambda c: add((0.0, 0.0, 0.0), c)[0], first),
     )
     return jax.lax.scan(add, zeros, chunks)[0]
 
 
-@partial(jax.jit, static_argnames=("model", "shape", "rows", "shares", "double"))
+@partial(jax.jit, static_argnames=("model", "shares", "double"))
 @full_precision
-def _least_squares(model, params, problem, shape, rows, shares, double):
+def _least_squares(model, params, chunks, problem, shares, double):
     features = objectives.feature_function(model, params, problem)
 
-    def rows_of_operator(points):
-        collocation = problems.collocate(problem, points)
-        samples = derivatives.derivatives(features, points)
-        return (
-            least_squares.operator_on_features(samples, collocation),
-            collocation.scattering_source,
-        )
+    def rows_of_operator(collocation):
+        samples = derivatives.derivatives(features, collocation.points)
+        return least_squares.operator_on_features(samples, collocation)
 
-    operator, rhs = jax.lax.map(rows_of_operator, _chunks(problem, shape, rows))
+    operator = jax.lax.map(rows_of_operator, chunks)
     operator = operator.reshape(-1, operator.shape[-1])
-    rhs = rhs.ravel()
+    rhs = chunks.scattering_source.ravel()
 
     def of_leading(size):
         return least_squares.output_weights(operator[:, :size], rhs, _RIDGE[double])

@@ -131,7 +131,7 @@ def solve(
             form over the initial features, or the "network"'s own.
         precision: "double" or "single", of the exact solves; networks train in single.
         truth: Known δu on the grid; if given, the history has its relative L2 distance.
-        report_every: Steps between records of the history; default: a tenth of all
+        report_every: Steps between records of the history; default: a fifth of all
             steps, of "gradient" a twentieth, at most 10. Every step of "gauss_newton"
             is a record.
         seed: Seed of random features, random starts and collocation points.
@@ -538,11 +538,8 @@ def _adapt(
         return lambda points: amplitude * field(points)
 
     def evaluate(params):
-        figures = {}
-        if not trains_output or truth is not None:
-            values = solution(params)(problem.model.grid_points())
-        if not trains_output:
-            figures[ESTIMATE] = _estimate(values)
+        values = solution(params)(problem.model.grid_points())
+        figures = {} if trains_output else {ESTIMATE: _estimate(values)}
         if truth is not None:
             figures["relative_l2"] = relative_l2(values[:, 0], np.ravel(truth))
         return figures
@@ -591,7 +588,7 @@ def _adapt(
 
 def _report_every(steps: int, choose: str) -> int:
     """Steps between records, which take an exact solve each where that chooses."""
-    return max(1, min(10, steps // 20) if choose == finetune.HELD_OUT else steps // 10)
+    return max(1, min(10, steps // 20) if choose == finetune.HELD_OUT else steps // 5)
 
 
 def _learning_rate(options: dict[str, Any]) -> float:
