@@ -167,9 +167,9 @@ _PROJECTION_RIDGE = 1e-9
 # projection in single precision, smaller errors are in good part rounding, and their
 # gradients, large in the logarithm, drown those of the others.
 _ERROR_FLOOR = 1e-3
+_PROJECTION_FLOOR = 1e-2
 # Points of a finer grid in a quadrature cell, see `galerkin.collocate_grid`.
 _REFINEMENT = 4
-_PROJECTION_FLOOR = 1e-2
 
 
 @functools.cache

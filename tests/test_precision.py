@@ -66,10 +66,9 @@ def test_exact_solves(network, problem):
     lattice = spectral.make_lattice(problem, 1.2)
     sources, velocities = problem.source[None], problem.background_velocity[None]
     found = products(lambda p: spectral.solve(p, lattice, sources, velocities), problem)
+    chunks = output_layer._in_chunks(problem, (8, 8), (2, 2), 4)
     found += products(
-        lambda p: output_layer._galerkin(
-            *network, p, (8, 8), 4, (1.0, 0.5), False
-        ),
+        lambda p: output_layer._galerkin(*network, chunks, p, (1.0, 0.5), False),
         problem,
     )
     assert len(found) > 10 and set(found) == {HIGHEST}

@@ -48,6 +48,65 @@ def test_quadrature_shape_counts_points_per_shortest_wavelength(problem):
     assert galerkin.quadrature_shape(problem, 6.1) == (25, 25)
 
 
+@pytest.fixture(scope="module")
+def rough():
+    """A velocity that changes from each point of its grid to the next."""
+    velocity = np.random.default_rng(3).uniform(1.6, 2.6, (25, 25))
+    return make_problem(VelocityModel(velocity, 0.04), FREQUENCY, SOURCE, thickness=0.3)
+
+
+def test_refinement_resolves_the_velocity_grid(rough):
+    # Cells of 0.08 and 0.04 km, of 0.06: at most 0.02, and never fewer than two parts.
+    assert galerkin.refinement_of(rough, (20, 40)) == (4, 2)
+    assert galerkin.refinement_of(rough, (160, 160)) == (2, 2)
+
+
+@pytest.mark.parametrize("shift", [0.5, 0.1])
+def test_integrals_on_the_grid_are_those_of_the_finer_grid(rough, shift):
+    """Of slowness and source times any Fourier component that the grid can hold."""
+    shape, refinement = (12, 9), (3, 4)
+    points = galerkin.quadrature_points(rough, shape, shift)
+    coarse = galerkin.collocate_grid(rough, shape, refinement, shift)
+    np.testing.assert_allclose(coarse.points, points)
+    fine = problems.collocate(rough, galerkin.quadrature_points(rough, (36, 36)))
+    size, lower = rough.upper - rough.lower, rough.lower
+    for modes in [(0, 0), (1, -2), (5, 4), (-5, 3)]:
+
+        def mean(values, at, modes=modes):
+            phase = 2j * np.pi * ((np.asarray(at) - lower) / size) @ np.array(modes)
+            return np.mean(np.asarray(values) * np.exp(phase))
+
+        for name in ("squared_slowness", "scattering_source"):
+            found = mean(getattr(coarse, name), coarse.points)
+            expected = mean(getattr(fine, name), fine.points)
+            np.testing.assert_allclose(found, expected, rtol=1e-9)
+    sampled = problems.collocate(rough, points)
+    assert np.std(sampled.squared_slowness) > 1.5 * np.std(coarse.squared_slowness)
+    np.testing.assert_array_equal(coarse.stretch, sampled.stretch)
+
+
+def test_rough_velocities_are_not_aliased(rough):
+    """Random waves come as near to the lattice as their number lets them."""
+    largest = 1.6 * float(rough.omega) / 1.6
+    params = models.plane_wave_parameters(jax.random.key(0), 220, largest, 2)
+    waves = models.PlaneWaves(ndim=2, number=220)
+    lattice = spectral.make_lattice(rough, 3.0)
+    exact = jax.jit(spectral.solve)(
+        rough, lattice, SOURCE[None], rough.background_velocity[None]
+    ).fields[0]
+
+    def error(refinement):
+        chunks = output_layer._in_chunks(rough, (24, 24), refinement, rows=24)
+        (weights,) = output_layer._galerkin(
+            waves, params, chunks, rough, (1.0,), True
+        ).T
+        field = output_layer.feature_field(waves, params, rough, weights, double=True)
+        return relative_l2(field(rough.model.grid_points()).reshape(25, 25), exact)
+
+    resolved, sampled = error((4, 4)), error((1, 1))
+    assert resolved < 0.06 and sampled > 4 * resolved
+
+
 def test_whitening_is_an_orthonormal_basis_of_what_can_be_told_apart():
     rng = np.random.default_rng(2)
     values = rng.normal(size=(50, 6)) * 10.0 ** np.arange(6)
@@ -172,9 +231,14 @@ def test_chunks_sum_to_the_whole(problem):
     """The number of points sampled at a time changes nothing."""
     params = models.plane_wave_parameters(jax.random.key(0), 12, 15.0, 2)
     waves = models.PlaneWaves(ndim=2, number=12)
+
+    def weights(rows):
+        chunks = output_layer._in_chunks(problem, (24, 24), (2, 2), rows)
+        chex.assert_shape(chunks.points, (24 // rows, 24 * rows, 2))
+        return output_layer._galerkin(waves, params, chunks, problem, (0.5, 1), True)
+
     with jax.enable_x64(True):
-        wide = output_layer._galerkin(waves, params, problem, (24, 24), 24, (0.5, 1), True)
-        narrow = output_layer._galerkin(waves, params, problem, (24, 24), 3, (0.5, 1), True)
+        wide, narrow = weights(24), weights(3)
     np.testing.assert_allclose(narrow, wide, rtol=1e-6)
     assert np.all(wide[6:, 0] == 0) and np.all(wide[:, 1] != 0)
 
