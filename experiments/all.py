@@ -11,7 +11,7 @@ goes on. One that fails does not stop the others, but the exit code is then 1. T
 summary, <out>/summary.md, links the tables and states exit codes and seconds; of an
 experiment run several times, the seconds of all runs together.
 
-At the defaults some three hours on one core. --only=layered,baselines runs a part.
+In all some five hours on one core. --only=layered,baselines runs a part.
 """
 
 import os
