@@ -310,7 +310,7 @@ def main() -> None:
         f"Adaptation by {study.HOW[study.METHOD]}, {steps} steps of {FLAGS.points} "
         "points, at the learning rates of `solve`, smaller for a meta-trained start. "
         "Errors are relative L2; the held-out one is the mean over seven tasks that "
-        "training never draws, without adaptation. Seconds exclude compilation."
+        "training never draws, without adaptation. Seconds are of the steps alone."
     )
     common.save_report(
         NAME, "\n\n".join([training_report(curves), study.errors(adapted), sizes])

@@ -472,7 +472,7 @@ def sizes(method: str = METHOD) -> str:
         f"points a step; networks {low_rank.width} wide with {low_rank.depth} hidden "
         f"layers of rank {low_rank.rank} and {low_rank.number_of_features} features. "
         "Errors are relative L2 against finite differences refined until they change by "
-        "0.3 %; seconds exclude compilation."
+        "0.3 %; seconds are of the steps alone, without compilation and exact solves."
     )
 
 
