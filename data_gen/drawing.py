@@ -19,9 +19,7 @@ from meta_lrpinn.tasks import Task
 Draw = Callable[[np.random.Generator, int], list[Task]]
 
 
-def of_models(
-    distribution: task_sets.TaskDistribution, frequencies: np.ndarray
-) -> Draw:
+def of_models(distribution: task_sets.TaskDistribution, frequencies: np.ndarray) -> Draw:
     """A velocity model at every frequency, as tasks of one velocity each.
 
     Args:

@@ -25,9 +25,7 @@ from meta_lrpinn import problem as problems
 
 FLAGS = flags.FLAGS
 NAME = "absorbing_layer"
-flags.DEFINE_list(
-    "thicknesses", ["1", "0.7", "0.5", "0.35", "0.25"], "Over the default's."
-)
+flags.DEFINE_list("thicknesses", ["1", "0.7", "0.5", "0.35", "0.25"], "Over the default's.")
 flags.DEFINE_list(
     "waves", ["0.6", "0.8", "1", "1.4", "3"], "Numbers of plane waves, over some number "
     "that grows with frequency (500 at 5 Hz, 1,400 at 10 Hz)."

@@ -26,9 +26,7 @@ flags.DEFINE_integer("gradient_steps", 20, "Steps from the random start.")
 flags.DEFINE_integer(
     "head_start", 2, "The meta start gets so many times fewer steps.", lower_bound=1
 )
-flags.DEFINE_list(
-    "methods", ["galerkin", "least_squares", "gradient"], "Which to run."
-)
+flags.DEFINE_list("methods", ["galerkin", "least_squares", "gradient"], "Which to run.")
 flags.DEFINE_list("starts", ["random", "meta"], "Which to run.")
 
 NAME = "adaptation"

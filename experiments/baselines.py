@@ -126,16 +126,12 @@ def meta_train(name: str, seed: int) -> Path | None:
     target = directory / pipeline.INITIALISATION
     if target.exists():
         _, _, card = checkpoints.load_initialisation(target)
-        checkpoints.check_settings(
-            card["configuration"], config.as_dict(), path=directory
-        )
+        checkpoints.check_settings(card["configuration"], config.as_dict(), path=directory)
         return target
     tasks = task_file(config)
     print(f"meta-training {name}, seed {seed}", flush=True)
     try:
-        return pipeline.meta_train(
-            config, directory, task_files=tasks, progress=False
-        )
+        return pipeline.meta_train(config, directory, task_files=tasks, progress=False)
     except TrainingDiverged as error:
         print(f"diverged: {error}", flush=True)
         return None
@@ -204,9 +200,7 @@ def _size(params: Any) -> int:
 
 def cases() -> dict[str, Any]:
     """The layered model, and a random velocity for each frequency."""
-    chosen = {
-        "layered 5 Hz": lambda: study.known_case(generators.builtin("layered"), 5.0)
-    }
+    chosen = {"layered 5 Hz": lambda: study.known_case(generators.builtin("layered"), 5.0)}
     for index, frequency in enumerate(common.frequencies(FREQUENCIES)):
 
         def make(index=index, frequency=frequency):

@@ -51,9 +51,7 @@ NAME = "comparison"
 flags.DEFINE_list("shares", ["1", "1.4", "2"], "Waves per resolved mode.")
 flags.DEFINE_integer("most_waves", 1500, "Random waves at most; they need quadrature.")
 flags.DEFINE_integer("velocities", 10, "Random test velocities.", lower_bound=1)
-flags.DEFINE_integer(
-    "snapshot_models", 120, "Velocities that the POD basis is made of."
-)
+flags.DEFINE_integer("snapshot_models", 120, "Velocities that the POD basis is made of.")
 
 flags.DEFINE_bool("published", False, "Also the models of the data folder.")
 

@@ -69,9 +69,7 @@ def shrink(pair: Pair, before: float, after: float, key: jax.Array) -> Pair:
     return models.truncate(*pair, energy=FLAGS.dynamic_energy)
 
 
-def grow(
-    full: int, pair: Pair, before: float, after: float, key: jax.Array
-) -> Pair:
+def grow(full: int, pair: Pair, before: float, after: float, key: jax.Array) -> Pair:
     """Adds singular values where the residual has stalled, up to full rank."""
     if after < (1 - FLAGS.dynamic_stall) * before:
         return pair
@@ -113,9 +111,7 @@ def adapt(
         of parameters, and of different networks so far.
     """
     share = start[0].layer_share
-    made = problem.make_problem(
-        case.model, case.frequency, case.source, layer_share=share
-    )
+    made = problem.make_problem(case.model, case.frequency, case.source, layer_share=share)
     amplitude = np.abs(made.amplitude)
     unit = made.replace(amplitude=made.amplitude / amplitude)
     task = single_task(jax.tree.map(jnp.asarray, unit))

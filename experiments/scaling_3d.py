@@ -175,9 +175,7 @@ def settings() -> tuple[list[dict[str, int]], dict[str, int]]:
     """Sizes to fit to, each varied alone from the middle, and the one to try it on."""
     least = {name: FLAGS[f"scaling_{name}"].value for name in SIZES}
     middle = {name: 2 * value for name, value in least.items()}
-    varied = [
-        {**middle, name: factor * least[name]} for name in SIZES for factor in (1, 4)
-    ]
+    varied = [{**middle, name: factor * least[name]} for name in SIZES for factor in (1, 4)]
     return [middle, *varied], {name: 5 * value for name, value in least.items()}
 
 
@@ -185,9 +183,7 @@ def settings() -> tuple[list[dict[str, int]], dict[str, int]]:
 def compiled_step(objective: str, ndim: int, points: int, width: int, rank: int):
     """The compiled meta-step of one task, and a function of the seed to its input."""
     network = configs.make_network(
-        configs.NetworkConfig(
-            width=width, depth=FLAGS.scaling_depth, rank=rank, ndim=ndim
-        )
+        configs.NetworkConfig(width=width, depth=FLAGS.scaling_depth, rank=rank, ndim=ndim)
     )
     loss = configs.make_objective(
         configs.ObjectiveConfig(name=objective, points=points), network

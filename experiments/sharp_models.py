@@ -27,9 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer(
     "sharp_more", 3, "The longer adaptation has so many times the steps.", lower_bound=2
 )
-flags.DEFINE_float(
-    "sharp_smoothing", 0.1, "Of the smoothed models, km.", lower_bound=0.0
-)
+flags.DEFINE_float("sharp_smoothing", 0.1, "Of the smoothed models, km.", lower_bound=0.0)
 
 NAME = "sharp_models"
 FREQUENCIES = (5,)
@@ -106,15 +104,11 @@ def main() -> None:
     for frequency in common.frequencies(FREQUENCIES):
         own = make_cases(frequency)
         chosen = study.contenders(FLAGS.meta_pinn)
-        equal = study.run(
-            NAME, own, {name: chosen[name] for name in (META, RANDOM)}, steps
-        )
+        equal = study.run(NAME, own, {name: chosen[name] for name in (META, RANDOM)}, steps)
         longer = study.run(NAME, own, {META: chosen[META]}, steps * FLAGS.sharp_more)
         sections.append(pace(own, equal, longer, steps))
         cases, short = cases | own, short | equal
-    smoothing = (
-        f"Smoothed: slowness by a Gaussian of {1000 * FLAGS.sharp_smoothing:g} m."
-    )
+    smoothing = f"Smoothed: slowness by a Gaussian of {1000 * FLAGS.sharp_smoothing:g} m."
     study.publish(NAME, cases, short, *sections, smoothing)
 
 

@@ -153,8 +153,7 @@ def cube() -> list[Row]:
         fields = {other: solved[other]["scattered"] for other in runs if other != name}
         errors = [ml.relative_l2(result["scattered"], f) for f in fields.values()]
         distances = ", ".join(
-            f"{error:.2%} from {other}"
-            for other, error in zip(fields, errors, strict=True)
+            f"{error:.2%} from {other}" for other, error in zip(fields, errors, strict=True)
         )
         rows.append(
             {

@@ -48,9 +48,7 @@ class Restored(NamedTuple):
 class RunCheckpoints:
     """The checkpoints of one run: the best one and the latest few are kept."""
 
-    def __init__(
-        self, directory: str | Path, *, keep: int = 2, read_only: bool = False
-    ):
+    def __init__(self, directory: str | Path, *, keep: int = 2, read_only: bool = False):
         """Opens the directory, creating it and clearing what a killed process left.
 
         Args:
@@ -370,9 +368,7 @@ def check_settings(
         if saved.get(name, absent) != given.get(name, absent)
     ]
     if differing:
-        raise ValueError(
-            f"{path} was made under other settings: " + "; ".join(differing)
-        )
+        raise ValueError(f"{path} was made under other settings: " + "; ".join(differing))
 
 
 def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -415,6 +411,5 @@ def _readable(path: Path) -> Iterator[None]:
     except Exception as error:  # orbax and its backends raise very many kinds
         reason = str(error).strip().split("\n")[0][:200]
         raise ValueError(
-            f"{path} is not a whole, readable checkpoint: {type(error).__name__}: "
-            f"{reason}"
+            f"{path} is not a whole, readable checkpoint: {type(error).__name__}: {reason}"
         ) from error

@@ -141,9 +141,7 @@ def _dispatch(arguments: list[str]) -> int:
     values = COMMANDS[name].flags()
     extra = _parse(name, values, arguments)
     if extra:
-        raise ValueError(
-            f"{name} takes options only, as --name=value; got {extra[0]!r}"
-        )
+        raise ValueError(f"{name} takes options only, as --name=value; got {extra[0]!r}")
     if values.help:
         print(_help(name, values))
         return 0
@@ -151,9 +149,7 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(
-    name: str, values: flags.FlagValues, arguments: Sequence[str]
-) -> Sequence[str]:
+def _parse(name: str, values: flags.FlagValues, arguments: Sequence[str]) -> Sequence[str]:
     """Parses a command's arguments; returns those that are no options."""
     try:
         return values([name, *arguments])[1:]
@@ -512,9 +508,7 @@ def _define_solver(values: flags.FlagValues) -> None:
     def number(name, text, define=flags.DEFINE_float):
         define(name, None, text, flag_values=values)
 
-    flags.DEFINE_enum(
-        "method", METHODS[0], METHODS, "How to solve.", flag_values=values
-    )
+    flags.DEFINE_enum("method", METHODS[0], METHODS, "How to solve.", flag_values=values)
     flags.DEFINE_enum(
         "features", FEATURES[0], FEATURES, "What to solve in.", flag_values=values
     )
@@ -556,9 +550,7 @@ def _define_solver(values: flags.FlagValues) -> None:
         "Make the singular values free parameters before adapting.",
         flag_values=values,
     )
-    flags.DEFINE_boolean(
-        "freeze_bases", False, "Do not adapt U and V.", flag_values=values
-    )
+    flags.DEFINE_boolean("freeze_bases", False, "Do not adapt U and V.", flag_values=values)
     flags.DEFINE_enum(
         "output_start",
         "solved",
@@ -894,9 +886,7 @@ def _write_evaluation(
     out: str, rows: Sequence[Mapping[str, Any]], figure: "Figure"
 ) -> None:
     table = io.StringIO()
-    writer = csv.DictWriter(
-        table, _COLUMNS, extrasaction="ignore", lineterminator="\n"
-    )
+    writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     folder = pathlib.Path(out)
@@ -1032,9 +1022,7 @@ def _meta_train(values: flags.FlagValues) -> None:
     config = dataclasses.replace(
         config,
         training=_replaced(config.training, **chosen),
-        objective=_replaced(
-            config.objective, name=values.objective, points=values.points
-        ),
+        objective=_replaced(config.objective, name=values.objective, points=values.points),
     )
     # The card names what was trained, not where.
     named = [n for n in _defined(values) if values[n].present and n != "out"]
@@ -1043,9 +1031,7 @@ def _meta_train(values: flags.FlagValues) -> None:
         path = pipeline.meta_train(
             config,
             values.out,
-            init={"none": None, "default": ASSETS / "small"}.get(
-                values.init, values.init
-            ),
+            init={"none": None, "default": ASSETS / "small"}.get(values.init, values.init),
             task_files=values.tasks or (),
             seconds=values.seconds,
             command=" ".join([PROGRAM, "meta-train", *given]),

@@ -65,13 +65,9 @@ def layered(
         count -= 1
         seafloor = _seafloor(rng, grid, flat=structure == "flat")
     stratigraphic = _DEFORMATIONS[structure](rng, grid)
-    velocity = _lay_down(
-        rng, stratigraphic, count, minimum, maximum, grid.depth, seafloor
-    )
+    velocity = _lay_down(rng, stratigraphic, count, minimum, maximum, grid.depth, seafloor)
     if seafloor is not None:
-        velocity = np.where(
-            grid.z < seafloor, np.clip(WATER, minimum, maximum), velocity
-        )
+        velocity = np.where(grid.z < seafloor, np.clip(WATER, minimum, maximum), velocity)
     return _finished(velocity, grid, minimum, maximum, smoothing)
 
 
@@ -364,9 +360,7 @@ BUILTIN: dict[str, Callable[[], VelocityModel]] = {
     "thrust": lambda: thrust_belt(5),
     "salt": lambda: salt_body(5),
     "inclusion": smooth_inclusion,
-    "layered_3d": lambda: layered(
-        3, shape=(41, 41, 41), structure="folded", maximum=4.0
-    ),
+    "layered_3d": lambda: layered(3, shape=(41, 41, 41), structure="folded", maximum=4.0),
 }
 
 
@@ -411,8 +405,7 @@ def _rng(seed: int) -> np.random.Generator:
 def _check_range(minimum: float, maximum: float) -> None:
     if not 0 < minimum < maximum < np.inf:
         raise ValueError(
-            "velocities must be 0 < minimum < maximum, "
-            f"got {minimum} and {maximum} km/s"
+            f"velocities must be 0 < minimum < maximum, got {minimum} and {maximum} km/s"
         )
 
 
@@ -458,15 +451,11 @@ def _lay_down(
     return speeds[np.searchsorted(edges[:-1], stratigraphic, side="right")]
 
 
-def _seafloor(
-    rng: np.random.Generator, grid: _Grid, *, flat: bool
-) -> np.ndarray | float:
+def _seafloor(rng: np.random.Generator, grid: _Grid, *, flat: bool) -> np.ndarray | float:
     depth = rng.uniform(0.06, 0.16) * grid.depth
     if flat:
         return depth
-    return depth + 0.3 * np.clip(
-        _folds(rng, grid, grid.x, amplitude=0.04), -depth, depth
-    )
+    return depth + 0.3 * np.clip(_folds(rng, grid, grid.x, amplitude=0.04), -depth, depth)
 
 
 def _folds(

@@ -45,9 +45,7 @@ class MetricsWriter:
             self._columns = columns
             csv.writer(self._file).writerow(columns)
         if sorted(columns) != sorted(self._columns):
-            raise ValueError(
-                f"{self._path} has columns {self._columns}, got {columns}"
-            )
+            raise ValueError(f"{self._path} has columns {self._columns}, got {columns}")
         row = {"step": step, **{k: float(v) for k, v in scalars.items()}}
         csv.writer(self._file).writerow([row[column] for column in self._columns])
         self._file.flush()

@@ -31,9 +31,7 @@ from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.tasks import Task
 
 Params = Any
-Objective = Callable[
-    [Params, Task, jax.Array], tuple[jax.Array, dict[str, jax.Array]]
-]
+Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def frequency_of(problem: HelmholtzProblem) -> jax.Array:

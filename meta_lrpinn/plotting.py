@@ -360,9 +360,7 @@ def _draw_section(
     return image
 
 
-def _mark_source(
-    axes: Axes, section: _Section, source: np.ndarray, is_first: bool
-) -> None:
+def _mark_source(axes: Axes, section: _Section, source: np.ndarray, is_first: bool) -> None:
     across, down = section.columns
     axes.plot(
         source[across],

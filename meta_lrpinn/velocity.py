@@ -256,8 +256,7 @@ class VelocityModel:
             shape.append(int(np.floor(extent / new + 1e-6)) + 1)
             if shape[-1] < 2:
                 raise ValueError(
-                    f"spacing {new} km is larger than the model, "
-                    f"{extent:g} km in {name}"
+                    f"spacing {new} km is larger than the model, {extent:g} km in {name}"
                 )
         velocity = np.asarray(self.velocity)
         index = np.meshgrid(
@@ -395,9 +394,7 @@ def load_case(
         raise FileNotFoundError(f"there is no velocity file {path}")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(
-            f"cannot read {path}: velocity files end in {', '.join(SUFFIXES)}"
-        )
+        raise ValueError(f"cannot read {path}: velocity files end in {', '.join(SUFFIXES)}")
     contents = _read(path, suffix)
     name = _choose(contents, name, path)
     scale = _UNITS[unit]
@@ -709,9 +706,7 @@ def _stored_positive(
     return number
 
 
-def _stored_source(
-    contents: Mapping[str, np.ndarray], scale: float
-) -> np.ndarray | None:
+def _stored_source(contents: Mapping[str, np.ndarray], scale: float) -> np.ndarray | None:
     """(ndim,) or (n_sources, ndim)."""
     if "source" in contents:
         source = _real_array(contents["source"], "source")

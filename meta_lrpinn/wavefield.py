@@ -69,9 +69,7 @@ def relative_l2(prediction: np.ndarray, truth: np.ndarray) -> float:
     """
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     if prediction.shape != truth.shape:
-        raise ValueError(
-            f"cannot compare shapes {prediction.shape} and {truth.shape}"
-        )
+        raise ValueError(f"cannot compare shapes {prediction.shape} and {truth.shape}")
     norm = np.linalg.norm(truth)
     if norm == 0:
         raise ValueError("the reference field is zero; relative error is undefined")

@@ -23,9 +23,7 @@ def run(tmp_path):
 def save(run, step, score=None, settings=SETTINGS):
     params = jax.tree.map(lambda leaf: leaf + step, PARAMS)
     record = {"elapsed": 1.5, "best": None}
-    return run.save(
-        step, params, PROGRESS, settings=settings, record=record, score=score
-    )
+    return run.save(step, params, PROGRESS, settings=settings, record=record, score=score)
 
 
 def restore(run, settings=SETTINGS, **options):

@@ -458,9 +458,7 @@ def test_a_field_not_to_be_trusted_is_warned_of(case_file, out, capsys, asked):
     assert captured.err == error
 
 
-def test_a_failure_while_writing_leaves_no_file(
-    case_file, out, asked, capsys, monkeypatch
-):
+def test_a_failure_while_writing_leaves_no_file(case_file, out, asked, capsys, monkeypatch):
     monkeypatch.setattr(cli, "_TRUSTED", 1.0)
 
     def fail(*arguments, **options):
@@ -600,15 +598,18 @@ def test_meta_train_stops_resumes_and_adapts(tiny, case_file, out, capsys, monke
     assert len(capsys.readouterr().err.splitlines()) == 1
 
     target = out / "evaluation"
-    assert run(
-        "evaluate",
-        f"--velocity={case_file}",
-        f"--init={out / 'initialisation'}",
-        "--features=pinn",
-        "--methods=galerkin",
-        "--steps=0",
-        f"--out={target}",
-    ) == 0
+    assert (
+        run(
+            "evaluate",
+            f"--velocity={case_file}",
+            f"--init={out / 'initialisation'}",
+            "--features=pinn",
+            "--methods=galerkin",
+            "--steps=0",
+            f"--out={target}",
+        )
+        == 0
+    )
     captured = capsys.readouterr()
     assert captured.err == ""
     assert re.search(r"^start +method +0$", captured.out, re.M)
@@ -717,9 +718,7 @@ def test_tasks_without_wavefields_are_refused(
     assert run(*options, f"--tasks={path}") == 2
     assert capsys.readouterr().err == expected
     # Nor are there any in new tasks of a distribution without.
-    monkeypatch.setitem(
-        configs.PRESETS, "small", dataclasses.replace(tiny, tasks=unknown)
-    )
+    monkeypatch.setitem(configs.PRESETS, "small", dataclasses.replace(tiny, tasks=unknown))
     assert run(*options) == 2
     assert capsys.readouterr().err == expected
     assert not (out / "initialisation").exists()

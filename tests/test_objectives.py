@@ -114,9 +114,7 @@ def test_paper_objective_of_a_constant_output(problem):
     squared = np.sum((points - np.asarray(SOURCE)) ** 2, axis=1)
     weight = 1e8 * omega * np.maximum(reach**2 - squared, 0)
     assert np.any(weight > 0)
-    np.testing.assert_allclose(
-        parts["source"], 0.05 * np.sqrt(np.mean(weight)), rtol=1e-3
-    )
+    np.testing.assert_allclose(parts["source"], 0.05 * np.sqrt(np.mean(weight)), rtol=1e-3)
     assert parts["orthogonality"] < 1e-5
     np.testing.assert_allclose(loss, 0.1 * sum(parts.values()), rtol=1e-6)
 
@@ -278,9 +276,7 @@ def test_projection_objective_sees_what_lies_in_the_span(double):
     with jax.enable_x64(True):
         features = objectives.feature_function(model, params, task.problem)
         weights = jnp.linspace(-1, 1, 20) + 1j * jnp.linspace(2, 0, 20)
-        spanned = task.replace(
-            scattered=(features(task.points)[:, :20] @ weights)[None]
-        )
+        spanned = task.replace(scattered=(features(task.points)[:, :20] @ weights)[None])
         objective = objectives.projection_objective(model, 300, (10, 20))
         _, scalars = jax.device_get(jax.jit(objective)(params, spanned, KEY))
     assert scalars["error"] < 1e-3 and scalars["error_20"] < 1e-3

@@ -245,10 +245,7 @@ def test_percent(share, text):
 
 
 def test_no_global_state_of_matplotlib_is_touched():
-    script = (
-        "import sys, meta_lrpinn.plotting\n"
-        "print('matplotlib.pyplot' in sys.modules)"
-    )
+    script = "import sys, meta_lrpinn.plotting\nprint('matplotlib.pyplot' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

@@ -108,9 +108,7 @@ def test_collocation_shapes(collocated):
     _, collocation = collocated
     chex.assert_shape(collocation.points, (60, 2))
     chex.assert_shape([collocation.stretch, collocation.stretch_slope], (60, 2))
-    chex.assert_shape(
-        [collocation.squared_slowness, collocation.scattering_source], (60,)
-    )
+    chex.assert_shape([collocation.squared_slowness, collocation.scattering_source], (60,))
 
 
 def test_collocation_against_plain_numpy(collocated):

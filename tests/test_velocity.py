@@ -238,9 +238,7 @@ def test_smoothing_keeps_vertical_travel_time_and_reduces_contrast():
     velocity = np.where(np.arange(101)[:, None] < 50, 2.0, 4.0) * np.ones((1, 11))
     model = VelocityModel(velocity, (0.01, 0.03))
     smooth = model.smoothed(0.05)
-    np.testing.assert_allclose(
-        np.sum(1 / smooth.velocity), np.sum(1 / velocity), rtol=1e-3
-    )
+    np.testing.assert_allclose(np.sum(1 / smooth.velocity), np.sum(1 / velocity), rtol=1e-3)
     assert np.abs(np.diff(smooth.velocity, axis=0)).max() < 0.3
     # One standard deviation below the interface the Gaussian has done 84 %.
     share = (1 / 2 - 1 / smooth.velocity[55, 5]) / (1 / 2 - 1 / 4)

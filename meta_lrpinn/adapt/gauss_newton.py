@@ -130,8 +130,7 @@ def linearise(
     norm = jnp.sum(jnp.abs(rhs) ** 2)
     return Linearisation(
         gram=(real.T @ real + imaginary.T @ imaginary) / norm,
-        gradient=(real.T @ jnp.real(remainder) + imaginary.T @ jnp.imag(remainder))
-        / norm,
+        gradient=(real.T @ jnp.real(remainder) + imaginary.T @ jnp.imag(remainder)) / norm,
         squared=jnp.sum(jnp.abs(remainder) ** 2) / norm,
     )
 
@@ -147,9 +146,7 @@ def _map_points(function: Callable[[jax.Array], Any], points: jax.Array) -> Any:
     chunks = -(-number // size)
     filled = points[jnp.arange(chunks * size) % number].reshape(chunks, size, -1)
     results = jax.lax.map(jax.vmap(function), filled)
-    return jax.tree.map(
-        lambda x: x.reshape(chunks * size, *x.shape[2:])[:number], results
-    )
+    return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:number], results)
 
 
 def _off_range(operator: jax.Array, columns: jax.Array, ridge: float) -> jax.Array:
@@ -279,9 +276,7 @@ def check_pruned(model: nn.Module) -> None:
         )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "points", "first_layer", "projected")
-)
+@functools.partial(jax.jit, static_argnames=("model", "points", "first_layer", "projected"))
 def _linearised(model, params, problem, key, points, first_layer, projected):
     drawn = problems.sample_points(key, problem, points)
     return linearise(model, params, problem, drawn, first_layer, projected)

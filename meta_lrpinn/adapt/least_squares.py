@@ -21,9 +21,7 @@ from meta_lrpinn.problem import Collocation
 RIDGE = 1e-5
 
 
-def operator_on_features(
-    features: Derivatives, collocation: Collocation
-) -> jax.Array:
+def operator_on_features(features: Derivatives, collocation: Collocation) -> jax.Array:
     """The Helmholtz operator applied to every feature, A (n, width), complex.
 
     Args:
@@ -40,9 +38,7 @@ def operator_on_features(
     return laplacian + mass[:, None] * features.value
 
 
-def output_weights(
-    operator: jax.Array, rhs: jax.Array, ridge: float = RIDGE
-) -> jax.Array:
+def output_weights(operator: jax.Array, rhs: jax.Array, ridge: float = RIDGE) -> jax.Array:
     """Weights a that minimise ‖A a − b‖², by scaled normal equations.
 
     Args:

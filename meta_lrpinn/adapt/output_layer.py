@@ -108,9 +108,11 @@ def _in_chunks(
     collocation = galerkin.collocate_grid(problem, shape, refinement)
     number = shape[0] // rows
     return jax.tree.map(
-        lambda x: x.reshape(number, -1, *x.shape[1:])
-        if x.ndim
-        else jnp.broadcast_to(x, (number,)),
+        lambda x: (
+            x.reshape(number, -1, *x.shape[1:])
+            if x.ndim
+            else jnp.broadcast_to(x, (number,))
+        ),
         collocation,
     )
 

@@ -72,9 +72,7 @@ def choose_rank(
     return reduced, kept, {"rank_fraction": fraction, "increase": increase(enough)}
 
 
-def _without_smallest(
-    model: models.MetaLRPINN, params: Params, fraction: float
-) -> Params:
+def _without_smallest(model: models.MetaLRPINN, params: Params, fraction: float) -> Params:
     """Parameters of the same shapes that give what `models.truncate` leaves.
 
     Singular values are zeroed, not removed, so that one program serves every rank.

@@ -231,9 +231,7 @@ def _check_options(options: dict[str, Any]) -> None:
             if options[name] is not None and options[name] is not False:
                 raise ValueError(f"{name} applies to features lrpinn only")
     reductions = [
-        name
-        for name in ("rank_fraction", "rank_tolerance")
-        if options[name] is not None
+        name for name in ("rank_fraction", "rank_tolerance") if options[name] is not None
     ]
     if len(reductions) > 1:
         raise ValueError("give rank_fraction or rank_tolerance, not both")
@@ -477,9 +475,7 @@ def load_network(
         return init
     if init is None:
         small = configs.PRESETS["small"].network
-        config = configs.NetworkConfig(
-            **{**vars(small), "kind": features, "ndim": ndim}
-        )
+        config = configs.NetworkConfig(**{**vars(small), "kind": features, "ndim": ndim})
         model = configs.make_network(config)
         return model, models.initial_parameters(model, key)
     folder = DEFAULT_INITIALISATION if init == "default" else Path(init)
@@ -531,9 +527,7 @@ def _adapt(
             field = output_layer.own_field(model, params, unit)
             return lambda points: amplitude * field(points)[:, None]
         double, shares = options["precision"] == "double", (1.0, 1 / _ENRICHMENT)
-        weights = output_layer.solve_nested(
-            method, model, params, unit, shares, double
-        )
+        weights = output_layer.solve_nested(method, model, params, unit, shares, double)
         field = output_layer.feature_field(model, params, unit, weights, double)
         return lambda points: amplitude * field(points)
 
@@ -613,9 +607,7 @@ def _optimiser(
     )
     if not freeze_bases:
         return optimiser
-    return optax.partition(
-        {"free": optimiser, "frozen": optax.set_to_zero()}, _bases_apart
-    )
+    return optax.partition({"free": optimiser, "frozen": optax.set_to_zero()}, _bases_apart)
 
 
 def _bases_apart(params: objectives.Params) -> objectives.Params:

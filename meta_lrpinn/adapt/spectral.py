@@ -115,9 +115,7 @@ def make_lattice(
     spacing = np.minimum(
         2 * np.pi / wavenumber / points_per_wavelength, problem.model.spacing[::-1]
     )
-    finest = (np.prod(period / spacing) / _MAXIMUM_QUADRATURE_POINTS) ** (
-        1 / problem.ndim
-    )
+    finest = (np.prod(period / spacing) / _MAXIMUM_QUADRATURE_POINTS) ** (1 / problem.ndim)
     spacing = spacing * max(1.0, finest)
     count = np.maximum(np.ceil(period / spacing).astype(int), 4 * extent + 2)
     # Longest waves first, so that a smaller lattice is a leading block.
@@ -197,9 +195,7 @@ def _coefficients_of(problem: HelmholtzProblem, lattice: Lattice) -> _Coefficien
     fourier = _Fourier(problem, lattice.quadrature_shape)
     omega = jnp.asarray(problem.omega)
     stretch = absorbing.stretch(problem.layer, points, omega)
-    envelope, slope = absorbing.envelope(
-        problem.layer, points, problem.envelope_velocity
-    )
+    envelope, slope = absorbing.envelope(problem.layer, points, problem.envelope_velocity)
     volume = jnp.prod(stretch, axis=-1) * envelope**2
     # ∂φ = (ik + g) φ with g the envelope's logarithmic gradient, hence
     # ∂φ_i* ∂φ_j = (k_i k_j + i g (k_j − k_i) + g²) φ_i* φ_j, with k_j − k_i = −q.
@@ -229,9 +225,7 @@ def assemble(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     coefficients = _coefficients_of(problem, lattice)
     wave_vectors = _wave_vectors(problem, lattice)[: lattice.dense]
     indices = lattice.indices[: lattice.dense]
-    entry = _position(
-        indices[:, None, :] - indices[None, :, :], lattice.quadrature_shape
-    )
+    entry = _position(indices[:, None, :] - indices[None, :, :], lattice.quadrature_shape)
     matrix = coefficients.mass.ravel()[entry]
     for k, stiffness in zip(wave_vectors.T, coefficients.stiffness, strict=True):
         matrix = matrix - k[:, None] * k[None, :] * stiffness.ravel()[entry]
@@ -324,9 +318,7 @@ def _make_load(
             (omega / velocity).astype(jnp.float32),
             jnp.asarray(problem.amplitude, jnp.complex64),
         ).astype(stretched.dtype)
-        return weight * residual.scattering_source(
-            slowness, 1 / velocity**2, field, omega
-        )
+        return weight * residual.scattering_source(slowness, 1 / velocity**2, field, omega)
 
     return load
 
@@ -461,9 +453,7 @@ def _make_solver(problem, lattice, tolerance):
     dense, indices = lattice.dense, jnp.asarray(lattice.indices)
     operator = make_operator(problem, lattice)
     entries = jax.lax.stop_gradient(diagonal(problem, lattice))[:, None]
-    factors = jax.scipy.linalg.lu_factor(
-        jax.lax.stop_gradient(assemble(problem, lattice))
-    )
+    factors = jax.scipy.linalg.lu_factor(jax.lax.stop_gradient(assemble(problem, lattice)))
 
     def mirror(columns):
         shape = lattice.quadrature_shape

@@ -68,9 +68,7 @@ def shared_problem(
         models[0].check_contains(source, what="source")
     mean = models[0].replace_velocity(np.mean([m.velocity for m in models], axis=0))
     lowest = models[0].replace_velocity(np.min([m.velocity for m in models], axis=0))
-    problem = problems.make_problem(
-        mean, frequency, sources[0], layer_share=layer_share
-    )
+    problem = problems.make_problem(mean, frequency, sources[0], layer_share=layer_share)
     return problem.replace(model=lowest)
 
 

@@ -85,9 +85,7 @@ def adapt(
     mask = jax.tree.broadcast(True if trainable is None else trainable, params)
 
     def descend(params, key):
-        (loss, _), gradient = jax.value_and_grad(objective, has_aux=True)(
-            params, task, key
-        )
+        (loss, _), gradient = jax.value_and_grad(objective, has_aux=True)(params, task, key)
         if first_order:
             gradient = jax.lax.stop_gradient(gradient)
         params = jax.tree.map(

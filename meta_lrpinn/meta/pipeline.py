@@ -85,9 +85,7 @@ def make_evaluation(
         with jax.enable_x64(double):
             arguments = _double((params, stacked)) if double else (params, stacked)
             values = np.asarray(measure_all(*arguments))
-        names = [
-            f"{frequency:g}Hz_{source_x:g}km" for frequency, source_x in _HELD
-        ]
+        names = [f"{frequency:g}Hz_{source_x:g}km" for frequency, source_x in _HELD]
         pairs = zip(names, map(float, values), strict=True)
         return {figure or "loss": float(values.mean()), **dict(pairs)}
 

@@ -55,9 +55,7 @@ class TaskDistribution:
         if not self.layer_share > 0:
             raise ValueError(f"layer_share must be positive, got {self.layer_share}")
         if self.known_points and not self.absorbing:
-            raise ValueError(
-                "without an absorbing layer there is no one wavefield to know"
-            )
+            raise ValueError("without an absorbing layer there is no one wavefield to know")
 
 
 def make_tasks(
@@ -219,9 +217,7 @@ def with_scattered(tasks: list[Task], number: int, seed: int) -> list[Task]:
                 complex(task.problem.amplitude),
                 float(task.background_velocities[member]),
             )
-            scattered[index, member] = solver.interpolate(
-                field, points[index], layer=True
-            )
+            scattered[index, member] = solver.interpolate(field, points[index], layer=True)
     return [
         task.replace(points=place.astype(np.float32), scattered=fields)
         for task, place, fields in zip(tasks, points, scattered, strict=True)

@@ -64,13 +64,9 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("weight_decay", "inner_steps", "inner_learning_rate"):
             if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"{name} must not be negative, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"schedule must be one of {SCHEDULES}, got {self.schedule!r}"
-            )
+            raise ValueError(f"schedule must be one of {SCHEDULES}, got {self.schedule!r}")
         maml.check_task_axis(self.task_axis)
 
     @property
@@ -166,9 +162,7 @@ def make_update(
         )
         return state, scalars
 
-    return jax.jit(
-        update, donate_argnums=0, out_shardings=parallel.replicated(mesh)
-    )
+    return jax.jit(update, donate_argnums=0, out_shardings=parallel.replicated(mesh))
 
 
 def train(

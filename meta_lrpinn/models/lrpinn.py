@@ -95,9 +95,7 @@ class LRPINN(nn.Module):
         else:
             horizontal = self.ndim - 1
             scales = [self.first_scale] * self.ndim + [self.source_scale] * horizontal
-            self.first = plane_wave_layer(
-                self.width, scales, param_dtype=self.param_dtype
-            )
+            self.first = plane_wave_layer(self.width, scales, param_dtype=self.param_dtype)
             self.last = small_output_layer(self.outputs, param_dtype=self.param_dtype)
 
     def __call__(
@@ -213,9 +211,7 @@ class MetaLRPINN(nn.Module):
         """
         return self.network.features(points, source, self.embedding(frequency))
 
-    def singular_values(
-        self, frequency: jax.Array | None = None
-    ) -> tuple[jax.Array, ...]:
+    def singular_values(self, frequency: jax.Array | None = None) -> tuple[jax.Array, ...]:
         """The singular values of every hidden layer.
 
         Args:

@@ -43,8 +43,7 @@ def prune_hypernetwork(
         raise ValueError("the hypernetwork is pruned already")
     if jnp.ndim(frequency) != 0:
         raise ValueError(
-            "pruning needs one frequency, got an array of shape "
-            f"{jnp.shape(frequency)}"
+            f"pruning needs one frequency, got an array of shape {jnp.shape(frequency)}"
         )
     if not isinstance(frequency, jax.core.Tracer) and not frequency > 0:
         raise ValueError(f"frequency must be positive, got {float(frequency)} Hz")
@@ -139,9 +138,7 @@ def leading_features(
             "the number of features must be a whole one from the last layer's rank "
             f"{smallest} to {largest}, got {number}"
         )
-    smaller = model.clone(
-        network=network.clone(last_width=int(number), gain=network.gains)
-    )
+    smaller = model.clone(network=network.clone(last_width=int(number), gain=network.gains))
     last = f"hidden_{network.depth - 1}"
     kept = dict(params["network"])
     kept[last] = {**kept[last], "U": kept[last]["U"][: int(number)]}

@@ -112,9 +112,7 @@ def stretch(layer: AbsorbingLayer, points: jax.Array, omega: jax.Array) -> jax.A
     return 1 - 1j * damping(layer, points) / omega
 
 
-def stretch_slope(
-    layer: AbsorbingLayer, points: jax.Array, omega: jax.Array
-) -> jax.Array:
+def stretch_slope(layer: AbsorbingLayer, points: jax.Array, omega: jax.Array) -> jax.Array:
     """Derivative ds/dx = −iσ′/ω of `stretch` along its axis, (n, ndim), 1/km."""
     return -1j * damping_slope(layer, points) / omega
 

@@ -62,9 +62,7 @@ def _hessian(apply: Apply, points: jax.Array) -> Derivatives:
 ENGINES = {"taylor": _taylor, "hessian": _hessian}
 
 
-def derivatives(
-    apply: Apply, points: jax.Array, engine: str = "taylor"
-) -> Derivatives:
+def derivatives(apply: Apply, points: jax.Array, engine: str = "taylor") -> Derivatives:
     """Values, first and pure second derivatives of `apply`.
 
     Args:
@@ -87,9 +85,7 @@ def derivatives(
     return ENGINES[engine](apply, points)
 
 
-def first_derivatives(
-    apply: Apply, points: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def first_derivatives(apply: Apply, points: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Values (n, outputs) and gradient (n, ndim, outputs) of `apply`, by forward mode.
 
     Args:

@@ -41,9 +41,7 @@ def point_source(
     if amplitude is None:
         amplitude = background.default_amplitude(ndim)
     distance = np.sqrt(np.sum(offset**2, axis=-1).astype(complex))
-    distance = np.where(
-        np.abs(distance) < _SMALLEST_DISTANCE, _SMALLEST_DISTANCE, distance
-    )
+    distance = np.where(np.abs(distance) < _SMALLEST_DISTANCE, _SMALLEST_DISTANCE, distance)
     if ndim == 2:
         return amplitude * scipy.special.hankel2(0, wavenumber * distance)
     return amplitude * np.exp(-1j * wavenumber * distance) / distance
@@ -222,9 +220,7 @@ def _round_inclusion(
             raise ValueError(f"{name} must be positive, got {value} {unit}")
     points, source, centre = (np.asarray(a, float) for a in (points, source, centre))
     if points.ndim != 2 or points.shape[1] != series.ndim:
-        raise ValueError(
-            f"points must have shape (n, {series.ndim}), got {points.shape}"
-        )
+        raise ValueError(f"points must have shape (n, {series.ndim}), got {points.shape}")
     source_distance = np.linalg.norm(source - centre)
     if source_distance <= radius:
         raise ValueError(
@@ -247,9 +243,7 @@ def _round_inclusion(
 
     scattered = np.zeros(len(points), complex)
     near, far = distance[is_inside], distance[~is_inside]
-    for order in range(
-        _largest_order(outer, inner, radius) if terms is None else terms
-    ):
+    for order in range(_largest_order(outer, inner, radius) if terms is None else terms):
         # Products such as H_n(k r_s) J_n(k a) are moderate, their factors are not:
         # every quotient is formed before it is multiplied.
         at_edge = series.regular(order, outer * radius)
@@ -284,9 +278,7 @@ def _round_inclusion(
             transmitted * series.regular(order, inner * near) * angular[is_inside]
         )
     if np.any(is_inside):
-        scattered[is_inside] -= point_source(
-            points[is_inside] - source, outer, amplitude
-        )
+        scattered[is_inside] -= point_source(points[is_inside] - source, outer, amplitude)
     return scattered
 
 

@@ -290,8 +290,7 @@ class FiniteDifferenceSolver:
         """The part of a field of shape `shape` that stands on the model's nodes."""
         return field[
             tuple(
-                slice(margin, -margin or None, self.refinement)
-                for margin in self.margins
+                slice(margin, -margin or None, self.refinement) for margin in self.margins
             )
         ]
 
@@ -435,9 +434,7 @@ def _check(
     if refinement is not None and (refinement != int(refinement) or refinement < 1):
         raise ValueError(f"refinement must be 1, 2, 3, ..., got {refinement}")
     if thickness is not None and not thickness > 0:
-        raise ValueError(
-            f"absorbing layer thickness must be positive, got {thickness} km"
-        )
+        raise ValueError(f"absorbing layer thickness must be positive, got {thickness} km")
     if order not in ORDERS:
         raise ValueError(f"order must be 2 or 4, got {order}")
     if tolerance is not None and not tolerance > 0:
@@ -511,15 +508,11 @@ def reference_wavefield(
     """
     started = time.perf_counter()
     _check(frequency, refinement, thickness, order, tolerance)
-    sources, amplitude, velocities = _sources(
-        model, source, amplitude, background_velocity
-    )
+    sources, amplitude, velocities = _sources(model, source, amplitude, background_velocity)
     if tolerance is None:
         refinements = [refinement or refinement_for(model, frequency)]
     else:
-        first = refinement or refinement_for(
-            model, frequency, FIRST_POINTS_PER_WAVELENGTH
-        )
+        first = refinement or refinement_for(model, frequency, FIRST_POINTS_PER_WAVELENGTH)
         refinements = range(first, max(first + 1, max_refinement) + 1)
 
     history, scattered, error_estimate = [], None, None
@@ -601,9 +594,7 @@ def background_on_grid(
         ValueError: an argument is out of its range, or a source outside the model.
     """
     _check(frequency, None, None, ORDERS[0])
-    sources, amplitude, velocities = _sources(
-        model, source, amplitude, background_velocity
-    )
+    sources, amplitude, velocities = _sources(model, source, amplitude, background_velocity)
     points = model.grid_points()
     fields = [
         analytic.point_source(points - place, 2 * np.pi * frequency / v0, amplitude)

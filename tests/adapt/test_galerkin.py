@@ -97,9 +97,7 @@ def test_rough_velocities_are_not_aliased(rough):
 
     def error(refinement):
         chunks = output_layer._in_chunks(rough, (24, 24), refinement, rows=24)
-        (weights,) = output_layer._galerkin(
-            waves, params, chunks, rough, (1.0,), True
-        ).T
+        (weights,) = output_layer._galerkin(waves, params, chunks, rough, (1.0,), True).T
         field = output_layer.feature_field(waves, params, rough, weights, double=True)
         return relative_l2(field(rough.model.grid_points()).reshape(25, 25), exact)
 
@@ -147,9 +145,7 @@ def test_slopes_of_the_samples(assembled):
         difference = features(collocation.points + step) - features(
             collocation.points - step
         )
-        np.testing.assert_allclose(
-            samples.gradient[:, axis], difference / 2e-6, atol=1e-4
-        )
+        np.testing.assert_allclose(samples.gradient[:, axis], difference / 2e-6, atol=1e-4)
 
 
 def test_matrix_is_complex_symmetric(assembled):

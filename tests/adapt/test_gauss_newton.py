@@ -77,9 +77,7 @@ def test_damped_step_is_that_of_least_squares(problem, first_layer, projected):
         model, params = make_network(param_dtype=jnp.float64)
         points = problems.sample_points(KEY, problem, POINTS)
         linearise = jax.jit(gauss_newton.linearise, static_argnums=(0, 4, 5, 6))
-        system = linearise(
-            model, params, problem, points, first_layer, projected, RIDGE
-        )
+        system = linearise(model, params, problem, points, first_layer, projected, RIDGE)
         for damping in (1.0, 1e-2):
             step = gauss_newton.damped_step(system, damping)
             expected = slow_step(
@@ -148,9 +146,7 @@ def test_held_out_loss_is_that_of_the_parameters_at_the_points_of_finetune(
         np.testing.assert_allclose(record["held_out"], expected, rtol=1e-4)
 
 
-def test_refused_steps_leave_the_parameters_and_add_damping(
-    problem, network, monkeypatch
-):
+def test_refused_steps_leave_the_parameters_and_add_damping(problem, network, monkeypatch):
     """A step to nowhere is never taken; patience ends the run."""
     forward = gauss_newton.damped_step
     monkeypatch.setattr(gauss_newton, "damped_step", lambda *a: jnp.nan * forward(*a))

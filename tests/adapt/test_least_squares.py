@@ -75,9 +75,7 @@ def test_weights_do_not_depend_on_the_scale_of_features(setting):
 
 def test_relative_residual_is_that_of_numpy(setting):
     _, _, features, collocation = setting
-    squared, weights = least_squares.eliminated_residual(
-        features, collocation, ridge=1e-13
-    )
+    squared, weights = least_squares.eliminated_residual(features, collocation, ridge=1e-13)
     operator = np.asarray(least_squares.operator_on_features(features, collocation))
     rhs = np.asarray(collocation.scattering_source)
     best = np.linalg.lstsq(operator, rhs, rcond=None)[0]

@@ -19,8 +19,7 @@ def all_problems():
     depth = np.linspace(1.6, 2.4, 9)[:, None]
     model = VelocityModel(np.array(np.broadcast_to(depth, (9, 9))), 0.1)
     return [
-        problems.make_problem(model, FREQUENCY, (x, 0.1), thickness=0.3)
-        for x in (0.3, 0.6)
+        problems.make_problem(model, FREQUENCY, (x, 0.1), thickness=0.3) for x in (0.3, 0.6)
     ]
 
 

@@ -82,9 +82,7 @@ def test_known_field_is_compared_with(plane_waves, truth):
 
 def test_field_off_the_grid(plane_waves, model, truth):
     values = plane_waves.at(model.grid_points())
-    np.testing.assert_allclose(
-        values, plane_waves.scattered.ravel(), rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(values, plane_waves.scattered.ravel(), rtol=1e-4, atol=1e-6)
     between = np.random.default_rng(0).uniform(0.1, 0.7, (50, 2))
     assert relative_l2(plane_waves.at(between), truth.at(between)) < 0.02
 
@@ -271,9 +269,7 @@ def test_exact_solve_of_a_saved_network(adapt, truth):
     chex.assert_trees_all_equal(before, after)
 
 
-def test_trained_features_with_reduced_rank_and_frozen_bases(
-    adapt, truth, monkeypatch
-):
+def test_trained_features_with_reduced_rank_and_frozen_bases(adapt, truth, monkeypatch):
     """U and V keep the columns of the largest |σ| and every bit; the rest moves."""
     falling = iter(1 - 1e-6 * np.arange(100))  # so that the last record is kept
     monkeypatch.setattr(solver, "_estimate", lambda values: next(falling))
@@ -319,9 +315,7 @@ def test_gradient_with_hypernetwork_and_free_bases(adapt, truth):
         assert np.any(bases[0] != bases[1])
 
 
-def test_gradient_starts_from_the_solved_output_or_the_networks_own(
-    model, truth, folders
-):
+def test_gradient_starts_from_the_solved_output_or_the_networks_own(model, truth, folders):
     options = {
         "method": "gradient",
         "features": "pinn",

@@ -24,9 +24,7 @@ def small_case(_, frequency):
     model = generators.random_velocity(3, (11, 11), 0.05)
     source = np.array([0.3, 0.05])
     field = reference.reference_wavefield(model, frequency, source, refinement=1)
-    return Case(
-        model=model, frequency=frequency, source=source, scattered=field.scattered
-    )
+    return Case(model=model, frequency=frequency, source=source, scattered=field.scattered)
 
 
 def quick_adapt(case, contender, method, steps, seed):

@@ -55,9 +55,7 @@ def test_smallest_viable_rank():
     assert rank_sweep.smallest_viable(errors, 20.0, 0) is None
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"), [("ranks", ["0"]), ("rank_fractions", ["1.5"])]
-)
+@pytest.mark.parametrize(("flag", "value"), [("ranks", ["0"]), ("rank_fractions", ["1.5"])])
 def test_ranks_out_of_range(experiment, tiny_init, flag, value):
     with pytest.raises(ValueError, match="must be"):
         experiment("rank_sweep", init=tiny_init, **{**TINY, flag: value})

@@ -90,9 +90,7 @@ def test_records_are_measured_once_and_survive(tmp_path):
 
 def test_task_set_of_models_and_frequencies(tmp_path):
     path = tmp_path / "tasks.npz"
-    result = run(
-        "data_gen.make_tasks", f"--out={path}", "--models=2", "--frequencies=3"
-    )
+    result = run("data_gen.make_tasks", f"--out={path}", "--models=2", "--frequencies=3")
     assert result.returncode == 0, result.stderr
     distribution = task_sets.TaskDistribution()
     tasks = task_sets.load_task_set(path, distribution)

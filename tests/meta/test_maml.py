@@ -99,9 +99,7 @@ def test_second_order_gradient_is_that_of_the_meta_loss(
     params, batch, task_axis, same_task
 ):
     options = {**INNER, "first_order": False, "same_task": same_task}
-    _, gradient = meta_gradient(
-        objective, params, *batch, task_axis=task_axis, **options
-    )
+    _, gradient = meta_gradient(objective, params, *batch, task_axis=task_axis, **options)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 
     @jax.jit
@@ -184,8 +182,7 @@ def test_no_steps_leave_parameters_alone(params, batch):
     chex.assert_shape(losses, (0,))
     loss, scalars = meta_loss(objective, params, *batch, steps=0)
     direct = [
-        objective(params, task(query, i), k)[0]
-        for i, (_, k) in enumerate(loop_keys(key))
+        objective(params, task(query, i), k)[0] for i, (_, k) in enumerate(loop_keys(key))
     ]
     chex.assert_trees_all_close(loss, np.mean(direct), rtol=1e-12)
     assert "support_loss" not in scalars
@@ -222,9 +219,7 @@ def test_only_what_is_trainable_is_adapted(params, batch):
 def test_same_task_judges_support_tasks_at_other_points(params, batch):
     support, query, key = batch
     given = meta_loss(objective, params, support, support, key, **INNER)
-    same = meta_loss(
-        objective, params, support, query, key, same_task=True, **INNER
-    )
+    same = meta_loss(objective, params, support, query, key, same_task=True, **INNER)
     chex.assert_trees_all_equal(same, given)
     # Without inner steps, other points alone make query and support loss differ.
     still = {"steps": 1, "learning_rate": 0.0, "same_task": True}

@@ -75,9 +75,7 @@ def saved_steps(directory):
 
 @pytest.mark.parametrize("same_task", [False, True])
 @pytest.mark.parametrize("first_order", [False, True])
-def test_training_is_adamw_on_the_clipped_meta_gradient(
-    tmp_path, first_order, same_task
-):
+def test_training_is_adamw_on_the_clipped_meta_gradient(tmp_path, first_order, same_task):
     config = dataclasses.replace(
         CONFIG,
         iterations=7,

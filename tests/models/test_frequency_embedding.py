@@ -69,9 +69,7 @@ def test_free_singular_values_ignore_the_frequency():
     free = FreeSingularValues(rank=(3, 2), depth=2)
     params = {"params": {"hidden_0": jnp.arange(3.0), "hidden_1": jnp.arange(2.0)}}
     chex.assert_trees_all_equal(free.apply(params, 5.0), free.apply(params))
-    chex.assert_trees_all_equal(
-        free.apply(params, 5.0), (jnp.arange(3.0), jnp.arange(2.0))
-    )
+    chex.assert_trees_all_equal(free.apply(params, 5.0), (jnp.arange(3.0), jnp.arange(2.0)))
 
 
 def test_errors():

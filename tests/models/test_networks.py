@@ -137,9 +137,7 @@ def test_jvp_through_the_batch_is_the_jacobian_of_each_point(make):
     for axis in range(2):
         direction = jnp.zeros_like(points).at[:, axis].set(1.0)
         _, tangent = jax.jvp(field, (points,), (direction,))
-        np.testing.assert_allclose(
-            tangent, jacobian[..., axis], rtol=1e-3, atol=1e-4
-        )
+        np.testing.assert_allclose(tangent, jacobian[..., axis], rtol=1e-3, atol=1e-4)
 
 
 @every_network
@@ -306,9 +304,7 @@ def test_a_last_layer_of_its_own_width(last_width):
     plain, plain_params = _meta(2)
     assert network.gains[:-1] == plain.network.gains[:-1]
     for name in ("first", "hidden_0", "hidden_1"):
-        chex.assert_trees_all_equal(
-            params["network"][name], plain_params["network"][name]
-        )
+        chex.assert_trees_all_equal(params["network"][name], plain_params["network"][name])
     shapes = jax.tree.map(lambda leaf: leaf.shape, params["network"])
     assert shapes["hidden_2"] == {"U": (last_width, RANK), "V": (WIDTH, RANK)}
     assert shapes["last"] == {"kernel": (last_width, 2), "bias": (2,)}

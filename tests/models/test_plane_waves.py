@@ -90,9 +90,7 @@ def test_initial_waves_fill_the_ball(ndim):
 @every_sampling
 def test_float64(sampling):
     with jax.enable_x64(True):
-        params = plane_wave_parameters(
-            KEY, 10, 30.0, sampling=sampling, dtype=jnp.float64
-        )
+        params = plane_wave_parameters(KEY, 10, 30.0, sampling=sampling, dtype=jnp.float64)
         chex.assert_type(jax.tree.leaves(params), jnp.float64)
         points = jnp.ones((3, 2), jnp.float64)
         features = PlaneWaves().apply({"params": params}, points, method="features")

@@ -14,9 +14,7 @@ OMEGA = 2 * np.pi * 5.0
 
 
 def layer_of(ndim, thickness=THICKNESS):
-    return absorbing.make_layer(
-        LOWER[:ndim], UPPER[:ndim], thickness, VELOCITY, REFLECTION
-    )
+    return absorbing.make_layer(LOWER[:ndim], UPPER[:ndim], thickness, VELOCITY, REFLECTION)
 
 
 def points_around(ndim, count=200):
@@ -56,12 +54,13 @@ def test_damping_is_quadratic_and_positive_on_either_side():
     strength = float(layer.strength)
     expected = strength * np.array([[1, 0], [0.25, 0], [0.25, 0], [0, 0.25], [0, 1]])
     np.testing.assert_allclose(absorbing.damping(layer, x), expected, atol=1e-12)
-    integral = strength * THICKNESS / 3 * np.array(
-        [[1, 0], [0.125, 0], [-0.125, 0], [0, 0.125], [0, -1]]
+    integral = (
+        strength
+        * THICKNESS
+        / 3
+        * np.array([[1, 0], [0.125, 0], [-0.125, 0], [0, 0.125], [0, -1]])
     )
-    np.testing.assert_allclose(
-        absorbing.damping_integral(layer, x), integral, atol=1e-12
-    )
+    np.testing.assert_allclose(absorbing.damping_integral(layer, x), integral, atol=1e-12)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -69,9 +68,9 @@ def test_each_is_the_derivative_of_the_other(ndim):
     layer, points, step = layer_of(ndim), points_around(ndim), 1e-6
 
     def difference(function):
-        return (
-            function(layer, points + step) - function(layer, points - step)
-        ) / (2 * step)
+        return (function(layer, points + step) - function(layer, points - step)) / (
+            2 * step
+        )
 
     np.testing.assert_allclose(
         difference(absorbing.damping_integral),

@@ -96,9 +96,7 @@ def test_helmholtz_equation_away_from_the_source(ndim, is_stretched):
     with jax.enable_x64(True):
         step = 1e-3
         shifts = step * np.eye(ndim)[:, None] * np.array([-2, -1, 0, 1, 2])[:, None]
-        field = background.background_field(
-            offset[:, None, None] + shifts, K, 0.3 - 1.2j
-        )
+        field = background.background_field(offset[:, None, None] + shifts, K, 0.3 - 1.2j)
     chex.assert_shape(field, (20, ndim, 5))
     field = np.asarray(field)
     second = field @ [-1, 16, -30, 16, -1] / (12 * step**2)
@@ -138,9 +136,9 @@ def test_source_itself_is_finite(ndim):
     with jax.enable_x64(True):
         offset = jnp.zeros((1, ndim))
         assert np.all(np.isfinite(background.background_field(offset, K, 1.0)))
-        gradient = jax.grad(
-            lambda x: jnp.abs(background.background_field(x, K, 1.0)[0])
-        )(offset)
+        gradient = jax.grad(lambda x: jnp.abs(background.background_field(x, K, 1.0)[0]))(
+            offset
+        )
         assert np.all(np.isfinite(gradient))
 
 

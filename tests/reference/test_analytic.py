@@ -137,8 +137,7 @@ def test_series_converges_with_its_terms(ndim):
     points = centre + np.outer(np.linspace(0.0, 3.0, 30), directions(ndim, 1)[0])
     full = scattered(ndim, points)
     errors = [
-        np.linalg.norm(scattered(ndim, points, terms=terms) - full)
-        / np.linalg.norm(full)
+        np.linalg.norm(scattered(ndim, points, terms=terms) - full) / np.linalg.norm(full)
         for terms in (5, 10, 15, 25)
     ]
     assert errors[0] > 1e-3 and errors[-1] < 1e-11

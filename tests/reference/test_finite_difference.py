@@ -69,9 +69,7 @@ def test_plane_waves_obey_the_stencils(ndim, is_corrected, order):
             stencils = stencils + finite_difference._dispersion_correction(
                 axes, np.full((1,) * ndim, k)
             )
-        wave = finite_difference._outer(
-            [np.exp(-1j * k * c * nodes) for c in direction]
-        )
+        wave = finite_difference._outer([np.exp(-1j * k * c * nodes) for c in direction])
         return abs(np.sum(stencils.reshape((3,) * ndim) * wave)) / step**ndim
 
     assert abs(np.log2(residual(0.04) / residual(0.02)) - order) < 0.3
@@ -142,9 +140,7 @@ def test_several_sources_are_each_source_alone():
         chex.assert_trees_all_close(
             together.background[index], alone.background, rtol=1e-12
         )
-        chex.assert_trees_all_close(
-            together.at(points)[index], alone.at(points), rtol=1e-8
-        )
+        chex.assert_trees_all_close(together.at(points)[index], alone.at(points), rtol=1e-8)
 
 
 def test_reciprocity():
@@ -178,9 +174,7 @@ def test_layer_absorbs():
 
 def test_unequal_spacing_and_origin():
     """The same medium on another grid at another place gives the same field."""
-    model = VelocityModel(
-        np.full((26, 41), 2.0), spacing=(0.04, 0.025), origin=(-3.0, 1.0)
-    )
+    model = VelocityModel(np.full((26, 41), 2.0), spacing=(0.04, 0.025), origin=(-3.0, 1.0))
     source = np.array([-2.59, 1.213])
     field = solved(model, 5.0, source, background_velocity=2.3, refinement=2)
     exact = analytic.shifted_background(model.grid_points(), 5.0, source, 2.0, 2.3)
@@ -218,9 +212,7 @@ def test_off_grid_values():
     at_nodes = field.at(model.grid_points()).reshape(model.shape)
     chex.assert_trees_all_close(at_nodes, field.scattered, rtol=1e-9, atol=1e-12)
     fine = VelocityModel(
-        np.asarray(model.at(model.resampled(0.025).grid_points()), float).reshape(
-            41, 41
-        ),
+        np.asarray(model.at(model.resampled(0.025).grid_points()), float).reshape(41, 41),
         0.025,
     )
     chex.assert_trees_all_close(
@@ -251,9 +243,7 @@ def test_homogeneous_model_scatters_nothing():
 
 def test_background_on_grid():
     model = gaussian_model()
-    field = background_on_grid(
-        model, 5.0, SOURCE, amplitude=2j, background_velocity=3.0
-    )
+    field = background_on_grid(model, 5.0, SOURCE, amplitude=2j, background_velocity=3.0)
     offset = model.grid_points() - SOURCE
     expected = analytic.point_source(offset, 2 * np.pi * 5.0 / 3.0, 2j)
     chex.assert_trees_all_close(field.ravel(), expected, rtol=1e-12)
@@ -268,9 +258,7 @@ def test_solver_is_shared_by_sources():
 
 
 def layer_of(model, thickness, velocity, reflection=finite_difference.REFLECTION):
-    return absorbing.make_layer(
-        model.lower, model.upper, thickness, velocity, reflection
-    )
+    return absorbing.make_layer(model.lower, model.upper, thickness, velocity, reflection)
 
 
 def solution(solver):
