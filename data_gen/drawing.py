@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import tqdm
 
-from meta_lrpinn import generators
+from meta_lrpinn import configs, generators
 from meta_lrpinn.meta import task_sets
 from meta_lrpinn.tasks import Task
 
@@ -19,7 +19,7 @@ from meta_lrpinn.tasks import Task
 Draw = Callable[[np.random.Generator, int], list[Task]]
 
 
-def of_models(distribution: task_sets.TaskDistribution, frequencies: np.ndarray) -> Draw:
+def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -> Draw:
     """A velocity model at every frequency, as tasks of one velocity each.
 
     Args:
@@ -51,7 +51,7 @@ def of_models(distribution: task_sets.TaskDistribution, frequencies: np.ndarray)
 
 
 def at_random(
-    distribution: task_sets.TaskDistribution, number: int, sources: int = 1
+    distribution: configs.TaskDistribution, number: int, sources: int = 1
 ) -> Draw:
     """Tasks drawn as meta-training draws them, those of several sources together.
 
@@ -72,7 +72,7 @@ def collect(
     draw: Draw,
     number: int,
     seed: int,
-    distribution: task_sets.TaskDistribution,
+    distribution: configs.TaskDistribution,
     settings: Mapping[str, Any],
     part: int = 100,
 ) -> None:

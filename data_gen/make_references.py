@@ -8,8 +8,7 @@ from pathlib import Path
 from absl import flags
 
 import meta_lrpinn as ml
-from meta_lrpinn import scripts
-from meta_lrpinn import velocity as velocities
+from meta_lrpinn import cases, scripts
 from meta_lrpinn.physics import background
 
 FLAGS = flags.FLAGS
@@ -34,7 +33,7 @@ def main():
             field = ml.reference_wavefield(
                 model, frequency, source, tolerance=FLAGS.tolerance
             )
-            case = velocities.Case(
+            case = cases.Case(
                 model=model,
                 frequency=frequency,
                 source=source,
@@ -42,7 +41,7 @@ def main():
                 scattered=field.scattered,
             )
             path = folder / f"{Path(name).stem}_{frequency:g}hz.npz"
-            velocities.save_case(path, case)
+            cases.save_case(path, case)
             print(f"{path}: estimated error {field.error_estimate:.2g}")
 
 

@@ -33,9 +33,9 @@ from absl import flags
 
 from experiments import common, study
 from meta_lrpinn import generators, models, objectives, problem, scripts
-from meta_lrpinn.adapt.solve import load_network
 from meta_lrpinn.physics import derivatives, losses, residual
 from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.solvers.solve import load_network
 from meta_lrpinn.tasks import single_task
 
 FLAGS = flags.FLAGS

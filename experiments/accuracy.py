@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import meta_lrpinn as ml
 from experiments import common
 from meta_lrpinn import generators, scripts
-from meta_lrpinn.adapt.survey import solve_survey
+from meta_lrpinn.solvers.survey import solve_survey
 
 FLAGS = flags.FLAGS
 NAME = "accuracy"

@@ -15,9 +15,9 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-import meta_lrpinn as ml
 from experiments import common, study
 from meta_lrpinn import scripts
+from meta_lrpinn.cases import Case
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("least_squares_steps", 20, "Steps from the random start.")
@@ -34,7 +34,7 @@ CASES = {"layered 5 Hz": "layered_5hz.npz", "layered 4 Hz": "layered_4hz_9source
 THRESHOLDS = (0.20, 0.15, 0.10, 0.05)
 
 
-def load_case(file: str) -> "ml.velocity.Case":
+def load_case(file: str) -> Case:
     """A published case; of several sources, the middle one."""
     case = common.published_case(file)
     if np.ndim(case.source) == 1:

@@ -32,10 +32,10 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from experiments import common, study
-from meta_lrpinn import checkpoints, configs, generators, models, scripts
+from meta_lrpinn import checkpoints, configs, generators, models, networks, scripts
 from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.training import TrainingDiverged
-from meta_lrpinn.metrics import read_metrics
+from meta_lrpinn.run_log import read_rows
 
 FLAGS = flags.FLAGS
 NAME = "baselines"
@@ -162,9 +162,9 @@ def training_curve(name: str, seed: int) -> dict[str, Any]:
         (without those of compiling and evaluating), and pace, seconds per iteration.
     """
     directory = run_folder(name, seed)
-    rows = read_metrics(directory / "evaluation.csv")
+    rows = read_rows(directory / "evaluation.csv")
     figure = next(column for column in rows[0] if column != "step")
-    log = read_metrics(directory / "training.csv")
+    log = read_rows(directory / "training.csv")
     # The first row's time is that of compiling.
     pace = np.median([row["seconds_per_iteration"] for row in log[1:] or log])
     step = np.array([row["step"] for row in rows])
@@ -179,7 +179,7 @@ def training_curve(name: str, seed: int) -> dict[str, Any]:
 
 def random_start(name: str):
     """Seed to a network of the same size and random parameters."""
-    network = configs.make_network(configuration(name, 0).network)
+    network = networks.make_network(configuration(name, 0).network)
     return lambda seed: (
         network, models.initial_parameters(network, jax.random.key(seed))
     )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 from absl import flags
 
 import meta_lrpinn as ml
+from meta_lrpinn.cases import Case
 
 FLAGS = flags.FLAGS
 
@@ -40,7 +41,7 @@ def frequencies(default: Sequence[float]) -> list[float]:
     return [float(text) for text in FLAGS.frequencies]
 
 
-def published_case(name: str) -> "ml.velocity.Case":
+def published_case(name: str) -> Case:
     """A case of the data folder."""
     path = Path(FLAGS.data) / name
     if not path.exists():

@@ -41,9 +41,11 @@ import meta_lrpinn as ml
 from experiments import adaptation, common, overthrust, sharp_models, study
 from meta_lrpinn import generators, models, objectives, reference, scripts
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import output_layer, spectral, survey
-from meta_lrpinn.adapt.solve import CHANGE_OVER_ERROR, load_network
+from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.physics.absorbing import AbsorbingLayer
+from meta_lrpinn.solvers import survey
+from meta_lrpinn.solvers.solve import CHANGE_OVER_ERROR, load_network
 from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
@@ -241,7 +243,7 @@ def on_lattice(
     shared: problems.HelmholtzProblem, margin: float, dense: float | None
 ) -> Solver:
     """The plane-wave solve with a chosen part of the waves in one matrix."""
-    lattice = spectral.make_lattice(shared, margin, dense=dense)
+    lattice = lattices.make_lattice(shared, margin, dense=dense)
 
     def solver(problem):
         with jax.enable_x64(True):
@@ -252,7 +254,7 @@ def on_lattice(
     return solver
 
 
-_solve = jax.jit(spectral.solve)
+_solve = jax.jit(lattices.solve)
 
 
 def by_differences(refinement: int) -> Solver:

@@ -35,8 +35,8 @@ import meta_lrpinn as ml
 from experiments import common, study
 from meta_lrpinn import generators, models, objectives, problem, scripts
 from meta_lrpinn.adapt import finetune, output_layer
-from meta_lrpinn.adapt.solve import load_network
 from meta_lrpinn.models.low_rank import layer_ranks
+from meta_lrpinn.solvers.solve import load_network
 from meta_lrpinn.tasks import Task, single_task
 
 FLAGS = flags.FLAGS

@@ -21,7 +21,8 @@ import meta_lrpinn as ml
 from experiments import common
 from meta_lrpinn import generators, scripts
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import spectral, survey
+from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.solvers import survey
 
 FLAGS = flags.FLAGS
 NAME = "inversion"
@@ -83,7 +84,7 @@ def invert(
         with jax.enable_x64(True):
             problem = survey.shared_problem([start], frequency, sources)
             problem = problem.replace(model=slowest)
-            lattice = spectral.make_lattice(problem, FLAGS.margin)
+            lattice = lattices.make_lattice(problem, FLAGS.margin)
 
             @jax.jit
             def misfit(velocity, problem=problem, lattice=lattice, observed=observed):

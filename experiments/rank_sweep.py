@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 
 from experiments import common, study
 from meta_lrpinn import generators, models, scripts
-from meta_lrpinn.adapt.solve import load_network
 from meta_lrpinn.models.low_rank import layer_ranks
+from meta_lrpinn.solvers.solve import load_network
 
 FLAGS = flags.FLAGS
 NAME = "rank_sweep"

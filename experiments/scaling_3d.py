@@ -38,11 +38,12 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, study
-from meta_lrpinn import configs, models, reference, scripts
+from meta_lrpinn import configs, models, networks, objectives, reference, scripts
+from meta_lrpinn.cases import Case
 from meta_lrpinn.meta import maml
 from meta_lrpinn.problem import default_thickness, make_problem
 from meta_lrpinn.tasks import single_task
-from meta_lrpinn.velocity import Case, VelocityModel
+from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
 NAME = "scaling_3d"
@@ -120,7 +121,7 @@ def solve_sphere(frequencies: Sequence[float]) -> tuple[list[study.Row], study.C
             lines += records.ensure(
                 setting, lambda f=frequency, n=unknowns: plane_waves(f, n)
             )
-    network = configs.make_network(
+    network = networks.make_network(
         configs.NetworkConfig(
             width=FLAGS.cube_width,
             depth=2,
@@ -182,10 +183,10 @@ def settings() -> tuple[list[dict[str, int]], dict[str, int]]:
 @functools.cache
 def compiled_step(objective: str, ndim: int, points: int, width: int, rank: int):
     """The compiled meta-step of one task, and a function of the seed to its input."""
-    network = configs.make_network(
+    network = networks.make_network(
         configs.NetworkConfig(width=width, depth=FLAGS.scaling_depth, rank=rank, ndim=ndim)
     )
-    loss = configs.make_objective(
+    loss = objectives.make_objective(
         configs.ObjectiveConfig(name=objective, points=points), network
     )
     paper = objective == "paper"

@@ -29,8 +29,8 @@ import meta_lrpinn as ml
 from experiments import common
 from meta_lrpinn import generators, reference, scripts
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import spectral
-from meta_lrpinn.adapt.survey import solve_survey
+from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.solvers.survey import solve_survey
 
 FLAGS = flags.FLAGS
 NAME = "speed"
@@ -122,7 +122,7 @@ def solve_cube(nodes: int, solver: str, factor: float = 1.0) -> Row:
         field = reference.reference_wavefield(model, _FREQUENCY, source, refinement=1)
     else:
         problem = problems.make_problem(model, _FREQUENCY, source)
-        number = spectral.make_lattice(problem, factor * CUBE_MARGIN).number
+        number = lattices.make_lattice(problem, factor * CUBE_MARGIN).number
         field = ml.solve(model, _FREQUENCY, source, unknowns=number)
     seconds = time.perf_counter() - began
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

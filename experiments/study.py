@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import configs, models, reference
-from meta_lrpinn.adapt.solve import load_network
-from meta_lrpinn.velocity import Case, VelocityModel
+from meta_lrpinn import configs, models, networks, reference
+from meta_lrpinn.cases import Case
+from meta_lrpinn.solvers.solve import load_network
+from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("init", "default", "Meta-initialisation: default, or a folder.")
@@ -129,7 +130,7 @@ def random_pinn() -> Callable[[int], tuple[nn.Module, Any]]:
         features=low_rank.last_width,
         layer_share=low_rank.layer_share,
     )
-    model = configs.make_network(config)
+    model = networks.make_network(config)
     return lambda seed: (model, models.initial_parameters(model, jax.random.key(seed)))
 
 

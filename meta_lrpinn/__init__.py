@@ -16,16 +16,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from meta_lrpinn.adapt.solve import solve
+    from meta_lrpinn.cases import load_case, load_velocity, save_velocity
+    from meta_lrpinn.metrics import relative_l2
     from meta_lrpinn.problem import make_problem
     from meta_lrpinn.reference.finite_difference import reference_wavefield
-    from meta_lrpinn.velocity import (
-        VelocityModel,
-        load_case,
-        load_velocity,
-        save_velocity,
-    )
-    from meta_lrpinn.wavefield import Wavefield, relative_l2
+    from meta_lrpinn.solvers.solve import solve
+    from meta_lrpinn.velocity import VelocityModel
+    from meta_lrpinn.wavefield import Wavefield
 
 __version__ = "0.1.0"
 
@@ -44,13 +41,13 @@ __all__ = [
 _MODULES = {
     "VelocityModel": "velocity",
     "Wavefield": "wavefield",
-    "load_case": "velocity",
-    "load_velocity": "velocity",
+    "load_case": "cases",
+    "load_velocity": "cases",
     "make_problem": "problem",
     "reference_wavefield": "reference.finite_difference",
-    "relative_l2": "wavefield",
-    "save_velocity": "velocity",
-    "solve": "adapt.solve",
+    "relative_l2": "metrics",
+    "save_velocity": "cases",
+    "solve": "solvers.solve",
 }
 
 

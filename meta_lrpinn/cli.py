@@ -8,7 +8,7 @@ A subcommand is one function, registered with its own set of flags:
 It imports what it needs when it runs, raises ValueError or OSError for bad input, which
 becomes one line on standard error and exit code 2, CommandFailed where the input was
 good and there is no result all the same, and hands everything it writes to
-`write_together`, so that a command that fails leaves no files.
+`files.write_together`, so that a command that fails leaves no files.
 """
 
 import csv
@@ -21,17 +21,18 @@ import pathlib
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 import meta_lrpinn as ml
+from meta_lrpinn import files
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from meta_lrpinn.velocity import Case
+    from meta_lrpinn.cases import Case
 
 PROGRAM = "meta-lrpinn"
 METHODS = ("galerkin", "least_squares", "gradient")
@@ -216,29 +217,6 @@ def _defined(values: flags.FlagValues) -> list[str]:
     return [flag.name for module in modules for flag in module]
 
 
-def write_together(writers: Mapping[pathlib.Path, Callable[[IO[bytes]], None]]) -> None:
-    """Writes files, all of them or none.
-
-    Args:
-        writers: Path to a function that writes a binary file; the folder of the path
-            is created if need be.
-    """
-    partial = {
-        path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in writers
-    }
-    try:
-        for path, write in writers.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial[path], "wb") as file:
-                write(file)
-        for path in writers:
-            os.replace(partial[path], path)
-    finally:
-        for path in partial.values():
-            if path.exists():
-                path.unlink()
-
-
 # The problem to solve -----------------------------------------------------------------
 
 
@@ -387,7 +365,7 @@ def _posed_problem(values: flags.FlagValues) -> _Problem:
 
 def _load(values: flags.FlagValues) -> "tuple[Case, str, bool]":
     """The case that --velocity names, what to call it, and whether it is built in."""
-    from meta_lrpinn import generators, velocity
+    from meta_lrpinn import cases, generators
 
     text = values.velocity
     is_name = pathlib.PurePath(text).name == text and "." not in text
@@ -400,10 +378,10 @@ def _load(values: flags.FlagValues) -> "tuple[Case, str, bool]":
         if values["spacing"].present or values["unit"].present:
             raise ValueError("--spacing and --unit are for files, not built-in models")
         model = generators.builtin(text)
-        return velocity.Case(model, frequency=_BUILTIN_FREQUENCY), text, True
+        return cases.Case(model, frequency=_BUILTIN_FREQUENCY), text, True
     spacing = None if values.spacing is None else _numbers(values.spacing, "spacing")
     path = os.path.expanduser(text)
-    case = velocity.load_case(path, spacing=spacing, unit=values.unit)
+    case = cases.load_case(path, spacing=spacing, unit=values.unit)
     return case, os.path.basename(path), False
 
 
@@ -764,7 +742,7 @@ def _write_field(
     figure = plotting.wavefield_figure(field, truth)
     folder = pathlib.Path(out)
     paths = [folder / f"{name}.npz", folder / f"{name}.png"]
-    write_together(
+    files.write_together(
         {
             paths[0]: lambda file: np.savez_compressed(file, **contents),
             paths[1]: lambda file: figure.savefig(file, format="png", dpi=150),
@@ -891,7 +869,7 @@ def _write_evaluation(
     writer.writerows(rows)
     folder = pathlib.Path(out)
     paths = [folder / "evaluate.csv", folder / "evaluate.png"]
-    write_together(
+    files.write_together(
         {
             paths[0]: lambda file: file.write(table.getvalue().encode()),
             paths[1]: lambda file: figure.savefig(file, format="png", dpi=150),

@@ -4,15 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flax import linen as nn
-
-from meta_lrpinn import models, objectives
-from meta_lrpinn.meta.task_sets import TaskDistribution
-from meta_lrpinn.meta.training import TrainingConfig
-
 NETWORKS = ("lrpinn", "pinn")
 OBJECTIVES = ("paper", "residual", "projection", "galerkin")
 LEARNS_FROM_WAVEFIELDS = ("projection", "galerkin")
+SCHEDULES = ("staircase", "cosine")
+TASK_AXES = ("vmap", "map")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,23 +33,6 @@ class NetworkConfig:
             )
 
 
-def make_network(config: NetworkConfig) -> nn.Module:
-    """The network of a configuration."""
-    common = {
-        "width": config.width,
-        "depth": config.depth,
-        "ndim": config.ndim,
-        "first_scale": config.first_scale,
-        "last_width": config.features,
-        "layer_share": config.layer_share,
-    }
-    if config.kind == "pinn":
-        return models.PINN(**common, frequency_input=config.frequency_input)
-    return models.make_meta_lrpinn(
-        **common, rank=config.rank, initialisation=config.initialisation
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
     """What is minimised; see `meta_lrpinn.objectives`."""
@@ -70,17 +49,90 @@ class ObjectiveConfig:
             )
 
 
-def make_objective(config: ObjectiveConfig, model: nn.Module) -> objectives.Objective:
-    """The objective of a configuration, for a network."""
-    if config.name == "paper":
-        return objectives.paper_objective(model, config.points, config.source_penalty)
-    if config.name == "residual":
-        return objectives.residual_objective(model, config.points)
-    if config.name == "projection":
-        leading = tuple(config.leading)
-        return objectives.projection_objective(model, config.points, leading)
-    side = round(config.points ** (1 / model.ndim))
-    return objectives.galerkin_objective(model, (side,) * model.ndim)
+def check_task_axis(task_axis: str) -> str:
+    """The given way of treating tasks; raises ValueError unless it is known."""
+    if task_axis not in TASK_AXES:
+        raise ValueError(f"task axis must be one of {TASK_AXES}, got {task_axis!r}")
+    return task_axis
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskDistribution:
+    """Random velocity–frequency tasks; the defaults are the paper's, drawn for ever."""
+
+    minimum_frequency: float = 2.0  # Hz
+    maximum_frequency: float = 15.0  # Hz
+    log_frequency: bool = False  # uniform in log f rather than f
+    velocities_per_task: int = 1
+    smallest_size: int = 91  # grid points along each axis
+    largest_size: int = 91
+    spacing: float = 0.025  # km
+    source_depth: float = 0.025  # km
+    minimum_velocity: float = 1.5  # km/s
+    maximum_velocity: float = 5.0  # km/s
+    absorbing: bool = False
+    layer_share: float = 1.0  # thickness of the absorbing layer, over the default
+    known_points: int = 0  # points of solved wavefields; 0 for none
+
+    def __post_init__(self):
+        if not 0 < self.minimum_frequency <= self.maximum_frequency:
+            raise ValueError(
+                "frequencies must be positive and in order, got "
+                f"{self.minimum_frequency} to {self.maximum_frequency} Hz"
+            )
+        if self.smallest_size > self.largest_size:
+            raise ValueError("smallest_size must not exceed largest_size")
+        if not self.layer_share > 0:
+            raise ValueError(f"layer_share must be positive, got {self.layer_share}")
+        if self.known_points and not self.absorbing:
+            raise ValueError("without an absorbing layer there is no one wavefield to know")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How to meta-train; the defaults are the paper's."""
+
+    iterations: int = 50_000
+    learning_rate: float = 1e-3
+    weight_decay: float = 4e-5
+    schedule: str = "staircase"  # or "cosine", to zero at the last iteration
+    decay: float = 0.8  # staircase: factor of the learning rate ...
+    decay_every: int = 5_000  # ... after so many iterations
+    clip_norm: float = 1.0  # of the meta-gradient
+    inner_steps: int = 1
+    inner_learning_rate: float = 2e-3
+    first_order: bool = True
+    same_task: bool = False  # query points of the support tasks, not other tasks
+    tasks_per_batch: int = 5  # support tasks, and as many query tasks
+    task_axis: str = "vmap"  # "map": one task after the other, in less memory
+    evaluate_every: int = 500
+    checkpoint_every: int = 500
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        positive = (
+            "iterations learning_rate decay decay_every clip_norm tasks_per_batch "
+            "evaluate_every checkpoint_every log_every"
+        )
+        for name in positive.split():
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("weight_decay", "inner_steps", "inner_learning_rate"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {SCHEDULES}, got {self.schedule!r}")
+        check_task_axis(self.task_axis)
+
+    @property
+    def free_on_resume(self) -> tuple[str, ...]:
+        """Fields that may change when a run is resumed: they alter no update.
+
+        Apart from rounding, as for another number of devices.
+        """
+        names = ("evaluate_every", "checkpoint_every", "log_every", "task_axis")
+        return names if self.schedule == "cosine" else (*names, "iterations")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from meta_lrpinn import models
+from meta_lrpinn import configs, models
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import galerkin, least_squares
+from meta_lrpinn.linear import least_squares, weak_form
 from meta_lrpinn.physics import absorbing, derivatives, losses, residual
 from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem
@@ -49,12 +49,12 @@ def output_function(
             {"params": params}, points, problem.source[:-1], frequency_of(problem)
         )
 
-    return galerkin.with_envelope(outputs, problem)
+    return weak_form.with_envelope(outputs, problem)
 
 
 def feature_function(
     model: nn.Module, params: Params, problem: HelmholtzProblem
-) -> galerkin.Features:
+) -> weak_form.Features:
     """The network's last hidden layer, decaying in the layer: (n, width)."""
 
     def features(points):
@@ -66,7 +66,20 @@ def feature_function(
             method="features",
         )
 
-    return galerkin.with_envelope(features, problem)
+    return weak_form.with_envelope(features, problem)
+
+
+def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objective:
+    """The objective of a configuration, for a network."""
+    if config.name == "paper":
+        return paper_objective(model, config.points, config.source_penalty)
+    if config.name == "residual":
+        return residual_objective(model, config.points)
+    if config.name == "projection":
+        leading = tuple(config.leading)
+        return projection_objective(model, config.points, leading)
+    side = round(config.points ** (1 / model.ndim))
+    return galerkin_objective(model, (side,) * model.ndim)
 
 
 @functools.cache
@@ -151,7 +164,7 @@ def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
             collocation = problems.collocate(task.member(*pair), points)
             return least_squares.eliminated_residual(features, collocation)[0]
 
-        # One after the other: see `adapt.galerkin.solve_weights`.
+        # One after the other: see `linear.weak_form.solve_weights`.
         squared = jax.lax.map(one, (task.velocities, task.background_velocities))
         relative = jnp.sqrt(squared)
         return jnp.mean(jnp.log(relative)), {"residual": jnp.mean(relative)}
@@ -166,7 +179,7 @@ _PROJECTION_RIDGE = 1e-9
 # gradients, large in the logarithm, drown those of the others.
 _ERROR_FLOOR = 1e-3
 _PROJECTION_FLOOR = 1e-2
-# Points of a finer grid in a quadrature cell, see `galerkin.collocate_grid`.
+# Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`.
 _REFINEMENT = 4
 
 
@@ -266,7 +279,7 @@ def galerkin_objective(
     Args:
         model: Network with features.
         quadrature: Quadrature points along each axis, coordinate order.
-        damping: See `galerkin.solve_weights`.
+        damping: See `weak_form.solve_weights`.
 
     Returns:
         The objective; tasks must hold `points` and `scattered`.
@@ -277,12 +290,12 @@ def galerkin_objective(
         problem = task.problem
         shift = jax.random.uniform(key, (problem.ndim,))
         refinement = (_REFINEMENT,) * problem.ndim
-        points = galerkin.quadrature_points(problem, quadrature, shift)
+        points = weak_form.quadrature_points(problem, quadrature, shift)
         cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
         features = feature_function(model, params, problem)
-        samples = galerkin.sample_features(features, points)
+        samples = weak_form.sample_features(features, points)
         stretch = absorbing.stretch(problem.layer, points, problem.omega)
-        stiffness = galerkin.stiffness_matrix(samples, stretch, cell)
+        stiffness = weak_form.stiffness_matrix(samples, stretch, cell)
         norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
 
         layer = problem.layer
@@ -293,17 +306,17 @@ def galerkin_objective(
         def one(member):
             velocity, background_velocity, scattered = member
             own = task.member(velocity, background_velocity)
-            collocation = galerkin.collocate_grid(own, quadrature, refinement, shift)
-            weights = galerkin.solve_weights(
-                stiffness + galerkin.mass_matrix(samples, collocation, cell),
-                galerkin.load_vector(samples, collocation, cell),
+            collocation = weak_form.collocate_grid(own, quadrature, refinement, shift)
+            weights = weak_form.solve_weights(
+                stiffness + weak_form.mass_matrix(samples, collocation, cell),
+                weak_form.load_vector(samples, collocation, cell),
                 1 / (norm + 1e-6),
                 damping,
             )
             truth = inside * scattered
             return jnp.sqrt(_energy(at_points @ weights - truth) / _energy(truth))
 
-        # One after the other: see `adapt.galerkin.solve_weights`.
+        # One after the other: see `linear.weak_form.solve_weights`.
         error = jax.lax.map(
             one, (task.velocities, task.background_velocities, task.scattered)
         )

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Wavefield, relative_l2
+from meta_lrpinn.wavefield import Wavefield
 
 VELOCITY_COLORS = "cividis"
 FIELD_COLORS = "RdBu_r"

@@ -5,6 +5,8 @@ points, source and frequency only, so the velocities of a task share every evalu
 the network; an objective that eliminates the output layer solves for each of them.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -39,3 +41,7 @@ def single_task(problem: HelmholtzProblem) -> Task:
         velocities=jnp.asarray(problem.model.velocity)[None],
         background_velocities=jnp.asarray(problem.background_velocity)[None],
     )
+
+
+# (seed, step) → support and query tasks, each a batch with a leading task axis.
+TaskSampler = Callable[[int, int], tuple[Task, Task]]

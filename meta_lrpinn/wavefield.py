@@ -55,22 +55,3 @@ class Wavefield:
         if self.evaluate is None:
             raise ValueError("this wavefield is known on its grid only")
         return self.evaluate(points)
-
-
-def relative_l2(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Relative L2 distance ‖prediction − truth‖ / ‖truth‖.
-
-    Args:
-        prediction: Array of any shape.
-        truth: Array of the same shape.
-
-    Raises:
-        ValueError: the shapes differ, or the truth is zero.
-    """
-    prediction, truth = np.asarray(prediction), np.asarray(truth)
-    if prediction.shape != truth.shape:
-        raise ValueError(f"cannot compare shapes {prediction.shape} and {truth.shape}")
-    norm = np.linalg.norm(truth)
-    if norm == 0:
-        raise ValueError("the reference field is zero; relative error is undefined")
-    return float(np.linalg.norm(prediction - truth) / norm)

@@ -6,7 +6,7 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import checkpoints, configs, generators
-from meta_lrpinn.adapt.solve import DEFAULT_INITIALISATION
+from meta_lrpinn.solvers.solve import DEFAULT_INITIALISATION
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import checkpoints, cli, configs, plotting, velocity
+from meta_lrpinn import cases, checkpoints, cli, configs, plotting
 from meta_lrpinn.meta import pipeline, task_sets, training
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -35,8 +35,8 @@ def case_file(tmp_path):
     folder = tmp_path / "input"
     folder.mkdir()
     path = folder / "case.npz"
-    case = velocity.Case(model(), frequency=FREQUENCY, source=np.array(SOURCE))
-    velocity.save_case(path, case)
+    case = cases.Case(model(), frequency=FREQUENCY, source=np.array(SOURCE))
+    cases.save_case(path, case)
     return path
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from meta_lrpinn import configs, models
+from meta_lrpinn import configs, models, networks, objectives
 from meta_lrpinn.meta.task_sets import TaskDistribution
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.tasks import single_task
@@ -40,13 +40,13 @@ def test_small_preset_is_well_posed():
 
 def test_networks_have_the_size_asked_for():
     config = configs.NetworkConfig(width=20, depth=2, rank=4, ndim=3)
-    lrpinn = configs.make_network(config)
+    lrpinn = networks.make_network(config)
     assert isinstance(lrpinn, models.MetaLRPINN)
     params = models.initial_parameters(lrpinn, jax.random.key(0))
     assert params["network"]["hidden_1"]["U"].shape == (20, 4)
     # x, y, z and the two horizontal coordinates of the source.
     assert params["network"]["first"]["kernel"].shape == (5, 20)
-    pinn = configs.make_network(
+    pinn = networks.make_network(
         configs.NetworkConfig("pinn", width=20, depth=2, frequency_input=True)
     )
     assert isinstance(pinn, models.PINN) and pinn.frequency_input
@@ -58,7 +58,7 @@ def test_networks_have_the_size_asked_for():
 def test_networks_have_as_many_features_as_asked_for(kind):
     sizes = {"kind": kind, "width": 20, "depth": 2, "rank": 4}
     for features, expected in ((None, 20), (50, 50)):
-        model = configs.make_network(configs.NetworkConfig(**sizes, features=features))
+        model = networks.make_network(configs.NetworkConfig(**sizes, features=features))
         params = models.initial_parameters(model, jax.random.key(0))
         network = params["network"] if kind == "lrpinn" else params
         assert network["last"]["kernel"].shape == (expected, 2)
@@ -107,10 +107,10 @@ def test_errors(make, message):
 
 def scalars_of(name, task, **changes):
     """Names and shapes of what an objective reports, without computing it."""
-    model = configs.make_network(configs.NetworkConfig(width=8, depth=1, rank=2))
+    model = networks.make_network(configs.NetworkConfig(width=8, depth=1, rank=2))
     params = models.initial_parameters(model, jax.random.key(0))
     config = configs.ObjectiveConfig(name=name, points=100, **changes)
-    objective = configs.make_objective(config, model)
+    objective = objectives.make_objective(config, model)
     loss, scalars = jax.eval_shape(objective, params, task, jax.random.key(0))
     assert loss.shape == ()
     return set(scalars)

@@ -9,11 +9,11 @@ from meta_lrpinn import models, objectives
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import output_layer
 from meta_lrpinn.meta import pipeline, task_sets
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.tasks import single_task
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import relative_l2
 
 KEY = jax.random.key(3)
 FREQUENCY, SOURCE = 3.0, (0.4, 0.1)

@@ -7,7 +7,8 @@ import pytest
 from jax.extend import core
 
 from meta_lrpinn import models, objectives
-from meta_lrpinn.adapt import output_layer, spectral
+from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.tasks import single_task
 from meta_lrpinn.velocity import VelocityModel
@@ -63,9 +64,9 @@ def test_objectives_and_their_gradients(make, network, problem):
 
 
 def test_exact_solves(network, problem):
-    lattice = spectral.make_lattice(problem, 1.2)
+    lattice = lattices.make_lattice(problem, 1.2)
     sources, velocities = problem.source[None], problem.background_velocity[None]
-    found = products(lambda p: spectral.solve(p, lattice, sources, velocities), problem)
+    found = products(lambda p: lattices.solve(p, lattice, sources, velocities), problem)
     chunks = output_layer._in_chunks(problem, (8, 8), (2, 2), 4)
     found += products(
         lambda p: output_layer._galerkin(*network, chunks, p, (1.0, 0.5), False),

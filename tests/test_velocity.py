@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import scipy.io
 
-from meta_lrpinn import velocity as velocity_lib
-from meta_lrpinn.velocity import (
+from meta_lrpinn import cases
+from meta_lrpinn.cases import (
     Case,
-    VelocityModel,
     load_case,
     load_velocity,
     save_case,
     save_velocity,
 )
+from meta_lrpinn.velocity import VelocityModel
 
 SHAPES = {2: (7, 9), 3: (5, 6, 7)}
 SPACINGS = {2: (0.02, 0.03), 3: (0.02, 0.025, 0.03)}
@@ -650,7 +650,7 @@ def test_a_named_model_does_not_take_the_case_of_another(tmp_path):
 
 
 def test_every_suffix_has_a_reader():
-    assert velocity_lib.SUFFIXES == (".npy", ".npz", ".mat", ".sgy", ".segy")
+    assert cases.SUFFIXES == (".npy", ".npz", ".mat", ".sgy", ".segy")
 
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -3,7 +3,7 @@
 With U and V fixed, W_l = U_l diag(σ_l) V_lᵀ leaves a pruned network its singular
 values, a few hundred numbers, few enough for second-order steps on the strong residual.
 For the features φ(θ) of these parameters θ, and the best output weights a(θ), it is (see
-`adapt.least_squares`)
+`linear.least_squares`)
 
     r(θ) = A(θ) a(θ) − b.
 
@@ -37,8 +37,8 @@ from jax.flatten_util import ravel_pytree
 
 from meta_lrpinn import models, objectives
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import least_squares
 from meta_lrpinn.adapt.finetune import HELD_OUT, HELD_OUT_FOLD, Evaluate
+from meta_lrpinn.linear import least_squares
 from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.precision import full_precision

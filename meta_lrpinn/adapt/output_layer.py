@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from meta_lrpinn import objectives
-from meta_lrpinn.adapt import galerkin, least_squares
+from meta_lrpinn.linear import least_squares, weak_form
 from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import derivatives, residual
 from meta_lrpinn.precision import full_precision
@@ -70,10 +70,10 @@ def solve_nested(
         Complex weights (width, parts), zero beyond each part.
     """
     with jax.enable_x64(double):
-        shape = galerkin.quadrature_shape(problem, _POINTS_PER_WAVELENGTH)
+        shape = weak_form.quadrature_shape(problem, _POINTS_PER_WAVELENGTH)
         rows = -(-_CHUNK // int(np.prod(shape[1:])))
         shape = (-(-shape[0] // rows) * rows, *shape[1:])
-        refinement = galerkin.refinement_of(problem, shape)
+        refinement = weak_form.refinement_of(problem, shape)
         solver = {"galerkin": _galerkin, "least_squares": _least_squares}[method]
         return solver(
             model,
@@ -105,7 +105,7 @@ def _in_chunks(
     rows: int,
 ) -> Collocation:
     """The collocation of a quadrature grid, rows of it at a time along a first axis."""
-    collocation = galerkin.collocate_grid(problem, shape, refinement)
+    collocation = weak_form.collocate_grid(problem, shape, refinement)
     number = shape[0] // rows
     return jax.tree.map(
         lambda x: (
@@ -126,7 +126,7 @@ def _galerkin(model, params, chunks, problem, shares, double):
         scale = jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
 
         def of_leading(size):
-            return galerkin.solve_weights(
+            return weak_form.solve_weights(
                 matrix[:size, :size], rhs[:size], scale[:size], _DAMPING
             )
 
@@ -139,13 +139,13 @@ def _galerkin(model, params, chunks, problem, shares, double):
             return features(points)[:, :size]
 
         values = jax.lax.map(leading, chunks.points).reshape(-1, size)
-        change = galerkin.whitening(values, _CUT)
+        change = weak_form.whitening(values, _CUT)
         matrix, rhs, energy = _assemble(
             lambda points: leading(points) @ change, problem, chunks
         )
         # What is left out has rows of zeros.
         matrix = matrix + jnp.diag(jnp.where(energy > 0, 0.0, 1.0))
-        return change @ galerkin.solve_weights(matrix, rhs, jnp.ones(size))
+        return change @ weak_form.solve_weights(matrix, rhs, jnp.ones(size))
 
     width = jax.eval_shape(features, chunks.points[0]).shape[1]
     return _of_parts(of_whitened, width, shares)
@@ -157,11 +157,11 @@ def _assemble(features, problem, chunks):
     cell = volume / math.prod(chunks.points.shape[:-1])
 
     def add(total, collocation):
-        samples = galerkin.sample_features(features, collocation.points)
+        samples = weak_form.sample_features(features, collocation.points)
         part = (
-            galerkin.stiffness_matrix(samples, collocation.stretch, cell)
-            + galerkin.mass_matrix(samples, collocation, cell),
-            galerkin.load_vector(samples, collocation, cell),
+            weak_form.stiffness_matrix(samples, collocation.stretch, cell)
+            + weak_form.mass_matrix(samples, collocation, cell),
+            weak_form.load_vector(samples, collocation, cell),
             jnp.sum(samples.value**2, axis=0) * cell,
         )
         return jax.tree.map(jnp.add, total, part), None

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from meta_lrpinn.configs import check_task_axis
+
 Params = Any
 Task = Any
 Scalars = dict[str, jax.Array]
 Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, Scalars]]
-
-TASK_AXES = ("vmap", "map")
 
 
 def number_of_tasks(tasks: Task) -> int:
@@ -34,13 +34,6 @@ def number_of_tasks(tasks: Task) -> int:
             f"length, got leading axes {sorted(lengths)}"
         )
     return lengths.pop()[0]
-
-
-def check_task_axis(task_axis: str) -> str:
-    """The given way of treating tasks; raises ValueError unless it is known."""
-    if task_axis not in TASK_AXES:
-        raise ValueError(f"task axis must be one of {TASK_AXES}, got {task_axis!r}")
-    return task_axis
 
 
 def per_task_keys(key: jax.Array, number: int) -> jax.Array:

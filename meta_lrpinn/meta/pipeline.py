@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from meta_lrpinn import checkpoints, configs, generators, models, objectives
+from meta_lrpinn import checkpoints, configs, generators, models, networks, objectives
 from meta_lrpinn.meta import task_sets, training
-from meta_lrpinn.tasks import Task
+from meta_lrpinn.tasks import Task, TaskSampler
 
 INITIALISATION = "initialisation"
 # Held tasks: their seeds, frequencies (Hz) and source positions never change, so that
@@ -28,7 +28,7 @@ _HELD_POINTS = 2048
 _QUADRATURE = (72, 72)
 
 
-def held_tasks(distribution: task_sets.TaskDistribution) -> list[Task]:
+def held_tasks(distribution: configs.TaskDistribution) -> list[Task]:
     """Tasks that training never draws: two random velocities at each of seven settings.
 
     Args:
@@ -131,8 +131,8 @@ def meta_train(
     """
     directory = Path(directory)
     commit = _commit()  # of the code that runs, whatever happens to the checkout
-    model = configs.make_network(config.network)
-    objective = configs.make_objective(config.objective, model)
+    model = networks.make_network(config.network)
+    objective = objectives.make_objective(config.objective, model)
     sampler = _make_sampler(config, task_files)
     if init is None:
         key = jax.random.key(config.training.seed)
@@ -159,7 +159,7 @@ def meta_train(
 
 def _make_sampler(
     config: configs.MetaConfig, task_files: Sequence[str | Path]
-) -> training.TaskSampler:
+) -> TaskSampler:
     needs = config.objective.name in configs.LEARNS_FROM_WAVEFIELDS
     if task_files:
         sampler = task_sets.file_sampler(task_files, config.tasks, config.training)

@@ -15,47 +15,15 @@ import jax
 import numpy as np
 
 from meta_lrpinn import generators, reference
-from meta_lrpinn.meta.training import TaskSampler, TrainingConfig
+from meta_lrpinn.configs import TaskDistribution, TrainingConfig
 from meta_lrpinn.problem import (
     default_thickness,
     make_problem,
     sample_points,
     velocity_at,
 )
-from meta_lrpinn.tasks import Task
+from meta_lrpinn.tasks import Task, TaskSampler
 from meta_lrpinn.velocity import VelocityModel
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskDistribution:
-    """Random velocity–frequency tasks; the defaults are the paper's, drawn for ever."""
-
-    minimum_frequency: float = 2.0  # Hz
-    maximum_frequency: float = 15.0  # Hz
-    log_frequency: bool = False  # uniform in log f rather than f
-    velocities_per_task: int = 1
-    smallest_size: int = 91  # grid points along each axis
-    largest_size: int = 91
-    spacing: float = 0.025  # km
-    source_depth: float = 0.025  # km
-    minimum_velocity: float = 1.5  # km/s
-    maximum_velocity: float = 5.0  # km/s
-    absorbing: bool = False
-    layer_share: float = 1.0  # thickness of the absorbing layer, over the default
-    known_points: int = 0  # points of solved wavefields; 0 for none
-
-    def __post_init__(self):
-        if not 0 < self.minimum_frequency <= self.maximum_frequency:
-            raise ValueError(
-                "frequencies must be positive and in order, got "
-                f"{self.minimum_frequency} to {self.maximum_frequency} Hz"
-            )
-        if self.smallest_size > self.largest_size:
-            raise ValueError("smallest_size must not exceed largest_size")
-        if not self.layer_share > 0:
-            raise ValueError(f"layer_share must be positive, got {self.layer_share}")
-        if self.known_points and not self.absorbing:
-            raise ValueError("without an absorbing layer there is no one wavefield to know")
 
 
 def make_tasks(

@@ -19,64 +19,16 @@ import optax
 import tqdm
 
 from meta_lrpinn import checkpoints
+from meta_lrpinn.configs import TrainingConfig
 from meta_lrpinn.meta import maml, parallel
-from meta_lrpinn.metrics import MetricsWriter
+from meta_lrpinn.run_log import RunLog
+from meta_lrpinn.tasks import TaskSampler
 
-SCHEDULES = ("staircase", "cosine")
-
-TaskSampler = Callable[[int, int], tuple[maml.Task, maml.Task]]
 Evaluation = Callable[[maml.Params, int], Mapping[str, float]]
 
 
 class TrainingDiverged(RuntimeError):
     """Loss or gradient ceased to be finite; the message names what can be resumed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """How to meta-train; the defaults are the paper's."""
-
-    iterations: int = 50_000
-    learning_rate: float = 1e-3
-    weight_decay: float = 4e-5
-    schedule: str = "staircase"  # or "cosine", to zero at the last iteration
-    decay: float = 0.8  # staircase: factor of the learning rate ...
-    decay_every: int = 5_000  # ... after so many iterations
-    clip_norm: float = 1.0  # of the meta-gradient
-    inner_steps: int = 1
-    inner_learning_rate: float = 2e-3
-    first_order: bool = True
-    same_task: bool = False  # query points of the support tasks, not other tasks
-    tasks_per_batch: int = 5  # support tasks, and as many query tasks
-    task_axis: str = "vmap"  # "map": one task after the other, in less memory
-    evaluate_every: int = 500
-    checkpoint_every: int = 500
-    log_every: int = 10
-    seed: int = 0
-
-    def __post_init__(self):
-        positive = (
-            "iterations learning_rate decay decay_every clip_norm tasks_per_batch "
-            "evaluate_every checkpoint_every log_every"
-        )
-        for name in positive.split():
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "inner_steps", "inner_learning_rate"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {SCHEDULES}, got {self.schedule!r}")
-        maml.check_task_axis(self.task_axis)
-
-    @property
-    def free_on_resume(self) -> tuple[str, ...]:
-        """Fields that may change when a run is resumed: they alter no update.
-
-        Apart from rounding, as for another number of devices.
-        """
-        names = ("evaluate_every", "checkpoint_every", "log_every", "task_axis")
-        return names if self.schedule == "cosine" else (*names, "iterations")
 
 
 @chex.dataclass(frozen=True, mappable_dataclass=False)
@@ -299,7 +251,7 @@ class _Loop:
         if jax.process_index() == 0:
             last = -1 if restored is None else self.step
             for name in ("training", "evaluation"):
-                self._writers[name] = MetricsWriter(directory, name, last)
+                self._writers[name] = RunLog(directory, name, last)
         self._bar = tqdm.tqdm(
             total=config.iterations,
             initial=self.step,

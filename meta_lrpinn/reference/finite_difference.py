@@ -28,10 +28,11 @@ import scipy.sparse
 import scipy.sparse.linalg
 import threadpoolctl
 
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import absorbing, background
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Wavefield, relative_l2
+from meta_lrpinn.wavefield import Wavefield
 
 ORDERS = (2, 4)
 # Errors near 0.05 % and 0.5 %; in 3D the memory grows with the fourth power.

@@ -8,7 +8,8 @@ from jax.flatten_util import ravel_pytree
 
 from meta_lrpinn import models, objectives
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import finetune, gauss_newton, least_squares
+from meta_lrpinn.adapt import finetune, gauss_newton
+from meta_lrpinn.linear import least_squares
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.tasks import single_task
 from meta_lrpinn.velocity import VelocityModel

@@ -7,11 +7,12 @@ import pytest
 
 from meta_lrpinn import models, objectives
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import galerkin, output_layer
+from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.linear import weak_form
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import relative_l2
 
 WIDTH = 24
 METHODS = pytest.mark.parametrize("method", ["galerkin", "least_squares"])
@@ -71,7 +72,7 @@ def operator_and_source(model, params, problem):
     """NumPy's strong operator on the features (n, width), and the source (n,)."""
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(x, float), params)
-        points = galerkin.quadrature_points(problem, (32, 32))
+        points = weak_form.quadrature_points(problem, (32, 32))
         function = objectives.feature_function(model, params, problem)
         sampled = jax.jit(lambda x: derivatives.derivatives(function, x))(points)
         sampled, own = jax.device_get((sampled, problems.collocate(problem, points)))

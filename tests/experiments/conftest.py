@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from meta_lrpinn import checkpoints, configs, models
+from meta_lrpinn import checkpoints, configs, models, networks
 
 TINY = {"width": 8, "depth": 1, "rank": 3, "layer_share": 0.5}
 
@@ -22,7 +22,7 @@ def parsed():
 
 def _save(folder, kind):
     config = configs.NetworkConfig(kind=kind, **TINY)
-    network = configs.make_network(config)
+    network = networks.make_network(config)
     params = models.initial_parameters(network, jax.random.key(0))
     checkpoints.save_initialisation(folder, params, dataclasses.asdict(config), {})
     return str(folder)

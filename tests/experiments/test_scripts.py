@@ -11,8 +11,8 @@ import pytest
 from data_gen import drawing
 from experiments import common
 from meta_lrpinn import configs
+from meta_lrpinn.cases import load_case, load_velocity
 from meta_lrpinn.meta import task_sets
-from meta_lrpinn.velocity import load_case, load_velocity
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,7 +92,7 @@ def test_task_set_of_models_and_frequencies(tmp_path):
     path = tmp_path / "tasks.npz"
     result = run("data_gen.make_tasks", f"--out={path}", "--models=2", "--frequencies=3")
     assert result.returncode == 0, result.stderr
-    distribution = task_sets.TaskDistribution()
+    distribution = configs.TaskDistribution()
     tasks = task_sets.load_task_set(path, distribution)
     assert tasks.velocities.shape == (6, 1, 91, 91)
     frequencies = tasks.problem.omega / (2 * np.pi)
@@ -145,7 +145,7 @@ def test_wavefields_need_a_layer(tmp_path):
 
 def test_task_set_goes_on_where_it_was_stopped(tmp_path):
     """And is the one of an unbroken call; not of other options."""
-    distribution = task_sets.TaskDistribution(
+    distribution = configs.TaskDistribution(
         smallest_size=5, largest_size=6, absorbing=True, known_points=4
     )
     plain = drawing.at_random(distribution, 7, sources=2)

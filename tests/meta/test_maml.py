@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from meta_lrpinn import configs
 from meta_lrpinn.meta import maml
 
 TASKS = 3
@@ -93,7 +94,7 @@ def test_support_loss_is_the_mean_loss_before_adaptation(params, batch):
     chex.assert_trees_all_close(scalars["support_loss"], np.mean(before), rtol=1e-12)
 
 
-@pytest.mark.parametrize("task_axis", maml.TASK_AXES)
+@pytest.mark.parametrize("task_axis", configs.TASK_AXES)
 @pytest.mark.parametrize("same_task", [False, True])
 def test_second_order_gradient_is_that_of_the_meta_loss(
     params, batch, task_axis, same_task
@@ -117,7 +118,7 @@ def test_second_order_gradient_is_that_of_the_meta_loss(
     )
 
 
-@pytest.mark.parametrize("task_axis", maml.TASK_AXES)
+@pytest.mark.parametrize("task_axis", configs.TASK_AXES)
 def test_first_order_gradient_is_the_mean_query_gradient_where_adapted(
     params, batch, task_axis
 ):

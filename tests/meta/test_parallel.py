@@ -70,7 +70,7 @@ def agree(one, other):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 def train(directory, mesh, iterations):
-    config = training.TrainingConfig(
+    config = configs.TrainingConfig(
         iterations=iterations, tasks_per_batch=TASKS, checkpoint_every=2,
         evaluate_every=2, log_every=1,
     )

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meta_lrpinn import checkpoints, metrics
+from meta_lrpinn import checkpoints, configs, run_log
 from meta_lrpinn.meta import training
 
 ROOT = str(pathlib.Path(__file__).parents[2])
 ITERATIONS = 150
 KILLS = 12
-CONFIG = training.TrainingConfig(
+CONFIG = configs.TrainingConfig(
     iterations=ITERATIONS,
     learning_rate=1e-2,
     tasks_per_batch=3,
@@ -75,7 +75,7 @@ def run(directory, config=CONFIG, sample=sampler):
 
 def rows(directory, name, columns):
     path = directory / f"{name}.csv"
-    return [[row[c] for c in columns] for row in metrics.read_metrics(path)]
+    return [[row[c] for c in columns] for row in run_log.read_rows(path)]
 
 
 def assert_same_run(one, other):

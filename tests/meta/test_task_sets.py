@@ -8,16 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from meta_lrpinn import configs, generators, models
-from meta_lrpinn.adapt import output_layer, spectral
-from meta_lrpinn.adapt.solve import solve
+from meta_lrpinn import configs, generators, models, networks, objectives
+from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.task_sets import TaskDistribution
 from meta_lrpinn.meta.training import TrainingConfig
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.reference.finite_difference import reference_wavefield
+from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import relative_l2
 
 DISTRIBUTION = TaskDistribution(
     smallest_size=11,
@@ -256,11 +257,11 @@ def test_wavefields_of_the_layer_are_those_of_the_task():
     in_layer = np.any((known.points < 0) | (known.points > 0.75), axis=1)
     with jax.enable_x64(True):
         problem = pipeline._double(task.problem)
-        lattice = spectral.make_lattice(problem, 3.0)
+        lattice = lattices.make_lattice(problem, 3.0)
         own = problem.source[None], problem.background_velocity[None]
-        weights = spectral.solve_weights(problem, lattice, *own)
+        weights = lattices.solve_weights(problem, lattice, *own)
         points = np.asarray(known.points[in_layer], float)
-        expected = np.asarray(spectral.evaluate(problem, lattice, weights, points))
+        expected = np.asarray(lattices.evaluate(problem, lattice, weights, points))
     assert np.linalg.norm(expected) > 0.01 * np.linalg.norm(known.scattered)
     assert relative_l2(known.scattered[0, in_layer], expected[:, 0]) < 0.05
 
@@ -369,8 +370,8 @@ def evaluated(absorbing, monkeypatch):
             absorbing=absorbing,
         ),
     )
-    model = configs.make_network(config.network)
-    objective = configs.make_objective(config.objective, model)
+    model = networks.make_network(config.network)
+    objective = objectives.make_objective(config.objective, model)
     params = models.initial_parameters(model, jax.random.key(0))
     evaluate = pipeline.make_evaluation(config, model, objective)
     figures, tasks = evaluate(params, 7), pipeline.held_tasks(config.tasks)

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from meta_lrpinn import checkpoints, metrics
+from meta_lrpinn import checkpoints, configs, run_log
 from meta_lrpinn.meta import maml, training
 
 TASKS = 2
-CONFIG = training.TrainingConfig(
+CONFIG = configs.TrainingConfig(
     iterations=12,
     learning_rate=0.05,
     tasks_per_batch=TASKS,
@@ -66,7 +66,7 @@ def run(directory, config=CONFIG, sample=sampler, **options):
 
 
 def steps(path):
-    return [row["step"] for row in metrics.read_metrics(path)]
+    return [row["step"] for row in run_log.read_rows(path)]
 
 
 def saved_steps(directory):
@@ -114,10 +114,10 @@ def test_training_is_adamw_on_the_clipped_meta_gradient(tmp_path, first_order, s
 
 
 def test_schedules():
-    staircase = training.make_schedule(training.TrainingConfig())
+    staircase = training.make_schedule(configs.TrainingConfig())
     rates = [float(staircase(step)) for step in (0, 4_999, 5_000, 10_000)]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 8e-4, 6.4e-4], rtol=1e-6)
-    config = training.TrainingConfig(schedule="cosine", iterations=100)
+    config = configs.TrainingConfig(schedule="cosine", iterations=100)
     cosine = training.make_schedule(config)
     rates = [float(cosine(step)) for step in (0, 50, 100)]
     np.testing.assert_allclose(rates, [1e-3, 5e-4, 0], rtol=1e-5, atol=1e-9)
@@ -139,7 +139,7 @@ def test_the_update_compiles_once(tmp_path):
 def test_metrics_are_logged_and_evaluations_too(tmp_path):
     state = run(tmp_path)
     assert steps(tmp_path / "training.csv") == [3, 4, 6, 8, 9, 12]
-    rows = metrics.read_metrics(tmp_path / "training.csv")
+    rows = run_log.read_rows(tmp_path / "training.csv")
     assert set(rows[0]) == {
         "step",
         "loss",
@@ -149,7 +149,7 @@ def test_metrics_are_logged_and_evaluations_too(tmp_path):
         "seconds_per_iteration",
     }
     assert rows[-1]["loss"] < rows[0]["loss"]
-    evaluations = metrics.read_metrics(tmp_path / "evaluation.csv")
+    evaluations = run_log.read_rows(tmp_path / "evaluation.csv")
     assert [row["step"] for row in evaluations] == [0, 4, 8, 12]
     assert [row["step_seen"] for row in evaluations] == [0, 4, 8, 12]
     np.testing.assert_allclose(
@@ -293,4 +293,4 @@ def test_progress_shows_time_left_loss_and_error(tmp_path, capfd):
 )
 def test_configuration_is_checked(field, value, message):
     with pytest.raises(ValueError, match=message):
-        training.TrainingConfig(**{field: value})
+        configs.TrainingConfig(**{field: value})

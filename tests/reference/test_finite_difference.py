@@ -4,6 +4,7 @@ import chex
 import numpy as np
 import pytest
 
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.reference import analytic, finite_difference
 from meta_lrpinn.reference.finite_difference import (
@@ -12,7 +13,6 @@ from meta_lrpinn.reference.finite_difference import (
     reference_wavefield,
 )
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import relative_l2
 
 SOURCE = np.array([0.3, 0.05])
 

@@ -8,10 +8,10 @@ import pytest
 
 from meta_lrpinn import generators
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import spectral
-from meta_lrpinn.adapt.solve import solve
-from meta_lrpinn.adapt.survey import receiver_data, shared_problem, solve_survey
-from meta_lrpinn.wavefield import relative_l2
+from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.solvers.solve import solve
+from meta_lrpinn.solvers.survey import receiver_data, shared_problem, solve_survey
 
 FREQUENCY = 3.0
 SOURCES = np.array([[0.2, 0.025], [0.5, 0.025], [0.7, 0.05]])
@@ -58,7 +58,7 @@ def test_gradient_to_velocity_agrees_with_finite_differences(models):
     v0 = np.array([problems.velocity_at(model, source) for source in SOURCES])
     with jax.enable_x64(True):
         problem = shared_problem([model], FREQUENCY, SOURCES)
-        lattice = spectral.make_lattice(problem, 1.1)
+        lattice = lattices.make_lattice(problem, 1.1)
 
         @jax.jit
         def misfit(velocity):

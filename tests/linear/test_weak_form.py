@@ -8,11 +8,13 @@ import pytest
 
 from meta_lrpinn import models
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import galerkin, output_layer, spectral
+from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.linear import weak_form
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.reference.finite_difference import reference_wavefield
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import relative_l2
 
 FREQUENCY, SOURCE = 4.0, np.array([0.3, 0.1])
 
@@ -31,21 +33,21 @@ def problem():
 
 
 def test_quadrature_points(problem):
-    points = np.asarray(galerkin.quadrature_points(problem, (4, 8)))
+    points = np.asarray(weak_form.quadrature_points(problem, (4, 8)))
     chex.assert_shape(points, (32, 2))
     # Cells of 0.4 by 0.2 km over −0.4 to 1.2 km; the last coordinate runs fastest.
     np.testing.assert_allclose(points[0], [-0.2, -0.3], atol=1e-12)
     np.testing.assert_allclose(points[1], [-0.2, -0.1], atol=1e-12)
     np.testing.assert_allclose(points[-1], [1.0, 1.1], atol=1e-12)
     np.testing.assert_allclose(points.mean(0), 0.4, atol=1e-12)
-    shifted = galerkin.quadrature_points(problem, (4, 8), jnp.array([0.0, 1.0]))
+    shifted = weak_form.quadrature_points(problem, (4, 8), jnp.array([0.0, 1.0]))
     np.testing.assert_allclose(shifted[0], [-0.4, -0.2], atol=1e-12)
 
 
 def test_quadrature_shape_counts_points_per_shortest_wavelength(problem):
     # 1.6 km of wavelengths of 0.4 km.
-    assert galerkin.quadrature_shape(problem, 5.9) == (24, 24)
-    assert galerkin.quadrature_shape(problem, 6.1) == (25, 25)
+    assert weak_form.quadrature_shape(problem, 5.9) == (24, 24)
+    assert weak_form.quadrature_shape(problem, 6.1) == (25, 25)
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +59,18 @@ def rough():
 
 def test_refinement_resolves_the_velocity_grid(rough):
     # Cells of 0.08 and 0.04 km, of 0.06: at most 0.02, and never fewer than two parts.
-    assert galerkin.refinement_of(rough, (20, 40)) == (4, 2)
-    assert galerkin.refinement_of(rough, (160, 160)) == (2, 2)
+    assert weak_form.refinement_of(rough, (20, 40)) == (4, 2)
+    assert weak_form.refinement_of(rough, (160, 160)) == (2, 2)
 
 
 @pytest.mark.parametrize("shift", [0.5, 0.1])
 def test_integrals_on_the_grid_are_those_of_the_finer_grid(rough, shift):
     """Of slowness and source times any Fourier component that the grid can hold."""
     shape, refinement = (12, 9), (3, 4)
-    points = galerkin.quadrature_points(rough, shape, shift)
-    coarse = galerkin.collocate_grid(rough, shape, refinement, shift)
+    points = weak_form.quadrature_points(rough, shape, shift)
+    coarse = weak_form.collocate_grid(rough, shape, refinement, shift)
     np.testing.assert_allclose(coarse.points, points)
-    fine = problems.collocate(rough, galerkin.quadrature_points(rough, (36, 36)))
+    fine = problems.collocate(rough, weak_form.quadrature_points(rough, (36, 36)))
     size, lower = rough.upper - rough.lower, rough.lower
     for modes in [(0, 0), (1, -2), (5, 4), (-5, 3)]:
 
@@ -90,8 +92,8 @@ def test_rough_velocities_are_not_aliased(rough):
     largest = 1.6 * float(rough.omega) / 1.6
     params = models.plane_wave_parameters(jax.random.key(0), 220, largest, 2)
     waves = models.PlaneWaves(ndim=2, number=220)
-    lattice = spectral.make_lattice(rough, 3.0)
-    exact = jax.jit(spectral.solve)(
+    lattice = lattices.make_lattice(rough, 3.0)
+    exact = jax.jit(lattices.solve)(
         rough, lattice, SOURCE[None], rough.background_velocity[None]
     ).fields[0]
 
@@ -111,7 +113,7 @@ def test_whitening_is_an_orthonormal_basis_of_what_can_be_told_apart():
     nearly = values[:, :1] + 1e-7 * rng.normal(size=(50, 1))
     values = np.concatenate([values, nearly], axis=1)
     for cut, rank in ((1e-6, 6), (1e-9, 7)):
-        basis = values @ np.asarray(galerkin.whitening(jnp.asarray(values), cut))
+        basis = values @ np.asarray(weak_form.whitening(jnp.asarray(values), cut))
         chex.assert_shape(basis, (50, 7))
         expected = np.diag(np.arange(7) < rank).astype(float)
         np.testing.assert_allclose(basis.T @ basis, expected, atol=1e-6)
@@ -126,14 +128,14 @@ def assembled(problem):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         k, b = rng.normal(0, 8, (2, 14)), rng.uniform(-np.pi, np.pi, 14)
-        features = galerkin.with_envelope(lambda x: jnp.sin(x @ k + b), problem)
-        points = galerkin.quadrature_points(problem, (20, 20))
+        features = weak_form.with_envelope(lambda x: jnp.sin(x @ k + b), problem)
+        points = weak_form.quadrature_points(problem, (20, 20))
         cell = 1.6**2 / 400
-        samples = galerkin.sample_features(features, points)
+        samples = weak_form.sample_features(features, points)
         collocation = problems.collocate(problem, points)
-        matrix = galerkin.stiffness_matrix(samples, collocation.stretch, cell)
-        matrix = matrix + galerkin.mass_matrix(samples, collocation, cell)
-        load = galerkin.load_vector(samples, collocation, cell)
+        matrix = weak_form.stiffness_matrix(samples, collocation.stretch, cell)
+        matrix = matrix + weak_form.mass_matrix(samples, collocation, cell)
+        load = weak_form.load_vector(samples, collocation, cell)
         return features, samples, collocation, cell, np.asarray(matrix), load
 
 
@@ -175,8 +177,8 @@ def test_solution_does_not_depend_on_the_scale_of_features(assembled):
     _, samples, _, _, matrix, load = assembled
     factor = np.geomspace(1e-3, 1e3, 14)
     norm = np.sqrt(np.sum(np.asarray(samples.value) ** 2, axis=0))
-    plain = galerkin.solve_weights(matrix, load, 1 / norm)
-    scaled = galerkin.solve_weights(
+    plain = weak_form.solve_weights(matrix, load, 1 / norm)
+    scaled = weak_form.solve_weights(
         factor[:, None] * matrix * factor, factor * load, 1 / (factor * norm)
     )
     np.testing.assert_allclose(factor * scaled, plain, rtol=1e-6)
@@ -185,7 +187,7 @@ def test_solution_does_not_depend_on_the_scale_of_features(assembled):
 
 def test_several_right_hand_sides(assembled):
     _, _, _, _, matrix, load = assembled
-    both = galerkin.solve_weights(matrix, jnp.stack([load, 2j * load], 1), jnp.ones(14))
+    both = weak_form.solve_weights(matrix, jnp.stack([load, 2j * load], 1), jnp.ones(14))
     chex.assert_shape(both, (14, 2))
     np.testing.assert_allclose(both[:, 1], 2j * both[:, 0], rtol=1e-6)
 
@@ -194,7 +196,7 @@ def test_damping_bounds_the_weights_of_dependent_features():
     """Equal features share one weight instead of two infinite ones."""
     matrix = jnp.array([[2.0, 2.0], [2.0, 2.0]], complex)
     load = jnp.array([1.0, 1.0], complex)
-    weights = galerkin.solve_weights(matrix, load, jnp.ones(2), damping=1e-8)
+    weights = weak_form.solve_weights(matrix, load, jnp.ones(2), damping=1e-8)
     np.testing.assert_allclose(weights, [0.25, 0.25], rtol=1e-6)
 
 
@@ -213,8 +215,8 @@ def test_random_waves_agree_with_the_lattice_and_finite_differences(problem, ref
     field = output_layer.feature_field(waves, params, problem, weights, double=True)
     field = field(problem.model.grid_points()).reshape(9, 9)
 
-    lattice = spectral.make_lattice(problem, 2.0)
-    on_lattice = jax.jit(spectral.solve)(
+    lattice = lattices.make_lattice(problem, 2.0)
+    on_lattice = jax.jit(lattices.solve)(
         problem, lattice, SOURCE[None], problem.background_velocity[None]
     ).fields[0]
     assert relative_l2(field, reference.scattered) < 0.03
@@ -257,7 +259,7 @@ def test_replaced_output_layer_gives_the_solved_field(problem):
 
 def test_with_envelope_multiplies_every_feature():
     problem = make_problem(VelocityModel(np.full((3, 3), 2.0), 0.5), 4.0, (0.5, 0.5))
-    features = galerkin.with_envelope(lambda x: jnp.ones((len(x), 3)), problem)
+    features = weak_form.with_envelope(lambda x: jnp.ones((len(x), 3)), problem)
     value = np.asarray(features(jnp.array([[0.5, 0.5], [1.3, 0.5]])))
     np.testing.assert_array_equal(value[0], 1.0)
     assert np.all(value[1] == value[1, 0]) and 0 < value[1, 0] < 0.9

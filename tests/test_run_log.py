@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from meta_lrpinn import metrics
+from meta_lrpinn import run_log
 
 
 def write(directory, rows, step=-1):
-    writer = metrics.MetricsWriter(directory, "training", step)
+    writer = run_log.RunLog(directory, "training", step)
     for number, scalars in rows.items():
         writer.write(number, scalars)
     writer.close()
@@ -18,7 +18,7 @@ def test_rows_are_read_back_exactly(tmp_path):
         2: {"loss": np.float32(0.1), "error": 2},
     }
     path = write(tmp_path, rows)
-    assert metrics.read_metrics(path) == [
+    assert run_log.read_rows(path) == [
         {"step": 1, "loss": 1 / 3, "error": 1e-30},
         {"step": 2, "loss": float(np.float32(0.1)), "error": 2.0},
     ]
@@ -27,20 +27,20 @@ def test_rows_are_read_back_exactly(tmp_path):
 def test_a_resumed_run_repeats_no_row(tmp_path):
     write(tmp_path, {step: {"loss": step} for step in (10, 20, 30)})
     path = write(tmp_path, {step: {"loss": -step} for step in (30, 40)}, step=20)
-    losses = [(row["step"], row["loss"]) for row in metrics.read_metrics(path)]
+    losses = [(row["step"], row["loss"]) for row in run_log.read_rows(path)]
     assert losses == [(10, 10.0), (20, 20.0), (30, -30.0), (40, -40.0)]
 
 
 def test_a_new_run_starts_an_empty_file(tmp_path):
     write(tmp_path, {1: {"loss": 1.0}})
     path = write(tmp_path, {1: {"loss": 2.0, "error": 3.0}})
-    assert metrics.read_metrics(path) == [{"step": 1, "loss": 2.0, "error": 3.0}]
+    assert run_log.read_rows(path) == [{"step": 1, "loss": 2.0, "error": 3.0}]
 
 
 def test_a_row_cut_off_in_writing_is_dropped(tmp_path):
     path = write(tmp_path, {1: {"loss": 1.0}, 2: {"loss": 2.0}})
     path.write_text(path.read_text() + "3,1.23")
-    assert [row["step"] for row in metrics.read_metrics(path)] == [1, 2]
+    assert [row["step"] for row in run_log.read_rows(path)] == [1, 2]
     write(tmp_path, {3: {"loss": 3.0}}, step=2)
     assert path.read_text().splitlines() == ["step,loss", "1,1.0", "2,2.0", "3,3.0"]
 
@@ -48,16 +48,16 @@ def test_a_row_cut_off_in_writing_is_dropped(tmp_path):
 def test_a_file_cut_off_in_its_header_is_empty(tmp_path):
     path = tmp_path / "training.csv"
     path.write_text("ste")
-    assert metrics.read_metrics(path) == []
+    assert run_log.read_rows(path) == []
     write(tmp_path, {1: {"loss": 1.0}}, step=0)
-    assert metrics.read_metrics(path) == [{"step": 1, "loss": 1.0}]
+    assert run_log.read_rows(path) == [{"step": 1, "loss": 1.0}]
 
 
 def test_columns_stay_the_same(tmp_path):
     path = write(tmp_path, {1: {"loss": 1.0, "error": 2.0}})
     write(tmp_path, {2: {"error": 4.0, "loss": 3.0}}, step=1)
-    assert metrics.read_metrics(path)[1] == {"step": 2, "loss": 3.0, "error": 4.0}
-    writer = metrics.MetricsWriter(tmp_path, "training", 2)
+    assert run_log.read_rows(path)[1] == {"step": 2, "loss": 3.0, "error": 4.0}
+    writer = run_log.RunLog(tmp_path, "training", 2)
     with pytest.raises(ValueError, match="has columns"):
         writer.write(3, {"loss": 1.0})
     writer.close()

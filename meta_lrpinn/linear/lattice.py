@@ -30,7 +30,7 @@ import numpy as np
 import scipy.fft
 
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt.galerkin import quadrature_points
+from meta_lrpinn.linear.weak_form import quadrature_points
 from meta_lrpinn.physics import absorbing, background, residual
 from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem

@@ -8,12 +8,13 @@ import pytest
 
 from meta_lrpinn import models, objectives
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import galerkin, least_squares, output_layer
+from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.linear import least_squares, weak_form
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.reference.finite_difference import reference_wavefield
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import relative_l2
 
 WIDTH = 12
 
@@ -33,7 +34,7 @@ def setting():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         k, b = rng.normal(0, 6, (2, WIDTH)), rng.uniform(-np.pi, np.pi, WIDTH)
-        function = galerkin.with_envelope(lambda x: jnp.sin(x @ k + b), problem)
+        function = weak_form.with_envelope(lambda x: jnp.sin(x @ k + b), problem)
         points = jnp.asarray(rng.uniform(-0.35, 1.15, (200, 2)))
         features = derivatives.derivatives(function, points)
         return problem, function, features, problems.collocate(problem, points)

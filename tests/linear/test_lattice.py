@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from meta_lrpinn import generators
-from meta_lrpinn.adapt import spectral
+from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.reference.finite_difference import reference_wavefield
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import relative_l2
 
 FREQUENCY, SOURCE = 5.0, np.array([0.4, 0.05])
-SOLVE = jax.jit(partial(spectral.solve, tolerance=1e-9))
+SOLVE = jax.jit(partial(lattices.solve, tolerance=1e-9))
 
 
 @pytest.fixture(autouse=True)
@@ -52,21 +52,21 @@ def test_lattice_size_follows_area_and_frequency():
     period = np.prod(problem.upper - problem.lower)
     wavenumber = 2 * np.pi * FREQUENCY / 1.8
     for margin in (1.2, 1.8):
-        lattice = spectral.make_lattice(problem, margin)
+        lattice = lattices.make_lattice(problem, margin)
         expected = period * (margin * wavenumber) ** 2 / (4 * np.pi)
         assert abs(lattice.number / expected - 1) < 0.05
         chex.assert_shape(lattice.indices, (lattice.number, 2))
-        assert abs(spectral.margin_for(problem, lattice.number) / margin - 1) < 0.03
+        assert abs(lattices.margin_for(problem, lattice.number) / margin - 1) < 0.03
     deep = make_problem(gradient_model(3), 3.0, (0.4, 0.3, 0.05))
-    lattice = spectral.make_lattice(deep, 1.5)
+    lattice = lattices.make_lattice(deep, 1.5)
     volume = np.prod(deep.upper - deep.lower)
     expected = volume * (1.5 * 2 * np.pi * 3.0 / 1.8) ** 3 / (6 * np.pi**2)
     assert abs(lattice.number / expected - 1) < 0.1
-    assert abs(spectral.margin_for(deep, lattice.number) / 1.5 - 1) < 0.05
+    assert abs(lattices.margin_for(deep, lattice.number) / 1.5 - 1) < 0.05
 
 
 def test_lattice_is_symmetric_and_its_quadrature_does_not_alias():
-    lattice = spectral.make_lattice(make_problem(gradient_model(), FREQUENCY, SOURCE))
+    lattice = lattices.make_lattice(make_problem(gradient_model(), FREQUENCY, SOURCE))
     waves = {tuple(index) for index in lattice.indices.tolist()}
     assert waves == {(-a, -b) for a, b in waves} and len(waves) == lattice.number
     for size, count in zip(lattice.extent, lattice.quadrature_shape, strict=True):
@@ -76,10 +76,10 @@ def test_lattice_is_symmetric_and_its_quadrature_does_not_alias():
 
 def test_smaller_lattice_is_the_leading_block():
     problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
-    small, large = (spectral.make_lattice(problem, margin) for margin in (0.8, 1.1))
+    small, large = (lattices.make_lattice(problem, margin) for margin in (0.8, 1.1))
     np.testing.assert_array_equal(small.indices, large.indices[: small.number])
-    few = jax.jit(spectral.assemble)(problem, small)
-    many = jax.jit(spectral.assemble)(problem, large)
+    few = jax.jit(lattices.assemble)(problem, small)
+    many = jax.jit(lattices.assemble)(problem, large)
     chex.assert_shape([few, many], [(small.number,) * 2, (large.number,) * 2])
     np.testing.assert_allclose(
         few, many[: small.number, : small.number], atol=2e-4 * np.abs(few).max()
@@ -87,9 +87,9 @@ def test_smaller_lattice_is_the_leading_block():
 
 
 def test_margin():
-    assert spectral.margin_for_tolerance(1e-2) < spectral.margin_for_tolerance(1e-3)
+    assert lattices.margin_for_tolerance(1e-2) < lattices.margin_for_tolerance(1e-3)
     with pytest.raises(ValueError, match="margin must be positive, got 0"):
-        spectral.make_lattice(make_problem(gradient_model(), 5.0, SOURCE), 0)
+        lattices.make_lattice(make_problem(gradient_model(), 5.0, SOURCE), 0)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -98,12 +98,12 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
     source = np.array([0.4, 0.3, 0.05])[:ndim]
     model = gradient_model(ndim, count=5, spacing=(0.2, 0.15, 0.25)[:ndim])
     problem = make_problem(model, 2.5, source, thickness=0.3)
-    lattice = spectral.make_lattice(problem, {2: 0.8, 3: 0.5}[ndim], 4)
+    lattice = lattices.make_lattice(problem, {2: 0.8, 3: 0.5}[ndim], 4)
     matrix, rhs = jax.device_get(
         jax.jit(
             lambda problem: (
-                spectral.assemble(problem, lattice),
-                spectral.right_hand_side(problem, lattice),
+                lattices.assemble(problem, lattice),
+                lattices.right_hand_side(problem, lattice),
             )
         )(problem)
     )
@@ -112,9 +112,9 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
     columns = np.einsum(
         "rcn,r->cn", np.random.default_rng(0).normal(size=(2, 2, lattice.number)), [1, 1j]
     )
-    product = jax.jit(spectral.make_operator(problem, lattice))(columns.T)
+    product = jax.jit(lattices.make_operator(problem, lattice))(columns.T)
     np.testing.assert_allclose(product, matrix @ columns.T, rtol=1e-9)
-    entries = spectral.diagonal(problem, lattice)
+    entries = lattices.diagonal(problem, lattice)
     np.testing.assert_allclose(entries, np.diag(matrix), rtol=1e-9)
 
     omega, layer = float(problem.omega), problem.layer
@@ -161,7 +161,7 @@ def test_shifted_background(ndim, frequency, margin, tolerance):
     source = np.array([0.4, 0.3, 0.2])[:ndim]
     model = cube(ndim, velocity=2.0)
     problem = make_problem(model, frequency, source, background_velocity=1.8)
-    field = solution_of(problem, spectral.make_lattice(problem, margin)).fields[0]
+    field = solution_of(problem, lattices.make_lattice(problem, margin)).fields[0]
     points = model.grid_points()
     away = np.linalg.norm(points - source, axis=1) > 0.15
     exact = analytic.shifted_background(points[away], frequency, source, 2.0, 1.8)
@@ -181,7 +181,7 @@ def test_circular_inclusion():
     slowness = slowness.reshape(count, 8, count, 8).mean(axis=(1, 3))
     model = VelocityModel(slowness**-0.5, spacing)
     problem = make_problem(model, FREQUENCY, SOURCE)
-    field = solution_of(problem, spectral.make_lattice(problem, 2.2)).fields[0]
+    field = solution_of(problem, lattices.make_lattice(problem, 2.2)).fields[0]
     exact = analytic.circular_inclusion(
         model.grid_points(), FREQUENCY, SOURCE, centre, radius, inside, outside
     )
@@ -196,7 +196,7 @@ def layered():
     with jax.enable_x64(True):
         problem = make_problem(model, FREQUENCY, SOURCE)
         solutions = {
-            margin: solution_of(problem, spectral.make_lattice(problem, margin))
+            margin: solution_of(problem, lattices.make_lattice(problem, margin))
             for margin in (1.1, 1.5, 2.0)
         }
     return problem, truth, solutions
@@ -217,7 +217,7 @@ def test_few_waves_solved_directly_give_the_same(layered):
     """What the others are left to, iterations, only has to converge."""
     problem, _, solutions = layered
     for dense in (1.0, 2.0):
-        lattice = spectral.make_lattice(problem, 2.0, dense=dense)
+        lattice = lattices.make_lattice(problem, 2.0, dense=dense)
         assert (lattice.dense < lattice.number) == (dense < 2)
         other = solution_of(problem, lattice)
         assert relative_l2(other.fields, solutions[2.0].fields) < 3e-3
@@ -225,7 +225,7 @@ def test_few_waves_solved_directly_give_the_same(layered):
 
 def test_many_sources_make_the_larger_matrix_the_cheaper_way():
     problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
-    one, many = (spectral.make_lattice(problem, 2.4, sources=n) for n in (1, 1000))
+    one, many = (lattices.make_lattice(problem, 2.4, sources=n) for n in (1, 1000))
     assert one.dense < many.dense == many.number == one.number
 
 
@@ -240,15 +240,15 @@ def test_change_tracks_the_error(layered):
 
 def test_evaluation_at_points_and_on_the_grid_agree(layered):
     problem, _, solutions = layered
-    lattice = spectral.make_lattice(problem, 1.5)
+    lattice = lattices.make_lattice(problem, 1.5)
     model, weights = problem.model, solutions[1.5].weights
     # Also on a grid that was continued into the layer.
     wider = VelocityModel(np.pad(model.velocity, ((0, 9), (0, 6)), "edge"), 0.025)
 
     @jax.jit
     def both(problem, weights, points):
-        on_grid = spectral.evaluate_on_grid(problem, lattice, weights)
-        return on_grid, spectral.evaluate(problem, lattice, weights, points)
+        on_grid = lattices.evaluate_on_grid(problem, lattice, weights)
+        return on_grid, lattices.evaluate(problem, lattice, weights, points)
 
     on_grid, at_points = both(
         problem.replace(model=wider), weights, jnp.asarray(wider.grid_points())
@@ -261,7 +261,7 @@ def test_evaluation_at_points_and_on_the_grid_agree(layered):
 def test_many_sources_equal_each_alone(layered):
     """Also the problem's own source and background velocity are not used."""
     problem, _, solutions = layered
-    lattice = spectral.make_lattice(problem, 1.5, dense=1.2)
+    lattice = lattices.make_lattice(problem, 1.5, dense=1.2)
     sources = np.stack([[0.6, 0.3], SOURCE])
     assert lattice.dense < lattice.number
     v0 = float(problem.background_velocity)
@@ -282,14 +282,14 @@ def test_axes_are_not_confused():
     there = make_problem(
         VelocityModel(velocity, spacing, origin), 3.0, source + origin, thickness=0.3
     )
-    lattice = spectral.make_lattice(here, 1.0, 5)
+    lattice = lattices.make_lattice(here, 1.0, 5)
     first, second = solution_of(here, lattice), solution_of(there, lattice)
     chex.assert_shape(first.fields, (1, *shape))
     np.testing.assert_allclose(
         first.fields, second.fields, atol=1e-8 * np.abs(first.fields).max()
     )
     points = here.model.grid_points()[::7] + origin
-    off_grid = spectral.evaluate(there, lattice, second.weights, jnp.asarray(points))
+    off_grid = lattices.evaluate(there, lattice, second.weights, jnp.asarray(points))
     np.testing.assert_allclose(
         off_grid[:, 0],
         first.fields.ravel()[::7],
@@ -299,7 +299,7 @@ def test_axes_are_not_confused():
 
 def test_homogeneous_model_scatters_nothing():
     problem = make_problem(cube(2), FREQUENCY, SOURCE)
-    solution = solution_of(problem, spectral.make_lattice(problem, 1.1))
+    solution = solution_of(problem, lattices.make_lattice(problem, 1.1))
     np.testing.assert_allclose(solution.fields, 0.0, atol=1e-14)
     assert solution.change < 1e-3
 
@@ -310,17 +310,17 @@ def test_gradient_to_the_velocity(dense, tolerance):
     model = gradient_model(count=6, spacing=0.12)
     source = np.array([0.2, 0.03])
     problem = make_problem(model, 4.0, source, background_velocity=2.0, thickness=0.3)
-    lattice = spectral.make_lattice(problem, 1.3, dense=dense)
+    lattice = lattices.make_lattice(problem, 1.3, dense=dense)
     receivers = jnp.array([[0.1, 0.5], [0.33, 0.52], [0.55, 0.1]])
     observed = jnp.array([0.1 - 0.05j, 0.02j, -0.03])
 
     @jax.jit
     def misfit(velocity):
         own = problem.replace(model=model.replace_velocity(velocity))
-        weights = spectral.solve_weights(
+        weights = lattices.solve_weights(
             own, lattice, jnp.asarray(source)[None], jnp.array([2.0]), 1e-9
         )
-        field = spectral.evaluate(own, lattice, weights, receivers)[:, 0]
+        field = lattices.evaluate(own, lattice, weights, receivers)[:, 0]
         return jnp.sum(jnp.abs(field - observed) ** 2)
 
     velocity = jnp.asarray(model.velocity)

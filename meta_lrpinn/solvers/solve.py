@@ -13,20 +13,16 @@ import optax
 import tqdm
 from flax import linen as nn
 
-from meta_lrpinn import checkpoints, configs, models, objectives
+from meta_lrpinn import checkpoints, configs, models, networks, objectives
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import (
-    finetune,
-    galerkin,
-    gauss_newton,
-    output_layer,
-    rank_choice,
-    spectral,
-)
+from meta_lrpinn.adapt import finetune, gauss_newton, output_layer, rank_choice
+from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.linear import weak_form
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.tasks import single_task
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Wavefield, relative_l2
+from meta_lrpinn.wavefield import Wavefield
 
 METHODS = ("galerkin", "least_squares", "gradient")
 FEATURES = ("plane_waves", "random_waves", "lrpinn", "pinn")
@@ -286,16 +282,16 @@ def _solve_plane_waves(
     velocities = np.stack([p.background_velocity for p in all_problems])
     margin = _DEFAULT_MARGIN[first.ndim]
     if options["unknowns"] is not None:
-        margin = spectral.margin_for(first, options["unknowns"])
+        margin = lattices.margin_for(first, options["unknowns"])
     elif tolerance is not None:
-        margin = spectral.margin_for_tolerance(tolerance)
+        margin = lattices.margin_for_tolerance(tolerance)
     history = []
     with (
         jax.enable_x64(options["precision"] == "double"),
         tqdm.tqdm(disable=not options["progress"], unit="solve") as bar,
     ):
         while True:
-            lattice = spectral.make_lattice(first, margin, sources=len(sources))
+            lattice = lattices.make_lattice(first, margin, sources=len(sources))
             if lattice.dense > _MAXIMUM_WAVES:
                 raise ValueError(
                     f"{lattice.dense} plane waves are too many to solve for; choose a "
@@ -319,7 +315,7 @@ def _solve_plane_waves(
     def evaluate(points):
         with jax.enable_x64(options["precision"] == "double"):
             points = jnp.asarray(points, float)
-            return spectral.evaluate(first, lattice, solution.weights, points).T
+            return lattices.evaluate(first, lattice, solution.weights, points).T
 
     return np.asarray(solution.fields), {
         "evaluate": evaluate,
@@ -329,7 +325,7 @@ def _solve_plane_waves(
     }
 
 
-_solve_lattice = jax.jit(spectral.solve)
+_solve_lattice = jax.jit(lattices.solve)
 
 
 # Features of a network, or random waves ------------------------------------------------
@@ -426,7 +422,7 @@ def _random_waves(
     largest = 1.15 * float(problem.omega) / problem.model.minimum
     number = options["unknowns"]
     if number is None:
-        number = spectral.make_lattice(problem, _RANDOM_MARGIN).number
+        number = lattices.make_lattice(problem, _RANDOM_MARGIN).number
     key = jax.random.key(options["seed"])
     waves = models.plane_wave_parameters(key, number, largest, problem.ndim)
     return models.PlaneWaves(ndim=problem.ndim, number=number), waves
@@ -476,7 +472,7 @@ def load_network(
     if init is None:
         small = configs.PRESETS["small"].network
         config = configs.NetworkConfig(**{**vars(small), "kind": features, "ndim": ndim})
-        model = configs.make_network(config)
+        model = networks.make_network(config)
         return model, models.initial_parameters(model, key)
     folder = DEFAULT_INITIALISATION if init == "default" else Path(init)
     if (folder / "checkpoints").is_dir():
@@ -490,7 +486,7 @@ def load_network(
             f"the initialisation {folder.name} is a {config.ndim}D {config.kind}; "
             f"asked for a {ndim}D {features} (init none starts at random)"
         )
-    return configs.make_network(config), params
+    return networks.make_network(config), params
 
 
 def _adapt(
@@ -617,5 +613,5 @@ def _bases_apart(params: objectives.Params) -> objectives.Params:
 
 
 def _collocation_number(problem: HelmholtzProblem) -> int:
-    shape = galerkin.quadrature_shape(problem, _COLLOCATION_PER_WAVELENGTH)
+    shape = weak_form.quadrature_shape(problem, _COLLOCATION_PER_WAVELENGTH)
     return min(int(np.prod(shape)), _MAXIMUM_COLLOCATION)

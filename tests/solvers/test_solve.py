@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import checkpoints, configs, generators, models
-from meta_lrpinn.adapt import solve as solver
-from meta_lrpinn.adapt.solve import solve
+from meta_lrpinn import checkpoints, configs, generators, models, networks
+from meta_lrpinn.cases import load_case
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.problem import default_thickness
 from meta_lrpinn.reference import analytic
-from meta_lrpinn.velocity import VelocityModel, load_case
-from meta_lrpinn.wavefield import relative_l2
+from meta_lrpinn.solvers import solve as solver
+from meta_lrpinn.solvers.solve import solve
+from meta_lrpinn.velocity import VelocityModel
 
 FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
 SECOND_ORDER = {"features": "lrpinn", "optimiser": "gauss_newton"}
@@ -43,7 +44,7 @@ def folders(tmp_path_factory):
     folder, folders = tmp_path_factory.mktemp("init"), {}
     for kind in ("lrpinn", "pinn"):
         config = configs.NetworkConfig(**{**vars(SMALL), "kind": kind})
-        network = configs.make_network(config)
+        network = networks.make_network(config)
         params = models.initial_parameters(network, jax.random.key(0))
         folders[kind] = folder / kind
         checkpoints.save_initialisation(folders[kind], params, vars(config), {})
@@ -380,7 +381,7 @@ def test_features_are_solved_for_in_the_layer_they_are_for(model):
 
     def field(share, **more):
         config = dataclasses.replace(SMALL, layer_share=share)
-        network = configs.make_network(config)
+        network = networks.make_network(config)
         pair = network, models.initial_parameters(network, jax.random.key(0))
         return solve(model, FREQUENCY, sources, init=pair, **options, **more).scattered
 

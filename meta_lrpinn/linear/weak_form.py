@@ -1,6 +1,6 @@
 """Exact solution of the scattered equation over any real features, by quadrature.
 
-The weak form is that of `adapt.spectral`; here the features are whatever a network's
+The weak form is that of `linear.lattice`; here the features are whatever a network's
 last hidden layer makes, times the absorbing envelope, so that the matrix
 
     K_ij = ∫ [ω² m S φ_i φ_j − Σ_d (S/s_d²) ∂_d φ_i ∂_d φ_j] dx,      S = Π_d s_d,

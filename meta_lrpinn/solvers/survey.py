@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 
 from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import spectral
+from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.velocity import VelocityModel
 
@@ -92,7 +92,7 @@ def solve_survey(
         sources: Source positions (n_sources, ndim), km, the same for all.
         receivers: Positions (n_receivers, ndim), km; default: the models' grid.
         amplitude: A of the background field; default: fundamental solution.
-        margin: κ of `spectral.make_lattice`.
+        margin: κ of `lattices.make_lattice`.
         memory: GiB that right-hand sides and fields of one solve may take; sources are
             split into batches that fit.
         precision: "double" or "single".
@@ -125,7 +125,7 @@ def solve_survey(
             problem = shared_problem(models, frequency, sources)
             if amplitude is not None:
                 problem = problem.replace(amplitude=np.asarray(amplitude, complex))
-            lattice = spectral.make_lattice(problem, margin, sources=len(sources))
+            lattice = lattices.make_lattice(problem, margin, sources=len(sources))
             unknowns.append(lattice.number)
             batch = _sources_per_batch(lattice, shape, len(sources), memory)
             for row, model in enumerate(models):
@@ -153,7 +153,7 @@ def solve_survey(
 
 
 def _sources_per_batch(
-    lattice: spectral.Lattice, shape: tuple[int, ...], number: int, memory: float
+    lattice: lattices.Lattice, shape: tuple[int, ...], number: int, memory: float
 ) -> int:
     # Right-hand side, solution, search directions and two fields of each source, 16
     # bytes a number.
@@ -164,22 +164,22 @@ def _sources_per_batch(
 @jax.jit
 def _solve(
     problem: HelmholtzProblem,
-    lattice: spectral.Lattice,
+    lattice: lattices.Lattice,
     sources: jax.Array,
     background_velocities: jax.Array,
     receivers: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    solution = spectral.solve(problem, lattice, sources, background_velocities)
+    solution = lattices.solve(problem, lattice, sources, background_velocities)
     if receivers is None:
         return solution.fields, solution.change
     points = jnp.asarray(receivers, jnp.asarray(problem.lower).dtype)
-    fields = spectral.evaluate(problem, lattice, solution.weights, points).T
+    fields = lattices.evaluate(problem, lattice, solution.weights, points).T
     return fields, solution.change
 
 
 def receiver_data(
     problem: HelmholtzProblem,
-    lattice: spectral.Lattice,
+    lattice: lattices.Lattice,
     sources: jax.Array,
     background_velocities: jax.Array,
     receivers: jax.Array,
@@ -191,7 +191,7 @@ def receiver_data(
 
     Args:
         problem: Velocity, frequency and layer.
-        lattice: From `spectral.make_lattice`, for the slowest velocity to come.
+        lattice: From `lattices.make_lattice`, for the slowest velocity to come.
         sources: (n_sources, ndim), km.
         background_velocities: v₀ of each, (n_sources,), km/s.
         receivers: (n_receivers, ndim), km.
@@ -199,5 +199,5 @@ def receiver_data(
     Returns:
         Complex (n_sources, n_receivers).
     """
-    weights = spectral.solve_weights(problem, lattice, sources, background_velocities)
-    return spectral.evaluate(problem, lattice, weights, receivers).T
+    weights = lattices.solve_weights(problem, lattice, sources, background_velocities)
+    return lattices.evaluate(problem, lattice, weights, receivers).T

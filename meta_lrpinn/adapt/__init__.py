@@ -1,0 +1,1 @@
+"""Adaptation: parameters in, better parameters out."""

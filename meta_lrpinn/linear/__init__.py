@@ -1,0 +1,1 @@
+"""What is linear in the scattered wavefield: matrices, operators and their solution."""

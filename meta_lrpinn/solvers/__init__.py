@@ -1,0 +1,1 @@
+"""Solvers: a velocity model, a frequency and a source in, a wavefield out."""
