@@ -1,7 +1,8 @@
 """Error of the exact plane-wave solve against its number of unknowns, and its estimate.
 
 Random velocities never trained on, at several frequencies: relative L2 error of the
-plane-wave solution against fourth-order finite differences, for growing margins of the
+plane-wave solution against fourth-order finite differences, for growing wavenumber
+ratios of the
 lattice, and how far the solver's own estimate lies from that error.
 """
 
@@ -21,7 +22,9 @@ from meta_lrpinn.solvers.survey import solve_survey
 FLAGS = flags.FLAGS
 NAME = "accuracy"
 flags.DEFINE_list(
-    "margins", ["1.0", "1.2", "1.4", "1.7", "2.0", "2.4", "2.8"], "Of the lattice."
+    "wavenumber_ratios",
+    ["1.0", "1.2", "1.4", "1.7", "2.0", "2.4", "2.8"],
+    "Of the lattice.",
 )
 flags.DEFINE_integer("models", 14, "Random velocity models.", lower_bound=1)
 flags.DEFINE_integer("first_seed", 900_000, "Seed of the first model.")
@@ -42,13 +45,15 @@ def truths(frequency: float) -> list[ml.Wavefield]:
     ]
 
 
-def measure(frequency: float, margin: float) -> list[dict[str, Any]]:
+def measure(frequency: float, wavenumber_ratio: float) -> list[dict[str, Any]]:
     """A row per model."""
     known = truths(frequency)
     models, source = [field.model for field in known], known[0].source
     # The second call is timed: compiled already.
     for _ in range(2):
-        survey = solve_survey(models, [frequency], source, margin=margin)
+        survey = solve_survey(
+            models, [frequency], source, wavenumber_ratio=wavenumber_ratio
+        )
     return [
         {
             "unknowns": survey.unknowns[0],
@@ -64,15 +69,17 @@ def measure(frequency: float, margin: float) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measures what is missing, then writes tables and figure."""
-    margins = [float(margin) for margin in FLAGS.margins]
-    keys = ("frequency", "margin", "models", "first_seed")
+    wavenumber_ratios = [
+        float(wavenumber_ratio) for wavenumber_ratio in FLAGS.wavenumber_ratios
+    ]
+    keys = ("frequency", "wavenumber_ratio", "models", "first_seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     rows = []
     for frequency in common.frequencies((4, 5, 8, 10)):
-        for margin in margins:
-            values = (frequency, margin, FLAGS.models, FLAGS.first_seed)
+        for wavenumber_ratio in wavenumber_ratios:
+            values = (frequency, wavenumber_ratio, FLAGS.models, FLAGS.first_seed)
             setting = dict(zip(keys, values, strict=True))
-            rows += records.ensure(setting, lambda: measure(frequency, margin))
+            rows += records.ensure(setting, lambda: measure(frequency, wavenumber_ratio))
     common.save_report(NAME, report(rows))
     draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
@@ -86,14 +93,16 @@ def grouped(rows: Sequence[dict[str, Any]], *keys: str) -> dict[tuple, list]:
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: error by frequency and margin, then the calibration of the estimate."""
+    """Markdown: error by frequency and wavenumber ratio, then the estimate's calibration."""
     lines = []
-    for (frequency, margin), group in grouped(rows, "frequency", "margin").items():
+    for (frequency, wavenumber_ratio), group in grouped(
+        rows, "frequency", "wavenumber_ratio"
+    ).items():
         errors = np.array([row["error"] for row in group])
         lines.append(
             [
                 f"{frequency:g}",
-                f"{margin:g}",
+                f"{wavenumber_ratio:g}",
                 group[0]["unknowns"],
                 f"{errors.mean():.2%}",
                 f"{errors.max():.2%}",
@@ -102,18 +111,20 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
             ]
         )
     columns = (
-        "Hz,margin,unknowns,mean error,worst error,seconds each,"
+        "Hz,wavenumber ratio,unknowns,mean error,worst error,seconds each,"
         "seconds of finite differences"
     ).split(",")
     text = common.table(columns, lines)
     calibration = []
-    for (margin,), group in grouped(rows, "margin").items():
+    for (wavenumber_ratio,), group in grouped(rows, "wavenumber_ratio").items():
         ratio = np.array([row["estimate"] / row["error"] for row in group])
         low, middle, high = np.quantile(ratio, (0.05, 0.5, 0.95))
         within = np.mean((ratio > 0.5) & (ratio < 2))
-        calibration.append([f"{margin:g}", len(ratio), middle, low, high, f"{within:.0%}"])
+        calibration.append(
+            [f"{wavenumber_ratio:g}", len(ratio), middle, low, high, f"{within:.0%}"]
+        )
     columns = (
-        "margin,tasks,estimate over error: median,5th percentile,95th,within a factor of 2"
+        "wavenumber ratio,tasks,estimate over error: median,5th percentile,95th,within a factor of 2"
     ).split(",")
     return f"{text}\n\n{common.table(columns, calibration)}"
 

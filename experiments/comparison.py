@@ -60,9 +60,9 @@ flags.DEFINE_bool("published", False, "Also the models of the data folder.")
 _SHAPE, _SPACING, _FIRST_SEED = (91, 91), 0.025, 910_000
 _SNAPSHOT_SEED, _SNAPSHOT_SOURCES = 920_000, 6
 _SOURCE = (1.0, 0.025)
-_MARGINS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0, 2.4)
-_DIRECT_MARGINS = (1.1, 1.3)
-_THINNER_MARGINS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0)
+_RATIOS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0, 2.4)
+_DIRECT_RATIOS = (1.1, 1.3)
+_THINNER_RATIOS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0)
 _LEADING = (0.125, 0.1875, 0.25, 0.3125, 0.375, 0.5, 2 / 3, 0.75, 0.875, 1.0)
 _COARSER = _LEADING.index(2 / 3)  # what the full set is compared with, as by `solve`
 _TRUTH_REFINEMENT = 3
@@ -170,10 +170,14 @@ def waves_and_learned(
         network: Of the learned features.
         params: Its parameters.
     """
-    for margin in _MARGINS:
-        yield "lattice, two levels", shared.layer, on_lattice(shared, margin, None)
-    for margin in _THINNER_MARGINS:
-        yield THINNER, thinner.layer, on_lattice(thinner, margin, None)
+    for wavenumber_ratio in _RATIOS:
+        yield (
+            "lattice, two levels",
+            shared.layer,
+            on_lattice(shared, wavenumber_ratio, None),
+        )
+    for wavenumber_ratio in _THINNER_RATIOS:
+        yield THINNER, thinner.layer, on_lattice(thinner, wavenumber_ratio, None)
     learned = over_features(network, params, shared, _LEADING)
     yield "learned", thinner.layer, learned
 
@@ -186,8 +190,12 @@ def all_solvers(
 ) -> Iterator[tuple[str, AbsorbingLayer, Solver]]:
     """Those of `waves_and_learned`, and all others."""
     yield from waves_and_learned(shared, thinner, network, params)
-    for margin in _DIRECT_MARGINS:
-        yield "lattice, one matrix", shared.layer, on_lattice(shared, margin, margin)
+    for wavenumber_ratio in _DIRECT_RATIOS:
+        yield (
+            "lattice, one matrix",
+            shared.layer,
+            on_lattice(shared, wavenumber_ratio, wavenumber_ratio),
+        )
     wavenumber = float(shared.omega) / shared.model.minimum
     key = jax.random.key(0)
     for share in map(float, FLAGS.shares):
@@ -240,10 +248,10 @@ def over_features(
 
 
 def on_lattice(
-    shared: problems.HelmholtzProblem, margin: float, dense: float | None
+    shared: problems.HelmholtzProblem, wavenumber_ratio: float, dense: float | None
 ) -> Solver:
     """The plane-wave solve with a chosen part of the waves in one matrix."""
-    lattice = lattices.make_lattice(shared, margin, dense=dense)
+    lattice = lattices.make_lattice(shared, wavenumber_ratio, dense=dense)
 
     def solver(problem):
         with jax.enable_x64(True):

@@ -31,7 +31,7 @@ flags.DEFINE_integer("sources", 12, "Sources along the top.", lower_bound=1)
 flags.DEFINE_integer("receivers", 60, "Receivers along the top.", lower_bound=2)
 flags.DEFINE_integer("iterations", 20, "L-BFGS iterations per frequency.")
 flags.DEFINE_float("smoothing", 0.04, "Gaussian smoothing of the gradient, km.")
-flags.DEFINE_float("margin", 1.25, "Wavenumbers, relative to the slowest wave.")
+flags.DEFINE_float("wavenumber_ratio", 1.25, "Wavenumbers, relative to the slowest wave.")
 
 _DEPTH = 0.025  # km, of sources and receivers
 _BOUNDS = (1.45, 5.0)  # km/s
@@ -84,7 +84,7 @@ def invert(
         with jax.enable_x64(True):
             problem = survey.shared_problem([start], frequency, sources)
             problem = problem.replace(model=slowest)
-            lattice = lattices.make_lattice(problem, FLAGS.margin)
+            lattice = lattices.make_lattice(problem, FLAGS.wavenumber_ratio)
 
             @jax.jit
             def misfit(velocity, problem=problem, lattice=lattice, observed=observed):

@@ -30,6 +30,7 @@ import numpy as np
 import scipy.fft
 
 from meta_lrpinn import problem as problems
+from meta_lrpinn.linear import gcr
 from meta_lrpinn.linear.weak_form import quadrature_points
 from meta_lrpinn.physics import absorbing, background, residual
 from meta_lrpinn.precision import full_precision
@@ -41,14 +42,12 @@ _MAXIMUM_QUADRATURE_POINTS = 2_000_000
 # Where the error falls like the third power of the largest wavenumber, as it does in
 # rough velocities, the change by the last third of the waves is about the error.
 _ENRICHMENT = 1.5
-# Waves up to this margin are always solved for directly: with fewer the iterations
+# Waves up to this wavenumber ratio are always solved for directly: with fewer the iterations
 # become many.
 _LEAST_DENSE = 1.1
 # Iterations expected, and how much faster factors go than FFTs, per operation.
 _ITERATIONS, _FACTOR_SPEED = 10, 10
 _RESIDUAL = 2e-3
-_MAXIMUM_ITERATIONS = 48
-_REMEMBERED = 16  # directions that a new one is made orthogonal to
 
 
 @partial(
@@ -78,7 +77,7 @@ def period_of(problem: HelmholtzProblem) -> jax.Array:
 
 def make_lattice(
     problem: HelmholtzProblem,
-    margin: float = 2.4,
+    wavenumber_ratio: float = 2.4,
     points_per_wavelength: float = _POINTS_PER_WAVELENGTH,
     dense: float | None = None,
     sources: int = 1,
@@ -87,7 +86,7 @@ def make_lattice(
 
     Args:
         problem: The problem, with concrete values.
-        margin: κ, largest wavenumber over that of the slowest wave, ω/v_min. Below 1
+        wavenumber_ratio: κ, largest wavenumber over that of the slowest wave, ω/v_min. Below 1
             the field is not resolved; the error falls fast from there.
         points_per_wavelength: Quadrature points per shortest wavelength; never fewer
             than the model's own grid has.
@@ -100,13 +99,13 @@ def make_lattice(
         V (κ ω/v_min)³/6π² in 3D.
 
     Raises:
-        ValueError: the margin is not positive.
+        ValueError: the wavenumber ratio is not positive.
     """
-    if not margin > 0:
-        raise ValueError(f"margin must be positive, got {margin}")
+    if not wavenumber_ratio > 0:
+        raise ValueError(f"wavenumber ratio must be positive, got {wavenumber_ratio}")
     period = np.asarray(period_of(problem))
     wavenumber = float(problem.omega) / problem.model.minimum
-    largest = margin * wavenumber
+    largest = wavenumber_ratio * wavenumber
     extent = np.floor(largest * period / (2 * np.pi)).astype(int)
     axes = [np.arange(-size, size + 1) for size in extent]
     indices = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=-1)
@@ -124,7 +123,7 @@ def make_lattice(
         iterating = _ITERATIONS * sources * 2 * (problem.ndim + 1)
         transform = 5 * np.prod(count) * np.log2(np.prod(count))
         factoring = 8 / 3 * len(order) ** 3 / _FACTOR_SPEED
-        dense = margin if factoring < iterating * transform else _LEAST_DENSE
+        dense = wavenumber_ratio if factoring < iterating * transform else _LEAST_DENSE
     return Lattice(
         indices=indices[order].astype(np.int32),
         dense=int(np.sum(norm[order] <= dense * wavenumber)),
@@ -133,12 +132,12 @@ def make_lattice(
     )
 
 
-def margin_for_tolerance(tolerance: float) -> float:
+def wavenumber_ratio_for_tolerance(tolerance: float) -> float:
     """Margin κ to begin with for a relative error; measured on layered models."""
     return float(np.interp(np.log10(tolerance), [-3, -2.5, -2, -1], [2.8, 1.9, 1.5, 1.2]))
 
 
-def margin_for(problem: HelmholtzProblem, number: int) -> float:
+def wavenumber_ratio_for(problem: HelmholtzProblem, number: int) -> float:
     """Margin κ that gives about `number` plane waves (see `make_lattice`)."""
     wavenumber = float(problem.omega) / problem.model.minimum
     volume = float(np.prod(np.asarray(period_of(problem))))
@@ -403,48 +402,6 @@ def evaluate_on_grid(
     return jnp.transpose(field, (0, *range(problem.ndim, 0, -1)))
 
 
-def _minimal_residual(matvec, precondition, rhs, tolerance):
-    """GCR, all columns of the right-hand side (N, c) at once.
-
-    Eisenstat, Elman and Schultz (1983), SIAM J. Numer. Anal. 20, 345: a new direction is
-    made orthogonal to the last few.
-    """
-
-    def norm(columns):
-        return jnp.sqrt(_energy(columns))
-
-    def unfinished(state):
-        index, _, residual, _, _ = state
-        return (index < _MAXIMUM_ITERATIONS) & jnp.any(
-            norm(residual) > tolerance * norm(rhs)
-        )
-
-    def improve(state):
-        index, solution, residual, directions, images = state
-        direction = precondition(residual)
-        image = matvec(direction)
-        overlap = jnp.einsum("mns,ns->ms", images.conj(), image)
-        direction = direction - jnp.einsum("mns,ms->ns", directions, overlap)
-        image = image - jnp.einsum("mns,ms->ns", images, overlap)
-        length = norm(image)
-        length = jnp.where(length > 0, length, 1)
-        direction, image = direction / length, image / length
-        step = jnp.sum(image.conj() * residual, axis=0)
-        slot = index % _REMEMBERED
-        return (
-            index + 1,
-            solution + step * direction,
-            residual - step * image,
-            directions.at[slot].set(direction),
-            images.at[slot].set(image),
-        )
-
-    start = precondition(rhs)
-    empty = jnp.zeros((_REMEMBERED, *rhs.shape), rhs.dtype)
-    state = (0, start, rhs - matvec(start), empty, empty)
-    return jax.lax.while_loop(unfinished, improve, state)[1]
-
-
 def _make_solver(problem, lattice, tolerance):
     """Factors once; returns (rhs (N, c), kept) → weights (N, c).
 
@@ -475,7 +432,7 @@ def _make_solver(problem, lattice, tolerance):
         def solve(matvec, columns):
             if kept == dense == lattice.number:  # then that is no approximation
                 return precondition(columns)
-            return _minimal_residual(matvec, precondition, columns, tolerance)
+            return gcr.minimal_residual(matvec, precondition, columns, tolerance)
 
         def transposed(_, columns):
             # The weak form is symmetric and its test functions are the conjugate waves,

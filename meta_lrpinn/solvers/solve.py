@@ -33,14 +33,14 @@ ASSETS = Path(__file__).parent.parent / "assets"
 DEFAULT_INITIALISATION = ASSETS / "small"
 
 _DEFAULT_STEPS = {"galerkin": 0, "least_squares": 300, "gradient": 2000}
-_DEFAULT_MARGIN = {2: 2.4, 3: 1.9}
+_DEFAULT_WAVENUMBER_RATIO = {2: 2.4, 3: 1.9}
 # The estimate of a network's own error is half of the change by the last third of its
 # features: 1.24 times the error of the shipped ones, by the median of 40 random
 # velocities at 4 to 10 Hz, within a factor of two for 88 % (experiments.comparison).
 _ENRICHMENT = 1.5
 CHANGE_OVER_ERROR = 2.0
 ESTIMATE = "error_estimate"  # of a record of the history
-_RANDOM_MARGIN = 1.4  # of random waves, which all go into one matrix
+_RANDOM_WAVENUMBER_RATIO = 1.4  # of random waves, which all go into one matrix
 _COLLOCATION_PER_WAVELENGTH = 6.0
 _MAXIMUM_COLLOCATION = 20_000
 # The matrix of this many waves takes 2.3 GiB, and its factors as much again.
@@ -280,18 +280,18 @@ def _solve_plane_waves(
     first, tolerance = all_problems[0], options["tolerance"]
     sources = np.stack([p.source for p in all_problems])
     velocities = np.stack([p.background_velocity for p in all_problems])
-    margin = _DEFAULT_MARGIN[first.ndim]
+    wavenumber_ratio = _DEFAULT_WAVENUMBER_RATIO[first.ndim]
     if options["unknowns"] is not None:
-        margin = lattices.margin_for(first, options["unknowns"])
+        wavenumber_ratio = lattices.wavenumber_ratio_for(first, options["unknowns"])
     elif tolerance is not None:
-        margin = lattices.margin_for_tolerance(tolerance)
+        wavenumber_ratio = lattices.wavenumber_ratio_for_tolerance(tolerance)
     history = []
     with (
         jax.enable_x64(options["precision"] == "double"),
         tqdm.tqdm(disable=not options["progress"], unit="solve") as bar,
     ):
         while True:
-            lattice = lattices.make_lattice(first, margin, sources=len(sources))
+            lattice = lattices.make_lattice(first, wavenumber_ratio, sources=len(sources))
             if lattice.dense > _MAXIMUM_WAVES:
                 raise ValueError(
                     f"{lattice.dense} plane waves are too many to solve for; choose a "
@@ -310,7 +310,7 @@ def _solve_plane_waves(
             bar.set_postfix(unknowns=lattice.number, estimate=f"{estimate:.2g}")
             if tolerance is None or estimate <= tolerance:
                 break
-            margin *= 1.5 ** (1 / first.ndim)
+            wavenumber_ratio *= 1.5 ** (1 / first.ndim)
 
     def evaluate(points):
         with jax.enable_x64(options["precision"] == "double"):
@@ -422,7 +422,7 @@ def _random_waves(
     largest = 1.15 * float(problem.omega) / problem.model.minimum
     number = options["unknowns"]
     if number is None:
-        number = lattices.make_lattice(problem, _RANDOM_MARGIN).number
+        number = lattices.make_lattice(problem, _RANDOM_WAVENUMBER_RATIO).number
     key = jax.random.key(options["seed"])
     waves = models.plane_wave_parameters(key, number, largest, problem.ndim)
     return models.PlaneWaves(ndim=problem.ndim, number=number), waves

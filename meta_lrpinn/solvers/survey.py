@@ -79,7 +79,7 @@ def solve_survey(
     *,
     receivers: np.ndarray | None = None,
     amplitude: complex | None = None,
-    margin: float = 2.4,
+    wavenumber_ratio: float = 2.4,
     memory: float = 4.0,
     precision: str = "double",
     progress: bool = False,
@@ -92,7 +92,7 @@ def solve_survey(
         sources: Source positions (n_sources, ndim), km, the same for all.
         receivers: Positions (n_receivers, ndim), km; default: the models' grid.
         amplitude: A of the background field; default: fundamental solution.
-        margin: κ of `lattices.make_lattice`.
+        wavenumber_ratio: κ of `lattices.make_lattice`.
         memory: GiB that right-hand sides and fields of one solve may take; sources are
             split into batches that fit.
         precision: "double" or "single".
@@ -125,7 +125,7 @@ def solve_survey(
             problem = shared_problem(models, frequency, sources)
             if amplitude is not None:
                 problem = problem.replace(amplitude=np.asarray(amplitude, complex))
-            lattice = lattices.make_lattice(problem, margin, sources=len(sources))
+            lattice = lattices.make_lattice(problem, wavenumber_ratio, sources=len(sources))
             unknowns.append(lattice.number)
             batch = _sources_per_batch(lattice, shape, len(sources), memory)
             for row, model in enumerate(models):

@@ -33,7 +33,7 @@ def run(module, *arguments):
     [
         (
             "accuracy",
-            ("--frequencies=3", "--margins=1.1,1.3", "--models=2"),
+            ("--frequencies=3", "--wavenumber_ratios=1.1,1.3", "--models=2"),
             ("errors.csv", "table.md", "figure.png"),
         ),
         (

@@ -51,18 +51,24 @@ def test_lattice_size_follows_area_and_frequency():
     problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
     period = np.prod(problem.upper - problem.lower)
     wavenumber = 2 * np.pi * FREQUENCY / 1.8
-    for margin in (1.2, 1.8):
-        lattice = lattices.make_lattice(problem, margin)
-        expected = period * (margin * wavenumber) ** 2 / (4 * np.pi)
+    for wavenumber_ratio in (1.2, 1.8):
+        lattice = lattices.make_lattice(problem, wavenumber_ratio)
+        expected = period * (wavenumber_ratio * wavenumber) ** 2 / (4 * np.pi)
         assert abs(lattice.number / expected - 1) < 0.05
         chex.assert_shape(lattice.indices, (lattice.number, 2))
-        assert abs(lattices.margin_for(problem, lattice.number) / margin - 1) < 0.03
+        assert (
+            abs(
+                lattices.wavenumber_ratio_for(problem, lattice.number) / wavenumber_ratio
+                - 1
+            )
+            < 0.03
+        )
     deep = make_problem(gradient_model(3), 3.0, (0.4, 0.3, 0.05))
     lattice = lattices.make_lattice(deep, 1.5)
     volume = np.prod(deep.upper - deep.lower)
     expected = volume * (1.5 * 2 * np.pi * 3.0 / 1.8) ** 3 / (6 * np.pi**2)
     assert abs(lattice.number / expected - 1) < 0.1
-    assert abs(lattices.margin_for(deep, lattice.number) / 1.5 - 1) < 0.05
+    assert abs(lattices.wavenumber_ratio_for(deep, lattice.number) / 1.5 - 1) < 0.05
 
 
 def test_lattice_is_symmetric_and_its_quadrature_does_not_alias():
@@ -76,7 +82,9 @@ def test_lattice_is_symmetric_and_its_quadrature_does_not_alias():
 
 def test_smaller_lattice_is_the_leading_block():
     problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
-    small, large = (lattices.make_lattice(problem, margin) for margin in (0.8, 1.1))
+    small, large = (
+        lattices.make_lattice(problem, wavenumber_ratio) for wavenumber_ratio in (0.8, 1.1)
+    )
     np.testing.assert_array_equal(small.indices, large.indices[: small.number])
     few = jax.jit(lattices.assemble)(problem, small)
     many = jax.jit(lattices.assemble)(problem, large)
@@ -87,8 +95,10 @@ def test_smaller_lattice_is_the_leading_block():
 
 
 def test_margin():
-    assert lattices.margin_for_tolerance(1e-2) < lattices.margin_for_tolerance(1e-3)
-    with pytest.raises(ValueError, match="margin must be positive, got 0"):
+    assert lattices.wavenumber_ratio_for_tolerance(
+        1e-2
+    ) < lattices.wavenumber_ratio_for_tolerance(1e-3)
+    with pytest.raises(ValueError, match="wavenumber ratio must be positive, got 0"):
         lattices.make_lattice(make_problem(gradient_model(), 5.0, SOURCE), 0)
 
 
@@ -153,15 +163,15 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
 
 
 @pytest.mark.parametrize(
-    ("ndim", "frequency", "margin", "tolerance"),
+    ("ndim", "frequency", "wavenumber_ratio", "tolerance"),
     [(2, 5.0, 2.0, 0.01), (3, 2.0, 1.7, 0.06)],
 )
-def test_shifted_background(ndim, frequency, margin, tolerance):
+def test_shifted_background(ndim, frequency, wavenumber_ratio, tolerance):
     """A homogeneous medium seen from another background, away from the source."""
     source = np.array([0.4, 0.3, 0.2])[:ndim]
     model = cube(ndim, velocity=2.0)
     problem = make_problem(model, frequency, source, background_velocity=1.8)
-    field = solution_of(problem, lattices.make_lattice(problem, margin)).fields[0]
+    field = solution_of(problem, lattices.make_lattice(problem, wavenumber_ratio)).fields[0]
     points = model.grid_points()
     away = np.linalg.norm(points - source, axis=1) > 0.15
     exact = analytic.shifted_background(points[away], frequency, source, 2.0, 1.8)
@@ -190,14 +200,16 @@ def test_circular_inclusion():
 
 @pytest.fixture(scope="module")
 def layered():
-    """A small layered model, its reference, and solutions by margin."""
+    """A small layered model, its reference, and solutions by wavenumber ratio."""
     model = generators.layered(3, shape=(31, 31), spacing=0.025)
     truth = reference_wavefield(model, FREQUENCY, SOURCE, tolerance=1e-3).scattered
     with jax.enable_x64(True):
         problem = make_problem(model, FREQUENCY, SOURCE)
         solutions = {
-            margin: solution_of(problem, lattices.make_lattice(problem, margin))
-            for margin in (1.1, 1.5, 2.0)
+            wavenumber_ratio: solution_of(
+                problem, lattices.make_lattice(problem, wavenumber_ratio)
+            )
+            for wavenumber_ratio in (1.1, 1.5, 2.0)
         }
     return problem, truth, solutions
 
@@ -231,11 +243,11 @@ def test_many_sources_make_the_larger_matrix_the_cheaper_way():
 
 def test_change_tracks_the_error(layered):
     _, truth, solutions = layered
-    for margin, solution in solutions.items():
+    for wavenumber_ratio, solution in solutions.items():
         chex.assert_shape(solution.change, ())
         ratio = solution.change / relative_l2(solution.fields[0], truth)
         # Where few waves resolve nothing yet, all that is certain is that it is bad.
-        assert 0.4 < ratio < (20 if margin < 1.5 else 4)
+        assert 0.4 < ratio < (20 if wavenumber_ratio < 1.5 else 4)
 
 
 def test_evaluation_at_points_and_on_the_grid_agree(layered):

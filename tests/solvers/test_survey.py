@@ -24,7 +24,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def survey(models):
-    return solve_survey(models, [FREQUENCY], SOURCES, margin=1.6)
+    return solve_survey(models, [FREQUENCY], SOURCES, wavenumber_ratio=1.6)
 
 
 def test_every_wavefield_is_that_of_a_single_solve(models, survey):
@@ -36,17 +36,19 @@ def test_every_wavefield_is_that_of_a_single_solve(models, survey):
 
 def test_small_memory_splits_the_sources_and_changes_nothing(models, survey):
     one = 16 * (3 * survey.unknowns[0] + 2 * 31 * 41) / 2**30
-    split = solve_survey(models, [FREQUENCY], SOURCES, margin=1.6, memory=1.5 * one)
+    split = solve_survey(
+        models, [FREQUENCY], SOURCES, wavenumber_ratio=1.6, memory=1.5 * one
+    )
     np.testing.assert_allclose(split.scattered, survey.scattered, rtol=1e-4, atol=1e-7)
 
 
 def test_receivers_see_the_field(models, survey):
     receivers = models[0].grid_points()[[100, 700]]
     data = solve_survey(
-        models[:1], [FREQUENCY], SOURCES[:1], margin=1.6, receivers=receivers
+        models[:1], [FREQUENCY], SOURCES[:1], wavenumber_ratio=1.6, receivers=receivers
     )
     chex.assert_shape(data.scattered, (1, 1, 1, 2))
-    own = solve_survey(models[:1], [FREQUENCY], SOURCES[:1], margin=1.6)
+    own = solve_survey(models[:1], [FREQUENCY], SOURCES[:1], wavenumber_ratio=1.6)
     expected = own.scattered[0, 0, 0].ravel()[[100, 700]]
     np.testing.assert_allclose(data.scattered[0, 0, 0], expected, rtol=1e-4)
     assert own.throughput > 0
