@@ -12,10 +12,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from meta_lrpinn.generators.deformations import DEFORMATIONS, fold_relief, undo_thrust
+from meta_lrpinn.generators.grid import Grid, check_range, finished, make_rng
+from meta_lrpinn.generators.rocks import (
+    WATER,
+    irregular_body,
+    lay_down,
+    lens,
+    salt_stem,
+    seafloor_depth,
+    velocity_gradient,
+)
 from meta_lrpinn.velocity import VelocityModel
 
 STRUCTURES = ("flat", "dipping", "folded", "faulted")
-WATER = 1.5  # km/s
 
 
 def layered(
@@ -54,21 +64,21 @@ def layered(
     fewest, most = layers
     if not 1 <= fewest <= most:
         raise ValueError(f"layers must be (fewest, most) from 1 up, got {layers}")
-    rng = _rng(seed)
-    grid = _Grid(shape, spacing)
-    _check_range(minimum, maximum)
+    rng = make_rng(seed)
+    grid = Grid(shape, spacing)
+    check_range(minimum, maximum)
     if structure == "random":
         structure = str(rng.choice(STRUCTURES))
     count = int(rng.integers(fewest, most + 1))
     seafloor = None
     if count > 1 and rng.random() < 0.45:
         count -= 1
-        seafloor = _seafloor(rng, grid, flat=structure == "flat")
-    stratigraphic = _DEFORMATIONS[structure](rng, grid)
-    velocity = _lay_down(rng, stratigraphic, count, minimum, maximum, grid.depth, seafloor)
+        seafloor = seafloor_depth(rng, grid, flat=structure == "flat")
+    stratigraphic = DEFORMATIONS[structure](rng, grid)
+    velocity = lay_down(rng, stratigraphic, count, minimum, maximum, grid.depth, seafloor)
     if seafloor is not None:
         velocity = np.where(grid.z < seafloor, np.clip(WATER, minimum, maximum), velocity)
-    return _finished(velocity, grid, minimum, maximum, smoothing)
+    return finished(velocity, grid, minimum, maximum, smoothing)
 
 
 def thrust_belt(
@@ -105,9 +115,9 @@ def thrust_belt(
     fewest, most = faults
     if not 1 <= fewest <= most:
         raise ValueError(f"faults must be (fewest, most) from 1 up, got {faults}")
-    rng = _rng(seed)
-    grid = _Grid(shape, spacing)
-    _check_range(minimum, maximum)
+    rng = make_rng(seed)
+    grid = Grid(shape, spacing)
+    check_range(minimum, maximum)
     detachment = rng.uniform(0.72, 0.86) * grid.depth
     # Present-day points are carried back through the faults, the youngest first.
     along, z = grid.x + grid.skew(rng, 0.25), grid.z
@@ -115,11 +125,11 @@ def thrust_belt(
     slots = (np.arange(count) + rng.uniform(0.3, 0.7, count)) / count
     towards = rng.choice([-1.0, 1.0])
     for slot in np.sort(slots)[:: int(towards)]:
-        along, z = _undo_thrust(rng, grid, along, z, slot, towards, detachment)
-    folds = _folds(rng, grid, along, amplitude=0.03)
+        along, z = undo_thrust(rng, grid, along, z, slot, towards, detachment)
+    folds = fold_relief(rng, grid, along, amplitude=0.03)
     quieter = np.clip(2.5 - 2.0 * z / detachment, 0.25, 1.0)
     stratigraphic = z - folds * quieter
-    velocity = _lay_down(
+    velocity = lay_down(
         rng,
         stratigraphic,
         int(rng.integers(12, 19)),
@@ -129,10 +139,10 @@ def thrust_belt(
         inversions=0.35,
     )
     # Young sediments fill the relief that erosion left.
-    cover = 0.03 * grid.depth + _folds(rng, grid, grid.x, amplitude=0.025)
+    cover = 0.03 * grid.depth + fold_relief(rng, grid, grid.x, amplitude=0.025)
     soft = minimum + rng.uniform(0.0, 0.1) * (maximum - minimum)
     velocity = np.where(grid.z < cover, soft, velocity)
-    return _finished(velocity, grid, minimum, maximum, smoothing)
+    return finished(velocity, grid, minimum, maximum, smoothing)
 
 
 def salt_body(
@@ -160,9 +170,9 @@ def salt_body(
     Raises:
         ValueError: If an argument makes no sense.
     """
-    rng = _rng(seed)
-    grid = _Grid(shape, spacing)
-    _check_range(minimum, maximum)
+    rng = make_rng(seed)
+    grid = Grid(shape, spacing)
+    check_range(minimum, maximum)
     if not (np.isfinite(salt) and salt > 0):
         raise ValueError(f"salt velocity must be positive, got {salt} km/s")
     width = min(grid.depth, *grid.widths)
@@ -175,9 +185,9 @@ def salt_body(
         + [rng.uniform(0.13, 0.2) * grid.depth]
     )
     points = [*grid.horizontal, grid.z]
-    inside = _irregular_body(rng, grid, points, centre, radii)
+    inside = irregular_body(rng, grid, points, centre, radii)
     if rng.random() < 0.7:
-        inside |= _salt_stem(rng, grid, points, centre, radii)
+        inside |= salt_stem(rng, grid, points, centre, radii)
     distance = sum(
         ((axis - c) / (1.6 * r)) ** 2
         for axis, c, r in zip(grid.horizontal, centre, radii, strict=False)
@@ -185,9 +195,9 @@ def salt_body(
     # The rising salt has dragged up the layers around it.
     drag = rng.uniform(0.08, 0.16) * np.exp(-distance)
     stratigraphic = grid.z + drag * grid.z * (2.0 - grid.z / grid.depth)
-    stratigraphic = stratigraphic - _folds(rng, grid, grid.x, amplitude=0.015)
-    seafloor = _seafloor(rng, grid, flat=False)
-    layers = _lay_down(
+    stratigraphic = stratigraphic - fold_relief(rng, grid, grid.x, amplitude=0.015)
+    seafloor = seafloor_depth(rng, grid, flat=False)
+    layers = lay_down(
         rng,
         stratigraphic,
         int(rng.integers(9, 15)),
@@ -237,7 +247,7 @@ def smooth_inclusion(
     """
     if profile not in ("gaussian", "compact"):
         raise ValueError(f"profile must be gaussian or compact, got {profile!r}")
-    grid = _Grid(shape, spacing)
+    grid = Grid(shape, spacing)
     for what, value in (("background", background), ("peak", peak)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{what} must be positive, got {value} km/s")
@@ -289,13 +299,13 @@ def random_velocity(
     Raises:
         ValueError: If an argument makes no sense.
     """
-    rng = _rng(seed)
-    grid = _Grid(shape, spacing)
-    _check_range(minimum, maximum)
+    rng = make_rng(seed)
+    grid = Grid(shape, spacing)
+    check_range(minimum, maximum)
     kind = str(rng.choice([*STRUCTURES, "gradient"], p=[0.15, 0.20, 0.30, 0.25, 0.10]))
     span = maximum - minimum
     smoothing = rng.uniform(0.0, 0.1)
-    gradient = _gradient(rng, grid, minimum, span)
+    gradient = velocity_gradient(rng, grid, minimum, span)
     if kind == "gradient":
         velocity = gradient
     else:
@@ -313,9 +323,9 @@ def random_velocity(
             velocity = (1.0 - share) * velocity + share * gradient
     if rng.random() < 0.3:
         for _ in range(rng.integers(1, 4)):
-            velocity = velocity + _lens(rng, grid, span)
+            velocity = velocity + lens(rng, grid, span)
     velocity = np.clip(velocity, minimum, maximum)
-    return _finished(velocity, grid, minimum, maximum, smoothing)
+    return finished(velocity, grid, minimum, maximum, smoothing)
 
 
 def builtin(name: str) -> VelocityModel:
@@ -336,7 +346,7 @@ def builtin(name: str) -> VelocityModel:
 
 def _builtin_layered() -> VelocityModel:
     """Water over folded and dipping layers, 2.5 km wide and deep, 1.5 to 4 km/s."""
-    grid = _Grid((101, 101), 0.025)
+    grid = Grid((101, 101), 0.025)
     x = grid.x
     arch = np.exp(-(((x - 1.45) / 0.55) ** 2))
     seafloor = 0.26 + 0.025 * np.sin(2 * np.pi * x / 1.9 + 0.4)
@@ -352,7 +362,7 @@ def _builtin_layered() -> VelocityModel:
     velocity = np.full(grid.shape, WATER)
     for depth, speed in interfaces:
         velocity = np.where(grid.z >= depth, speed, velocity)
-    return _finished(velocity, grid, 1.5, 4.0, 0.05)
+    return finished(velocity, grid, 1.5, 4.0, 0.05)
 
 
 BUILTIN: dict[str, Callable[[], VelocityModel]] = {
@@ -362,263 +372,3 @@ BUILTIN: dict[str, Callable[[], VelocityModel]] = {
     "inclusion": smooth_inclusion,
     "layered_3d": lambda: layered(3, shape=(41, 41, 41), structure="folded", maximum=4.0),
 }
-
-
-class _Grid:
-    """Coordinates of a grid, shaped to broadcast against each other."""
-
-    def __init__(self, shape: Sequence[int], spacing: float | Sequence[float]):
-        if len(shape) not in (2, 3) or min(shape) < 2:
-            raise ValueError(
-                "shape must be (nz, nx) or (nz, ny, nx), at least 2 each, "
-                f"got {tuple(shape)}"
-            )
-        # The container checks the spacing, so that it is checked in one place.
-        self.spacing = VelocityModel(np.ones(tuple(shape)), spacing).spacing
-        self.shape = tuple(int(n) for n in shape)
-        axes = np.meshgrid(
-            *(h * np.arange(n) for h, n in zip(self.spacing, shape, strict=True)),
-            indexing="ij",
-            sparse=True,
-        )
-        self.z, self.x = axes[0], axes[-1]  # km
-        self.horizontal = axes[:0:-1]  # [x] or [x, y], km
-        self.depth = float(self.z.max())  # km
-        self.widths = [float(axis.max()) for axis in self.horizontal]  # km
-
-    def full(self, values: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(values, self.shape).astype(np.float32)
-
-    def skew(self, rng: np.random.Generator, slope: float) -> np.ndarray | float:
-        """A shift along x that grows with y, so that 3D structures run obliquely."""
-        if len(self.horizontal) == 1:
-            return 0.0
-        return rng.uniform(-slope, slope) * self.horizontal[1]
-
-
-def _rng(seed: int) -> np.random.Generator:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be a whole number from 0 up, got {seed!r}")
-    return np.random.default_rng(int(seed))
-
-
-def _check_range(minimum: float, maximum: float) -> None:
-    if not 0 < minimum < maximum < np.inf:
-        raise ValueError(
-            f"velocities must be 0 < minimum < maximum, got {minimum} and {maximum} km/s"
-        )
-
-
-def _finished(
-    velocity: np.ndarray,
-    grid: _Grid,
-    minimum: float,
-    maximum: float,
-    smoothing: float,
-) -> VelocityModel:
-    model = VelocityModel(grid.full(velocity), grid.spacing).smoothed(smoothing)
-    # Rounding to float32 may step over the bounds by one unit in the last place.
-    return model.replace_velocity(np.clip(model.velocity, minimum, maximum))
-
-
-def _lay_down(
-    rng: np.random.Generator,
-    stratigraphic: np.ndarray,
-    count: int,
-    minimum: float,
-    maximum: float,
-    depth: float,
-    seafloor: np.ndarray | float | None = None,
-    inversions: float = 0.15,
-) -> np.ndarray:
-    """Velocity at stratigraphic depths, from layers that grow faster downwards."""
-    top = float(np.min(stratigraphic if seafloor is None else seafloor))
-    top = max(top, float(np.min(stratigraphic)))
-    bottom = max(float(np.max(stratigraphic)), top + 0.5 * depth)
-    thickness = rng.uniform(0.5, 1.5, count) * np.linspace(0.7, 1.3, count)
-    edges = top + (bottom - top) * np.cumsum(thickness) / thickness.sum()
-    middles = np.cumsum(thickness) - thickness / 2
-    middles = (middles - middles[0]) / max(middles[-1] - middles[0], 1e-12)
-    span = maximum - minimum
-    first = rng.uniform(0.0, 0.25)
-    last = rng.uniform(0.55, 1.0)
-    trend = first + (last - first) * middles ** rng.uniform(0.7, 1.2)
-    trend = trend + rng.normal(0.0, 0.035, count)
-    drops = rng.random(count) < inversions
-    drops[0] = False
-    trend = trend - drops * rng.uniform(0.08, 0.2, count)
-    speeds = minimum + span * np.clip(trend, 0.0, 1.0)
-    return speeds[np.searchsorted(edges[:-1], stratigraphic, side="right")]
-
-
-def _seafloor(rng: np.random.Generator, grid: _Grid, *, flat: bool) -> np.ndarray | float:
-    depth = rng.uniform(0.06, 0.16) * grid.depth
-    if flat:
-        return depth
-    return depth + 0.3 * np.clip(_folds(rng, grid, grid.x, amplitude=0.04), -depth, depth)
-
-
-def _folds(
-    rng: np.random.Generator,
-    grid: _Grid,
-    along: np.ndarray,
-    *,
-    amplitude: float,
-) -> np.ndarray:
-    """Relief from a few sines, `amplitude` being its typical share of the depth."""
-    longest = min(2.0 * grid.depth, 1.3 * grid.widths[0])
-    relief = 0.0
-    along = along + grid.skew(rng, 0.8)
-    for _ in range(3):
-        wavelength = longest * rng.uniform(0.45, 1.3)
-        phase = rng.uniform(0.0, 2 * np.pi)
-        # Short folds are lower, so that no interface gets steeper than rocks do.
-        height = amplitude * grid.depth * wavelength / longest * rng.uniform(0.4, 1.2)
-        relief = relief + height * np.sin(2 * np.pi * along / wavelength + phase)
-    return relief
-
-
-def _flat(rng: np.random.Generator, grid: _Grid) -> np.ndarray:
-    return grid.z + np.zeros(grid.shape)
-
-
-def _dipping(rng: np.random.Generator, grid: _Grid) -> np.ndarray:
-    relief = 0.0
-    for axis, width in zip(grid.horizontal, grid.widths, strict=True):
-        slope = rng.choice([-1.0, 1.0]) * rng.uniform(0.08, 0.35)
-        slope *= min(1.0, 1.5 * grid.depth / width)
-        relief = relief + slope * (axis - width / 2)
-    return grid.z - relief
-
-
-def _folded(rng: np.random.Generator, grid: _Grid) -> np.ndarray:
-    tilt = rng.uniform(-0.1, 0.1) * min(1.0, grid.depth / grid.widths[0])
-    relief = _folds(rng, grid, grid.x, amplitude=rng.uniform(0.04, 0.1))
-    growth = rng.uniform(0.5, 1.0) + 0.5 * grid.z / grid.depth
-    return grid.z - tilt * (grid.x - grid.widths[0] / 2) - relief * growth
-
-
-def _faulted(rng: np.random.Generator, grid: _Grid) -> np.ndarray:
-    """Gently folded layers cut by one to three normal faults."""
-    along = grid.x + grid.skew(rng, 0.5)
-    restored = grid.z
-    count = int(rng.integers(1, 4))
-    places = (np.arange(count) + rng.uniform(0.25, 0.75, count)) / count
-    for place in places:
-        # Measured from mid-depth, so that every fault cuts the model.
-        steepness = np.tan(np.radians(rng.uniform(50.0, 75.0)))
-        towards = rng.choice([-1.0, 1.0])
-        plane = place * grid.widths[0] + towards * (grid.z - grid.depth / 2) / steepness
-        hanging_wall = towards * (along - plane) > 0
-        throw = rng.uniform(0.04, 0.13) * grid.depth
-        restored = restored - throw * hanging_wall
-    tilt = rng.uniform(-0.12, 0.12) * min(1.0, grid.depth / grid.widths[0])
-    relief = _folds(rng, grid, grid.x, amplitude=0.02)
-    return restored - tilt * (grid.x - grid.widths[0] / 2) - relief
-
-
-_DEFORMATIONS: dict[str, Callable[[np.random.Generator, _Grid], np.ndarray]] = {
-    "flat": _flat,
-    "dipping": _dipping,
-    "folded": _folded,
-    "faulted": _faulted,
-}
-
-
-def _undo_thrust(
-    rng: np.random.Generator,
-    grid: _Grid,
-    along: np.ndarray,
-    z: np.ndarray,
-    slot: float,
-    towards: float,
-    detachment: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Carries the hanging wall of one thrust back to where it came from."""
-    dip = np.radians(rng.uniform(22.0, 42.0))
-    middle = slot * grid.widths[0]
-    rise = 1.15 * detachment
-    # Where the ramp leaves the detachment it bends over a tenth of its length.
-    bend = 0.1 * rise / np.tan(dip)
-    slip = rng.uniform(0.12, 0.3) * grid.depth
-
-    def surface(position):
-        run = towards * (position - middle) + 0.5 * rise / np.tan(dip)
-        climb = bend * np.logaddexp(0.0, run / bend)
-        return detachment - np.tan(dip) * climb
-
-    fault = surface(along)
-    hanging_wall = z < fault
-    restored = along - towards * slip
-    return (
-        np.where(hanging_wall, restored, along),
-        np.where(hanging_wall, z - fault + surface(restored), z),
-    )
-
-
-def _irregular_body(
-    rng: np.random.Generator,
-    grid: _Grid,
-    points: Sequence[np.ndarray],
-    centre: np.ndarray,
-    radii: np.ndarray,
-) -> np.ndarray:
-    """Points inside an ellipsoid whose radius varies with direction."""
-    offsets = [(axis - c) / r for axis, c, r in zip(points, centre, radii, strict=True)]
-    distance = np.sqrt(sum(offset**2 for offset in offsets)) + 1e-12
-    radius = 1.0
-    for order in (1.0, 1.8, 2.7, 4.0, 6.0):
-        way = rng.normal(size=len(points))
-        way = order * way / np.linalg.norm(way)
-        angle = sum(w * o / distance for w, o in zip(way, offsets, strict=True))
-        height = rng.uniform(0.5, 1.0) * 0.2 / order**0.7
-        radius = radius + height * np.cos(1.6 * angle + rng.uniform(0, 2 * np.pi))
-    return distance < radius
-
-
-def _salt_stem(
-    rng: np.random.Generator,
-    grid: _Grid,
-    points: Sequence[np.ndarray],
-    centre: np.ndarray,
-    radii: np.ndarray,
-) -> np.ndarray:
-    """Points inside the stem that feeds a salt body from the base of the model."""
-    below = np.clip((grid.z - centre[-1]) / (grid.depth - centre[-1]), 0.0, 1.0)
-    width = radii[0] * (rng.uniform(0.25, 0.4) + rng.uniform(0.3, 0.9) * below**3)
-    lean = rng.uniform(-0.5, 0.5) * radii[0]
-    wiggle = 0.08 * radii[0] * np.sin(rng.uniform(4, 9) * below + rng.uniform(0, 6))
-    axis = lean * below + wiggle
-    distance = sum(
-        (axis_points - c - axis * (column == 0)) ** 2
-        for column, (axis_points, c) in enumerate(
-            zip(points[:-1], centre[:-1], strict=True)
-        )
-    )
-    return (distance < width**2) & (grid.z > centre[-1])
-
-
-def _gradient(
-    rng: np.random.Generator, grid: _Grid, minimum: float, span: float
-) -> np.ndarray:
-    """Velocity that grows steadily with depth and drifts sideways."""
-    top = rng.uniform(0.0, 0.35)
-    bottom = rng.uniform(0.45, 1.0)
-    share = top + (bottom - top) * (grid.z / grid.depth) ** rng.uniform(0.7, 1.3)
-    for axis, width in zip(grid.horizontal, grid.widths, strict=True):
-        share = share + rng.uniform(-0.1, 0.1) * (axis / width - 0.5)
-    return minimum + span * np.clip(share, 0.0, 1.0)
-
-
-def _lens(rng: np.random.Generator, grid: _Grid, span: float) -> np.ndarray:
-    """A flat smooth inclusion, faster or slower than its surroundings."""
-    squared = (
-        (grid.z - rng.uniform(0.2, 0.9) * grid.depth)
-        / (rng.uniform(0.04, 0.12) * grid.depth)
-    ) ** 2
-    for axis, width in zip(grid.horizontal, grid.widths, strict=True):
-        half = rng.uniform(0.08, 0.25) * min(width, grid.depth)
-        squared = squared + ((axis - rng.uniform(0.1, 0.9) * width) / half) ** 2
-    change = rng.choice([-1.0, 1.0]) * rng.uniform(0.06, 0.2) * span
-    # Nearly constant inside, with an edge: exp(-r⁴) rather than exp(-r²).
-    return change * np.exp(-(squared**2))
