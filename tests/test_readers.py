@@ -142,7 +142,7 @@ def test_segy_spacing_is_checked_against_the_headers(tmp_path):
     write_cube(path)
     given = load_velocity(path, spacing=(20, 40, 30), spacing_unit="m").spacing
     np.testing.assert_allclose(given, (0.02, 0.04, 0.03))
-    refused("spacing is .0.02, 0.03, 0.03. km, but the headers say", path, spacing=0.03)
+    refused("spacing is .0.03, 0.03, 0.03. km, but the headers say", path, spacing=0.03)
     refused("headers say", path, spacing=(0.02, 0.03, 0.03))
     write_cube(path, units=2)
     feet = load_velocity(path).spacing

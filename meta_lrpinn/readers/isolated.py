@@ -121,7 +121,9 @@ def _exactly(stream: BinaryIO, size: int | None) -> bytes:
 def _running() -> subprocess.Popen:
     global _process
     # A forked child must not share its parent's pipe.
-    if _process is None or _process[0] != os.getpid() or _process[1].poll() is not None:
+    if _process is not None and _process[1].poll() is not None:
+        _stop()
+    if _process is None or _process[0] != os.getpid():
         root = pathlib.Path(__file__).parents[2]
         _process = (
             os.getpid(),
