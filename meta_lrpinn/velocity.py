@@ -396,7 +396,8 @@ def transposition_hint(model: VelocityModel) -> str | None:
         )[0, 1]
         for axis in (0, values.ndim - 1)
     )
-    # Measured on Marmousi, Overthrust, Red Sea, Hess and 200 random models.
+    # On Marmousi, Overthrust, Red Sea, Hess and 180 random models: none is suspected, and
+    # all but 19 are when transposed.
     if horizontal > 0.6 and abs(vertical) < 0.3:
         order = "(nx, nz)" if model.ndim == 2 else "(nx, ny, nz)"
         return f"velocity grows along x, not z: is the file {order}? Add transpose"
