@@ -143,19 +143,22 @@ def load_case(
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, or its parts do not fit together.
     """
-    _check_options(unit, spacing_unit, fill, spacing)
+    _check_options(unit, spacing_unit, fill, transpose, spacing)
     path, name = _split_name(path, name)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no velocity file {path}")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(readers.one_line(f"there is no velocity file {path}"))
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"cannot read {path}: velocity files end in {', '.join(SUFFIXES)}")
+        text = f"cannot read {path}: velocity files end in {', '.join(SUFFIXES)}"
+        raise ValueError(readers.one_line(text))
     is_raw, is_segy = suffix in readers.RAW, suffix in readers.SEGY
     if not is_raw and (shape is not None or (dtype, order) != ("float32", "C")):
         raise ValueError(f"shape, dtype and order are for raw files, not {path}")
     if is_segy and transpose:
         raise ValueError(f"transpose is not for SEG-Y, whose traces run down: {path}")
     name, index = _split_index(name)
+    if name is not None and suffix in readers.GROUPED:
+        name = name.lstrip("/")
     contents = readers.read(path, name, shape, dtype, order)
     try:
         name = _choose(contents.arrays, name, path)
@@ -167,12 +170,15 @@ def load_case(
             given = real_array(spacing, "spacing") * _LENGTH_UNITS[spacing_unit or "km"]
             if is_segy and stored is not None:
                 _check_agreement(given, stored * length, velocity.ndim)
+        elif stored is not None and is_segy and np.isnan(stored[0]):
+            raise ValueError(_no_spacing(name, velocity.ndim, "no clear sample interval"))
         elif stored is not None and stored.size in (1, velocity.ndim):
             given = stored * length
         elif stored is not None and index and stored.size == velocity.ndim + len(index):
             given = stored[len(index) :] * length
         else:
-            raise ValueError(_no_spacing(name, velocity.ndim, is_segy))
+            why = "no even CDP coordinates" if is_segy else ""
+            raise ValueError(_no_spacing(name, velocity.ndim, why))
         if velocity.ndim == 3 and given.size != 3 and not is_segy:
             raise ValueError(_ambiguous(name, velocity.shape))
         if unit == "m/s":
@@ -229,14 +235,16 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
 
 
 def _check_options(
-    unit: str, spacing_unit: str | None, fill: str | None, spacing: Any
+    unit: str, spacing_unit: str | None, fill: str | None, transpose: bool, spacing: Any
 ) -> None:
-    if unit not in _VELOCITY_UNITS:
+    if unit not in list(_VELOCITY_UNITS):
         raise ValueError(f"unit must be 'km/s' or 'm/s', got {unit!r}")
-    if spacing_unit is not None and spacing_unit not in _LENGTH_UNITS:
+    if spacing_unit is not None and spacing_unit not in list(_LENGTH_UNITS):
         raise ValueError(f"spacing_unit must be 'km' or 'm', got {spacing_unit!r}")
     if fill not in (None, "nearest"):
         raise ValueError(f"fill must be 'nearest' or None, got {fill!r}")
+    if not isinstance(transpose, bool):
+        raise ValueError(f"transpose must be True or False, got {transpose!r}")
     if unit == "m/s" and spacing_unit is None and spacing is not None:
         # Cells of a kilometre and more are what nobody computes waves on.
         largest = np.max(real_array(spacing, "spacing"), initial=0.0)
@@ -261,6 +269,8 @@ def _split_name(
 
 def _split_index(name: str | None) -> tuple[str | None, tuple[int, ...]]:
     """Splits NAME[3] or NAME[3,0]; a bare [3] is of the default array."""
+    if not isinstance(name, str | None):
+        raise ValueError(f"name must be text, got {name!r:.40}")
     match = re.fullmatch(r"(.*)\[(\d{1,9}(?:,\d{1,9})*)\]", name or "")
     if match is None:
         return name, ()
@@ -291,9 +301,9 @@ def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
     )
 
 
-def _no_spacing(name: str, ndim: int, is_segy: bool) -> str:
+def _no_spacing(name: str, ndim: int, why: str) -> str:
     steps = "dz, dy, dx" if ndim == 3 else "dz, dx"
-    hint = " (no even CDP coordinates)" if is_segy else ""
+    hint = f" ({why})" if why else ""
     return f"it holds no grid spacing for {name}{hint}: give it in km, ({steps})" + (
         "" if ndim == 3 else " or one number"
     )
@@ -308,10 +318,12 @@ def _length_scale(own: str | None, spacing_unit: str | None, unit: str) -> float
 def _check_agreement(given: np.ndarray, stored: np.ndarray, ndim: int) -> None:
     """Refuses a spacing that contradicts the headers of a SEG-Y file."""
     given = np.broadcast_to(given, ndim) if given.size == 1 else given
+    if given.size != ndim:
+        return  # `VelocityModel` refuses it
     # The sample interval's unit is a custom: thousandths of a metre, or metres.
     differs = np.abs(given / stored - 1) > _SAME_SPACING
     differs[0] &= abs(given[0] / (1000 * stored[0]) - 1) > _SAME_SPACING
-    if given.size == stored.size and np.any(differs):
+    if np.any(differs):
         texts = (", ".join(f"{step:g}" for step in steps) for steps in (given, stored))
         raise ValueError("spacing is ({}) km, but the headers say ({}) km".format(*texts))
 
@@ -405,6 +417,8 @@ def _stored_case(
     """The case, with lengths and velocities converted by these factors."""
     source = _stored_source(contents, length)
     if source is not None:
+        if source.size == 0:
+            raise ValueError(f"source holds no point, its shape is {source.shape}")
         model.check_contains(source)
     amplitude = None
     if "amplitude" in contents:
@@ -486,6 +500,8 @@ def _stored_scattered(
             f"scattered must have shape {expected} to fit the model and its sources, "
             f"got {field.shape}"
         )
+    if field.size == 0:
+        raise ValueError(f"scattered holds no value, its shape is {field.shape}")
     if not np.all(np.isfinite(field)):
         raise ValueError("scattered must be finite")
     field = field.reshape(expected)

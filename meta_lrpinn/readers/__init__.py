@@ -17,9 +17,10 @@ from meta_lrpinn.readers.contents import Contents, one_line
 
 RAW = (".bin", ".vp")
 SEGY = (".sgy", ".segy")
+GROUPED = (".h5", ".hdf5", ".mat")  # /GROUP/NAME is GROUP/NAME
 SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5", *SEGY, ".rsf", *RAW)
 
-__all__ = ["RAW", "SEGY", "SUFFIXES", "Contents", "one_line", "read"]
+__all__ = ["GROUPED", "RAW", "SEGY", "SUFFIXES", "Contents", "one_line", "read"]
 
 # Library and extra of the formats that need one.
 _NEEDS = {

@@ -35,10 +35,10 @@ def read(
             raise TypeError
     except TypeError:
         raise ValueError(f"dtype must be a type of real numbers, got {dtype!r}") from None
-    shape = tuple(shape)
-    if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
+    shape = tuple(np.atleast_1d(shape).tolist())
+    if not shape or not all(type(n) is int and n > 0 for n in shape):
         raise ValueError(f"shape must be whole numbers from 1 up, got {shape}")
-    expected = math.prod(int(n) for n in shape) * kind.itemsize
+    expected = math.prod(shape) * kind.itemsize
     size = path.stat().st_size
     if size != expected:
         raise ValueError(

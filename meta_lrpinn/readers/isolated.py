@@ -98,7 +98,7 @@ def serve() -> None:
         try:
             reader = importlib.import_module(f"meta_lrpinn.readers.{request['kind']}")
             contents = reader.read(pathlib.Path(request["path"]), request["name"])
-            arrays = {k: np.ascontiguousarray(v) for k, v in contents.arrays.items()}
+            arrays = {k: np.asarray(v, order="C") for k, v in contents.arrays.items()}
             listed = [(key, v.dtype.str, v.shape) for key, v in arrays.items()]
             reply = {"arrays": listed, "length_unit": contents.length_unit}
         except Exception as error:  # Libraries raise nearly anything.

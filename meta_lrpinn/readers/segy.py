@@ -4,7 +4,8 @@ Samples run along z. A file whose traces fill a grid of inlines and crosslines i
 crosslines run along x, inlines along y, in the order of their numbers. Coordinates are
 those of the CDPs, in metres, or in feet if the measurement system says so. Where they
 are there, the sample interval is read as thousandths of the same unit, as exporters of
-depth sections write it (rev. 1 knows only time).
+depth sections write it (rev. 1 knows only time); where cells would be a hundred times
+flatter or taller than wide, the depth spacing is NaN. Angles are no coordinates here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _FOOT = 0.3048  # m
 _FEET = 2  # in the binary header's measurement system
 # Neighbours may be this much nearer or farther than on average: coordinates are rounded.
 _UNEVEN = 0.02
+_LENGTH = (0, 1)  # coordinate units: not said, or a length; beyond are angles
+# Cells are not this much flatter or taller than wide: the interval is in another unit.
+_ASPECT = 100.0
 
 
 def read(path: pathlib.Path, name: str | None = None) -> Contents:
@@ -31,7 +35,7 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
     with segyio.open(str(path), ignore_geometry=True) as file:
         traces = np.array(file.trace.raw[:])  # (n_traces, nz)
         fields = segyio.TraceField
-        inline, crossline, x, y, scale = (
+        inline, crossline, x, y, scale, kind = (
             file.attributes(field)[:]
             for field in (
                 fields.INLINE_3D,
@@ -39,6 +43,7 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
                 fields.CDP_X,
                 fields.CDP_Y,
                 fields.SourceGroupScalar,
+                fields.CoordinateUnits,
             )
         )
         interval = file.bin[segyio.BinField.Interval]
@@ -51,9 +56,13 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
     factor = np.where(scale < 0, -1 / np.minimum(scale, -1), np.maximum(scale, 1))
     points = np.stack([x, y], axis=-1) * factor[:, None]
     steps = _steps(points[order].reshape(*counts, 2))
-    if steps is not None and interval > 0:
+    if steps is not None and np.isin(kind, _LENGTH).all():
         unit = _FOOT if system == _FEET else 1.0
-        arrays["spacing"] = np.array([interval / 1000, *steps]) * unit
+        # Two bytes without a sign, which the library may take for one.
+        depth = (interval & 0xFFFF) / 1000
+        if not all(1 / _ASPECT < depth / step < _ASPECT for step in steps):
+            depth = np.nan
+        arrays["spacing"] = np.array([depth, *steps]) * unit
     return Contents(arrays, "m")
 
 
