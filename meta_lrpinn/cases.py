@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from meta_lrpinn import files, readers
+from meta_lrpinn.readers import names
 from meta_lrpinn.velocity import VelocityModel, fill_nearest, real_array
 
 SUFFIXES = readers.SUFFIXES
@@ -144,7 +144,7 @@ def load_case(
         ValueError: If the file cannot be read, or its parts do not fit together.
     """
     _check_options(unit, spacing_unit, fill, transpose, spacing)
-    path, name = _split_name(path, name)
+    path, name = names.split_name(path, name)
     if not os.path.isfile(path):
         raise FileNotFoundError(readers.one_line(f"there is no velocity file {path}"))
     suffix = path.suffix.lower()
@@ -156,7 +156,7 @@ def load_case(
         raise ValueError(f"shape, dtype and order are for raw files, not {path}")
     if is_segy and transpose:
         raise ValueError(f"transpose is not for SEG-Y, whose traces run down: {path}")
-    name, index = _split_index(name)
+    name, index = names.split_index(name)
     if name is not None and suffix in readers.GROUPED:
         name = name.lstrip("/")
     contents = readers.read(path, name, shape, dtype, order)
@@ -170,15 +170,8 @@ def load_case(
             given = real_array(spacing, "spacing") * _LENGTH_UNITS[spacing_unit or "km"]
             if is_segy and stored is not None:
                 _check_agreement(given, stored * length, velocity.ndim)
-        elif stored is not None and is_segy and np.isnan(stored[0]):
-            raise ValueError(_no_spacing(name, velocity.ndim, "no clear sample interval"))
-        elif stored is not None and stored.size in (1, velocity.ndim):
-            given = stored * length
-        elif stored is not None and index and stored.size == velocity.ndim + len(index):
-            given = stored[len(index) :] * length
         else:
-            why = "no even CDP coordinates" if is_segy else ""
-            raise ValueError(_no_spacing(name, velocity.ndim, why))
+            given = _own_spacing(stored, velocity.ndim, len(index), name, is_segy) * length
         if velocity.ndim == 3 and given.size != 3 and not is_segy:
             raise ValueError(_ambiguous(name, velocity.shape))
         if unit == "m/s":
@@ -237,14 +230,15 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
 def _check_options(
     unit: str, spacing_unit: str | None, fill: str | None, transpose: bool, spacing: Any
 ) -> None:
-    if unit not in list(_VELOCITY_UNITS):
-        raise ValueError(f"unit must be 'km/s' or 'm/s', got {unit!r}")
-    if spacing_unit is not None and spacing_unit not in list(_LENGTH_UNITS):
-        raise ValueError(f"spacing_unit must be 'km' or 'm', got {spacing_unit!r}")
-    if fill not in (None, "nearest"):
-        raise ValueError(f"fill must be 'nearest' or None, got {fill!r}")
-    if not isinstance(transpose, bool):
-        raise ValueError(f"transpose must be True or False, got {transpose!r}")
+    for what, value, choices in (
+        ("unit", unit, ("km/s", "m/s")),
+        ("spacing_unit", spacing_unit, ("km", "m", None)),
+        ("fill", fill, ("nearest", None)),
+        ("transpose", transpose, (True, False)),
+    ):
+        if value not in choices:
+            expected = " or ".join(map(repr, choices))
+            raise ValueError(f"{what} must be {expected}, got {value!r:.40}")
     if unit == "m/s" and spacing_unit is None and spacing is not None:
         # Cells of a kilometre and more are what nobody computes waves on.
         largest = np.max(real_array(spacing, "spacing"), initial=0.0)
@@ -253,28 +247,6 @@ def _check_options(
                 f"is the spacing {largest:g} in metres, like the velocities? Say so with "
                 "spacing_unit='m' or 'km'"
             )
-
-
-def _split_name(
-    path: str | os.PathLike, name: str | None
-) -> tuple[pathlib.Path, str | None]:
-    """Splits FILE:NAME, but never the name of a file that has a colon itself."""
-    text = os.fspath(path)
-    if name is None and not os.path.isfile(text) and ":" in text:
-        head, _, tail = text.rpartition(":")
-        if os.path.isfile(head) and tail:
-            return pathlib.Path(head), tail
-    return pathlib.Path(text), name
-
-
-def _split_index(name: str | None) -> tuple[str | None, tuple[int, ...]]:
-    """Splits NAME[3] or NAME[3,0]; a bare [3] is of the default array."""
-    if not isinstance(name, str | None):
-        raise ValueError(f"name must be text, got {name!r:.40}")
-    match = re.fullmatch(r"(.*)\[(\d{1,9}(?:,\d{1,9})*)\]", name or "")
-    if match is None:
-        return name, ()
-    return match[1] or None, tuple(int(number) for number in match[2].split(","))
 
 
 def _section(values: np.ndarray, index: tuple[int, ...], transpose: bool) -> np.ndarray:
@@ -301,12 +273,20 @@ def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
     )
 
 
-def _no_spacing(name: str, ndim: int, why: str) -> str:
-    steps = "dz, dy, dx" if ndim == 3 else "dz, dx"
-    hint = f" ({why})" if why else ""
-    return f"it holds no grid spacing for {name}{hint}: give it in km, ({steps})" + (
-        "" if ndim == 3 else " or one number"
-    )
+def _own_spacing(
+    stored: np.ndarray | None, ndim: int, indices: int, name: str, is_segy: bool
+) -> np.ndarray:
+    """The spacing that a file holds, of a section where indices chose one."""
+    why = " (no even CDP coordinates)" if is_segy else ""
+    if stored is not None:
+        if is_segy and np.isnan(stored[0]):
+            why = " (no clear sample interval)"
+        elif stored.size in (1, ndim):
+            return stored
+        elif indices and stored.size == ndim + indices:
+            return stored[indices:]
+    steps = "(dz, dy, dx)" if ndim == 3 else "(dz, dx) or one number"
+    raise ValueError(f"it holds no grid spacing for {name}{why}: give it in km, {steps}")
 
 
 def _length_scale(own: str | None, spacing_unit: str | None, unit: str) -> float:
@@ -344,7 +324,7 @@ def _choose(
         if name in contents and name not in _NOT_MODELS:
             return name
         raise ValueError(
-            f"{path} has no velocity model {name[:40]!r}; it holds {_listed(models)}"
+            f"{path} has no velocity model {name[:40]!r}; it holds {names.listed(models)}"
         )
     for default in _DEFAULT_NAMES:
         if default in contents:
@@ -353,19 +333,13 @@ def _choose(
         return models[0]
     if models:
         raise ValueError(
-            f"{path} holds several models; name one of {_listed(models)}, "
+            f"{path} holds several models; name one of {names.listed(models)}, "
             f"as in '{path.name}:{models[0][:40]}'"
         )
     raise ValueError(
         f"{path} holds no velocity model: no 2-D or 3-D array of real numbers "
-        f"among {_listed(contents)}"
+        f"among {names.listed(contents)}"
     )
-
-
-def _listed(names: Any) -> str:
-    names = sorted(name if len(name) <= 40 else f"{name[:39]}…" for name in names)
-    shown = ", ".join(names[:8]) or "nothing"
-    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
 
 
 def _beside(
@@ -500,9 +474,7 @@ def _stored_scattered(
             f"scattered must have shape {expected} to fit the model and its sources, "
             f"got {field.shape}"
         )
-    if field.size == 0:
-        raise ValueError(f"scattered holds no value, its shape is {field.shape}")
-    if not np.all(np.isfinite(field)):
-        raise ValueError("scattered must be finite")
+    if field.size == 0 or not np.all(np.isfinite(field)):
+        raise ValueError(f"scattered must be finite and not empty, shape {field.shape}")
     field = field.reshape(expected)
     return field if np.iscomplexobj(field) else field.astype(np.complex64)

@@ -9,7 +9,7 @@ import scipy.io
 from meta_lrpinn.cases import load_velocity
 
 VALUES = np.random.default_rng(0).uniform(1.5, 4.5, (12, 14)).astype(np.float32)
-SUFFIXES = ("npy", "npz", "mat", "h5", "sgy", "rsf")
+SUFFIXES = ("npy", "npz", "mat", "h5", "sgy", "rsf", "bin")
 
 
 def write(path, suffix):
@@ -27,6 +27,8 @@ def write(path, suffix):
     elif suffix == "sgy":
         segyio = pytest.importorskip("segyio")
         segyio.tools.from_array2D(str(path), VALUES.T.copy())
+    elif suffix == "bin":
+        VALUES.tofile(path)
     else:
         header = b'n1=12 n2=14 d1=0.1 d2=0.1 data_format="native_float" in="stdin"\n'
         path.write_bytes(header + b"\x0c\x0c\x04" + VALUES.T.tobytes())
@@ -45,13 +47,14 @@ def check(tmp_path, suffix, count):
     path = tmp_path / f"a.{suffix}"
     write(path, suffix)
     good = path.read_bytes()
-    load_velocity(path, spacing=0.1)
+    options = {"shape": VALUES.shape} if suffix == "bin" else {}
+    load_velocity(path, spacing=0.1, **options)
     refusals = 0
     rng = np.random.default_rng(1)
     for _ in range(count):
         path.write_bytes(damaged(good, rng))
         try:
-            load_velocity(path, spacing=0.1)
+            load_velocity(path, spacing=0.1, **options)
         except (ValueError, OSError) as error:
             refusals += 1
             assert len(str(error).splitlines()) == 1
