@@ -281,10 +281,10 @@ def _own_spacing(
     if stored is not None:
         if is_segy and np.isnan(stored[0]):
             why = " (no clear sample interval)"
-        elif stored.size in (1, ndim):
-            return stored
         elif indices and stored.size == ndim + indices:
             return stored[indices:]
+        else:
+            return stored  # `VelocityModel` refuses any other number of them
     steps = "(dz, dy, dx)" if ndim == 3 else "(dz, dx) or one number"
     raise ValueError(f"it holds no grid spacing for {name}{why}: give it in km, {steps}")
 

@@ -320,6 +320,7 @@ def test_one_source_may_or_may_not_have_an_axis(tmp_path, source, shape):
         ({"source": (5.0, 0.0)}, r"source \(5.0, 0.0\) lies outside the model"),
         ({"source": (0.1, 0.1, 0.1)}, "source must have 2 coordinates"),
         ({"source": np.zeros((0, 2))}, "source holds no point"),
+        ({"velocity_spacing": [0.1] * 3}, "spacing must be one number or 2, .* got 3"),
         ({"scattered": np.zeros((0, 4, 5), complex)}, "must be finite and not empty"),
         ({"source_x": [0.1, 0.2]}, "source_x needs source_z"),
         ({"source_x": [0.1, 0.2], "source_z": [0.1] * 3}, "must be of one length"),
