@@ -4,6 +4,8 @@ Each maker returns a function (params, task, key) → (loss, scalars) of a netwo
 parameters, a `Task` and the key that draws its points:
 
 - `paper_objective`: the network's own output and the paper's three losses;
+- `own_output_objective`: the network's own output and the residual relative to the
+  right-hand side, of the problem of unit amplitude;
 - `residual_objective`: the output layer eliminated by least squares from the strong
   residual, so that only the features are trained (variable projection);
 - `projection_objective`: the distance of known wavefields from what the features span;
@@ -109,23 +111,7 @@ def paper_objective(
         problem = task.member(task.velocities[0], task.background_velocities[0])
         points = problems.sample_points(key, problem, number_of_points)
         collocation = problems.collocate(problem, points)
-        outputs = derivatives.derivatives(
-            output_function(model, params, problem), points, engine
-        )
-        scattered = residual.as_complex(outputs.value)
-        laplacian = residual.stretched_laplacian(
-            residual.as_complex(outputs.gradient),
-            residual.as_complex(outputs.second),
-            collocation.stretch,
-            collocation.stretch_slope,
-        )
-        remainder = residual.helmholtz_residual(
-            scattered,
-            laplacian,
-            collocation.squared_slowness,
-            collocation.scattering_source,
-            collocation.omega,
-        )
+        scattered, remainder = _own_residual(model, params, problem, collocation, engine)
         parts = {"pde": losses.pde_loss(remainder)}
         if source_penalty:
             distance = jnp.linalg.norm(points - problem.source, axis=-1)
@@ -137,6 +123,98 @@ def paper_objective(
             factors = models.orthogonal_factors(params)
             parts["orthogonality"] = losses.orthogonality_loss(factors)
         return 0.1 * sum(parts.values()), parts
+
+    return objective
+
+
+def _own_residual(
+    model: nn.Module,
+    params: Params,
+    problem: HelmholtzProblem,
+    collocation: problems.Collocation,
+    engine: str = "taylor",
+) -> tuple[jax.Array, jax.Array]:
+    """The network's own δu and its strong residual at points, both complex (n,)."""
+    outputs = derivatives.derivatives(
+        output_function(model, params, problem), collocation.points, engine
+    )
+    scattered = residual.as_complex(outputs.value)
+    laplacian = residual.stretched_laplacian(
+        residual.as_complex(outputs.gradient),
+        residual.as_complex(outputs.second),
+        collocation.stretch,
+        collocation.stretch_slope,
+    )
+    remainder = residual.helmholtz_residual(
+        scattered,
+        laplacian,
+        collocation.squared_slowness,
+        collocation.scattering_source,
+        collocation.omega,
+    )
+    return scattered, remainder
+
+
+def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
+    """The problem of amplitude one, whose δu, times A, is the given problem's."""
+    amplitude = jnp.asarray(problem.amplitude)
+    return problem.replace(amplitude=jnp.ones_like(amplitude))
+
+
+@functools.cache
+def own_output_objective(
+    model: nn.Module,
+    number_of_points: int,
+    orthogonality: float = 0.0,
+    engine: str = "taylor",
+) -> Objective:
+    """The residual of the network's own output relative to the right-hand side.
+
+    √(mean |L δu − f|² / mean |f|²) of the unit problem, f = −ω² (m − m₀) u₀: the
+    paper's L_pde (Cheng and Alkhalifah 2025, eq. 9) over a constant of the task. A
+    zero output has the loss one at every frequency and amplitude, where L_pde grows
+    like ω², so that of several tasks none drowns the others; and δu is of order one, as
+    the output of a network is. The points are a regular grid over the model and its
+    layer, shifted at random: no part is left out at any step. No source penalty: the
+    layer makes the problem well-posed.
+
+    Args:
+        model: Network called with (points, source, frequency); its output is the δu of
+            `unit_problem`.
+        number_of_points: Collocation points of a call, rounded to a square grid (or
+            cube).
+        orthogonality: Weight of the paper's L_ort, of low-rank networks only.
+        engine: Derivative engine, see `physics.derivatives`.
+
+    Returns:
+        The objective; tasks must hold one velocity each.
+
+    Raises:
+        ValueError: an orthogonality weight for a network without low-rank factors.
+    """
+    low_rank = isinstance(model, models.MetaLRPINN)
+    if orthogonality and not low_rank:
+        raise ValueError("only a low-rank network has bases to keep orthogonal")
+    shape = (round(number_of_points ** (1 / model.ndim)),) * model.ndim
+
+    @full_precision
+    def objective(params, task, key):
+        own = task.member(task.velocities[0], task.background_velocities[0])
+        problem = unit_problem(own)
+        shift = jax.random.uniform(key, (problem.ndim,))
+        points = weak_form.quadrature_points(problem, shape, shift)
+        collocation = problems.collocate(problem, points)
+        _, remainder = _own_residual(model, params, problem, collocation, engine)
+        # A model without contrast has no right-hand side; its δu is zero.
+        smallest = _SMALLEST_SOURCE * problem.omega**2 / problem.background_velocity**2
+        size = jnp.maximum(losses.pde_loss(collocation.scattering_source), smallest)
+        loss = losses.pde_loss(remainder) / size
+        scalars = {"residual": loss}
+        if orthogonality:
+            deviation = losses.orthogonality_loss(models.orthogonal_factors(params))
+            scalars["orthogonality"] = deviation
+            loss = loss + orthogonality * deviation
+        return loss, scalars
 
     return objective
 
@@ -179,6 +257,8 @@ _PROJECTION_RIDGE = 1e-9
 # gradients, large in the logarithm, drown those of the others.
 _ERROR_FLOOR = 1e-3
 _PROJECTION_FLOOR = 1e-2
+# Of a right-hand side relative to ω² m₀ at unit amplitude: below it, rounding.
+_SMALLEST_SOURCE = 1e-6
 # Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`.
 _REFINEMENT = 4
 
