@@ -888,7 +888,7 @@ def _define_meta_train(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "preset",
         "small",
-        ("paper", "small"),
+        ("paper", "own_output", "meta_pinn", "small"),
         "Network, objective, tasks and schedule; see meta_lrpinn.configs.",
         flag_values=values,
     )

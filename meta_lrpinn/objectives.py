@@ -75,6 +75,10 @@ def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objecti
     """The objective of a configuration, for a network."""
     if config.name == "paper":
         return paper_objective(model, config.points, config.source_penalty)
+    if config.name == "own_output":
+        return own_output_objective(model, config.points, config.orthogonality)
+    if config.name == "own_output":
+        return own_output_objective(model, config.points, config.orthogonality)
     if config.name == "residual":
         return residual_objective(model, config.points)
     if config.name == "projection":
@@ -217,6 +221,29 @@ def own_output_objective(
         return loss, scalars
 
     return objective
+
+
+def own_output_error(model: nn.Module, params: Params, task: Task) -> jax.Array:
+    """Relative L2 error of the own output against the known wavefield in the model, ().
+
+    Args:
+        model: Network whose output is the δu of `unit_problem`.
+        params: Its parameters.
+        task: One velocity, with `points` and `scattered`; points in the layer do not
+            count.
+    """
+    problem = task.problem
+    outputs = output_function(model, params, problem)(task.points)
+    inside = _inside(problem, task.points)
+    scattered = inside * problem.amplitude * residual.as_complex(outputs)
+    truth = inside * task.scattered[0]
+    return jnp.sqrt(_energy(scattered - truth) / _energy(truth))
+
+
+def _inside(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
+    """Whether points (n, ndim) lie in the model and not in its layer, (n,)."""
+    layer = problem.layer
+    return jnp.all((points >= layer.lower) & (points <= layer.upper), axis=-1)
 
 
 @functools.cache
@@ -378,9 +405,7 @@ def galerkin_objective(
         stiffness = weak_form.stiffness_matrix(samples, stretch, cell)
         norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
 
-        layer = problem.layer
-        inside = (task.points >= layer.lower) & (task.points <= layer.upper)
-        inside = jnp.all(inside, axis=-1)
+        inside = _inside(problem, task.points)
         at_points = inside[:, None] * features(task.points)
 
         def one(member):
