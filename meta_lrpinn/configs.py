@@ -11,8 +11,6 @@ SCHEDULES = ("staircase", "cosine")
 TASK_AXES = ("vmap", "map")
 ALGORITHMS = ("maml", "reptile")
 INNER_OPTIMISERS = ("sgd", "adam")
-ALGORITHMS = ("maml", "reptile")
-INNER_OPTIMISERS = ("sgd", "adam")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +43,6 @@ class ObjectiveConfig:
     points: int = 4000  # drawn per task, or (rounded to a grid) of a shifted grid
     source_penalty: float = 1.0  # strength of L_reg; "paper" only
     orthogonality: float = 0.0  # weight of L_ort; "own_output" only
-    orthogonality: float = 0.0  # weight of L_ort; "own_output" only
     leading: tuple[int, ...] = ()  # parts that are bases themselves; "projection" only
 
     def __post_init__(self):
@@ -74,13 +71,6 @@ def check_inner_optimiser(name: str) -> str:
     """The given inner optimiser; raises ValueError unless it is known."""
     if name not in INNER_OPTIMISERS:
         raise ValueError(f"inner_optimiser must be one of {INNER_OPTIMISERS}, got {name!r}")
-    return name
-
-
-def check_inner_optimiser(name: str) -> str:
-    """The given inner optimiser; raises ValueError unless it is known."""
-    if name not in INNER_OPTIMISERS:
-        raise ValueError(f"inner optimiser must be one of {INNER_OPTIMISERS}, got {name!r}")
     return name
 
 
@@ -141,7 +131,6 @@ class TrainingConfig:
     tasks_per_batch: int = 5  # support tasks, and as many query tasks
     task_axis: str = "vmap"  # "map": one task after the other, in less memory
     evaluate_every: int = 500
-    evaluate_steps: tuple[int, ...] = ()  # of AdamW, after which own output is judged
     checkpoint_every: int = 500
     log_every: int = 10
     seed: int = 0
@@ -225,14 +214,8 @@ class MetaConfig:
                 f"tasks with a layer of {self.tasks.layer_share:g} of the default "
                 f"thickness cannot train a network for {self.network.layer_share:g}"
             )
-        own_output = self.objective.name in OWN_OUTPUT
         if self.objective.name == "own_output" and not self.tasks.absorbing:
             raise ValueError("objective own_output needs tasks with an absorbing layer")
-        if self.training.evaluate_steps and not (own_output and self.tasks.absorbing):
-            raise ValueError(
-                "evaluate_steps needs a network whose own output is the wavefield, and "
-                "tasks with an absorbing layer, whose wavefield is unique"
-            )
         if self.objective.orthogonality and self.network.kind != "lrpinn":
             raise ValueError("only a low-rank network has bases to keep orthogonal")
 

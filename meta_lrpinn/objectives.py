@@ -77,8 +77,6 @@ def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objecti
         return paper_objective(model, config.points, config.source_penalty)
     if config.name == "own_output":
         return own_output_objective(model, config.points, config.orthogonality)
-    if config.name == "own_output":
-        return own_output_objective(model, config.points, config.orthogonality)
     if config.name == "residual":
         return residual_objective(model, config.points)
     if config.name == "projection":

@@ -9,7 +9,6 @@ rates learned per layer follow Li et al. (2017, Meta-SGD) and Antoniou et al. (2
 `reptile_gradient` follows Nichol et al. (2018).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +26,8 @@ Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, Scalars]]
 # Under the root of Adam's second moment when it is differentiated: the root of a zero
 # gradient has no derivative. Small against gradients above 1e-6.
 _ROOT_EPSILON = 1e-12
+# Logarithms of rates move so much faster than parameters.
+_RATE_SPEED = 10.0
 
 
 def number_of_tasks(tasks: Task) -> int:
@@ -53,41 +54,8 @@ def per_task_keys(key: jax.Array, number: int) -> jax.Array:
 
 
 def initial_log_rates(params: Params) -> Params:
-    """Logarithms of learned inner rates, over the configured one: zero for each array."""
+    """Learned inner rates at their start: zero for each array, see `adapt`."""
     return jax.tree.map(lambda leaf: jnp.zeros((), leaf.dtype), params)
-
-
-# Under Adam's square root, squared: keeps its derivative finite where a gradient is
-# zero, and is Adam's own ε otherwise.
-_EPS_ROOT = 1e-16
-# Learned logarithms of rates are this much faster than network parameters, so that at an
-# outer rate of 1e-3 a rate can double in a hundred updates.
-_RATE_SPEED = 10.0
-
-
-def inner_optimiser(name: str) -> optax.GradientTransformation:
-    """Directions of the inner steps, of unit rate: "sgd", or "adam" without decay."""
-    if check_inner_optimiser(name) == "sgd":
-        return optax.identity()
-    return optax.scale_by_adam(eps_root=_EPS_ROOT)
-
-
-def initial_log_rates(params: Params) -> Params:
-    """Zeros (), one for each array of `params`: all inner rates as configured."""
-    return jax.tree.map(lambda leaf: jnp.zeros((), jnp.asarray(leaf).dtype), params)
-
-
-def inner_rates(learning_rate: float, log_rates: Params) -> Params:
-    """Learned inner rates, one for each array of parameters (Meta-SGD, per layer).
-
-    Args:
-        learning_rate: The configured rate, that of logarithms of zero.
-        log_rates: From `initial_log_rates`, learned since.
-
-    Returns:
-        Rates () with the structure of `log_rates`, positive.
-    """
-    return jax.tree.map(lambda log: learning_rate * jnp.exp(_RATE_SPEED * log), log_rates)
 
 
 def adapt(
@@ -97,12 +65,14 @@ def adapt(
     key: jax.Array,
     *,
     steps: int,
-    learning_rate: Any,
+    learning_rate: float,
     first_order: bool,
     optimiser: str = "sgd",
+    clip_norm: float | None = None,
+    log_rates: Params | None = None,
     trainable: Any = None,
 ) -> tuple[Params, jax.Array]:
-    """Adapts parameters to one task by gradient steps.
+    """Adapts parameters to one task by a few steps of SGD or Adam.
 
     Args:
         objective: Loss to descend.
@@ -111,11 +81,14 @@ def adapt(
         key: Random key; every step draws from its own.
         steps: Number of steps; with 0 the parameters come back as they are, for
             objectives that eliminate what is specific to a task exactly.
-        learning_rate: Step length; a number, or numbers in a prefix of the tree of
-            `params`.
+        learning_rate: Step length.
         first_order: Whether the gradient counts as a constant when the result is
             differentiated with respect to `params`.
-        optimiser: "sgd", or "adam", which starts afresh for every task.
+        optimiser: "sgd" or "adam"; its moments start anew with every task.
+        clip_norm: Largest norm of a step's gradient; None does not clip.
+        log_rates: A number r () for each array of `params`, whose step length is
+            exp(10 r) times `learning_rate`: positive, and doubled by 70 updates of
+            AdamW at 1e-3.
         trainable: Booleans in a prefix of the tree of `params`: what is adapted. By
             default everything.
 
@@ -125,18 +98,28 @@ def adapt(
     Raises:
         ValueError: If the optimiser is unknown.
     """
-    directions = inner_optimiser(optimiser)
+    check_inner_optimiser(optimiser)
     if steps == 0:
         return params, jnp.zeros((0,))
     mask = jax.tree.broadcast(True if trainable is None else trainable, params)
-    rates = jax.tree.broadcast(learning_rate, params)
+    rates = jax.tree.map(lambda _: learning_rate, params)
+    if log_rates is not None:
+        rates = jax.tree.map(
+            lambda log: learning_rate * jnp.exp(_RATE_SPEED * log), log_rates
+        )
+    descent = optax.identity()
+    if clip_norm is not None:
+        descent = optax.clip_by_global_norm(clip_norm)
+    if optimiser == "adam":
+        epsilon = 0.0 if first_order else _ROOT_EPSILON
+        descent = optax.chain(descent, optax.scale_by_adam(eps_root=epsilon))
 
     def descend(carry, key):
         params, state = carry
         (loss, _), gradient = jax.value_and_grad(objective, has_aux=True)(params, task, key)
         if first_order:
             gradient = jax.lax.stop_gradient(gradient)
-        direction, state = directions.update(gradient, state)
+        direction, state = descent.update(gradient, state)
         params = jax.tree.map(
             lambda p, d, rate, moves: p - rate * d if moves else p,
             params,
@@ -146,7 +129,7 @@ def adapt(
         )
         return (params, state), loss
 
-    start = (params, directions.init(params))
+    start = (params, descent.init(params))
     (params, _), losses = jax.lax.scan(descend, start, jax.random.split(key, steps))
     return params, losses
 
@@ -176,9 +159,6 @@ def meta_loss(
         steps: Inner steps.
         learning_rate: Inner learning rate.
         first_order: See `adapt`.
-        optimiser: See `adapt`.
-        learn_rates: Whether the inner rates are meta-parameters too (Meta-SGD), see
-            `inner_rates`.
         same_task: Whether the support tasks serve as query tasks too, at other points
             (standard MAML); `query` is then ignored.
         task_axis: "vmap" treats all tasks at once, "map" one after the other, in a

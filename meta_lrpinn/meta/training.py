@@ -40,12 +40,6 @@ class TrainState:
     opt_state: Any  # of `make_optimiser`
     step: jax.Array  # () int32, updates done
     key: jax.Array  # (2,) uint32, data of the key from which all randomness derives
-    log_rates: Any = None  # learned inner rates, see `maml.inner_rates`; or None
-
-    @property
-    def learned(self) -> Any:
-        """What the optimiser moves: parameters, with the inner rates if learned."""
-        return self.params if self.log_rates is None else (self.params, self.log_rates)
 
 
 def make_schedule(config: TrainingConfig) -> optax.Schedule:
