@@ -451,7 +451,7 @@ def test_galerkin_objective_is_the_error_of_the_solution(problem, task):
         double = pipeline._double((params, task.replace(problem=problem)))
         loss, scalars = jax.jit(objective)(*double, KEY)
     weights = output_layer.solve("galerkin", model, params, problem, double=True)
-    field = output_layer.feature_field(model, params, problem, weights, double=True)
+    field = output_layer.FeatureField(model, params, problem, weights, double=True)
     points = np.asarray(task.points)
     inside = np.all((points >= 0) & (points <= 1), axis=1)
     assert 50 < np.sum(inside) < len(points)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+import meta_lrpinn as ml
 from meta_lrpinn import configs, generators, models, networks, objectives
 from meta_lrpinn.adapt import output_layer
 from meta_lrpinn.linear import lattice as lattices
@@ -243,7 +244,7 @@ def test_wavefields_are_those_of_finer_grids_and_of_solve():
     assert np.all(known.points >= problem.lower - 1e-5)
     assert np.all(known.points <= problem.upper + 1e-5)
     points = np.asarray(known.points, float)
-    solved = solve(models[0], 3.0, source, thickness=thickness, unknowns=250)
+    solved = solve(models[0], 3.0, source, ml.PlaneWaves(unknowns=250), thickness=thickness)
     expected = solved.evaluate(points[inside])
     assert relative_l2(known.scattered[0, inside], expected) < 0.03
     for model, got in zip(models, known.scattered, strict=True):
@@ -395,7 +396,7 @@ def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
     ):
         own = task.member(velocity, v0)
         weights = output_layer.solve("galerkin", model, params, own, double=True)
-        field = output_layer.feature_field(model, params, own, weights, double=True)
+        field = output_layer.FeatureField(model, params, own, weights, double=True)
         errors.append(relative_l2(field(task.points[inside]), known[inside]))
     assert "error" in figures and max(errors) < 0.5
     np.testing.assert_allclose(figures["2Hz_0.4km"], np.mean(errors), rtol=0.05)
