@@ -85,7 +85,7 @@ def test_configuration_survives_json():
         ),
         (
             lambda: configs.ObjectiveConfig(name="energy"),
-            "objective must be one of paper, residual, projection, galerkin, got 'energy'",
+            "objective must be one of paper, own_output, residual, projection, galerkin, got 'energy'",
         ),
         (
             lambda: configs.network_from_dict({"width": 3, "heads": 8, "bias": 1}),
