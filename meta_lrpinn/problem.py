@@ -1,6 +1,7 @@
 """The Helmholtz problem of one source, and the points at which a solver meets it."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 import chex
 import jax
@@ -100,7 +101,7 @@ def make_problem(
     Raises:
         ValueError: anything out of range, in one line.
     """
-    check_frequency(frequency)
+    frequency = check_frequency(frequency)
     source = np.asarray(source, float)
     if source.shape != (model.ndim,):
         raise ValueError(
@@ -110,12 +111,10 @@ def make_problem(
     v0 = background_velocity
     if v0 is None:
         v0 = velocity_at(model, source)
-    if not (np.isfinite(v0) and v0 > 0):
-        raise ValueError(f"background velocity must be positive, got {v0} km/s")
+    v0 = check_velocity(v0)
     if amplitude is None:
         amplitude = background.default_amplitude(model.ndim)
-    if not (np.isfinite(amplitude) and amplitude != 0):
-        raise ValueError(f"amplitude must be finite and not zero, got {amplitude}")
+    amplitude = check_amplitude(amplitude)
     if thickness is None:
         thickness = default_thickness(model, frequency, v0, layer_share)
     mean_velocity = float(np.mean(model.velocity))
@@ -132,10 +131,44 @@ def make_problem(
     )
 
 
-def check_frequency(frequency: float) -> None:
-    """Raise ValueError unless the frequency (Hz) is a positive finite number."""
-    if not (np.isfinite(frequency) and frequency > 0):
-        raise ValueError(f"frequency must be positive, got {frequency} Hz")
+def check_frequency(frequency: float) -> float:
+    """One positive finite frequency [Hz], as a float.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    return _check_positive(frequency, "frequency", "Hz")
+
+
+def check_velocity(velocity: float) -> float:
+    """One positive finite background velocity [km/s], as a float.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    return _check_positive(velocity, "background velocity", "km/s")
+
+
+def _check_positive(value: float, what: str, unit: str) -> float:
+    is_number = isinstance(value, Real | np.ndarray | jax.Array) and np.ndim(value) == 0
+    if not is_number or isinstance(value, bool) or np.iscomplexobj(value):
+        raise ValueError(f"{what} must be one number in {unit}, got {value!r}"[:300])
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{what} must be positive, got {value} {unit}")
+    return float(value)
+
+
+def check_amplitude(amplitude: complex) -> complex:
+    """One finite amplitude A that is not zero, as a complex number.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if np.ndim(amplitude) or not np.issubdtype(np.asarray(amplitude).dtype, np.number):
+        raise ValueError(f"amplitude must be one number, got {amplitude!r}"[:300])
+    if not (np.isfinite(amplitude) and amplitude != 0):
+        raise ValueError(f"amplitude must be finite and not zero, got {amplitude}")
+    return complex(amplitude)
 
 
 def velocity_at(model: VelocityModel, source: Sequence[float]) -> float:

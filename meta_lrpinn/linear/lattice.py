@@ -42,7 +42,7 @@ _MAXIMUM_QUADRATURE_POINTS = 2_000_000
 # Where the error falls like the third power of the largest wavenumber, as it does in
 # rough velocities, the change by the last third of the waves is about the error.
 _ENRICHMENT = 1.5
-# Waves up to this wavenumber ratio are always solved for directly: with fewer the iterations
+# Waves up to this wavenumber ratio are always solved for directly: with fewer iterations
 # become many.
 _LEAST_DENSE = 1.1
 # Iterations expected, and how much faster factors go than FFTs, per operation.
@@ -86,8 +86,8 @@ def make_lattice(
 
     Args:
         problem: The problem, with concrete values.
-        wavenumber_ratio: κ, largest wavenumber over that of the slowest wave, ω/v_min. Below 1
-            the field is not resolved; the error falls fast from there.
+        wavenumber_ratio: κ, largest wavenumber over that of the slowest wave, ω/v_min.
+            Below 1 the field is not resolved; the error falls fast from there.
         points_per_wavelength: Quadrature points per shortest wavelength; never fewer
             than the model's own grid has.
         dense: Margin of the waves that are solved for directly; default: 1.1, or all
