@@ -6,10 +6,9 @@ from meta_lrpinn.reference.analytic import (
     shifted_background,
     spherical_inclusion,
 )
+from meta_lrpinn.reference.factorised import FiniteDifferenceSolver, factorise
 from meta_lrpinn.reference.finite_difference import (
-    FiniteDifferenceSolver,
     background_on_grid,
-    factorise,
     reference_wavefield,
 )
 from meta_lrpinn.reference.layered_media import (
