@@ -128,14 +128,16 @@ def solvers() -> Mapping[str, Callable[[Case], ml.Wavefield]]:
 
 
 def measure(case: Case, truth: np.ndarray, solver: str) -> list[dict[str, Any]]:
-    """One row; a refusal is one too."""
+    """One row; a refusal is one too, and so is running out of memory."""
     run = solvers()[solver]
     try:
         run(case)  # compiles
         began = time.perf_counter()
         field = run(case)
     except ValueError as error:
-        return [{"refusal": str(error)}]
+        return [{"refusal": f"refused: {error}"}]
+    except MemoryError as error:
+        return [{"refusal": f"out of memory: {error}"}]
     return [
         {
             "error": ml.relative_l2(field.scattered, truth),
@@ -193,7 +195,7 @@ def report(rows: list[dict[str, Any]]) -> str:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     """Error, estimate and seconds of a row; of one from a file, empty is absent."""
     if row.get("refusal"):
-        return ["refused", "", ""]
+        return [row["refusal"].partition(":")[0], "", ""]
     estimate = row["estimate"]
     text = "none" if estimate in (None, "") else f"{estimate:.2%}"
     if str(row["converged"]) == "False":
