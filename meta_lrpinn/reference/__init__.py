@@ -6,20 +6,29 @@ from meta_lrpinn.reference.analytic import (
     shifted_background,
     spherical_inclusion,
 )
+from meta_lrpinn.reference.factorised import FiniteDifferenceSolver, factorise
 from meta_lrpinn.reference.finite_difference import (
-    FiniteDifferenceSolver,
     background_on_grid,
-    factorise,
     reference_wavefield,
+)
+from meta_lrpinn.reference.layered_media import (
+    depth_profile,
+    layered_medium,
+    linear_velocity,
+    two_half_spaces,
 )
 
 __all__ = [
     "FiniteDifferenceSolver",
     "background_on_grid",
     "circular_inclusion",
+    "depth_profile",
     "factorise",
+    "layered_medium",
+    "linear_velocity",
     "point_source",
     "reference_wavefield",
     "shifted_background",
     "spherical_inclusion",
+    "two_half_spaces",
 ]

@@ -11,8 +11,8 @@ import scipy.special
 
 from meta_lrpinn.physics import background
 
-# Nearer to the source than this, in km, u₀ keeps its value: it is infinite there.
-_SMALLEST_DISTANCE = 1e-9
+# Nearer to the source than this, over 1/k, u₀ keeps its value: it is infinite there.
+_SMALLEST_PHASE = 1e-9
 
 
 def point_source(
@@ -34,17 +34,56 @@ def point_source(
     Raises:
         ValueError: the offset has neither 2 nor 3 columns.
     """
-    offset = np.asarray(offset)
-    ndim = offset.shape[-1]
-    if ndim not in (2, 3):
-        raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
     if amplitude is None:
-        amplitude = background.default_amplitude(ndim)
-    distance = np.sqrt(np.sum(offset**2, axis=-1).astype(complex))
-    distance = np.where(np.abs(distance) < _SMALLEST_DISTANCE, _SMALLEST_DISTANCE, distance)
-    if ndim == 2:
+        amplitude = background.default_amplitude(_dimension(offset))
+    distance = _distance(offset, _SMALLEST_PHASE / wavenumber)
+    if _dimension(offset) == 2:
         return amplitude * scipy.special.hankel2(0, wavenumber * distance)
     return amplitude * np.exp(-1j * wavenumber * distance) / distance
+
+
+def background_difference(
+    offset: np.ndarray,
+    wavenumber: float,
+    other_wavenumber: float,
+    amplitude: complex | None = None,
+) -> np.ndarray:
+    """Difference of two `point_source` fields, which is finite at the source.
+
+    Args:
+        offset: Displacement from the source, (..., 2) or (..., 3), km, real or complex.
+        wavenumber: k, rad/km.
+        other_wavenumber: k of the field that is subtracted, rad/km.
+        amplitude: A of both.
+
+    Returns:
+        Complex (...).
+    """
+    if amplitude is None:
+        amplitude = background.default_amplitude(_dimension(offset))
+    # One distance for both, else their infinities would not cancel.
+    distance = _distance(offset, _SMALLEST_PHASE / max(wavenumber, other_wavenumber))
+    if _dimension(offset) == 2:
+        return amplitude * (
+            scipy.special.hankel2(0, wavenumber * distance)
+            - scipy.special.hankel2(0, other_wavenumber * distance)
+        )
+    mean, half = (wavenumber + other_wavenumber) / 2, (wavenumber - other_wavenumber) / 2
+    return (
+        -2j * amplitude * np.exp(-1j * mean * distance) * np.sin(half * distance) / distance
+    )
+
+
+def _dimension(offset: np.ndarray) -> int:
+    ndim = np.shape(offset)[-1]
+    if ndim not in (2, 3):
+        raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
+    return ndim
+
+
+def _distance(offset: np.ndarray, smallest: float) -> np.ndarray:
+    distance = np.sqrt(np.sum(np.asarray(offset) ** 2, axis=-1).astype(complex))
+    return np.where(np.abs(distance) < smallest, smallest, distance)
 
 
 def shifted_background(
@@ -73,8 +112,8 @@ def shifted_background(
     """
     omega = 2 * np.pi * frequency
     offset = np.asarray(points, float) - np.asarray(source, float)
-    return point_source(offset, omega / velocity, amplitude) - point_source(
-        offset, omega / background_velocity, amplitude
+    return background_difference(
+        offset, omega / velocity, omega / background_velocity, amplitude
     )
 
 

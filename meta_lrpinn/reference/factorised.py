@@ -1,0 +1,326 @@
+"""The factorised finite-difference operator of one model and frequency.
+
+    Σ_d (1/s_d) ∂_d ((1/s_d) ∂_d δu) + ω² m δu = −ω² (m − m₀) u₀(r̃)
+
+In stretched coordinates dx̃ = s dx this is the plain Helmholtz equation, so the layer
+needs no terms of its own: its grid lines simply stand at complex positions x̃. The
+velocity is bilinear (trilinear) between the nodes of the model; the integrals of m see
+it so, and its kinks, which lie on grid lines, do not lower the order. δu vanishes at the
+outer edge of the layer. The equation is solved with v₀ the velocity at the source, where
+its right-hand side is finite; another background differs by a closed form.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.ndimage
+import scipy.sparse.linalg
+import threadpoolctl
+
+from meta_lrpinn.physics import absorbing
+from meta_lrpinn.reference import analytic, grids, stencils
+from meta_lrpinn.velocity import VelocityModel
+
+# Of a layer of a thickness, at normal incidence.
+REFLECTION = 1e-5
+# Relative contrast of the squared slowness that is rounding.
+_ROUNDING = 1e-12
+
+
+def _interpolation(model: VelocityModel, axis: int, positions: np.ndarray):
+    """Linear interpolation along an array axis, (len(positions), shape[axis])."""
+    count = model.shape[axis]
+    place = (positions - model.axes()[axis][0]) / model.spacing[axis]
+    place = np.clip(place, 0, count - 1)
+    cell = np.minimum(place.astype(int), count - 2)
+    weight = place - cell
+    rows = np.arange(len(positions))
+    matrix = np.zeros((len(positions), count))
+    matrix[rows, cell] = 1 - weight
+    matrix[rows, cell + 1] = weight
+    return matrix
+
+
+def velocity_on(model: VelocityModel, positions: Sequence[np.ndarray]) -> np.ndarray:
+    """`model.at` on a grid of positions along each array axis, in double precision."""
+    values = np.asarray(model.velocity, float)
+    for axis, places in enumerate(positions):
+        values = np.moveaxis(
+            np.tensordot(_interpolation(model, axis, places), values, (1, axis)),
+            0,
+            axis,
+        )
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class FiniteDifferenceSolver:
+    """Factorised operator of one model and frequency; every source costs one solve."""
+
+    model: VelocityModel
+    frequency: float  # Hz
+    refinement: int  # cells per cell of the model
+    margins: tuple[int, ...]  # unknown nodes of the layer, each side, in array order
+    axes: tuple[stencils.Axis, ...]  # in array order
+    squared_slowness: np.ndarray  # m at the quadrature points, s²/km²
+    is_graded: bool  # whether the layer's lines stand at graded complex positions
+    elimination: np.ndarray  # (unknowns,) order of the unknowns in the factors
+    factors: scipy.sparse.linalg.SuperLU
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the solver's own grid: the refined model with its layer."""
+        return tuple(len(axis.positions) for axis in self.axes)
+
+    @property
+    def unknowns(self) -> int:
+        """Number of complex unknowns."""
+        return int(np.prod(self.shape))
+
+    def solve(
+        self, source: np.ndarray, amplitude: complex, background_velocity: float
+    ) -> np.ndarray:
+        """Scattered wavefield of one source on the solver's own grid.
+
+        Args:
+            source: Source position (ndim,), km.
+            amplitude: A of the background field.
+            background_velocity: v₀, km/s.
+
+        Returns:
+            δu, complex, of shape `shape`.
+        """
+        own = velocity_on(self.model, np.asarray(source, float)[::-1, None]).item()
+        load = self._scattering_source(source, amplitude, own)
+        load = stencils.project(load, self.axes).ravel()
+        solution = np.empty(self.unknowns, complex)
+        with threadpoolctl.threadpool_limits(1):
+            solution[self.elimination] = self.factors.solve(load[self.elimination])
+        solution = solution.reshape(self.shape)
+        if abs(background_velocity / own - 1) > _ROUNDING:
+            solution += self._shift(source, amplitude, own, background_velocity)
+        return solution
+
+    def _shift(
+        self,
+        source: np.ndarray,
+        amplitude: complex,
+        velocity: float,
+        background_velocity: float,
+    ) -> np.ndarray:
+        """u₀(r̃) of a velocity less that of another at all nodes, of shape `shape`."""
+        omega = 2 * np.pi * self.frequency
+        offset = np.meshgrid(
+            *(
+                axis.nodes - start
+                for axis, start in zip(self.axes, source[::-1], strict=True)
+            ),
+            indexing="ij",
+        )
+        return analytic.background_difference(
+            np.stack(offset[::-1], axis=-1),
+            omega / velocity,
+            omega / background_velocity,
+            amplitude,
+        )
+
+    def _scattering_source(
+        self, source: np.ndarray, amplitude: complex, own_velocity: float
+    ) -> np.ndarray:
+        """−ω² (m − m_s) u_s(r̃) at the quadrature points, (q_1, ..., q_d).
+
+        Of the source's own velocity, so that the contrast vanishes where u_s is infinite.
+        """
+        omega = 2 * np.pi * self.frequency
+        contrast = self.squared_slowness - own_velocity**-2
+        # Hankel functions are dear: none where the contrast is rounding only.
+        place = np.nonzero(np.abs(contrast) > _ROUNDING * own_velocity**-2)
+        offset = np.stack(
+            [
+                axis.stretched[index] - start
+                for axis, index, start in zip(
+                    self.axes[::-1], place[::-1], source, strict=True
+                )
+            ],
+            axis=-1,
+        )
+        incident = analytic.point_source(offset, omega / own_velocity, amplitude)
+        load = np.zeros(contrast.shape, complex)
+        load[place] = -(omega**2) * contrast[place] * incident
+        return load
+
+    def on_model_grid(self, field: np.ndarray) -> np.ndarray:
+        """The part of a field of shape `shape` that stands on the model's nodes."""
+        return field[
+            tuple(
+                slice(margin, -margin or None, self.refinement) for margin in self.margins
+            )
+        ]
+
+    def interpolate(
+        self, field: np.ndarray, points: np.ndarray, *, layer: bool = False
+    ) -> np.ndarray:
+        """A field of shape `shape` at points of the model, by cubic splines.
+
+        Args:
+            field: Complex values on the solver's own grid.
+            points: Coordinates (n, ndim), km.
+            layer: Whether points may lie in the absorbing layer too, one of a
+                thickness: the lines of a graded one have no real positions.
+
+        Returns:
+            Complex (n,).
+
+        Raises:
+            ValueError: a point lies outside the model (and its layer), or points of a
+                graded layer are asked for.
+        """
+        if layer and self.is_graded:
+            raise ValueError("points of the layer need a layer of a given thickness")
+        points = np.asarray(points, float)
+        slack = 1e-3 * np.array(self.model.spacing[::-1])
+        lower, upper = self.model.lower - slack, self.model.upper + slack
+        if layer:  # the field vanishes one step beyond the outermost nodes
+            axes = self.axes[::-1]
+            lower = np.array([axis.positions[0] - axis.step for axis in axes]) - slack
+            upper = np.array([axis.positions[-1] + axis.step for axis in axes]) + slack
+        inside = (points >= lower) & (points <= upper)
+        if not np.all(inside):
+            outside = np.count_nonzero(~np.all(inside, axis=-1))
+            where = "model and its layer" if layer else "model"
+            raise ValueError(f"{outside} of {len(points)} points lie outside the {where}")
+        place = [
+            (column - axis.positions[margin]) / axis.step + margin
+            for column, axis, margin in zip(
+                points.T[::-1], self.axes, self.margins, strict=True
+            )
+        ]
+        return scipy.ndimage.map_coordinates(field, place, order=3, mode="nearest")
+
+
+def factorise(
+    model: VelocityModel,
+    frequency: float,
+    *,
+    refinement: int | None = None,
+    thickness: float | None = None,
+    reflection: float | None = None,
+    layer: absorbing.AbsorbingLayer | grids.GradedLayer | None = None,
+    order: int = 4,
+) -> FiniteDifferenceSolver:
+    """Builds the operator of a model and a frequency and factorises it.
+
+    Args:
+        model: Velocity model; it continues with its edge values into the layer.
+        frequency: f, Hz.
+        refinement: Cells per cell of the model; by default from `refinement_for`. A
+            fine model is never coarsened.
+        thickness: Thickness of a layer of equal real steps, km, rounded up to whole
+            cells; by default the layer is graded, see `grids`.
+        reflection: Amplitude that the layer reflects: of thickness, at normal incidence,
+            1e-5 by default; graded, at any angle that the model allows.
+        layer: The layer itself, of a thickness above zero, instead.
+        order: 4, or 2 for the classical scheme.
+
+    Returns:
+        The solver.
+
+    Raises:
+        ValueError: an argument is out of its range, or the factors would not fit into
+            the machine's memory.
+    """
+    check_arguments(frequency, refinement, thickness, order)
+    if refinement is None:
+        refinement = grids.refinement_for(model, frequency)
+    if layer is None:
+        layer = make_layer(model, frequency, refinement, thickness, reflection)
+    grids.check_size(model, frequency, refinement, layer)
+    omega = 2 * np.pi * frequency
+    lines = grids.grid_lines(model, refinement, layer, omega)
+    axes = tuple(
+        stencils.make_axis(one.positions, one.stretched, order, step / refinement)
+        for one, step in zip(lines, model.spacing, strict=True)
+    )
+    squared_slowness = velocity_on(model, [axis.quadrature for axis in axes]) ** -2
+    operator = stencils.laplacian(axes)
+    operator = operator + omega**2 * stencils.weighted_mass(squared_slowness, axes)
+    if order == 4:
+        slowness = velocity_on(model, [axis.positions for axis in axes]) ** -1
+        operator += stencils.dispersion_correction(axes, omega * slowness)
+    matrix = stencils.sparse_matrix(operator)
+    del operator
+    elimination = stencils.dissection(tuple(len(axis.positions) for axis in axes))
+    return FiniteDifferenceSolver(
+        model=model,
+        frequency=frequency,
+        refinement=refinement,
+        margins=tuple(one.margin for one in lines),
+        axes=axes,
+        squared_slowness=squared_slowness,
+        is_graded=isinstance(layer, grids.GradedLayer),
+        elimination=elimination,
+        factors=_factors(matrix[elimination][:, elimination].tocsc()),
+    )
+
+
+def make_layer(
+    model: VelocityModel,
+    frequency: float,
+    refinement: int,
+    thickness: float | None = None,
+    reflection: float | None = None,
+    level: int = 0,
+) -> absorbing.AbsorbingLayer | grids.GradedLayer:
+    """The layer of `factorise`'s arguments, or one that is `level` times better."""
+    if thickness is None:
+        return grids.graded_layer(model, frequency, refinement, reflection, level)
+    return absorbing.make_layer(
+        model.lower,
+        model.upper,
+        thickness * 2.0**level,
+        model.maximum,
+        (REFLECTION if reflection is None else reflection) ** (1 + level),
+    )
+
+
+def _factors(matrix) -> scipy.sparse.linalg.SuperLU:
+    # The dense blocks are small: several BLAS threads bring nothing, and where other
+    # work shares the cores they cost a factor of up to a hundred.
+    with threadpoolctl.threadpool_limits(1):
+        try:
+            return scipy.sparse.linalg.splu(
+                matrix,
+                permc_spec="NATURAL",
+                diag_pivot_thresh=1e-3,
+                options={"SymmetricMode": True},
+            )
+        except (MemoryError, SystemError):
+            raise ValueError(
+                f"the sparse factors of {matrix.shape[0]} unknowns do not fit into the "
+                "memory that is free"
+            ) from None
+
+
+def check_arguments(
+    frequency: float,
+    refinement: int | None,
+    thickness: float | None,
+    order: int,
+    tolerance: float | None = None,
+) -> None:
+    """Raises where one of the arguments is out of its range.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not (np.isfinite(frequency) and frequency > 0):
+        raise ValueError(f"frequency must be positive, got {frequency} Hz")
+    if refinement is not None and (refinement != int(refinement) or refinement < 1):
+        raise ValueError(f"refinement must be 1, 2, 3, ..., got {refinement}")
+    if thickness is not None and not thickness > 0:
+        raise ValueError(f"absorbing layer thickness must be positive, got {thickness} km")
+    if order not in stencils.ORDERS:
+        raise ValueError(f"order must be 2 or 4, got {order}")
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}")
