@@ -12,17 +12,17 @@ less than a velocity, so that several tasks may share theirs:
 
     python -m data_gen.make_tasks --preset=small --random=1000 --sources=4 --wavefields
 
-The same command goes on where it was stopped.
+The same command goes on where it was stopped. `meta-lrpinn make-tasks` is the same with
+the installed package alone.
 """
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from data_gen import drawing
 from meta_lrpinn import configs, scripts
+from meta_lrpinn.meta import drawing
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("out", "tasks.npz", "File to write; its manifest is beside it.")
@@ -45,30 +45,20 @@ flags.DEFINE_integer("seed", 0, "Seed.")
 
 
 def main():
-    distribution = configs.PRESETS[FLAGS.preset].tasks
-    if FLAGS.wavefields and not distribution.absorbing:
-        raise ValueError("--wavefields needs a preset with an absorbing layer")
-    distribution = dataclasses.replace(
-        distribution, known_points=FLAGS.points if FLAGS.wavefields else 0
-    )
-    if FLAGS.random is not None:
-        number = FLAGS.random
-        draw = drawing.at_random(distribution, number, FLAGS.sources)
-        settings = {"sources": FLAGS.sources}
-    else:
-        low, high = FLAGS.minimum_frequency, FLAGS.maximum_frequency
-        distribution = dataclasses.replace(
-            distribution,
-            minimum_frequency=low,
-            maximum_frequency=high,
-            velocities_per_task=1,
-        )
-        frequencies = np.linspace(low, high, FLAGS.frequencies)
-        number = FLAGS.models * len(frequencies)
-        draw = drawing.of_models(distribution, frequencies)
-        settings = {"frequencies": frequencies.tolist()}
     path = Path(FLAGS.out)
-    drawing.collect(path, draw, number, FLAGS.seed, distribution, settings)
+    number = drawing.make_task_set(
+        path,
+        configs.PRESETS[FLAGS.preset].tasks,
+        random=FLAGS.random,
+        sources=FLAGS.sources,
+        models=FLAGS.models,
+        frequencies=np.linspace(
+            FLAGS.minimum_frequency, FLAGS.maximum_frequency, FLAGS.frequencies
+        ),
+        wavefields=FLAGS.wavefields,
+        points=FLAGS.points,
+        seed=FLAGS.seed,
+    )
     print(f"{number} tasks in {path}")
 
 

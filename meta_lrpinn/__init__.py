@@ -6,6 +6,7 @@ Units are km, km/s and Hz; depth is positive down; time goes as e^{+iωt}.
 
     model = ml.load_velocity("model.npz")
     field = ml.solve(model, frequency=5.0, source=(1.0, 0.025))
+    truth = ml.solve(model, 5.0, (1.0, 0.025), ml.FiniteDifferences())
     field.scattered, field.background, field.total, field.at(points)
 
 Names are imported when they are first used, so that `import meta_lrpinn` is quick and
@@ -18,36 +19,75 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from meta_lrpinn.cases import load_case, load_velocity, save_velocity
     from meta_lrpinn.metrics import relative_l2
+    from meta_lrpinn.networks import Network, load_network
     from meta_lrpinn.problem import make_problem
-    from meta_lrpinn.reference.finite_difference import reference_wavefield
-    from meta_lrpinn.solvers.solve import solve
+    from meta_lrpinn.solvers.acquisition import Acquisition, make_acquisition, receiver_data
+    from meta_lrpinn.solvers.settings import (
+        AdamW,
+        FiniteDifferences,
+        GaussNewton,
+        GradientTraining,
+        NetworkFeatures,
+        PlaneWaves,
+        RandomWaves,
+    )
+    from meta_lrpinn.solvers.solve import reference_wavefield, solve
+    from meta_lrpinn.solvers.survey import Survey, solve_survey
     from meta_lrpinn.velocity import VelocityModel
     from meta_lrpinn.wavefield import Wavefield
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Acquisition",
+    "AdamW",
+    "FiniteDifferences",
+    "GaussNewton",
+    "GradientTraining",
+    "Network",
+    "NetworkFeatures",
+    "PlaneWaves",
+    "RandomWaves",
+    "Survey",
     "VelocityModel",
     "Wavefield",
     "load_case",
+    "load_network",
     "load_velocity",
+    "make_acquisition",
     "make_problem",
+    "receiver_data",
     "reference_wavefield",
     "relative_l2",
     "save_velocity",
     "solve",
+    "solve_survey",
 ]
 
 _MODULES = {
+    "Acquisition": "solvers.acquisition",
+    "AdamW": "solvers.settings",
+    "FiniteDifferences": "solvers.settings",
+    "GaussNewton": "solvers.settings",
+    "GradientTraining": "solvers.settings",
+    "Network": "networks",
+    "NetworkFeatures": "solvers.settings",
+    "PlaneWaves": "solvers.settings",
+    "RandomWaves": "solvers.settings",
+    "Survey": "solvers.survey",
     "VelocityModel": "velocity",
     "Wavefield": "wavefield",
     "load_case": "cases",
+    "load_network": "networks",
     "load_velocity": "cases",
+    "make_acquisition": "solvers.acquisition",
     "make_problem": "problem",
-    "reference_wavefield": "reference.finite_difference",
+    "receiver_data": "solvers.acquisition",
+    "reference_wavefield": "solvers.solve",
     "relative_l2": "metrics",
     "save_velocity": "cases",
     "solve": "solvers.solve",
+    "solve_survey": "solvers.survey",
 }
 
 

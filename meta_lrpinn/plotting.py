@@ -447,13 +447,13 @@ def _headline(
     place = ", ".join(f"{value:.4g}" for value in sources[source_index])
     which = f" {source_index + 1} of {len(sources)}" if len(sources) > 1 else ""
     parts = [f"{field.frequency:g} Hz", f"source{which} at ({place}) km"]
-    parts.append(field.method.replace("_", " "))
+    parts.append(field.solver.replace("_", " "))
     if truth is not None and np.any(truth):
         parts.append(f"relative L2 {percent(relative_l2(prediction, truth))}")
     return "  ·  ".join(parts)
 
 
-def percent(share: float) -> str:
-    """A share as a percentage of three significant digits, as in '1.62 %'."""
-    value = 100 * share
+def percent(fraction: float) -> str:
+    """A fraction as a percentage of three significant digits, as in '1.62 %'."""
+    value = 100 * fraction
     return f"{value:.0f} %" if value >= 99.95 else f"{value:#.3g} %"

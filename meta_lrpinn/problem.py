@@ -1,6 +1,7 @@
 """The Helmholtz problem of one source, and the points at which a solver meets it."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 import chex
 import jax
@@ -14,17 +15,17 @@ from meta_lrpinn.velocity import VelocityModel
 _NETWORK_WAVELENGTHS = 1.1
 _NETWORK_MINIMUM = 0.3
 _NETWORK_REFLECTION = 1e-5
-# Of the geometric layer, which damps a wave of the largest velocity by e^{−12} one way. A
-# thinner one than 0.8 wavelengths lets discretisation errors in: 0.3 % of a layered model at 0.5 wavelengths,
-# 0.1 % at 0.8.
+# The geometric layer damps a wave of the largest velocity by e^{−12} one way.
 _DAMPING = 12.0
+# Below 0.8 wavelengths features cannot follow the decay: a layered model is off by 0.3 %
+# with 0.5, by 0.1 % with 0.8, both at 2.4 times the largest wavenumber.
 _LEAST_WAVELENGTHS, _MOST_WAVELENGTHS = 0.8, 3.0
-# Mean of α: half as long again. More must be resolved by shorter waves, less lets what
-# grazes the layer through (0.8 instead of 1.1 % in a flat model).
+# Mean of α, half as long again: 0.8 % in a flat model of 25 wavelengths. Without it what
+# grazes the layer returns, 1.6 %, and twice as much takes shorter waves to follow, 1.2 %.
 _EXPANSION = 0.5
-# Features decay by e^{−4} in the layer. At e^{−12}, the decay of what meets it head-on,
-# they cannot follow waves that graze it: 16 instead of 1.6 % in a flat model.
-_ENVELOPE = 4.0
+# Over the largest velocity: features decay by e^{−4}. At e^{−12}, as waves do that meet
+# the layer head-on, they cannot follow those that graze it: 16 % in that flat model.
+_ENVELOPE = 3.0
 
 
 @chex.dataclass(frozen=True, mappable_dataclass=False)
@@ -128,22 +129,21 @@ def geometric_thickness(
 
 
 def geometric_layer(
-    model: VelocityModel, thickness: float
+    model: VelocityModel, thickness: float, reflection: float
 ) -> tuple[absorbing.AbsorbingLayer, float]:
     """The layer that damps waves of all velocities, and its envelope velocity, km/s.
 
     Args:
         model: Velocity model.
         thickness: Its thickness, km, such as `geometric_thickness`.
+        reflection: R of a wave of the largest velocity at normal incidence.
     """
-    reflection = np.exp(-2 * _DAMPING)
     layer = absorbing.make_layer(
         model.lower, model.upper, thickness, model.maximum, reflection
     )
-    # ∫α dx is a third of its largest value.
+    # ∫α dx is a third of its largest value times the thickness.
     expansion = 3 * _EXPANSION if thickness > 0 else 0.0
-    envelope_velocity = model.maximum * _DAMPING / _ENVELOPE
-    return layer.replace(expansion=np.asarray(expansion)), envelope_velocity
+    return layer.replace(expansion=np.asarray(expansion)), _ENVELOPE * model.maximum
 
 
 def make_problem(
@@ -155,7 +155,7 @@ def make_problem(
     background_velocity: float | None = None,
     thickness: float | None = None,
     layer_share: float | None = None,
-    reflection: float = _NETWORK_REFLECTION,
+    reflection: float | None = None,
 ) -> HelmholtzProblem:
     """Problem with checked input and the documented defaults.
 
@@ -170,7 +170,8 @@ def make_problem(
         layer_share: None for the `geometric_layer` of exact solvers, a number for the
             `network_layer` that networks are trained in, of this share of
             `default_thickness` where no thickness is given.
-        reflection: Reflection of the `network_layer`.
+        reflection: Amplitude that the layer reflects at normal incidence; by default that
+            of its rule.
 
     Returns:
         The problem, with NumPy leaves in double precision.
@@ -178,7 +179,7 @@ def make_problem(
     Raises:
         ValueError: anything out of range, in one line.
     """
-    check_frequency(frequency)
+    frequency = check_frequency(frequency)
     source = np.asarray(source, float)
     if source.shape != (model.ndim,):
         raise ValueError(
@@ -188,20 +189,22 @@ def make_problem(
     v0 = background_velocity
     if v0 is None:
         v0 = velocity_at(model, source)
-    if not (np.isfinite(v0) and v0 > 0):
-        raise ValueError(f"background velocity must be positive, got {v0} km/s")
+    v0 = check_velocity(v0)
     if amplitude is None:
         amplitude = background.default_amplitude(model.ndim)
-    if not (np.isfinite(amplitude) and amplitude != 0):
-        raise ValueError(f"amplitude must be finite and not zero, got {amplitude}")
+    amplitude = check_amplitude(amplitude)
     if layer_share is None:
         if thickness is None:
             thickness = geometric_thickness(model, frequency)
-        layer, envelope_velocity = geometric_layer(model, thickness)
+        layer, envelope_velocity = geometric_layer(
+            model, thickness, reflection or np.exp(-2 * _DAMPING)
+        )
     else:
         if thickness is None:
             thickness = default_thickness(model, frequency, v0, layer_share)
-        layer, envelope_velocity = network_layer(model, thickness, reflection)
+        layer, envelope_velocity = network_layer(
+            model, thickness, reflection or _NETWORK_REFLECTION
+        )
     return HelmholtzProblem(
         model=model,
         omega=np.asarray(2 * np.pi * frequency),
@@ -213,10 +216,44 @@ def make_problem(
     )
 
 
-def check_frequency(frequency: float) -> None:
-    """Raise ValueError unless the frequency (Hz) is a positive finite number."""
-    if not (np.isfinite(frequency) and frequency > 0):
-        raise ValueError(f"frequency must be positive, got {frequency} Hz")
+def check_frequency(frequency: float) -> float:
+    """One positive finite frequency [Hz], as a float.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    return _check_positive(frequency, "frequency", "Hz")
+
+
+def check_velocity(velocity: float) -> float:
+    """One positive finite background velocity [km/s], as a float.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    return _check_positive(velocity, "background velocity", "km/s")
+
+
+def _check_positive(value: float, what: str, unit: str) -> float:
+    is_number = isinstance(value, Real | np.ndarray | jax.Array) and np.ndim(value) == 0
+    if not is_number or isinstance(value, bool) or np.iscomplexobj(value):
+        raise ValueError(f"{what} must be one number in {unit}, got {value!r}"[:300])
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{what} must be positive, got {value} {unit}")
+    return float(value)
+
+
+def check_amplitude(amplitude: complex) -> complex:
+    """One finite amplitude A that is not zero, as a complex number.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if np.ndim(amplitude) or not np.issubdtype(np.asarray(amplitude).dtype, np.number):
+        raise ValueError(f"amplitude must be one number, got {amplitude!r}"[:300])
+    if not (np.isfinite(amplitude) and amplitude != 0):
+        raise ValueError(f"amplitude must be finite and not zero, got {amplitude}")
+    return complex(amplitude)
 
 
 def velocity_at(model: VelocityModel, source: Sequence[float]) -> float:

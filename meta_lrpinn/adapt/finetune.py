@@ -31,6 +31,40 @@ def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
     )
 
 
+@functools.cache
+def make_optimiser(
+    learning_rate: float, schedule: str, steps: int, *, free_bases: bool = True
+) -> optax.GradientTransformation:
+    """AdamW of meta-testing, on gradients clipped at norm one.
+
+    Args:
+        learning_rate: Of the first step.
+        schedule: "cosine", to zero at the last step, or "paper", see `paper_schedule`.
+        steps: Number of steps.
+        free_bases: False leaves the bases U and V of low-rank layers as they are.
+
+    Returns:
+        The optimiser; the same one for the same arguments, so that what was compiled for
+        it is used again.
+    """
+    rate = {
+        "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
+        "paper": paper_schedule(learning_rate),
+    }[schedule]
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.0)
+    )
+    if free_bases:
+        return optimiser
+    return optax.partition({"free": optimiser, "frozen": optax.set_to_zero()}, _bases_apart)
+
+
+def _bases_apart(params: Params) -> Params:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "frozen" if path[-1].key in ("U", "V") else "free", params
+    )
+
+
 @functools.partial(jax.jit, static_argnames=("objective", "optimiser"))
 def _advance(objective, optimiser, state, task, key, start, length):
     """`length` steps; returns the state and the mean loss and scalars.

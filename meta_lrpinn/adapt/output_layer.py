@@ -1,7 +1,7 @@
 """The output layer of a given network: solved exactly, replaced, and evaluated."""
 
+import dataclasses
 import math
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -15,9 +15,6 @@ from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import derivatives, residual
 from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import Collocation, HelmholtzProblem
-
-# Points (n, ndim) → δu, of the shape that the weights have beyond their first axis.
-Field = Callable[[np.ndarray], np.ndarray]
 
 # Products of features have half of their wavelength.
 _POINTS_PER_WAVELENGTH = 8.0
@@ -202,24 +199,29 @@ def replace(params: Params, weights: jax.Array) -> Params:
     return {**params, "network": network} if "network" in params else network
 
 
-def feature_field(
-    model: nn.Module,
-    params: Params,
-    problem: HelmholtzProblem,
-    weights: jax.Array,
-    double: bool = False,
-) -> Field:
-    """The wavefield of output weights (width, ...), as a function of points."""
+@dataclasses.dataclass(frozen=True)
+class FeatureField:
+    """The wavefield of output weights over a network's features; can be pickled."""
 
-    def field(points):
-        with jax.enable_x64(double):
-            dtype = jnp.float64 if double else jnp.float32
-            points = jnp.asarray(points, dtype)
+    model: nn.Module
+    params: Params
+    problem: HelmholtzProblem
+    weights: np.ndarray  # (width, ...) complex
+    double: bool = False
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, ndim) [km] → δu (n, ...), complex."""
+        with jax.enable_x64(self.double):
+            dtype = jnp.float64 if self.double else jnp.float32
             return np.asarray(
-                _apply_features(model, _cast(params, double), problem, weights, points)
+                _apply_features(
+                    self.model,
+                    _cast(self.params, self.double),
+                    self.problem,
+                    self.weights,
+                    jnp.asarray(points, dtype),
+                )
             )
-
-    return field
 
 
 @partial(jax.jit, static_argnames="model")
@@ -231,13 +233,18 @@ def _apply_features(model, params, problem, weights, points):
     )
 
 
-def own_field(model: nn.Module, params: Params, problem: HelmholtzProblem) -> Field:
-    """The wavefield of the network's own output layer, as a function of points."""
+@dataclasses.dataclass(frozen=True)
+class OwnField:
+    """The wavefield of a network's own output layer; can be pickled."""
 
-    def field(points):
-        return np.asarray(_apply(model, params, problem, jnp.asarray(points)))
+    model: nn.Module
+    params: Params
+    problem: HelmholtzProblem
 
-    return field
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, ndim) [km] → δu (n,), complex."""
+        points = jnp.asarray(points)
+        return np.asarray(_apply(self.model, self.params, self.problem, points))
 
 
 @partial(jax.jit, static_argnames="model")

@@ -13,7 +13,7 @@ from meta_lrpinn.models.frequency_embedding import (
     FrequencyEmbedding,
     normalise_frequency,
 )
-from meta_lrpinn.models.low_rank import LowRankDense
+from meta_lrpinn.models.low_rank import LowRankDense, layer_ranks
 from meta_lrpinn.models.lrpinn import (
     LRPINN,
     MetaLRPINN,
@@ -42,6 +42,7 @@ __all__ = [
     "grow",
     "initial_parameters",
     "is_pruned",
+    "layer_ranks",
     "leading_features",
     "make_meta_lrpinn",
     "normalise_frequency",

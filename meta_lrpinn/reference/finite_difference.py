@@ -32,7 +32,7 @@ from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import absorbing, background
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Wavefield
+from meta_lrpinn.wavefield import Statistics, Wavefield
 
 ORDERS = (2, 4)
 # Errors near 0.05 % and 0.5 %; in 3D the memory grows with the fourth power.
@@ -551,8 +551,7 @@ def reference_wavefield(
     is_single = np.ndim(source) == 1
 
     def evaluate(points):
-        values = np.stack([solver.interpolate(field, points) for field in fields])
-        return values[0] if is_single else values
+        return np.stack([solver.interpolate(field, points) for field in fields])
 
     return Wavefield(
         model=model,
@@ -562,11 +561,16 @@ def reference_wavefield(
         background=background_on_grid(
             model, frequency, source, amplitude, background_velocity
         ),
-        method="finite_difference",
+        amplitude=amplitude,
+        background_velocity=velocities[0] if is_single else velocities,
+        solver="finite_differences",
+        settings=None,
         elapsed=time.perf_counter() - started,
         history=tuple(history),
-        error_estimate=error_estimate,
-        unknowns=solver.unknowns,
+        error_estimates=None
+        if error_estimate is None
+        else np.full(np.shape(source)[:-1], error_estimate),
+        stats=Statistics(unknowns=solver.unknowns),
         evaluate=evaluate,
     )
 

@@ -21,8 +21,8 @@ _POINTS_PER_WAVELENGTH = 15
 # Cells so fine, over the shortest wavelength, need one point each: a step within one is
 # then off by a tenth of a cell at most. Finer ones are taken together.
 _ONE_POINT, _FINEST = 60, 100
-# Waves up to this wavenumber ratio are always solved for directly: with fewer the iterations
-# become many.
+# Waves up to this wavenumber ratio are always solved for directly: with fewer the
+# iterations become many.
 _LEAST_DENSE = 1.1
 # Iterations expected, and how much faster factors go than FFTs, per operation.
 _ITERATIONS, _FACTOR_SPEED = 10, 10

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import tqdm
 
-from meta_lrpinn import configs, generators
+from meta_lrpinn import configs, files, generators
 from meta_lrpinn.meta import task_sets
 from meta_lrpinn.tasks import Task
 
@@ -67,6 +67,70 @@ def at_random(
     return draw
 
 
+def make_task_set(
+    path: Path,
+    distribution: configs.TaskDistribution,
+    *,
+    random: int | None = None,
+    sources: int = 1,
+    models: int = 40,
+    frequencies: np.ndarray | None = None,
+    wavefields: bool = False,
+    points: int = 3072,
+    seed: int = 0,
+    progress: bool = True,
+) -> int:
+    """Draws tasks and writes them as one file, going on where a call was stopped.
+
+    By default the paper's: each of 40 velocity models at 14 frequencies from 2 to 15 Hz.
+
+    Args:
+        path: File to write, .npz; its manifest is beside it.
+        distribution: Grid and layer of the tasks.
+        random: So many tasks drawn as meta-training draws them, instead of models at
+            frequencies.
+        sources: Tasks that share velocities and frequency; with `random` only.
+        models: Velocity models.
+        frequencies: Frequencies at which each is solved [Hz].
+        wavefields: Add the solved wavefields.
+        points: Points of each wavefield.
+        seed: Seed.
+        progress: Show a progress bar.
+
+    Returns:
+        Number of tasks.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the file's folder of parts
+            holds tasks of other settings.
+    """
+    for name, value in (("sources", sources), ("models", models), ("points", points)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if wavefields and not distribution.absorbing:
+        raise ValueError("wavefields need a preset with an absorbing layer")
+    known = points if wavefields else 0
+    distribution = dataclasses.replace(distribution, known_points=known)
+    if random is not None:
+        if random < 1:
+            raise ValueError(f"random must be at least 1, got {random}")
+        draw, number = at_random(distribution, random, sources), random
+        settings: dict[str, Any] = {"sources": sources}
+    else:
+        if frequencies is None:
+            frequencies = np.linspace(2.0, 15.0, 14)
+        distribution = dataclasses.replace(
+            distribution,
+            minimum_frequency=float(min(frequencies)),
+            maximum_frequency=float(max(frequencies)),
+            velocities_per_task=1,
+        )
+        draw, number = of_models(distribution, frequencies), models * len(frequencies)
+        settings = {"frequencies": np.asarray(frequencies).tolist()}
+    collect(path, draw, number, seed, distribution, settings, progress=progress)
+    return number
+
+
 def collect(
     path: Path,
     draw: Draw,
@@ -75,6 +139,7 @@ def collect(
     distribution: configs.TaskDistribution,
     settings: Mapping[str, Any],
     part: int = 100,
+    progress: bool = True,
 ) -> None:
     """Draw tasks and write them as one file, going on where a call was stopped.
 
@@ -89,6 +154,7 @@ def collect(
         distribution: What is drawn from.
         settings: What else the tasks depend on; plain values.
         part: Tasks, at least, between two writes.
+        progress: Show a progress bar.
 
     Raises:
         ValueError: the folder holds tasks of other settings.
@@ -112,7 +178,7 @@ def collect(
     folder.mkdir(parents=True, exist_ok=True)
     waiting: list[Task] = []
     done = sum(sizes)
-    with tqdm.tqdm(total=number, initial=done, unit="task") as bar:
+    with tqdm.tqdm(total=number, initial=done, unit="task", disable=not progress) as bar:
         while done < number:
             drawn = draw(rng, done)
             waiting += drawn
@@ -125,9 +191,8 @@ def collect(
                 waiting = []
                 state = {"settings": settings, "sizes": sizes}
                 state["rng"] = rng.bit_generator.state
-                partial = file.with_suffix(".partial")
-                partial.write_text(json.dumps(state))
-                partial.replace(file)
+                text = json.dumps(state).encode()
+                files.write_together({file: lambda out, text=text: out.write(text)})
     tasks = []
     for index, size in enumerate(sizes):
         stacked = task_sets.load_task_set(folder / f"{index}.npz", distribution)

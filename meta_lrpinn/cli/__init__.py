@@ -1,0 +1,110 @@
+"""The command line: `meta-lrpinn COMMAND --option=value`.
+
+Each command is a module of this package with a SUMMARY, `add_options(parser)` and
+`run(options, report)`. It imports what it needs when it runs, so that help is quick;
+raises ValueError or OSError for bad input, which becomes one line on standard error and
+exit code 2, `CommandFailed` where the input was good and there is no result all the same;
+and writes files all together, so that a command that fails leaves none.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import meta_lrpinn as ml
+from meta_lrpinn.cli.parsing import PROGRAM, Parser
+from meta_lrpinn.cli.report import CommandFailed, Report, complain, one_line
+
+# Commands in the order of the help; the module of "meta-train" is meta_train.
+COMMANDS = ("solve", "reference", "evaluate", "meta-train", "make-tasks", "info")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: What stands after the program's name.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 1 for a computation that failed, 130 when
+        interrupted.
+    """
+    try:
+        return _run(list(arguments))
+    except (CommandFailed, FloatingPointError) as error:
+        complain(one_line(error))
+        return 1
+    except (ValueError, OSError, OverflowError) as error:
+        complain(one_line(error))
+        return 2
+    except MemoryError:
+        complain("there is not enough memory; is the spacing in metres?")
+        return 2
+    except KeyboardInterrupt as error:
+        what_now = one_line(error) if error.args else "nothing written"
+        complain(f"interrupted; {what_now}")
+        return 130
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def make_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Acoustic wavefields in the frequency domain.",
+        epilog=f"{PROGRAM} COMMAND --help lists the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=ml.__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name in COMMANDS:
+        module = command_module(name)
+        own = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.SUMMARY,
+            usage=f"{PROGRAM} {name} [--option=value ...]",
+        )
+        module.add_options(own)
+        group = own.add_argument_group("output to the terminal")
+        group.add_argument("--quiet", action="store_true", help="Print errors only.")
+        group.add_argument(
+            "--json",
+            action="store_true",
+            help="Print the summary as one JSON object, and nothing else.",
+        )
+        own.set_defaults(parser=own)
+    return parser
+
+
+def command_module(name: str):
+    """The module of a command."""
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def _run(arguments: list[str]) -> int:
+    parser = make_parser()
+    _offer_completion(parser)
+    if not arguments or arguments == ["help"]:
+        parser.print_help()
+        return 0
+    try:
+        options = parser.parse(arguments)
+    except SystemExit as end:  # --help and --version have printed and are done
+        return int(end.code or 0)
+    report = Report(quiet=options.quiet, json=options.json)
+    command_module(options.command).run(options, report)
+    report.finish()
+    return 0
+
+
+def _offer_completion(parser: Parser) -> None:
+    """Completion in the shell, where argcomplete is installed and asks for it."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(parser)

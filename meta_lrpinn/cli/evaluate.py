@@ -1,0 +1,177 @@
+"""`meta-lrpinn evaluate`: an initialisation and random starts as they adapt."""
+
+import argparse
+import csv
+import io
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from meta_lrpinn import files
+from meta_lrpinn.cli import output, problem
+from meta_lrpinn.cli.parsing import add_option
+from meta_lrpinn.cli.report import Report
+from meta_lrpinn.solvers.settings import (
+    OUTPUT_LAYERS,
+    AdamW,
+    GradientTraining,
+    NetworkFeatures,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUMMARY = "Follow the error of an initialisation and of random starts as they adapt."
+METHODS = (*OUTPUT_LAYERS, "gradient")
+_COLUMNS = "start method seed source step seconds loss relative_l2".split()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    problem.add_options(parser)
+    group = parser.add_argument_group("evaluation")
+    add_option(
+        group,
+        "init",
+        str,
+        "Initialisation: the name of a shipped one, the folder of an initialisation or a "
+        "run, or none to evaluate random starts alone.",
+        "default",
+    )
+    add_option(
+        group,
+        "methods",
+        str,
+        f"Of {', '.join(METHODS)}, with commas between: how the output layer is found.",
+        ",".join(METHODS),
+    )
+    add_option(group, "steps", int, "Adaptation steps.", 100)
+    add_option(group, "seeds", int, "Runs of each, seeds 0, 1, ...", 1)
+    output.add_options(parser)
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    """Adapts, prints a table, and writes evaluate.csv and evaluate.png."""
+    from meta_lrpinn import plotting
+
+    output.check_folder(options.out)
+    methods = options.methods.split(",")
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(
+                f"methods are {', '.join(METHODS)}, with commas between; got {method!r}"
+            )
+    if options.seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {options.seeds}")
+    settings = {method: _settings(method, options.steps) for method in methods}
+    posed = problem.pose(options, report)
+    problem.describe(posed, report)
+    truth = posed.published
+    if truth is None:
+        truth = output.reference_field(posed, output.REFERENCE_TOLERANCE).scattered
+    known = "reference" if posed.published is None else "published"
+    report.say(
+        "error", f"relative L2 against the {known} field, mean over seeds and sources"
+    )
+    rows, curves = [], {}
+    for start, network in _starts(options.init, posed).items():
+        for method, own in settings.items():
+            records = _records(posed, network, own, truth, options.seeds, report)
+            rows += [{"start": start, "method": method, **record} for record in records]
+            curve = _mean_curve(records)
+            marks = _some(curve)
+            if not curves:
+                _say_row(report, "start", "method", [str(row["step"]) for row in marks])
+            cells = [f"{row['relative_l2']:.2%}" for row in marks]
+            _say_row(report, start, method, cells)
+            curves[f"{start}, {method.replace('_', ' ')}"] = curve
+    report.add(curves=curves)
+    random = [label for label in curves if label.startswith("random, ")]
+    figure = plotting.convergence_figure(curves, dashed=random)
+    _write(options.out, rows, figure, report)
+
+
+def _settings(method: str, steps: int) -> Any:
+    """Settings without their network."""
+    if method == "gradient":
+        return GradientTraining(None, adamw=AdamW(steps=steps))
+    return NetworkFeatures(None, output_layer=method, adaptation=AdamW(steps=steps))
+
+
+def _starts(init: str, posed: problem.Problem) -> dict[str, Any]:
+    """Label → the network that each seed starts from, pruned; random last."""
+    from meta_lrpinn.networks import load_network
+
+    def pruned(network):
+        low_rank = network.kind == "lrpinn"
+        return network.prune(posed.frequency) if low_rank else network
+
+    ndim = posed.model.ndim
+    starts = {"random": lambda seed: pruned(load_network(None, ndim=ndim, seed=seed))}
+    if init == "none":
+        return starts
+    network = pruned(load_network(init, ndim=ndim))
+    name = os.path.basename(os.path.normpath(init))
+    return {name: lambda seed: network, **starts}
+
+
+def _records(posed, network, settings, truth, seeds, report) -> list[dict[str, Any]]:
+    import dataclasses
+
+    import meta_lrpinn as ml
+
+    return [
+        {"seed": seed, **record}
+        for seed in range(seeds)
+        for record in ml.solve(
+            posed.model,
+            posed.frequency,
+            posed.source,
+            dataclasses.replace(settings, network=network(seed)),
+            seed=seed,
+            truth=truth,
+            progress=report.shows_progress,
+            **posed.keywords(),
+        ).history
+    ]
+
+
+def _mean_curve(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Mean error over seeds and sources at every recorded step."""
+    errors: dict[int, list[float]] = {}
+    for record in records:
+        errors.setdefault(record["step"], []).append(record["relative_l2"])
+    return [
+        {"step": step, "relative_l2": sum(some) / len(some)}
+        for step, some in sorted(errors.items())
+    ]
+
+
+def _some(curve: Sequence[Any], most: int = 5) -> list[Any]:
+    """At most so many records, from the first to the last."""
+    last = len(curve) - 1
+    places = {round(last * place / (most - 1)) for place in range(most)}
+    return [curve[place] for place in sorted(places)]
+
+
+def _say_row(report: Report, start: str, method: str, cells: Sequence[str]) -> None:
+    report.say(start, f"{method:<14}" + "".join(f"{cell:>10}" for cell in cells))
+
+
+def _write(
+    out: str, rows: Sequence[Mapping[str, Any]], figure: "Figure", report: Report
+) -> None:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    folder = pathlib.Path(out)
+    paths = [folder / "evaluate.csv", folder / "evaluate.png"]
+    files.write_together(
+        {
+            paths[0]: lambda file: file.write(table.getvalue().encode()),
+            paths[1]: lambda file: figure.savefig(file, format="png", dpi=150),
+        }
+    )
+    report.say("wrote", ", ".join(str(path) for path in paths))

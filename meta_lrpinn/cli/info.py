@@ -1,0 +1,46 @@
+"""`meta-lrpinn info`: what there is on this machine and in this package."""
+
+import argparse
+import json
+
+import meta_lrpinn as ml
+from meta_lrpinn.cli.report import Report
+
+SUMMARY = "Versions, devices, built-in models, shipped initialisations."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds nothing: the command has no options of its own."""
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    """Prints versions, devices, models and cards."""
+    del options
+    import jax
+
+    from meta_lrpinn import checkpoints, generators, networks
+
+    report.say("version", f"meta_lrpinn {ml.__version__}, jax {jax.__version__}")
+    devices = [str(device) for device in jax.devices()]
+    report.say("devices", ", ".join(devices))
+    report.say("models", ", ".join(generators.BUILTIN))
+    cards = {}
+    for name in networks.shipped():
+        content = json.loads((networks.ASSETS / name / checkpoints.CARD).read_text())
+        network, card = content["model"], content["card"]
+        parts = [
+            f"{network['ndim']}D {network['kind']}",
+            f"{network['width']} wide, {network['depth']} layers",
+            card["command"],
+        ]
+        if card["seconds"] is not None:
+            parts.append(f"{card['seconds']} s")
+        report.say(f"init {name}", "; ".join(filter(None, parts)))
+        cards[name] = network
+    report.add(
+        version=ml.__version__,
+        jax=jax.__version__,
+        devices=devices,
+        models=list(generators.BUILTIN),
+        initialisations=cards,
+    )

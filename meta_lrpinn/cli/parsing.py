@@ -1,0 +1,144 @@
+"""What argparse does not do by itself: one-line errors, near names, --noname."""
+
+import argparse
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+PROGRAM = "meta-lrpinn"
+
+
+class UsageError(ValueError):
+    """An option that there is not, or a value that it cannot have."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line in the user's terms, and do not exit."""
+
+    def __init__(self, **options: Any):
+        options.setdefault("formatter_class", _Formatter)
+        super().__init__(**options, allow_abbrev=False)
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parses all arguments.
+
+        Raises:
+            UsageError: if one is unknown or has a value that it cannot have.
+        """
+        options, extra = self.parse_known_args(list(arguments))
+        if extra:
+            command = getattr(options, "command", "") or PROGRAM
+            if not extra[0].startswith("-"):
+                raise UsageError(
+                    f"{command} takes options only, as --name=value; got {extra[0]!r}"
+                )
+            name = extra[0].partition("=")[0]
+            known = self._options_of(options)
+            near = nearest(name.lstrip("-"), known, "--")
+            raise UsageError(
+                f"{command} has no option {name}"
+                + (near or f"; {PROGRAM} {command} --help lists its options")
+            )
+        return options
+
+    def _options_of(self, options: argparse.Namespace) -> list[str]:
+        parser = getattr(options, "parser", self)
+        return [
+            name.lstrip("-")
+            for action in parser._actions
+            for name in action.option_strings
+            if action.help is not argparse.SUPPRESS
+        ]
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError, where argparse prints the usage and exits."""
+        name, colon, rest = message.removeprefix("argument ").partition(": ")
+        if message.startswith("argument ") and colon:
+            message = f"{name.split('/')[0]} {rest}"
+        raise UsageError(message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        choices = list(map(str, action.choices))
+        if action.dest == "command":
+            self.error(
+                f"there is no command {value!r}"
+                + (nearest(str(value), choices) or f"; choose one of {', '.join(choices)}")
+            )
+        raise argparse.ArgumentError(
+            action, f"must be one of {', '.join(choices)}, got {value!r}"
+        )
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help with one width, whatever the terminal, so that it can be quoted."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30, width=88)
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A question to append to a message, or nothing when no name is near."""
+    known = list(known)
+    near = [one for one in known if one.startswith(name)]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {prefix}{near[0]}?" if near else ""
+
+
+def add_option(
+    group: Any,
+    name: str,
+    kind: type = str,
+    text: str = "",
+    default: Any = None,
+    choices: Sequence[str] | None = None,
+) -> None:
+    """Adds `--name=value`; of a bool also `--name` and `--noname`.
+
+    Args:
+        group: Parser or group of options.
+        name: Name of the option and of its destination.
+        kind: str, int, float or bool.
+        text: Help; the default is appended.
+        default: What it is when it is not given.
+        choices: Values that it can have.
+    """
+    shown = "" if default in (None, False, "") else f" [{default}]"
+    common = {"dest": name, "default": default, "help": (text + shown).replace("%", "%%")}
+    if kind is bool:
+        group.add_argument(
+            f"--{name}", type=_boolean, nargs="?", const=True, metavar="BOOL", **common
+        )
+        group.add_argument(
+            f"--no{name}", dest=name, action="store_false", help=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+        )  # fmt: skip
+        return
+    converter = {str: str, int: _whole, float: _number}[kind]
+    metavar = {str: "TEXT", int: "N", float: "X"}[kind]
+    group.add_argument(
+        f"--{name}",
+        type=converter,
+        choices=choices,
+        metavar="|".join(choices) if choices else metavar,
+        **common,
+    )
+
+
+def _converter(convert: Callable[[str], Any], what: str) -> Callable[[str], Any]:
+    def converted(text: str) -> Any:
+        try:
+            return convert(text)
+        except (ValueError, KeyError, OverflowError):
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}") from None
+
+    return converted
+
+
+_whole = _converter(int, "a whole number")
+_number = _converter(float, "a number")
+_boolean = _converter(
+    lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
+    "true or false",
+)

@@ -1,0 +1,282 @@
+"""Options of a problem: velocity, frequency, sources, background field."""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from meta_lrpinn.cli.parsing import add_option
+from meta_lrpinn.cli.report import Report, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    import meta_lrpinn as ml
+    from meta_lrpinn.cases import Case
+
+_BUILTIN_FREQUENCY = 6.0
+_BUILTIN = "layered"
+_POINTS_PER_WAVELENGTH = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What the options and the case file ask for together."""
+
+    name: str
+    model: "ml.VelocityModel"
+    frequency: float  # Hz
+    source: "np.ndarray"  # (ndim,) or (n_sources, ndim) [km]
+    amplitude: complex  # A of the background field
+    background_velocity: float | None  # [km/s]
+    published: "np.ndarray | None"  # δu of the file, if it is that of this very problem
+    is_builtin: bool
+
+    def keywords(self) -> dict[str, Any]:
+        """The part that every solver takes by name."""
+        return {
+            "amplitude": self.amplitude,
+            "background_velocity": self.background_velocity,
+        }
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a problem."""
+    group = parser.add_argument_group("problem")
+
+    def add(name, text, kind=str, default=None, choices=None):
+        add_option(group, name, kind, text, default, choices)
+
+    add(
+        "velocity",
+        "A built-in model (see the command info), or FILE, or FILE:NAME for one array "
+        "of a file: .npz, .npy, .mat, .sgy. A file that holds a case also gives the "
+        "defaults of frequency, source, amplitude and background velocity.",
+        default=_BUILTIN,
+    )
+    add(
+        "spacing",
+        "Grid spacing of the file in km, dz,dx or one number; for files without it.",
+    )
+    add("unit", "Of the file's velocity.", default="km/s", choices=("km/s", "m/s"))
+    add("window", "Part to use, x0,x1,z0,z1 (3D: x0,x1,y0,y1,z0,z1), in km.")
+    add("smooth", "Gaussian smoothing of slowness, standard deviation in km.", float, 0.0)
+    add("frequency", "In Hz; by default the case's, or 6 for built-in models.", float)
+    add(
+        "source",
+        "x,z (3D: x,y,z) in km; several as 'x,z;x,z', as a range x0:x1:n,z, or as a "
+        "text or .npy file of rows. By default the case's, or the middle of the model, "
+        "one cell below its top.",
+    )
+    add(
+        "background_velocity",
+        "v0 in km/s; by default the case's, or the velocity at the source.",
+        float,
+    )
+    add(
+        "amplitude",
+        "A of the background wavefield, such as 1.925j; by default the case's, or i/4 "
+        "in 2D and -1/(4 pi) in 3D.",
+    )
+
+
+def pose(options: argparse.Namespace, report: Report) -> Problem:
+    """The problem that the options pose, checked.
+
+    Raises:
+        ValueError: if they do not make sense, alone or together.
+    """
+    import numpy as np
+
+    from meta_lrpinn import problem as problems
+    from meta_lrpinn.physics import background
+
+    case, name, is_builtin = _load(options)
+    model = case.model
+    if options.window is not None:
+        model = model.window(**_window(options.window, model.ndim))
+    model = model.smoothed(options.smooth)
+    frequency = _first_given(options.frequency, case.frequency)
+    if frequency is None:
+        raise ValueError(f"{name} has no frequency of its own; add --frequency=HZ")
+    problems.check_frequency(frequency)
+    source = case.source
+    if options.source is not None:
+        source = _sources(options.source, model.ndim)
+    if source is None:
+        source = (model.lower + model.upper) / 2
+        source[-1] = model.lower[-1] + model.spacing[0]
+    model.check_contains(source)
+    amplitude = _first_given(
+        None if options.amplitude is None else _complex(options.amplitude),
+        case.amplitude,
+        background.default_amplitude(model.ndim),
+    )
+    velocity = _first_given(options.background_velocity, case.background_velocity)
+    if velocity is not None:
+        problems.check_velocity(velocity)
+    # A field in the file belongs to the file's own problem only; options may complete
+    # that problem, not change it.
+    is_own = (
+        model is case.model
+        and case.scattered is not None
+        and case.scattered.shape == (*np.shape(source)[:-1], *model.shape)
+        and case.frequency in (None, frequency)
+        and case.amplitude in (None, amplitude)
+        and case.background_velocity in (None, velocity)
+        and (case.source is None or np.array_equal(source, case.source))
+    )
+    if case.scattered is not None and not is_own:
+        report.say("note", "the wavefield in the file is of another problem: not compared")
+    return Problem(
+        name=name,
+        model=model,
+        frequency=float(frequency),
+        source=source,
+        amplitude=complex(amplitude),
+        background_velocity=velocity,
+        published=case.scattered if is_own else None,
+        is_builtin=is_builtin,
+    )
+
+
+def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
+    """The case that --velocity names, what to call it, and whether it is built in."""
+    from meta_lrpinn import cases, generators
+
+    text = options.velocity
+    is_name = pathlib.PurePath(text).name == text and "." not in text
+    if is_name and not os.path.exists(text):
+        if text not in generators.BUILTIN:
+            raise ValueError(
+                f"there is no velocity file and no built-in model {text!r}; built in "
+                f"are {', '.join(generators.BUILTIN)}"
+            )
+        if options.spacing is not None or options.unit != "km/s":
+            raise ValueError("--spacing and --unit are for files, not built-in models")
+        model = generators.builtin(text)
+        return cases.Case(model, frequency=_BUILTIN_FREQUENCY), text, True
+    spacing = None if options.spacing is None else _numbers(options.spacing, "spacing")
+    path = os.path.expanduser(text)
+    case = cases.load_case(path, spacing=spacing, unit=options.unit)
+    return case, os.path.basename(path), False
+
+
+def _first_given(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _numbers(text: str, what: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{what} must be numbers with commas between, got {text!r}"
+        ) from None
+
+
+def _complex(text: str) -> complex:
+    try:
+        return complex(text.replace(" ", "").replace("i", "j"))
+    except ValueError:
+        raise ValueError(
+            f"amplitude must be a number such as 0.25j or 1-2j, got {text!r}"
+        ) from None
+
+
+def _window(text: str, ndim: int) -> dict[str, tuple[float, float]]:
+    limits = _numbers(text, "window")
+    names = "xz" if ndim == 2 else "xyz"
+    if len(limits) != 2 * ndim:
+        order = ",".join(f"{name}0,{name}1" for name in names)
+        raise ValueError(f"window must be {order}, got {len(limits)} numbers")
+    return dict(zip(names, zip(limits[::2], limits[1::2], strict=True), strict=True))
+
+
+def _sources(text: str, ndim: int) -> "np.ndarray":
+    """(ndim,) for one point, (n_sources, ndim) for a list, a range or a file."""
+    import numpy as np
+
+    if os.path.isfile(text):
+        return _sources_of_file(text, ndim)
+    rows = []
+    for point in text.strip(";").split(";"):
+        columns = [_coordinate(part, text) for part in point.split(",")]
+        if len(columns) != ndim:
+            order = "x,z" if ndim == 2 else "x,y,z"
+            raise ValueError(
+                f"source needs {ndim} coordinates in km, {order}, got {point!r}"
+            )
+        grid = np.broadcast_arrays(*np.ix_(*columns))
+        rows.extend(np.stack(grid, -1).reshape(-1, ndim))
+    rows = np.array(rows)
+    return rows[0] if len(rows) == 1 else rows
+
+
+def _coordinate(text: str, whole: str) -> "np.ndarray":
+    """One number, or first:last:count."""
+    import numpy as np
+
+    try:
+        if ":" not in text:
+            return np.array([float(text)])
+        first, last, count = text.split(":")
+        if int(count) < 1:
+            raise ValueError
+        return np.linspace(float(first), float(last), int(count))
+    except ValueError:
+        raise ValueError(
+            f"source must be numbers such as 1.0,0.025 or 0.2:2.2:9,0.025 in km, or a "
+            f"file, got {whole!r}"
+        ) from None
+
+
+def _sources_of_file(path: str, ndim: int) -> "np.ndarray":
+    import numpy as np
+
+    try:
+        if path.endswith(".npy"):
+            rows = np.load(path, allow_pickle=False)
+        else:
+            with open(path) as file:
+                rows = np.loadtxt(line.replace(",", " ") for line in file)
+        rows = np.asarray(rows, float)
+    except (ValueError, TypeError) as error:
+        why = one_line(error)
+        raise ValueError(f"cannot read sources from {path}: {why}") from None
+    rows = np.atleast_2d(rows)
+    if rows.ndim != 2 or rows.shape[1] != ndim:
+        raise ValueError(
+            f"{path} must hold {ndim} numbers a row, one row per source, "
+            f"got shape {rows.shape}"
+        )
+    return rows
+
+
+def describe(problem: Problem, report: Report) -> None:
+    """Says what is solved, and warns of a grid too coarse for it."""
+    import numpy as np
+
+    model = problem.model
+    size = " x ".join(f"{length:g}" for length in model.upper - model.lower)
+    report.say("model", f"{problem.name}, {size} km, {model!r}")
+    sources = np.atleast_2d(problem.source)
+    place = sources[0].round(4).tolist()
+    number = "1 source" if len(sources) == 1 else f"{len(sources)} sources, first"
+    report.say("problem", f"{problem.frequency:g} Hz, {number} at {place} km")
+    points = model.minimum / problem.frequency / max(model.spacing)
+    report.say("grid", f"{points:.1f} points per shortest wavelength")
+    report.add(
+        model=problem.name,
+        shape=model.shape,
+        spacing=model.spacing,
+        frequency=problem.frequency,
+        sources=sources,
+        points_per_wavelength=points,
+    )
+    if points < _POINTS_PER_WAVELENGTH:
+        report.warn(
+            f"the grid is too coarse for {problem.frequency:g} Hz: {points:.1f} points "
+            f"per wavelength, fewer than {_POINTS_PER_WAVELENGTH:g}"
+        )

@@ -1,0 +1,88 @@
+"""`meta-lrpinn solve`: a velocity model, a frequency and a source in, a wavefield out."""
+
+import argparse
+
+from meta_lrpinn.cli import output, problem, solver
+from meta_lrpinn.cli.parsing import add_option
+from meta_lrpinn.cli.report import CommandFailed, Report
+
+SUMMARY = "Solve for a wavefield."
+# Above this estimate a field may be wrong everywhere.
+_TRUSTED = 0.1
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    problem.add_options(parser)
+    group = parser.add_argument_group("absorbing layer and randomness")
+    add_option(
+        group,
+        "thickness",
+        float,
+        "Absorbing layer in km, 0 for none; default: the solver's own.",
+    )
+    add_option(
+        group,
+        "reflection",
+        float,
+        "Amplitude that the layer reflects; default: the solver's own.",
+    )
+    add_option(group, "seed", int, "Of all that is random.", 0)
+    add_option(
+        group,
+        "compare",
+        str,
+        "auto: with the file's wavefield where there is one, else, for built-in models, "
+        "with finite differences; reference: with both.",
+        "auto",
+        ("auto", "reference", "none"),
+    )
+    solver.add_options(parser)
+    output.add_options(parser)
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    """Solves, compares, and writes wavefield.npz and wavefield.png."""
+    import meta_lrpinn as ml
+
+    output.check_folder(options.out)
+    posed = problem.pose(options, report)
+    settings = solver.make_settings(options, posed.frequency, posed.model.ndim)
+    problem.describe(posed, report)
+    has_history = options.solver in ("network_features", "gradient_training")
+    field = ml.solve(
+        posed.model,
+        posed.frequency,
+        posed.source,
+        settings,
+        thickness=options.thickness,
+        reflection=options.reflection,
+        truth=posed.published if has_history else None,
+        seed=options.seed,
+        progress=report.shows_progress,
+        **posed.keywords(),
+    )
+    output.say_field(field, report)
+    if field.error_estimate is not None and field.error_estimate > _TRUSTED:
+        report.warn("do not trust this field; ask for more unknowns")
+    truths = {}
+    if posed.published is not None and options.compare != "none":
+        truths["published"] = posed.published
+    # In 3D the reference takes minutes and gigabytes: only when asked for.
+    if options.compare == "reference" or (
+        options.compare == "auto" and posed.is_builtin and posed.model.ndim == 2
+    ):
+        reference = output.reference_field(posed, output.REFERENCE_TOLERANCE)
+        truths["reference"] = reference.scattered
+        report.say("reference", f"finite differences in {reference.elapsed:.2f} s")
+    errors = {name: output.errors_of(field, truth) for name, truth in truths.items()}
+    for name, error in errors.items():
+        report.say(f"vs {name}", output.in_words(error))
+    report.add(relative_l2=errors)
+    best = truths.get("reference", truths.get("published"))
+    output.write_field(options.out, "wavefield", field, best, errors, report)
+    if field.converged is False:
+        raise CommandFailed(
+            f"not converged: the tolerance {settings.tolerance:g} was not reached; the "
+            f"estimate is {field.error_estimate:.2g}"
+        )

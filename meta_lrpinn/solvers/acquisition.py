@@ -1,0 +1,99 @@
+"""Data at receivers as a differentiable function of the velocity: for inversion.
+
+    acquisition = make_acquisition(model, 5.0, sources, receivers)
+
+    def misfit(velocity):
+        return jnp.sum(jnp.abs(receiver_data(acquisition, velocity) - observed) ** 2)
+
+    gradient = jax.jit(jax.grad(misfit))(velocity)
+
+The gradient is that of the adjoint-state method: one more solve with the same factors.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from meta_lrpinn import problem as problems
+from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO
+from meta_lrpinn.velocity import VelocityModel
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Acquisition:
+    """Sources and receivers at one frequency, with the lattice to solve on; a pytree."""
+
+    problem: HelmholtzProblem  # frequency, layer and grid
+    lattice: lattices.Lattice
+    sources: jax.Array  # (n_sources, ndim) [km]
+    background_velocities: jax.Array  # (n_sources,) [km/s]
+    receivers: jax.Array  # (n_receivers, ndim) [km]
+
+
+def make_acquisition(
+    model: VelocityModel,
+    frequency: float,
+    sources: np.ndarray,
+    receivers: np.ndarray,
+    *,
+    amplitude: complex | None = None,
+    wavenumber_ratio: float | None = None,
+) -> Acquisition:
+    """Everything about a frequency that does not change with the velocity.
+
+    Args:
+        model: A model on the grid of the velocities to come; the lattice resolves waves
+            as slow as its slowest.
+        frequency: Frequency [Hz].
+        sources: Source positions (n_sources, ndim) [km].
+        receivers: Receiver positions (n_receivers, ndim) [km].
+        amplitude: A of the background field; default: fundamental solution.
+        wavenumber_ratio: Largest wavenumber over that of the slowest wave; default: as
+            `PlaneWaves`.
+
+    Returns:
+        The acquisition; v₀ of each source is the model's velocity there.
+
+    Raises:
+        ValueError: if a source or a receiver lies outside the model.
+    """
+    sources = np.atleast_2d(np.asarray(sources, float))
+    receivers = np.atleast_2d(np.asarray(receivers, float))
+    model.check_contains(sources, what="source")
+    model.check_contains(receivers, what="receiver")
+    problem = problems.make_problem(model, frequency, sources[0], amplitude=amplitude)
+    ratio = wavenumber_ratio or DEFAULT_WAVENUMBER_RATIO[model.ndim]
+    return Acquisition(
+        problem=problem,
+        lattice=lattices.make_lattice(problem, ratio, sources=len(sources)),
+        sources=sources,
+        background_velocities=np.array(
+            [problems.velocity_at(model, source) for source in sources]
+        ),
+        receivers=receivers,
+    )
+
+
+def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
+    """Scattered wavefields at the receivers, pure and differentiable in the velocity.
+
+    Args:
+        acquisition: From `make_acquisition`.
+        velocity: On the grid of its model, (nz, nx) or (nz, ny, nx) [km/s].
+
+    Returns:
+        Complex (n_sources, n_receivers), in the precision that JAX works in.
+    """
+    model = acquisition.problem.model.replace_velocity(velocity)
+    problem = acquisition.problem.replace(model=model)
+    weights = lattices.solve_weights(
+        problem,
+        acquisition.lattice,
+        acquisition.sources,
+        acquisition.background_velocities,
+    )
+    receivers = jnp.asarray(acquisition.receivers)
+    return lattices.evaluate(problem, acquisition.lattice, weights, receivers).T
