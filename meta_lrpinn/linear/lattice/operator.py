@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import chex
 import jax
@@ -41,26 +41,36 @@ def _outer(lines: list[jax.Array]) -> jax.Array:
     return math.prod(_along(line, d, len(lines)) for d, line in enumerate(lines))
 
 
-def _rules(lattice: Lattice) -> Iterator[tuple[tuple[jax.Array, ...], jax.Array]]:
-    """The regular grids of which a quadrature by cells consists.
+def _integrate(lattice: Lattice, samples: Callable[..., jax.Array]) -> jax.Array:
+    """∫ w(x) exp(−i q·(x − lower)) dx at the lattice vectors q, by Gauss's rule.
 
-    Yields:
-        Coordinates along each axis, (cells_d,) km, of one Gauss point of all cells, and
-        what its FFT is multiplied by, (cells), so that the sum of all such products is
-        ∫ w(x) exp(−i q·(x − lower)) dx at the lattice vectors q.
+    One Gauss point of all cells is a regular grid, whose sum is an FFT.
+
+    Args:
+        lattice: The lattice.
+        samples: The weight w on the grid of coordinates (cells_d,) km along each axis.
+
+    Returns:
+        Complex (cells), in the layout of an FFT.
     """
     ndim = len(lattice.cells)
     places, weights = _gauss(lattice.points)
+    corners = np.array(list(itertools.product(range(lattice.points), repeat=ndim)))
     lower, period = jnp.asarray(lattice.lower), jnp.asarray(lattice.period)
     modes = _modes(lattice)
-    for chosen in itertools.product(range(lattice.points), repeat=ndim):
+
+    def add(total, rule):
+        place, weight = rule
         axes, factors = [], []
-        for d, point in enumerate(chosen):
-            count = lattice.cells[d]
-            axes.append(lower[d] + (np.arange(count) + places[point]) * period[d] / count)
-            phase = np.exp(-2j * np.pi * modes[d] * places[point] / count)
-            factors.append(weights[point] * phase / count * period[d])
-        yield tuple(axes), _outer(factors)
+        for d, count in enumerate(lattice.cells):
+            axes.append(lower[d] + (np.arange(count) + place[d]) * period[d] / count)
+            phase = jnp.exp(-2j * np.pi * modes[d] * place[d] / count)
+            factors.append(weight[d] * phase * period[d] / count)
+        return total + _outer(factors) * jnp.fft.fftn(samples(axes)), None
+
+    rules = jnp.asarray(places[corners], period.dtype), jnp.asarray(weights[corners])
+    start = jnp.zeros(lattice.cells, jnp.result_type(period.dtype, jnp.complex64))
+    return jax.lax.scan(add, start, rules)[0]
 
 
 def _line_transform(
@@ -91,7 +101,7 @@ def _layer_along(
     return stretch[:, axis], envelope, slope[:, axis]
 
 
-def _grid_points(axes: tuple[jax.Array, ...]) -> jax.Array:
+def _grid_points(axes: list[jax.Array]) -> jax.Array:
     grids = jnp.meshgrid(*axes, indexing="ij")
     return jnp.stack([grid.ravel() for grid in grids], axis=-1)
 
@@ -100,7 +110,7 @@ def _wave_vectors(lattice: Lattice) -> jax.Array:
     return 2 * np.pi * jnp.asarray(lattice.indices) / jnp.asarray(lattice.period)
 
 
-def _position(indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def position_of(indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Flat position of lattice indices (..., ndim) in the layout of the FFT."""
     position = jnp.zeros(indices.shape[:-1], jnp.int32)
     for axis, count in enumerate(shape):
@@ -144,14 +154,17 @@ def coefficients_of(problem: HelmholtzProblem, lattice: Lattice) -> Coefficients
         stiffness.append(_outer([*plain[:axis], line(axis, -1), *plain[axis + 1 :]]))
         slopes = 1j * q * line(axis, -1, 1) - line(axis, -1, 2)
         mass = mass + _outer([*plain[:axis], slopes, *plain[axis + 1 :]])
-    for axes, factor in _rules(lattice):
+
+    def volume_times_slowness(axes):
         weight = []
         for axis, x in enumerate(axes):
             stretch, envelope, _ = _layer_along(problem, axis, x)
             weight.append(stretch * envelope**2)
         slowness = 1 / problem.model.at(_grid_points(axes)) ** 2
-        samples = _outer(weight) * slowness.reshape(lattice.cells)
-        mass = mass + jnp.asarray(problem.omega) ** 2 * factor * jnp.fft.fftn(samples)
+        return _outer(weight) * slowness.reshape(lattice.cells)
+
+    integral = _integrate(lattice, volume_times_slowness)
+    mass = mass + jnp.asarray(problem.omega) ** 2 * integral
     return Coefficients(mass=mass, stiffness=tuple(stiffness))
 
 
@@ -175,7 +188,7 @@ def matrix_of(coefficients: Coefficients, lattice: Lattice) -> jax.Array:
     """`assemble`, from coefficients."""
     wave_vectors = _wave_vectors(lattice)[: lattice.dense]
     indices = lattice.indices[: lattice.dense]
-    entry = _position(indices[:, None, :] - indices[None, :, :], lattice.cells)
+    entry = position_of(indices[:, None, :] - indices[None, :, :], lattice.cells)
     matrix = coefficients.mass.ravel()[entry]
     for k, stiffness in zip(wave_vectors.T, coefficients.stiffness, strict=True):
         matrix = matrix - k[:, None] * k[None, :] * stiffness.ravel()[entry]
@@ -220,7 +233,7 @@ def operator_of(
     differences = np.ix_(
         *(m % count for m, count in zip(modes, lattice.cells, strict=True))
     )
-    position = _position(jnp.asarray(lattice.indices), shape)
+    position = position_of(jnp.asarray(lattice.indices), shape)
     wave_vectors = _wave_vectors(lattice)
 
     def samples(columns):
@@ -253,33 +266,36 @@ def right_hand_side(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     return right_hand_sides(problem, lattice, sources, velocities)[:, 0]
 
 
-def _make_load(
-    problem: HelmholtzProblem, points: jax.Array
-) -> Callable[[tuple[jax.Array, jax.Array]], jax.Array]:
-    """What the right-hand side integrates at points (p, ndim), times the envelope.
+def _load_at(
+    problem: HelmholtzProblem, axes: list[jax.Array], source: jax.Array, velocity: jax.Array
+) -> jax.Array:
+    """What the right-hand side integrates, times the envelope, on a grid of axes.
 
-    Returns:
-        Function of a source (ndim,) and its background velocity (), complex (p,).
+    Args:
+        problem: The problem.
+        axes: Coordinates along each axis, km.
+        source: Position (ndim,), km.
+        velocity: Its background velocity (), km/s.
     """
     omega = jnp.asarray(problem.omega)
-    stretch = absorbing.stretch(problem.layer, points, omega)
-    envelope, _ = absorbing.envelope(problem.layer, points, problem.envelope_velocity)
-    weight = jnp.prod(stretch, axis=-1) * envelope
-    slowness = 1 / problem.model.at(points) ** 2
-    stretched = absorbing.stretched_offset(problem.layer, points, 0.0, omega)
-
-    def load(pair):
-        source, velocity = pair
-        # Single precision in any case: its error, 1e-5, is far below the residual that
-        # iterations leave, and it depends on neither the velocity nor the solution.
-        field = background.background_field(
-            (stretched - source).astype(jnp.complex64),
-            (omega / velocity).astype(jnp.float32),
-            jnp.asarray(problem.amplitude, jnp.complex64),
-        ).astype(stretched.dtype)
-        return weight * residual.scattering_source(slowness, 1 / velocity**2, field, omega)
-
-    return load
+    weights, offsets = [], []
+    for axis, x in enumerate(axes):
+        stretch, envelope, _ = _layer_along(problem, axis, x)
+        weights.append(stretch * envelope)
+        line = jnp.broadcast_to(x[:, None], (len(x), problem.ndim))
+        offset = absorbing.stretched_offset(problem.layer, line, source, omega)
+        offsets.append(offset[:, axis])
+    # Single precision in any case: its error, 1e-5, is far below the residual that
+    # iterations leave, and it depends on neither the velocity nor the solution.
+    field = background.background_field(
+        jnp.stack(jnp.meshgrid(*offsets, indexing="ij"), axis=-1).astype(jnp.complex64),
+        (omega / velocity).astype(jnp.float32),
+        jnp.asarray(problem.amplitude, jnp.complex64),
+    ).astype(weights[0].dtype)
+    slowness = 1 / problem.model.at(_grid_points(axes)) ** 2
+    slowness = slowness.reshape(field.shape)
+    load = residual.scattering_source(slowness, 1 / velocity**2, field, omega)
+    return _outer(weights) * load
 
 
 def right_hand_sides(
@@ -289,17 +305,11 @@ def right_hand_sides(
     background_velocities: jax.Array,
 ) -> jax.Array:
     """Right-hand sides of several sources, (N, n_sources); see `solve_weights`."""
-    rules = [
-        (_make_load(problem, _grid_points(axes)), factor)
-        for axes, factor in _rules(lattice)
-    ]
-    position = _position(jnp.asarray(lattice.indices), lattice.cells)
+    position = position_of(jnp.asarray(lattice.indices), lattice.cells)
 
     def one(pair):
-        return sum(
-            factor * jnp.fft.fftn(load(pair).reshape(lattice.cells))
-            for load, factor in rules
-        ).ravel()[position]
+        transform = _integrate(lattice, lambda axes: _load_at(problem, axes, *pair))
+        return transform.ravel()[position]
 
     pairs = (jnp.asarray(sources), jnp.asarray(background_velocities))
     return jax.lax.map(one, pairs).T

@@ -1,6 +1,7 @@
 """The system of all plane waves solved, for several sources, and what that is worth."""
 
 import math
+from collections.abc import Callable
 
 import chex
 import jax
@@ -12,54 +13,46 @@ from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 
-_ENRICHMENT = 1.5
-_RESIDUAL = 2e-3
+_RESIDUAL = 1e-3
+# The second solution may stop earlier: its own error is the larger by far.
+_CHECK_RESIDUAL = 2.0
+# Error over the distance of the two solutions.
+_ERROR_OVER_CHANGE = 0.5
 
 
-def _make_solver(problem, lattice, tolerance):
-    """Factors once; returns (rhs (N, c), kept) → weights (N, c).
-
-    `kept` is the number of waves in use; the weights of the others are zero.
-    """
+def _make_solver(
+    problem: HelmholtzProblem, lattice: Lattice, tolerance: float
+) -> Callable[[jax.Array], jax.Array]:
+    """Factors once; returns right-hand sides (N, c) → weights (N, c)."""
     dense, indices = lattice.dense, jnp.asarray(lattice.indices)
-    operator = operators.make_operator(problem, lattice)
-    entries = jax.lax.stop_gradient(operators.diagonal(problem, lattice))[:, None]
-    factors = jax.scipy.linalg.lu_factor(
-        jax.lax.stop_gradient(operators.assemble(problem, lattice))
-    )
+    coefficients = operators.coefficients_of(problem, lattice)
+    matvec = operators.operator_of(coefficients, lattice)
+    fixed = jax.lax.stop_gradient(coefficients)
+    entries = operators.diagonal_of(fixed, lattice)[:, None]
+    factors = jax.scipy.linalg.lu_factor(operators.matrix_of(fixed, lattice))
 
     def mirror(columns):
         shape = lattice.cells
         grid = jnp.zeros((math.prod(shape), columns.shape[1]), columns.dtype)
-        grid = grid.at[operators._position(indices, shape)].set(
-            columns, unique_indices=True
-        )
-        return grid[operators._position(-indices, shape)]
+        position = operators.position_of(indices, shape)
+        grid = grid.at[position].set(columns, unique_indices=True)
+        return grid[operators.position_of(-indices, shape)]
 
-    def solver(rhs, kept):
-        in_use = jnp.arange(lattice.number)[:, None] < kept
+    def precondition(columns):
+        longest = jax.scipy.linalg.lu_solve(factors, columns[:dense])
+        return jnp.concatenate([longest, columns[dense:] / entries[dense:]])
 
-        def matvec(columns):
-            return in_use * operator(in_use * columns)
+    def solve(matvec, columns):
+        if dense == lattice.number:  # then that is no approximation
+            return precondition(columns)
+        return gcr.minimal_residual(matvec, precondition, columns, tolerance)
 
-        def precondition(columns):
-            longest = jax.scipy.linalg.lu_solve(factors, columns[:dense])
-            others = columns[dense:] / entries[dense:]
-            return jnp.concatenate([longest, others]) * in_use
+    def transposed(_, columns):
+        # The weak form is symmetric and its test functions are the conjugate waves,
+        # so the transpose is K with k and −k exchanged.
+        return mirror(solve(matvec, mirror(columns)))
 
-        def solve(matvec, columns):
-            if kept == dense == lattice.number:  # then that is no approximation
-                return precondition(columns)
-            return gcr.minimal_residual(matvec, precondition, columns, tolerance)
-
-        def transposed(_, columns):
-            # The weak form is symmetric and its test functions are the conjugate waves,
-            # so the transpose is K with k and −k exchanged.
-            return mirror(solve(matvec, mirror(columns)))
-
-        return jax.lax.custom_linear_solve(matvec, in_use * rhs, solve, transposed)
-
-    return solver
+    return lambda rhs: jax.lax.custom_linear_solve(matvec, rhs, solve, transposed)
 
 
 @full_precision
@@ -86,7 +79,7 @@ def solve_weights(
         Complex weights (N, n_sources).
     """
     rhs = operators.right_hand_sides(problem, lattice, sources, background_velocities)
-    return _make_solver(problem, lattice, tolerance)(rhs, lattice.number)
+    return _make_solver(problem, lattice, tolerance)(rhs)
 
 
 @chex.dataclass(frozen=True, mappable_dataclass=False)
@@ -95,8 +88,13 @@ class Solution:
 
     weights: jax.Array  # (N, n_sources) complex
     fields: jax.Array  # (n_sources, nz, nx) or (n_sources, nz, ny, nx), complex
-    # () relative L2 change by the shortest third of the waves, and what residual is left
-    change: jax.Array
+    error_estimate: jax.Array  # (n_sources,) of the relative L2 error, and
+    residual: jax.Array  # (n_sources,) what the iterations left, over the right-hand side
+
+    @property
+    def change(self) -> jax.Array:
+        """The largest of the estimates, ()."""
+        return jnp.max(self.error_estimate)
 
 
 @full_precision
@@ -109,28 +107,41 @@ def solve(
 ) -> Solution:
     """Wavefields of several sources on the model's grid, and how far to trust them.
 
-    The first source is solved for a second time without the shortest third of the
-    waves, with the same factors; the change by those is the estimate for all sources.
+    All sources are solved for twice, the second time with fewer waves, a coarser
+    quadrature, a thinner and weaker layer, and a larger residual (`Lattice.check`); half
+    of the distance between the two is the estimate of each source's error. Where the
+    iterations end above the tolerance, the residual is the estimate if it is larger.
 
     Args:
         problem, lattice, sources, background_velocities, tolerance: As in
             `solve_weights`.
+
+    Raises:
+        ValueError: the lattice was made without a check.
     """
+    check = lattice.check
+    if check is None:
+        raise ValueError("the lattice has no check to estimate an error by")
     rhs = operators.right_hand_sides(problem, lattice, sources, background_velocities)
-    solver = _make_solver(problem, lattice, tolerance)
-    weights = solver(rhs, lattice.number)
-    coarse = solver(rhs[:, :1], round(lattice.number / _ENRICHMENT))
+    weights = _make_solver(problem, lattice, tolerance)(rhs)
     fields = operators.evaluate_on_grid(problem, lattice, weights)
-    change = operators.evaluate_on_grid(problem, lattice, weights[:, :1] - coarse)[0]
+    left = rhs - operators.make_operator(problem, lattice)(weights)
+    other = problem.replace(layer=check.layer, envelope_velocity=check.envelope_velocity)
+    others = solve_weights(
+        other, check.lattice, sources, background_velocities, _CHECK_RESIDUAL * tolerance
+    )
+    change = fields - operators.evaluate_on_grid(other, check.lattice, others)
     # A homogeneous model scatters rounding errors, of which no share is asked.
     floor = 1e3 * jnp.finfo(weights.real.dtype).eps * jnp.abs(problem.amplitude)
-    energy = jnp.mean(jnp.abs(fields[0]) ** 2) + floor**2
-    change = jnp.mean(jnp.abs(change) ** 2) / energy
-    left = 0.0
-    if lattice.dense < lattice.number:
-        residual = rhs - operators.make_operator(problem, lattice)(weights)
-        left = jnp.max(_energy(residual) / (_energy(rhs) + floor**2))
-    return Solution(weights=weights, fields=fields, change=jnp.sqrt(change + left))
+    axes = tuple(range(1, fields.ndim))
+    energy = jnp.mean(jnp.abs(fields) ** 2, axis=axes) + floor**2
+    distance = jnp.sqrt(jnp.mean(jnp.abs(change) ** 2, axis=axes) / energy)
+    residual = jnp.sqrt(_energy(left) / (_energy(rhs) + floor**2))
+    estimate = _ERROR_OVER_CHANGE * distance
+    estimate = jnp.where(residual > tolerance, jnp.maximum(estimate, residual), estimate)
+    return Solution(
+        weights=weights, fields=fields, error_estimate=estimate, residual=residual
+    )
 
 
 def _energy(columns: jax.Array) -> jax.Array:

@@ -10,10 +10,12 @@ import dataclasses
 import math
 from functools import partial
 
+import chex
 import jax
 import numpy as np
 import scipy.fft
 
+from meta_lrpinn.physics import absorbing
 from meta_lrpinn.problem import HelmholtzProblem
 
 # Quadrature points per shortest wavelength, two in a cell.
@@ -30,6 +32,8 @@ _ITERATIONS, _FACTOR_SPEED = 10, 10
 # model's size then counts as the wavelength. Measured for wavelengths of 2.5 to 12.5 times
 # the model: 0.05 %, where 1 gives 0.5 %.
 _LONG_WAVE = 0.7
+# The second solution that the estimate of the error is from, over the first.
+_CHECK_RATIO, _CHECK_THICKNESS, _CHECK_DAMPING = 0.8, 0.8, 0.85
 # The matrix of this many waves takes 2.3 GiB, and its factors as much again.
 _MAXIMUM_DENSE = 12_000
 # The directions of the iterations take 1.5 KiB a wave, the weights 0.2 KiB a point.
@@ -39,7 +43,7 @@ _MAXIMUM_POINTS = 8_000_000
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["indices", "lower", "period"],
+    data_fields=["indices", "lower", "period", "check"],
     meta_fields=["dense", "extent", "cells", "points"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +57,21 @@ class Lattice:
     extent: tuple[int, ...]  # (ndim,) largest index along each axis
     cells: tuple[int, ...]  # (ndim,) quadrature cells, coordinate order
     points: int  # Gauss points in a cell along each axis
+    check: "Check | None" = None  # what to compare a solution with
 
     @property
     def number(self) -> int:
         """Number of plane waves N."""
         return self.indices.shape[0]
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Check:
+    """Another layer and a smaller lattice for it: a second solution to compare with."""
+
+    layer: absorbing.AbsorbingLayer
+    envelope_velocity: jax.Array  # () km/s
+    lattice: Lattice
 
 
 def shortest_wavelength(problem: HelmholtzProblem) -> float:
@@ -77,6 +91,7 @@ def make_lattice(
     points_per_wavelength: float = _POINTS_PER_WAVELENGTH,
     dense: float | None = None,
     sources: int = 1,
+    check: bool = True,
 ) -> Lattice:
     """Lattice that resolves every wave of a problem.
 
@@ -89,6 +104,7 @@ def make_lattice(
         dense: Wavenumber ratio of the waves that are solved for directly; default: 1.1,
             or all where so many sources make a larger matrix the cheaper way.
         sources: Number of sources that will be solved for together.
+        check: Whether `solve` shall estimate the error by a second solution.
 
     Returns:
         The lattice: about A (κ/λ)² π waves in 2D, A the area with the layer, and
@@ -133,7 +149,31 @@ def make_lattice(
         extent=tuple(int(size) for size in extent),
         cells=cells,
         points=points,
+        check=_make_check(problem, wavenumber_ratio, points_per_wavelength, sources)
+        if check
+        else None,
     )
+
+
+def _make_check(
+    problem: HelmholtzProblem, ratio: float, points_per_wavelength: float, sources: int
+) -> Check:
+    """All that can be wrong made worse: waves, quadrature, and both depths of the layer."""
+    layer = problem.layer
+    layer = layer.replace(
+        thickness=_CHECK_THICKNESS * layer.thickness,
+        strength=_CHECK_DAMPING / _CHECK_THICKNESS * layer.strength,
+    )
+    lattice = make_lattice(
+        problem.replace(layer=layer),
+        _CHECK_RATIO * ratio,
+        _CHECK_RATIO * points_per_wavelength,
+        sources=sources,
+        check=False,
+    )
+    # The envelope decays as much at the edge of its layer as the other at that of its own.
+    velocity = np.asarray(_CHECK_DAMPING * problem.envelope_velocity)
+    return Check(layer=layer, envelope_velocity=velocity, lattice=lattice)
 
 
 def wavenumber_ratio_for_tolerance(tolerance: float) -> float:
