@@ -58,7 +58,13 @@ def make_tasks(
     )
 
     def one(source, own_v0):
-        problem = make_problem(mean, frequency, source, thickness=thickness)
+        problem = make_problem(
+            mean,
+            frequency,
+            source,
+            thickness=thickness,
+            layer_share=distribution.layer_share,
+        )
         task = Task(
             problem=problem.replace(
                 model=VelocityModel(velocities[0], models[0].spacing),

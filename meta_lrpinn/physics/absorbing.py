@@ -1,8 +1,9 @@
 """Complex-stretched absorbing layer (perfectly matched layer) around a box.
 
-Each axis is stretched, x̃ = x + ∫σ dx/(iω), s = dx̃/dx = 1 − iσ/ω, with σ quadratic in
-the depth inside the layer and zero in the box. A wave e^{−ikx} then decays like
-exp(−∫σ dx / v). All functions are written over the columns of their points, so that
+Each axis is stretched, x̃ = x + ∫α dx + ∫σ dx/(iω), s = dx̃/dx = 1 + α − iσ/ω, with α
+and σ quadratic in the depth inside the layer and zero in the box. A wave e^{−ikx} then
+decays like exp(−∫σ dx / v); one that is evanescent or grazes the layer gains from α, as
+from a thicker layer. All functions are written over the columns of their points, so that
 2D and 3D are the same code.
 """
 
@@ -20,6 +21,7 @@ class AbsorbingLayer:
     upper: jax.Array  # (ndim,) km, largest coordinates of the box
     thickness: jax.Array  # () km, 0 for none
     strength: jax.Array  # () rad/s, σ at the outer edge
+    expansion: jax.Array = 0.0  # () α at the outer edge
 
 
 def make_layer(
@@ -61,6 +63,7 @@ def make_layer(
         upper=np.asarray(upper, float),
         thickness=np.asarray(thickness, float),
         strength=np.asarray(strength, float),
+        expansion=np.asarray(0.0),
     )
 
 
@@ -108,13 +111,16 @@ def _safe_thickness(layer: AbsorbingLayer) -> jax.Array:
 
 
 def stretch(layer: AbsorbingLayer, points: jax.Array, omega: jax.Array) -> jax.Array:
-    """Stretching factors s = 1 − iσ/ω along each axis, (n, ndim), complex."""
-    return 1 - 1j * damping(layer, points) / omega
+    """Stretching factors s = 1 + α − iσ/ω along each axis, (n, ndim), complex."""
+    depth = _depth_inside(layer, points) / _safe_thickness(layer)
+    return 1 + layer.expansion * depth**2 - 1j * damping(layer, points) / omega
 
 
 def stretch_slope(layer: AbsorbingLayer, points: jax.Array, omega: jax.Array) -> jax.Array:
-    """Derivative ds/dx = −iσ′/ω of `stretch` along its axis, (n, ndim), 1/km."""
-    return -1j * damping_slope(layer, points) / omega
+    """Derivative ds/dx = α′ − iσ′/ω of `stretch` along its axis, (n, ndim), 1/km."""
+    depth = _depth_inside(layer, points)
+    expansion_slope = 2 * layer.expansion * depth / _safe_thickness(layer) ** 2
+    return expansion_slope - 1j * damping_slope(layer, points) / omega
 
 
 def stretched_offset(
@@ -131,7 +137,9 @@ def stretched_offset(
     Returns:
         Complex (n, ndim), km.
     """
-    return points - source - 1j * damping_integral(layer, points) / omega
+    depth = _depth_inside(layer, points)
+    longer = layer.expansion * depth**3 / (3 * _safe_thickness(layer) ** 2)
+    return points - source + longer - 1j * damping_integral(layer, points) / omega
 
 
 def envelope(

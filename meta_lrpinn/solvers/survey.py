@@ -49,7 +49,7 @@ def shared_problem(
     models: Sequence[VelocityModel],
     frequency: float,
     sources: np.ndarray,
-    layer_share: float = 1.0,
+    layer_share: float | None = None,
 ) -> HelmholtzProblem:
     """A problem whose layer and smallest velocity serve all models of a survey.
 
@@ -57,11 +57,11 @@ def shared_problem(
         models: Velocity models on one grid.
         frequency: Frequency, Hz.
         sources: Source positions (n_sources, ndim), km.
-        layer_share: Thickness of the layer, over the default.
+        layer_share: As of `problem.make_problem`.
 
     Returns:
         The problem of the smallest velocity at every grid point, in a layer for the
-        mean velocity of all.
+        largest; of networks, for the mean of all.
 
     Raises:
         ValueError: the models are on different grids, or a source lies outside.
@@ -69,9 +69,14 @@ def shared_problem(
     _check_one_grid(models)
     for source in sources:
         models[0].check_contains(source, what="source")
-    mean = models[0].replace_velocity(np.mean([m.velocity for m in models], axis=0))
+    representative = np.max if layer_share is None else np.mean
+    for_layer = models[0].replace_velocity(
+        representative([m.velocity for m in models], axis=0)
+    )
     lowest = models[0].replace_velocity(np.min([m.velocity for m in models], axis=0))
-    problem = problems.make_problem(mean, frequency, sources[0], layer_share=layer_share)
+    problem = problems.make_problem(
+        for_layer, frequency, sources[0], layer_share=layer_share
+    )
     return problem.replace(model=lowest)
 
 
