@@ -196,15 +196,15 @@ def make_problem(
     if layer_share is None:
         if thickness is None:
             thickness = geometric_thickness(model, frequency)
-        layer, envelope_velocity = geometric_layer(
-            model, thickness, reflection or np.exp(-2 * _DAMPING)
-        )
+        if reflection is None:
+            reflection = np.exp(-2 * _DAMPING)
+        layer, envelope_velocity = geometric_layer(model, thickness, reflection)
     else:
         if thickness is None:
             thickness = default_thickness(model, frequency, v0, layer_share)
-        layer, envelope_velocity = network_layer(
-            model, thickness, reflection or _NETWORK_REFLECTION
-        )
+        if reflection is None:
+            reflection = _NETWORK_REFLECTION
+        layer, envelope_velocity = network_layer(model, thickness, reflection)
     return HelmholtzProblem(
         model=model,
         omega=np.asarray(2 * np.pi * frequency),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.problem import HelmholtzProblem
@@ -16,6 +17,13 @@ from meta_lrpinn.wavefield import Statistics
 
 # Largest wavenumber over that of the slowest wave, by dimension: errors near 0.3 %.
 DEFAULT_WAVENUMBER_RATIO = {2: 2.4, 3: 1.9}
+# Factor in the number of waves from one solve to the next, and the fall of the estimate
+# over two such steps, which would be 2 or more, below which more waves do not help.
+_GROWTH, _STALLED = 1.5, 0.8
+# Of what returns from the layer, relative to the field; the layer's own default.
+_DEFAULT_RETURN = 4e-3
+# Residual of the iterations: what the default leaves, and a margin over the field's error.
+_LARGEST_RESIDUAL, _ERROR_OVER_RESIDUAL = 1e-3, 4.0
 # The matrix of this many waves takes 2.3 GiB, and its factors as much again.
 _MAXIMUM_WAVES = 12_000
 
@@ -40,51 +48,97 @@ class PlaneWaveField:
 def solve(request: Request, settings: PlaneWaves) -> Solution:
     """Solves for all sources of a request at once, with one matrix.
 
+    With a tolerance the layer and the residual of the iterations follow from it, and
+    waves are added until the estimate of every source is below it, as long as that
+    brings the estimates down and the matrix can be afforded.
+
     Raises:
         ValueError: if the problem needs more waves than can be solved for.
     """
-    problem = request.problems()[0]
+    tolerance = settings.tolerance
+    problem = _problem(request, tolerance)
     ratio = DEFAULT_WAVENUMBER_RATIO[problem.ndim]
     if settings.unknowns is not None:
         ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
-    elif settings.tolerance is not None:
-        ratio = lattices.wavenumber_ratio_for_tolerance(settings.tolerance)
-    history = []
+    elif tolerance is not None:
+        ratio = lattices.wavenumber_ratio_for_tolerance(tolerance)
+    history, best = [], None
     is_double = settings.precision == "double"
     with (
         jax.enable_x64(is_double),
         tqdm.tqdm(disable=not request.progress, unit="solve") as bar,
     ):
         while True:
-            lattice = lattices.make_lattice(problem, ratio, sources=len(request.sources))
-            if lattice.dense > _MAXIMUM_WAVES:
-                raise ValueError(
-                    f"{lattice.dense} plane waves are too many to solve for; choose a "
-                    "smaller model, a lower frequency, or a looser tolerance"
-                )
-            solution = jax.block_until_ready(
-                _solve_lattice(
-                    problem, lattice, request.sources, request.background_velocities
-                )
-            )
-            estimate = float(solution.change)
-            record = {"unknowns": lattice.number, "error_estimate": estimate}
+            try:
+                lattice = _lattice(problem, ratio, len(request.sources))
+            except ValueError:
+                if best is None:
+                    raise
+                break  # what is there is the best that can be afforded
+            found = _solved(problem, lattice, request, tolerance)
+            largest = float(np.asarray(found.error_estimate).max())
+            record = {"unknowns": lattice.number, "error_estimate": largest}
             if request.truth is not None:
-                record["relative_l2"] = relative_l2(solution.fields, request.truth)
+                record["relative_l2"] = relative_l2(found.fields, request.truth)
             history.append(record)
             bar.update()
-            bar.set_postfix(unknowns=lattice.number, estimate=f"{estimate:.2g}")
-            if settings.tolerance is None or estimate <= settings.tolerance:
+            bar.set_postfix(unknowns=lattice.number, estimate=f"{largest:.2g}")
+            if best is None or largest < best[0]:
+                best = largest, lattice, found
+            if tolerance is None or largest <= tolerance or _has_stalled(history):
                 break
-            ratio *= 1.5 ** (1 / problem.ndim)
+            ratio *= _GROWTH ** (1 / problem.ndim)
+    largest, lattice, found = best
     return Solution(
-        fields=np.asarray(solution.fields),
-        evaluate=PlaneWaveField(problem, lattice, np.asarray(solution.weights), is_double),
-        stats=Statistics(unknowns=lattice.number),
+        fields=np.asarray(found.fields),
+        evaluate=PlaneWaveField(problem, lattice, np.asarray(found.weights), is_double),
+        stats=Statistics(unknowns=lattice.number, residual=float(np.asarray(found.residual).max())),
         history=tuple(history),
-        error_estimates=np.full(len(request.sources), estimate),
-        converged=None if settings.tolerance is None else estimate <= settings.tolerance,
+        error_estimates=np.asarray(found.error_estimate),
+        converged=None if tolerance is None else largest <= tolerance,
     )
+
+
+def _problem(request: Request, tolerance: float | None) -> HelmholtzProblem:
+    """The problem of the first source, in a layer that the tolerance asks for."""
+    if tolerance is not None and request.thickness is None:
+        thickness = problems.geometric_thickness(
+            request.model, request.frequency, min(tolerance, _DEFAULT_RETURN)
+        )
+        request = dataclasses.replace(request, thickness=thickness)
+    return request.problems()[0]
+
+
+def _lattice(problem: HelmholtzProblem, ratio: float, sources: int) -> lattices.Lattice:
+    lattice = lattices.make_lattice(problem, ratio, sources=sources)
+    if lattice.dense > _MAXIMUM_WAVES:
+        raise ValueError(
+            f"{lattice.dense} plane waves are too many to solve for; choose a smaller "
+            "model, a lower frequency, or a looser tolerance; is the spacing in metres?"
+        )
+    return lattice
+
+
+def _solved(
+    problem: HelmholtzProblem,
+    lattice: lattices.Lattice,
+    request: Request,
+    tolerance: float | None,
+) -> lattices.Solution:
+    options = {}
+    if tolerance is not None:
+        options["tolerance"] = min(_LARGEST_RESIDUAL, tolerance / _ERROR_OVER_RESIDUAL)
+    return jax.block_until_ready(
+        _solve_lattice(
+            problem, lattice, request.sources, request.background_velocities, **options
+        )
+    )
+
+
+def _has_stalled(history: list[dict[str, float]]) -> bool:
+    """Whether two more steps in the number of waves have brought little."""
+    estimates = [record["error_estimate"] for record in history]
+    return len(estimates) > 2 and min(estimates[-2:]) > _STALLED * estimates[-3]
 
 
 _solve_lattice = jax.jit(lattices.solve)

@@ -222,7 +222,7 @@ def _solve(
 ) -> tuple[jax.Array, jax.Array]:
     solution = lattices.solve(problem, lattice, sources, background_velocities)
     if receivers is None:
-        return solution.fields, solution.change
+        return solution.fields, solution.error_estimate
     points = jnp.asarray(receivers, jnp.asarray(problem.lower).dtype)
     fields = lattices.evaluate(problem, lattice, solution.weights, points).T
-    return fields, solution.change
+    return fields, solution.error_estimate
