@@ -13,17 +13,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.io
 
-from meta_lrpinn import files
-from meta_lrpinn.velocity import VelocityModel, real_array
+from meta_lrpinn import files, readers
+from meta_lrpinn.readers import names
+from meta_lrpinn.velocity import VelocityModel, fill_nearest, real_array
 
-SUFFIXES = (".npy", ".npz", ".mat", ".sgy", ".segy")
+SUFFIXES = readers.SUFFIXES
 
-_UNITS = {"km/s": 1.0, "m/s": 1e-3}
+_VELOCITY_UNITS = {"km/s": 1.0, "m/s": 1e-3}
+_LENGTH_UNITS = {"km": 1.0, "m": 1e-3}
+_DEFAULT_NAMES = ("velocity", "vel", "v")
 _CASE_KEYS = ("frequency", "source", "amplitude", "v0", "scattered")
 # Arrays of a file that are never velocities, even when they have two axes.
 _NOT_MODELS = (*_CASE_KEYS, "spacing", "origin", "source_x", "source_y", "source_z")
+# Headers are rounded: a spacing given may differ by this much from the file's.
+_SAME_SPACING = 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,18 +48,40 @@ def load_velocity(
     spacing: float | Sequence[float] | None = None,
     *,
     unit: str = "km/s",
+    spacing_unit: str | None = None,
+    transpose: bool = False,
+    fill: str | None = None,
+    shape: Sequence[int] | None = None,
+    dtype: str = "float32",
+    order: str = "C",
 ) -> VelocityModel:
-    """Reads a velocity model from a .npy, .npz, .mat, .sgy or .segy file.
+    """Reads a velocity model from a file.
+
+    Formats: .npy, .npz, .mat (also 7.3), .h5, .hdf5, .sgy, .segy (2-D, or 3-D by inline
+    and crossline), .rsf, and raw .bin and .vp.
+
+    An array of three axes may be a volume or a stack of sections, (5, 70, 70), so it is
+    a volume only where three spacings say so, given or in the file. One section of a
+    stack is named with its index: "FILE:NAME[3]". Leading axes of one point are dropped.
 
     Args:
         path: The file; "FILE:NAME" stands for a file and a name in it.
-        name: Which array of an .npz or .mat file to read. By default `velocity` (or
-            `vel`, `v`), else the only 2-D or 3-D array.
-        spacing: Grid spacing, (dz, dx) or (dz, dy, dx) or one number [km]. Overrides
-            the file's own, which is `NAME_spacing` or `spacing`; .npy and SEG-Y files
-            have none.
-        unit: "km/s", or "m/s" where everything in the file is in metres. The argument
-            `spacing` is in km all the same.
+        name: Which array to read, as `marmousi`, `model.vp` (a field of a struct),
+            `group/vp` or `velocity[3]`. By default `velocity` (or `vel`, `v`), else the
+            only array of two or three axes.
+        spacing: Grid spacing, (dz, dx) or (dz, dy, dx) or one number. Overrides the
+            file's own, which is `NAME_spacing`, `spacing` or `dz` with `dx`; that of a
+            SEG-Y file must agree with it, whose CDP coordinates are measurements.
+        unit: "km/s", or "m/s": of the velocities in the file.
+        spacing_unit: "km" or "m", of all lengths, given or in the file. By default
+            lengths are in km, but those in an "m/s" file are in metres.
+        transpose: The file's array is (nx, nz) or (nx, ny, nz), and so are its spacing
+            and its known field. The argument `spacing` is in the model's order.
+        fill: "nearest" replaces NaN and infinite values by their nearest neighbours,
+            which are refused otherwise.
+        shape: Of a raw file, (nz, nx) or (nz, ny, nx).
+        dtype: Of a raw file.
+        order: Of a raw file, "C" or "F".
 
     Returns:
         The model in km and km/s.
@@ -64,7 +90,18 @@ def load_velocity(
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read as a velocity model.
     """
-    return load_case(path, name, spacing, unit=unit).model
+    return load_case(
+        path,
+        name,
+        spacing,
+        unit=unit,
+        spacing_unit=spacing_unit,
+        transpose=transpose,
+        fill=fill,
+        shape=shape,
+        dtype=dtype,
+        order=order,
+    ).model
 
 
 def load_case(
@@ -73,18 +110,31 @@ def load_case(
     spacing: float | Sequence[float] | None = None,
     *,
     unit: str = "km/s",
+    spacing_unit: str | None = None,
+    transpose: bool = False,
+    fill: str | None = None,
+    shape: Sequence[int] | None = None,
+    dtype: str = "float32",
+    order: str = "C",
 ) -> Case:
     """Reads a velocity model and the problem stored beside it, if there is one.
 
-    Next to `velocity` and `spacing` an .npz or .mat file may hold `frequency` [Hz],
-    `source` [km] (or `source_x` with `source_z`), `amplitude`, `v0` [km/s] and
-    `scattered` on the model's grid, one per source.
+    Next to `velocity` and `spacing` a file may hold `frequency` [Hz], `source` [km] (or
+    `source_x` with `source_z`), `amplitude`, `v0` [km/s] and `scattered` on the model's
+    grid, one per source.
 
     Args:
         path: As for `load_velocity`, like all arguments.
-        name: Which array to read; one that is not the default has no problem beside it.
-        spacing: Grid spacing [km].
+        name: Which array to read; one that is not the default, or one section of a
+            stack, has no problem beside it.
+        spacing: Grid spacing.
         unit: "km/s" or "m/s".
+        spacing_unit: "km" or "m".
+        transpose: The file is (nx, nz).
+        fill: "nearest" or None.
+        shape: Of a raw file.
+        dtype: Of a raw file.
+        order: Of a raw file.
 
     Returns:
         The case; what the file does not hold is None.
@@ -93,27 +143,51 @@ def load_case(
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, or its parts do not fit together.
     """
-    if unit not in _UNITS:
-        raise ValueError(f"unit must be 'km/s' or 'm/s', got {unit!r}")
-    path, name = _split_name(path, name)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no velocity file {path}")
+    _check_options(unit, spacing_unit, fill, transpose, spacing)
+    path, name = names.split_name(path, name)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(readers.one_line(f"there is no velocity file {path}"))
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"cannot read {path}: velocity files end in {', '.join(SUFFIXES)}")
-    contents = _read(path, suffix)
-    name = _choose(contents, name, path)
-    scale = _UNITS[unit]
-    if spacing is None:
-        spacing = _stored_spacing(contents, name, path) * scale
-    velocity = real_array(contents[name], f"{path}: {name}")
-    if unit == "m/s":
-        velocity = velocity * velocity.dtype.type(scale)
+        text = f"cannot read {path}: velocity files end in {', '.join(SUFFIXES)}"
+        raise ValueError(readers.one_line(text))
+    is_raw, is_segy = suffix in readers.RAW, suffix in readers.SEGY
+    if not is_raw and (shape is not None or (dtype, order) != ("float32", "C")):
+        raise ValueError(f"shape, dtype and order are for raw files, not {path}")
+    if is_segy and transpose:
+        raise ValueError(f"transpose is not for SEG-Y, whose traces run down: {path}")
+    name, index = names.split_index(name)
+    if name is not None and suffix in readers.GROUPED:
+        name = name.lstrip("/")
+    contents = readers.read(path, name, shape, dtype, order)
     try:
-        model = VelocityModel(velocity, spacing, _stored_origin(contents, name, scale))
-        return _stored_case(contents, model, scale, name in _default_names())
+        name = _choose(contents.arrays, name, path)
+        arrays, name, is_default = _beside(contents.arrays, name)
+        length = _length_scale(contents.length_unit, spacing_unit, unit)
+        velocity = _section(real_array(arrays[name], name), index, transpose)
+        stored = _stored_spacing(arrays, name, transpose)
+        if spacing is not None:
+            given = real_array(spacing, "spacing") * _LENGTH_UNITS[spacing_unit or "km"]
+            if is_segy and stored is not None:
+                _check_agreement(given, stored * length, velocity.ndim)
+        else:
+            given = _own_spacing(stored, velocity.ndim, len(index), name, is_segy) * length
+        if velocity.ndim == 3 and given.size != 3 and not is_segy:
+            raise ValueError(_ambiguous(name, velocity.shape))
+        if unit == "m/s":
+            velocity = velocity * velocity.dtype.type(_VELOCITY_UNITS[unit])
+        if fill == "nearest":
+            steps = np.broadcast_to(given, velocity.ndim) if given.size == 1 else given
+            velocity = fill_nearest(velocity, steps)
+        origin = _stored_origin(arrays, name, length)
+        model = VelocityModel(velocity, given, origin)
+        if not is_default or index:
+            return Case(model)
+        return _stored_case(arrays, model, length, _VELOCITY_UNITS[unit], transpose)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        text = str(error)
+        text = text if text.startswith(str(path)) else f"{path}: {text}"
+        raise ValueError(readers.one_line(text)) from None
 
 
 def save_velocity(path: str | os.PathLike, model: VelocityModel) -> None:
@@ -153,71 +227,85 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
     files.write_together({path: lambda file: np.savez_compressed(file, **contents)})
 
 
-def _split_name(
-    path: str | os.PathLike, name: str | None
-) -> tuple[pathlib.Path, str | None]:
-    """Splits FILE:NAME, but never the name of a file that has a colon itself."""
-    text = os.fspath(path)
-    if name is None and not os.path.isfile(text) and ":" in text:
-        head, _, tail = text.rpartition(":")
-        if os.path.isfile(head) and tail:
-            return pathlib.Path(head), tail
-    return pathlib.Path(text), name
+def _check_options(
+    unit: str, spacing_unit: str | None, fill: str | None, transpose: bool, spacing: Any
+) -> None:
+    for what, value, choices in (
+        ("unit", unit, ("km/s", "m/s")),
+        ("spacing_unit", spacing_unit, ("km", "m", None)),
+        ("fill", fill, ("nearest", None)),
+        ("transpose", transpose, (True, False)),
+    ):
+        if value not in choices:
+            expected = " or ".join(map(repr, choices))
+            raise ValueError(f"{what} must be {expected}, got {value!r:.40}")
+    if unit == "m/s" and spacing_unit is None and spacing is not None:
+        # Cells of a kilometre and more are what nobody computes waves on.
+        largest = np.max(real_array(spacing, "spacing"), initial=0.0)
+        if largest >= 1:
+            raise ValueError(
+                f"is the spacing {largest:g} in metres, like the velocities? Say so with "
+                "spacing_unit='m' or 'km'"
+            )
 
 
-def _read(path: pathlib.Path, suffix: str) -> Mapping[str, np.ndarray]:
-    """The arrays of a file by name; a file of one nameless array calls it velocity."""
-    if suffix in (".sgy", ".segy"):
-        return {"velocity": _read_segy(path)}
-    try:
-        if suffix == ".mat":
-            return _read_matlab(path)
-        with open(path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"velocity": loaded}
-            return {key: loaded[key] for key in loaded.files}
-    except NotImplementedError:
+def _section(values: np.ndarray, index: tuple[int, ...], transpose: bool) -> np.ndarray:
+    """The part of an array that an index names, in the order (nz, nx) or (nz, ny, nx)."""
+    for number in index:
+        if values.ndim < 3:
+            raise ValueError(f"an index leaves no section of shape {values.shape}")
+        if number >= values.shape[0]:
+            raise ValueError(f"there is no section {number} of {values.shape[0]}")
+        values = values[number]
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim > 3:
         raise ValueError(
-            f"cannot read {path}: it is a MATLAB 7.3 file; save it with -v7"
-        ) from None
-    except Exception as error:  # Readers raise nearly anything.
-        reason = str(error).splitlines() or [type(error).__name__]
-        if "pickle" in reason[0]:
-            reason = ["it is not a NumPy file of numbers"]
-        raise ValueError(f"cannot read {path}: {reason[0]}") from None
+            f"it has shape {values.shape}: name one section, as in 'velocity[0]'"
+        )
+    return values.T if transpose else values
 
 
-def _read_matlab(path: pathlib.Path) -> dict[str, np.ndarray]:
-    # MATLAB knows no scalars or vectors: (1, 1) and (1, n) stand for them.
-    contents = scipy.io.loadmat(path)
-    return {
-        key: value.squeeze() if min(value.shape, default=0) == 1 else value
-        for key, value in contents.items()
-        if isinstance(value, np.ndarray) and not key.startswith("__")
-    }
+def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
+    return (
+        f"{name} has shape {shape}: give three spacings, (dz, dy, dx), if it is a volume, "
+        f"or name one section, as in '{name}[0]', if it is a stack"
+    )
 
 
-def _read_segy(path: pathlib.Path) -> np.ndarray:
-    """Traces along x and samples along z, (nz, nx)."""
-    try:
-        import segyio
-    except ImportError:
-        raise ValueError(
-            "reading SEG-Y needs segyio: pip install 'meta_lrpinn[segy]'"
-        ) from None
-    try:
-        with segyio.open(str(path), ignore_geometry=True) as file:
-            return np.array(file.trace.raw[:]).T
-    except Exception as error:  # Readers raise nearly anything.
-        reason = str(error).splitlines() or [type(error).__name__]
-        if "pickle" in reason[0]:
-            reason = ["it is not a NumPy file of numbers"]
-        raise ValueError(f"cannot read {path}: {reason[0]}") from None
+def _own_spacing(
+    stored: np.ndarray | None, ndim: int, indices: int, name: str, is_segy: bool
+) -> np.ndarray:
+    """The spacing that a file holds, of a section where indices chose one."""
+    why = " (no even CDP coordinates)" if is_segy else ""
+    if stored is not None:
+        if is_segy and np.isnan(stored[0]):
+            why = " (no clear sample interval)"
+        elif indices and stored.size == ndim + indices:
+            return stored[indices:]
+        else:
+            return stored  # `VelocityModel` refuses any other number of them
+    steps = "(dz, dy, dx)" if ndim == 3 else "(dz, dx) or one number"
+    raise ValueError(f"it holds no grid spacing for {name}{why}: give it in km, {steps}")
 
 
-def _default_names() -> tuple[str, ...]:
-    return ("velocity", "vel", "v")
+def _length_scale(own: str | None, spacing_unit: str | None, unit: str) -> float:
+    """km in one unit of the file's lengths."""
+    default = "m" if unit == "m/s" else "km"
+    return _LENGTH_UNITS[own or spacing_unit or default]
+
+
+def _check_agreement(given: np.ndarray, stored: np.ndarray, ndim: int) -> None:
+    """Refuses a spacing that contradicts the headers of a SEG-Y file."""
+    given = np.broadcast_to(given, ndim) if given.size == 1 else given
+    if given.size != ndim:
+        return  # `VelocityModel` refuses it
+    # The sample interval's unit is a custom: thousandths of a metre, or metres.
+    differs = np.abs(given / stored - 1) > _SAME_SPACING
+    differs[0] &= abs(given[0] / (1000 * stored[0]) - 1) > _SAME_SPACING
+    if np.any(differs):
+        texts = (", ".join(f"{step:g}" for step in steps) for steps in (given, stored))
+        raise ValueError("spacing is ({}) km, but the headers say ({}) km".format(*texts))
 
 
 def _choose(
@@ -227,7 +315,7 @@ def _choose(
     models = [
         key
         for key, value in contents.items()
-        if value.ndim in (2, 3)
+        if value.ndim >= 2
         and value.dtype.kind in "fiu"
         and key not in _NOT_MODELS
         and not key.endswith("_spacing")
@@ -236,41 +324,52 @@ def _choose(
         if name in contents and name not in _NOT_MODELS:
             return name
         raise ValueError(
-            f"{path} has no velocity model {name!r}; it holds {_listed(models)}"
+            f"{path} has no velocity model {name[:40]!r}; it holds {names.listed(models)}"
         )
-    for default in _default_names():
+    for default in _DEFAULT_NAMES:
         if default in contents:
             return default
     if len(models) == 1:
         return models[0]
     if models:
         raise ValueError(
-            f"{path} holds several models; name one of {_listed(models)}, "
-            f"as in '{path.name}:{models[0]}'"
+            f"{path} holds several models; name one of {names.listed(models)}, "
+            f"as in '{path.name}:{models[0][:40]}'"
         )
     raise ValueError(
         f"{path} holds no velocity model: no 2-D or 3-D array of real numbers "
-        f"among {_listed(contents)}"
+        f"among {names.listed(contents)}"
     )
 
 
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "nothing"
+def _beside(
+    contents: Mapping[str, np.ndarray], name: str
+) -> tuple[dict[str, np.ndarray], str, bool]:
+    """What lies beside an array, in its struct or group first; its name there."""
+    prefix = name[: max(name.rfind("."), name.rfind("/")) + 1]
+    arrays = dict(contents)
+    if prefix:
+        inside = {k[len(prefix) :]: v for k, v in contents.items() if k.startswith(prefix)}
+        arrays |= inside
+    short = name[len(prefix) :]
+    return arrays, short, short in _DEFAULT_NAMES
 
 
 def _stored_spacing(
-    contents: Mapping[str, np.ndarray], name: str, path: pathlib.Path
-) -> np.ndarray:
+    contents: Mapping[str, np.ndarray], name: str, transpose: bool
+) -> np.ndarray | None:
+    """In the order of the model's axes and the unit of the file."""
     for key in (f"{name}_spacing", "spacing"):
         if key in contents:
-            return real_array(contents[key], f"{path}: {key}")
-    steps = ("dz", "dy", "dx") if contents[name].ndim == 3 else ("dz", "dx")
-    if all(key in contents and contents[key].size == 1 for key in steps):
-        return np.array([float(contents[key].item()) for key in steps])
-    raise ValueError(
-        f"{path} holds no grid spacing for {name}: give it in km, "
-        f"({', '.join(steps)}) or one number"
-    )
+            steps = real_array(contents[key], key).ravel()
+            return steps[::-1] if transpose else steps
+    # An array of three axes without dy is a stack of sections.
+    for steps in (("dz", "dy", "dx"), ("dz", "dx")):
+        for prefix in (f"{name}_", ""):
+            keys = [prefix + step for step in steps]
+            if all(key in contents and contents[key].size == 1 for key in keys):
+                return np.array([real_array(contents[k], k).item() for k in keys])
+    return None
 
 
 def _stored_origin(
@@ -285,17 +384,19 @@ def _stored_origin(
 def _stored_case(
     contents: Mapping[str, np.ndarray],
     model: VelocityModel,
-    scale: float,
-    is_default: bool,
+    length: float,
+    speed: float,
+    transpose: bool,
 ) -> Case:
-    if not is_default:
-        return Case(model)
-    source = _stored_source(contents, scale)
+    """The case, with lengths and velocities converted by these factors."""
+    source = _stored_source(contents, length)
     if source is not None:
+        if source.size == 0:
+            raise ValueError(f"source holds no point, its shape is {source.shape}")
         model.check_contains(source)
     amplitude = None
     if "amplitude" in contents:
-        value = np.asarray(contents["amplitude"])
+        value = contents["amplitude"]
         if value.size != 1 or value.dtype.kind not in "fiuc":
             raise ValueError(f"amplitude must be one number, got shape {value.shape}")
         amplitude = complex(value.item())
@@ -306,8 +407,8 @@ def _stored_case(
         frequency=_stored_positive(contents, "frequency", "Hz"),
         source=source,
         amplitude=amplitude,
-        background_velocity=_stored_positive(contents, "v0", "km/s", scale),
-        scattered=_stored_scattered(contents, model, source),
+        background_velocity=_stored_positive(contents, "v0", "km/s", speed),
+        scattered=_stored_scattered(contents, model, source, transpose),
     )
 
 
@@ -352,6 +453,7 @@ def _stored_scattered(
     contents: Mapping[str, np.ndarray],
     model: VelocityModel,
     source: np.ndarray | None,
+    transpose: bool,
 ) -> np.ndarray | None:
     """The field on the model's grid, with a leading axis where the source has one."""
     if "scattered" not in contents:
@@ -359,6 +461,9 @@ def _stored_scattered(
     field = np.asarray(contents["scattered"])
     if field.dtype.kind not in "fc":
         raise ValueError("scattered must be an array of complex numbers")
+    if transpose and field.ndim >= model.ndim:
+        axes = range(field.ndim - model.ndim, field.ndim)
+        field = np.moveaxis(field, axes, tuple(axes)[::-1])
     leading = field.shape[:1] if field.ndim > model.ndim else ()
     if source is not None:
         leading = source.shape[:-1]
@@ -369,7 +474,7 @@ def _stored_scattered(
             f"scattered must have shape {expected} to fit the model and its sources, "
             f"got {field.shape}"
         )
-    if not np.all(np.isfinite(field)):
-        raise ValueError("scattered must be finite")
+    if field.size == 0 or not np.all(np.isfinite(field)):
+        raise ValueError(f"scattered must be finite and not empty, shape {field.shape}")
     field = field.reshape(expected)
     return field if np.iscomplexobj(field) else field.astype(np.complex64)

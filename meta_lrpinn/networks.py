@@ -120,6 +120,12 @@ class Network:
         self._check_low_rank("adapted with frozen bases")
         return dataclasses.replace(self, has_free_bases=False)
 
+    def reinitialised(self, seed: int | jax.Array) -> "Network":
+        """The same network with random parameters, by a seed or a random key."""
+        key = jax.random.key(seed) if isinstance(seed, int) else seed
+        params = models.initial_parameters(self.module, key)
+        return dataclasses.replace(self, params=params, is_trained=False)
+
     def with_parameters(self, params: Any) -> "Network":
         """The same network with other parameters of the same structure."""
         return dataclasses.replace(self, params=params)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib.metadata
+import json
 import pathlib
 import re
 import subprocess
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import cases, checkpoints, cli, configs, plotting
+from meta_lrpinn import cases, checkpoints, cli, configs, networks, plotting
 from meta_lrpinn.meta import pipeline, task_sets, training
+from meta_lrpinn.solvers import settings
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FREQUENCY = 3.0
@@ -50,16 +52,33 @@ def asked(monkeypatch):
     """Arguments of the calls of solve, which answers at once with zeros."""
     calls = []
 
-    def solve(model, frequency, source, **options):
+    def solve(model, frequency, source, settings, **options):
         problem = {"model": model, "frequency": frequency, "source": source}
-        calls.append({**problem, **options})
-        zeros = np.zeros((*np.shape(source)[:-1], *model.shape), np.complex64)
-        return ml.Wavefield(
-            model, frequency, source, zeros, zeros, "none", 0.0, error_estimate=0.2
-        )
+        calls.append({**problem, "settings": settings, **options})
+        return answer(model, frequency, source, settings, np.array(0.2), options)
 
     monkeypatch.setattr(ml, "solve", solve)
     return calls
+
+
+def answer(model, frequency, source, settings, estimates, options, history=()):
+    """A wavefield of zeros."""
+    leading = np.shape(source)[:-1]
+    zeros = np.zeros((*leading, *model.shape), np.complex64)
+    return ml.Wavefield(
+        model=model,
+        frequency=frequency,
+        source=source,
+        amplitude=options["amplitude"],
+        background_velocity=np.full(leading, options["background_velocity"] or 1.5),
+        scattered=zeros,
+        background=zeros,
+        solver="none",
+        settings=settings,
+        elapsed=0.0,
+        error_estimates=np.broadcast_to(estimates, leading),
+        history=tuple(history),
+    )
 
 
 def run(*arguments):
@@ -83,7 +102,7 @@ def test_solve_writes_a_case_and_a_figure(case_file, out, capsys):
     assert run("solve", f"--velocity={case_file}", f"--out={out}") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert "galerkin, plane_waves" in captured.out
+    assert "plane waves, " in captured.out
     assert sorted(path.name for path in out.iterdir()) == [
         "wavefield.npz",
         "wavefield.png",
@@ -128,41 +147,37 @@ def test_a_field_is_compared_when_options_complete_its_file(case_file, out, caps
 def test_options_reach_the_solver(case_file, out, asked):
     options = (
         "--source=0.4,0.1 --amplitude=1-2i --background_velocity=1.6 --frequency=4 "
-        "--features=lrpinn --method=gradient --init=none --steps=7 "
-        "--learning_rate=0.01 --rank_fraction=0.5 --freeze_bases "
-        "--optimiser=gauss_newton --rank_tolerance=0.2 "
-        "--output_start=network --precision=single "
-        "--thickness=0.2 --seed=3 --noprune_hypernetwork"
+        "--solver=network_features --init=none --rank_fraction=0.5 --freeze_bases "
+        "--output_layer=least_squares --adaptation=adamw --steps=7 --learning_rate=0.01 "
+        "--rank_tolerance=0.2 --precision=single --thickness=0.2 --reflection=1e-3 "
+        "--seed=3"
     )
     where = (f"--velocity={case_file}", f"--out={out}")
     assert run("solve", *where, *options.split()) == 0
     (call,) = asked
     chex.assert_trees_all_equal(call.pop("model").velocity, model().velocity)
     chex.assert_trees_all_close(call.pop("source"), np.array([0.4, 0.1]))
+    given = call.pop("settings")
     assert call == {
         "frequency": 4.0,
         "amplitude": 1 - 2j,
         "background_velocity": 1.6,
-        "features": "lrpinn",
-        "method": "gradient",
-        "init": None,
-        "steps": 7,
-        "patience": None,
-        "optimiser": "gauss_newton",
-        "learning_rate": 0.01,
-        "rank_fraction": 0.5,
-        "rank_tolerance": 0.2,
-        "freeze_bases": True,
-        "output_start": "network",
-        "precision": "single",
         "thickness": 0.2,
+        "reflection": 1e-3,
         "seed": 3,
-        "prune_hypernetwork": False,
-        "unknowns": None,
-        "tolerance": None,
         "truth": None,
         "progress": False,  # standard error is no terminal here
     }
+    network = given.network
+    assert given == ml.NetworkFeatures(
+        network,
+        output_layer="least_squares",
+        adaptation=ml.AdamW(steps=7, learning_rate=0.01),
+        rank_tolerance=0.2,
+        precision="single",
+    )
+    assert network.is_pruned and not network.is_trained and not network.has_free_bases
+    assert network.ranks == (32,) * 4
     contents = saved(out / "wavefield.npz")
     assert contents["amplitude"] == 1 - 2j
     assert contents["v0"] == 1.6
@@ -205,21 +220,21 @@ def test_a_model_of_several_in_metres(tmp_path, out, asked):
     path = tmp_path / "models.npz"
     metres = 1000 * model().velocity
     np.savez(path, first=metres, second=metres + 100)
-    where = (f"--velocity={path}:second", "--unit=m/s", "--spacing=0.05")
+    where = (f"--velocity={path}:second", "--unit=m/s", "--spacing=50", "--spacing_unit=m")
     options = ("--frequency=3", "--smooth=0.1", f"--out={out}")
     assert run("solve", *where, *options) == 0
     expected = ml.VelocityModel(model().velocity + 0.1, 0.05).smoothed(0.1)
     velocity = asked[0]["model"].velocity
     chex.assert_trees_all_close(velocity, expected.velocity, rtol=1e-5)
-    # Where nothing says otherwise, the middle of the top.
-    chex.assert_trees_all_close(asked[0]["source"], np.array([0.6, 0.025]))
+    # Where nothing says otherwise, in the middle, one cell below the top.
+    chex.assert_trees_all_close(asked[0]["source"], np.array([0.6, 0.05]))
 
 
 def test_three_dimensions(tmp_path, out):
     path = tmp_path / "cube.npz"
     cube = np.full((9, 9, 9), 2.0)
     cube[5:] = 2.4
-    np.savez(path, velocity=cube, spacing=0.05)
+    np.savez(path, velocity=cube, spacing=(0.05,) * 3)
     options = ("--frequency=3", "--source=0.2,0.2,0.05", f"--out={out}")
     assert run("solve", f"--velocity={path}", *options) == 0
     contents = saved(out / "wavefield.npz")
@@ -264,7 +279,7 @@ def test_nine_published_fields_in_one_call(data_dir, out):
 
 
 def test_without_options_the_builtin_model(out, capsys, monkeypatch):
-    monkeypatch.setattr("meta_lrpinn.cli._REFERENCE_TOLERANCE", 0.03)
+    monkeypatch.setattr("meta_lrpinn.cli.output.REFERENCE_TOLERANCE", 0.03)
     assert run("solve", f"--out={out}") == 0
     printed = capsys.readouterr().out
     assert "6 Hz" in printed
@@ -358,13 +373,18 @@ def test_bad_cases(contents, message, tmp_path, out, capsys):
         ("--thickness=-1", "absorbing layer thickness must not be negative"),
         ("--tolerance=0", "tolerance must be positive"),
         ("--unknowns=-5", "unknowns must be positive"),
-        ("--steps=10", "plane_waves have nothing to train"),
-        ("--steps=many", "--steps must be an integer, got 'many'"),
-        ("--method=magic", "--method must be one of galerkin, least_squares, gradient"),
-        ("--method=gradient", "needs features lrpinn or pinn"),
-        ("--features=splines", "--features must be one of plane_waves, random_waves"),
-        ("--features=lrpinn --init=nowhere", "nowhere is not a saved initialisation"),
-        ("--progress=perhaps", "--progress must be one of true, false, got 'perhaps'"),
+        ("--steps=10", "--steps is no option of --solver=plane_waves, but of network_"),
+        ("--steps=many", "--steps must be a whole number, got 'many'"),
+        ("--solver=magic", "--solver must be one of plane_waves, random_waves"),
+        ("--solver=finite_differences --unknowns=9", "but of plane_waves, random_waves"),
+        (
+            "--solver=network_features --adaptation=gauss_newton --learning_rate=1",
+            "--learning_rate is no option of --adaptation=gauss_newton",
+        ),
+        ("--solver=network_features --init=nowhere", "there is no folder nowhere"),
+        ("--solver=network_features --prune=maybe", "--prune must be true or false"),
+        ("--solver=network_features --rank_fraction=2", "at most 1, got 2.0"),
+        ("--seed=-1", "seed must be a whole number from 0 up, got -1"),
         ("--freq=3", "no option --freq, did you mean --frequency?"),
         ("--shifted=3", "solve has no option --shifted"),
         ("5", "takes options only, as --name=value; got '5'"),
@@ -379,14 +399,14 @@ def test_bad_options(option, message, case_file, out, capsys):
     ("arguments", "message"),
     [
         (["sovle"], "there is no command 'sovle', did you mean solve?"),
-        (["xyzzy"], "choose one of solve, reference, info, evaluate, meta-train"),
+        (["xyzzy"], "choose one of solve, reference, evaluate, meta-train"),
         (["solve", "--velocity=layerd"], "no built-in model 'layerd'"),
         (["solve", "--velocity=layered", "--unit=m/s"], "not built-in models"),
         (["evaluate", "--methods=galerkin,x"], "methods are galerkin, least_squares"),
-        (["evaluate", "--seeds=0"], "--seeds must be a positive integer"),
-        (["evaluate", "--features=plane_waves"], "--features must be one of lrpinn"),
-        (["meta-train", "--iterations=0"], "--iterations must be a positive integer"),
-        (["meta-train", "--preset=huge"], "--preset must be one of paper, small"),
+        (["evaluate", "--seeds=0"], "seeds must be at least 1, got 0"),
+        (["meta-train", "--iterations=0"], "iterations must be positive, got 0"),
+        (["meta-train", "--preset=huge"], "--preset must be one of paper, "),
+        (["make-tasks", "--random=0"], "random must be at least 1, got 0"),
         (["meta-train", "--processes=2"], "go together"),
         (["meta-train", "--tasks=nowhere.npz"], "nowhere.npz"),
     ],
@@ -437,13 +457,13 @@ def test_a_missing_value_and_a_missing_folder(capsys):
     assert run("solve", "--frequency") == 2
     assert run("meta-train") == 2
     assert capsys.readouterr().err == (
-        "meta-lrpinn: Missing value for flag --frequency\n"
+        "meta-lrpinn: --frequency expected one argument\n"
         "meta-lrpinn: give the folder of the run, --out=FOLDER\n"
     )
 
 
 def test_a_coarse_grid_is_warned_of(case_file, out, capsys, asked, monkeypatch):
-    monkeypatch.setattr(cli, "_TRUSTED", 1.0)
+    monkeypatch.setattr("meta_lrpinn.cli.solve._TRUSTED", 1.0)
     options = (f"--velocity={case_file}", "--frequency=9", f"--out={out}")
     assert run("solve", *options) == 0
     (line,) = capsys.readouterr().err.splitlines()
@@ -459,7 +479,7 @@ def test_a_field_not_to_be_trusted_is_warned_of(case_file, out, capsys, asked):
 
 
 def test_a_failure_while_writing_leaves_no_file(case_file, out, asked, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_TRUSTED", 1.0)
+    monkeypatch.setattr("meta_lrpinn.cli.solve._TRUSTED", 1.0)
 
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device", "wavefield.png")
@@ -496,14 +516,55 @@ def test_interrupted(case_file, out, capsys, monkeypatch):
 def test_overview_and_help(capsys):
     assert run() == 0
     overview = capsys.readouterr().out
-    for name, entry in cli.COMMANDS.items():
-        assert f"  {name} " in overview
+    for name in cli.COMMANDS:
+        assert f"    {name}" in overview
         assert run(name, "--help") == 0
         text = capsys.readouterr().out
-        assert entry.summary in text
-        for flag in entry.flags():
-            assert f"--{flag}=" in text or f"--[no]{flag}" in text or flag == "help"
+        assert cli.command_module(name).SUMMARY in text
         assert max(map(len, text.splitlines())) <= 88
+
+
+def test_every_field_of_settings_is_an_option(capsys):
+    assert run("solve", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for kind in (*settings.SOLVERS.values(), ml.AdamW, ml.GaussNewton):
+        for field in dataclasses.fields(kind):
+            if field.metadata["help"]:
+                assert f"--{field.name} " in text
+
+
+def test_summary_as_json(case_file, out, capsys):
+    assert run("solve", f"--velocity={case_file}", f"--out={out}", "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["solver"] == "plane_waves"
+    assert summary["frequency"] == FREQUENCY
+    assert summary["files"] == [str(out / "wavefield.npz"), str(out / "wavefield.png")]
+    assert 0 < summary["error_estimates"] < 0.1
+
+
+def test_quiet(case_file, out, capsys):
+    assert run("solve", f"--velocity={case_file}", f"--out={out}", "--quiet") == 0
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_a_tolerance_not_reached_is_exit_code_1(case_file, out, capsys, monkeypatch):
+    def solve(model, frequency, source, settings, **options):
+        field = answer(model, frequency, source, settings, np.array(0.02), options)
+        return dataclasses.replace(field, converged=False)
+
+    monkeypatch.setattr(ml, "solve", solve)
+    options = (f"--velocity={case_file}", "--tolerance=0.001", f"--out={out}")
+    assert run("solve", *options) == 1
+    assert "not converged: the tolerance 0.001" in capsys.readouterr().err
+
+
+def test_make_tasks(tmp_path, capsys):
+    path = tmp_path / "tasks.npz"
+    options = "--models=1 --frequencies=2 --minimum_frequency=3 --maximum_frequency=4"
+    assert run("make-tasks", *options.split(), f"--out={path}") == 0
+    assert f"2 tasks in {path}" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tasks.json", "tasks.npz"]
 
 
 def test_version(capsys):
@@ -520,9 +581,9 @@ def test_info(capsys):
 
 
 def test_info_of_initialisations(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "ASSETS", tmp_path)
+    monkeypatch.setattr(networks, "ASSETS", tmp_path)
     assert run("info") == 0
-    assert "init         none is shipped\n" in capsys.readouterr().out
+    assert "\ninit " not in capsys.readouterr().out
     network = dataclasses.asdict(configs.NetworkConfig(width=16, depth=1, rank=4))
     card = {"command": "meta-lrpinn meta-train", "seconds": 12}
     params = {"weight": np.zeros(2, np.float32)}
@@ -603,7 +664,6 @@ def test_meta_train_stops_resumes_and_adapts(tiny, case_file, out, capsys, monke
             "evaluate",
             f"--velocity={case_file}",
             f"--init={out / 'initialisation'}",
-            "--features=pinn",
             "--methods=galerkin",
             "--steps=0",
             f"--out={target}",
@@ -662,7 +722,7 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
     text = (
         f"--preset=paper --out={out} --objective=residual --points=9 --seed=4 "
         "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz,u.npz "
-        "--learning_rate=5e-4 --inner_steps=2 --same_task --init=start"
+        "--learning_rate=5e-4 --inner_steps=2 --same_task --init=default"
     )
     assert run("meta-train", *text.split()) == 0
     config, paper = seen["config"], configs.PRESETS["paper"]
@@ -680,7 +740,7 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
     assert (config.network, config.tasks) == (paper.network, paper.tasks)
     assert seen["seconds"] == 60
     assert seen["task_files"] == ["t.npz", "u.npz"]
-    assert seen["init"] == "start"
+    assert seen["init"].name == "small"
     assert seen["progress"] is False  # standard error is no terminal here
 
 
@@ -699,7 +759,8 @@ def test_meta_train_on_known_wavefields(tiny, tmp_path, out, capsys):
     options += ("--tasks_per_batch=3",)  # more than either file holds
     assert run(*options, "--iterations=2") == 0
     _, _, card = checkpoints.load_initialisation(out / "initialisation")
-    assert f"--tasks={named} --objective=projection" in card["command"]
+    assert f"--tasks={named}" in card["command"]
+    assert "--objective=projection" in card["command"]
     assert card["configuration"]["objective"]["name"] == "projection"
     assert np.isfinite(card["curve"][-1]["error"])
 
@@ -727,17 +788,16 @@ def test_tasks_without_wavefields_are_refused(
 def test_evaluate_averages_over_seeds_and_sources(case_file, out, capsys, monkeypatch):
     calls, figures = [], []
 
-    def solve(model, frequency, source, **options):
-        calls.append(options)
+    def solve(model, frequency, source, settings, **options):
+        is_trained = settings.network.is_trained
+        calls.append((is_trained, options["seed"]))
         assert np.shape(options["truth"]) == (25, 25)
-        start = 0.8 if options["init"] is None else 0.2
+        start = 0.2 if is_trained else 0.8
         history = [
             {"step": step, "relative_l2": (start + 0.1 * options["seed"]) / (1 + step)}
             for step in range(9)
         ]
-        return ml.Wavefield(
-            model, frequency, source, None, None, "fake", 0.0, tuple(history)
-        )
+        return answer(model, frequency, source, settings, np.array(0.1), options, history)
 
     draw = plotting.convergence_figure
     monkeypatch.setattr(
@@ -746,16 +806,14 @@ def test_evaluate_averages_over_seeds_and_sources(case_file, out, capsys, monkey
         lambda *given, **named: figures.append(given[0]) or draw(*given, **named),
     )
     monkeypatch.setattr(ml, "solve", solve)
-    options = "--init=some/start/ --methods=least_squares --seeds=3 --steps=8".split()
+    options = "--methods=least_squares --seeds=3 --steps=8".split()
     assert run("evaluate", f"--velocity={case_file}", *options, f"--out={out}") == 0
-    assert [(call["init"], call["seed"]) for call in calls] == [
-        (init, seed) for init in ("some/start/", None) for seed in range(3)
-    ]
+    assert calls == [(start, seed) for start in (True, False) for seed in range(3)]
     printed = capsys.readouterr().out
     assert re.search(r"^start +method +0 +2 +4 +6 +8$", printed, re.M)
-    assert re.search(r"^start +least_squares +30.00% +10.00% +6.00%", printed, re.M)
+    assert re.search(r"^default +least_squares +30.00% +10.00% +6.00%", printed, re.M)
     assert re.search(r"^random +least_squares +90.00% +30.00% +18.00%", printed, re.M)
-    assert list(figures[0]) == ["start, least squares", "random, least squares"]
+    assert list(figures[0]) == ["default, least squares", "random, least squares"]
 
 
 # The console script -------------------------------------------------------------------

@@ -38,6 +38,67 @@ def test_small_preset_is_well_posed():
     assert small.tasks.known_points >= small.objective.points
 
 
+def test_own_output_presets_differ_in_their_network_alone():
+    own, dense = configs.PRESETS["own_output"], configs.PRESETS["meta_pinn"]
+    assert (own.network.kind, dense.network.kind) == ("lrpinn", "pinn")
+    assert dataclasses.replace(dense, network=own.network) == own
+    assert own.tasks.absorbing and own.objective.name == "own_output"
+    for preset in (own, dense):
+        params = jax.eval_shape(
+            lambda preset=preset: models.initial_parameters(
+                networks.make_network(preset.network), jax.random.key(0)
+            )
+        )
+        assert 4 * sum(leaf.size for leaf in jax.tree.leaves(params)) < 5 * 2**20
+
+
+REPTILE = {"algorithm": "reptile", "weight_decay": 0.0, "same_task": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": "anil"}, "algorithm must be one of"),
+        ({"inner_optimiser": "lbfgs"}, "inner_optimiser must be one of"),
+        ({"inner_clip_norm": 0.0}, "inner_clip_norm must be positive"),
+        ({"inner_steps": 0, "inner_optimiser": "adam"}, "no effect without inner steps"),
+        ({"inner_steps": 0, "learn_inner_rates": True}, "no effect without inner steps"),
+        ({"inner_steps": 0, "inner_clip_norm": 1.0}, "no effect without inner steps"),
+        ({**REPTILE, "inner_steps": 0}, "Reptile needs inner steps"),
+        ({**REPTILE, "learning_rate": 1.1}, "at most 1, got 1.1"),
+        ({**REPTILE, "weight_decay": 1e-4}, "weight_decay has no effect in Reptile"),
+        ({**REPTILE, "first_order": False}, "second order has no effect in Reptile"),
+        ({**REPTILE, "learn_inner_rates": True}, "no effect in Reptile"),
+        ({**REPTILE, "same_task": False}, "no effect in Reptile"),
+    ],
+)
+def test_training_settings_without_effect_are_refused(changes, message):
+    assert configs.TrainingConfig(**REPTILE).algorithm == "reptile"
+    with pytest.raises(ValueError, match=message):
+        configs.TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"name": "own_output"}, "needs tasks with an absorbing layer"),
+        ({"name": "own_output", "orthogonality": -1.0}, "must not be negative"),
+        ({"name": "galerkin", "orthogonality": 1.0}, "no weight of orthogonality"),
+    ],
+)
+def test_objective_settings_that_do_not_fit_are_refused(objective, message):
+    with pytest.raises(ValueError, match=message):
+        configs.MetaConfig(objective=configs.ObjectiveConfig(**objective))
+
+
+def test_bases_are_those_of_the_low_rank_network():
+    own = configs.PRESETS["meta_pinn"]
+    with pytest.raises(ValueError, match="only a low-rank network has bases"):
+        dataclasses.replace(
+            own, objective=configs.ObjectiveConfig("own_output", orthogonality=1.0)
+        )
+
+
 def test_networks_have_the_size_asked_for():
     config = configs.NetworkConfig(width=20, depth=2, rank=4, ndim=3)
     lrpinn = networks.make_network(config)
@@ -85,7 +146,7 @@ def test_configuration_survives_json():
         ),
         (
             lambda: configs.ObjectiveConfig(name="energy"),
-            "objective must be one of paper, own_output, residual, projection, galerkin, got 'energy'",
+            "objective must be one of paper, own_output, residual, .*, got 'energy'",
         ),
         (
             lambda: configs.network_from_dict({"width": 3, "heads": 8, "bias": 1}),
@@ -122,6 +183,9 @@ def test_objectives_by_name():
     assert scalars_of("paper", task) == {"pde", "source", "orthogonality"}
     assert scalars_of("paper", task, source_penalty=0.0) == {"pde", "orthogonality"}
     assert scalars_of("residual", task) == {"residual"}
+    assert scalars_of("own_output", task) == {"residual"}
+    weighed = scalars_of("own_output", task, orthogonality=0.1)
+    assert weighed == {"residual", "orthogonality"}
     known = task.replace(
         points=jnp.zeros((120, 2)), scattered=jnp.zeros((1, 120), jnp.complex64)
     )

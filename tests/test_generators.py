@@ -14,6 +14,8 @@ from meta_lrpinn.generators import (
     smooth_inclusion,
     thrust_belt,
 )
+from meta_lrpinn.generators.deformations import DEFORMATIONS
+from meta_lrpinn.generators.grid import Grid
 from meta_lrpinn.velocity import VelocityModel
 
 SHAPES = {2: (41, 61), 3: (21, 15, 25)}
@@ -136,10 +138,10 @@ def test_folded_layers_vary_smoothly_sideways():
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_faults_break_layers_sideways_and_folds_do_not(ndim):
     shape = (101, 201) if ndim == 2 else (41, 15, 61)
-    grid = generators._Grid(shape, 0.0125)
+    grid = Grid(shape, 0.0125)
 
     def jump(structure, seed):
-        deform = generators._DEFORMATIONS[structure]
+        deform = DEFORMATIONS[structure]
         depth = deform(np.random.default_rng(seed), grid)
         return np.abs(np.diff(depth, axis=-1)).max(axis=-1)
 

@@ -8,9 +8,10 @@ import pytest
 from meta_lrpinn import models, objectives
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.linear import weak_form
 from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.physics import derivatives
+from meta_lrpinn.physics import absorbing, derivatives
 from meta_lrpinn.problem import make_problem
 from meta_lrpinn.tasks import single_task
 from meta_lrpinn.velocity import VelocityModel
@@ -58,6 +59,7 @@ def two_velocities(task):
 
 MAKERS = {
     "paper": lambda model: objectives.paper_objective(model, 60),
+    "own_output": lambda model: objectives.own_output_objective(model, 100),
     "residual": lambda model: objectives.residual_objective(model, 120),
     "projection": lambda model: objectives.projection_objective(model, 200, (8,)),
     "galerkin": lambda model: objectives.galerkin_objective(model, (16, 16)),
@@ -80,9 +82,9 @@ def test_losses_and_gradients_are_finite_on_every_parameter(evaluated):
     for path, leaf in jax.tree.leaves_with_path(gradient):
         where = jax.tree_util.keystr(path)
         assert np.all(np.isfinite(leaf)), where
-        # Only the paper's objective uses the output layer; its bases are orthonormal
-        # at the start, but the residual moves them too.
-        is_eliminated = "'last'" in where and name != "paper"
+        # Where the wavefield is the network's output, the output layer is used; bases
+        # are orthonormal at the start, but the residual moves them too.
+        is_eliminated = "'last'" in where and name not in ("paper", "own_output")
         assert np.any(leaf != 0) != is_eliminated, where
 
 
@@ -124,6 +126,138 @@ def test_paper_objective_without_penalty_or_bases(problem):
     objective = objectives.paper_objective(model, 60, source_penalty=0.0)
     _, parts = jax.eval_shape(objective, params, single_task(problem), KEY)
     assert set(parts) == {"pde"}
+
+
+def without_output(params):
+    """Parameters of a network whose output is zero."""
+    last = jax.tree.map(jnp.zeros_like, params["network"]["last"])
+    return {**params, "network": {**params["network"], "last": last}}
+
+
+@pytest.mark.parametrize("frequency", [2.0, 10.0])
+@pytest.mark.parametrize("amplitude", [1.0, 1.925j, -1e-4 + 3e-4j])
+def test_own_output_objective_does_not_depend_on_scales(frequency, amplitude):
+    """Zero output costs one, whatever the frequency and the amplitude."""
+    model, params = lrpinn()
+    objective = jax.jit(objectives.own_output_objective(model, 100))
+    task = single_task(
+        make_problem(gradient_model(), frequency, SOURCE, amplitude=amplitude)
+    )
+    loss, _ = objective(without_output(params), task, KEY)
+    np.testing.assert_allclose(loss, 1.0, rtol=1e-6)
+    unit = single_task(make_problem(gradient_model(), frequency, SOURCE, amplitude=1.0))
+    (given, _), (scaled, _) = objective(params, unit, KEY), objective(params, task, KEY)
+    assert given == scaled and abs(given - 1) > 1e-3
+
+
+@pytest.mark.parametrize("engine", ["layers", "taylor"])
+@pytest.mark.parametrize("make", [lrpinn, pinn])
+def test_own_output_objective_is_the_relative_residual(problem, make, engine):
+    """With (1/s)∂((1/s)∂u) written out, of the decaying output, on the shifted grid."""
+    with jax.enable_x64(True):
+        model, params = make(width=12, depth=1)
+        params = pipeline._double(params)
+        unit = objectives.unit_problem(problem)
+        points = weak_form.quadrature_points(unit, (6, 6), jax.random.uniform(KEY, (2,)))
+
+        def field(x):
+            value = objectives.output_function(model, params, unit)(x[None])[0]
+            return jax.lax.complex(value[0], value[1])
+
+        def operator(x):
+            total = 0.0
+            for axis in np.eye(2):
+
+                def along(function, axis=axis):
+                    def derivative(x):
+                        slope = jax.jvp(function, (x,), (jnp.asarray(axis),))[1]
+                        s = absorbing.stretch(unit.layer, x[None], unit.omega)[0]
+                        return slope / jnp.sum(s * axis)
+
+                    return derivative
+
+                total += along(along(field))(x)
+            slowness = 1 / unit.model.at(x[None])[0] ** 2
+            return total + unit.omega**2 * slowness * field(x)
+
+        source = np.asarray(problems.scattering_source_at(unit, points))
+        remainder = np.asarray(jax.vmap(operator)(points)) - source
+        expected = np.linalg.norm(remainder) / np.linalg.norm(source)
+        objective = objectives.own_output_objective(model, 36, engine=engine)
+        loss, scalars = jax.jit(objective)(params, single_task(problem), KEY)
+    np.testing.assert_allclose(loss, expected, rtol=1e-10)
+    assert scalars["residual"] == loss
+    layer = np.any((points < 0) | (points > 1), axis=1)
+    assert 10 < np.sum(layer) < 36  # both the model and its layer are seen
+
+
+def test_own_output_gradient_against_finite_differences(problem):
+    with jax.enable_x64(True):
+        model, params = lrpinn(width=8, depth=1, rank=3)
+        params = pipeline._double(params)
+        objective = objectives.own_output_objective(model, 64, orthogonality=0.3)
+        task = single_task(problem)
+        loss = jax.jit(lambda params: objective(params, task, KEY)[0])
+        gradient = jax.grad(loss)(params)
+        rng, step = np.random.default_rng(0), 1e-6
+        for _ in range(3):
+            way = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+            there, back = (
+                loss(jax.tree.map(lambda p, w, s=s: p + s * step * w, params, way))
+                for s in (1, -1)
+            )
+            along = sum(
+                np.vdot(g, w)
+                for g, w in zip(*map(jax.tree.leaves, (gradient, way)), strict=True)
+            )
+            np.testing.assert_allclose((there - back) / (2 * step), along, rtol=1e-6)
+
+
+def test_own_output_objective_weighs_the_bases(problem):
+    model, params = lrpinn()
+    params["network"]["hidden_0"]["U"] *= 2.0
+    task = single_task(problem)
+    plain, _ = objectives.own_output_objective(model, 36)(params, task, KEY)
+    weighed = objectives.own_output_objective(model, 36, orthogonality=0.5)
+    loss, scalars = weighed(params, task, KEY)
+    # ‖4 I − I‖_F / k² with k = 5.
+    np.testing.assert_allclose(scalars["orthogonality"], 3 * 5**0.5 / 25, rtol=1e-4)
+    np.testing.assert_allclose(loss, plain + 0.5 * scalars["orthogonality"], rtol=1e-5)
+    with pytest.raises(ValueError, match="only a low-rank network has bases"):
+        objectives.own_output_objective(pinn()[0], 36, orthogonality=0.5)
+
+
+def test_own_output_objective_of_a_model_without_contrast():
+    """Its δu is zero, and so is the loss of zero output; nothing is divided by zero."""
+    model, params = lrpinn()
+    task = single_task(make_problem(VelocityModel(np.full((9, 9), 2.0), 0.1), 4.0, SOURCE))
+    function = jax.jit(
+        jax.value_and_grad(objectives.own_output_objective(model, 100), has_aux=True)
+    )
+    (loss, _), _ = function(without_output(params), task, KEY)
+    assert loss < 1.0
+    (loss, _), gradient = function(params, task, KEY)
+    assert np.isfinite(loss) and loss > 1.0
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("number", [6, 36, 601, 48 * 48, 72 * 72, 47 * 47])
+def test_points_are_evaluated_in_equal_parts(number):
+    part = objectives.points_at_a_time(number)
+    assert number % part == 0 and 1 <= part <= 600
+
+
+def test_own_output_error_is_relative_l2_in_the_model(task):
+    model, params = lrpinn()
+    outputs = objectives.output_function(model, params, task.problem)(task.points)
+    field = np.asarray(task.problem.amplitude) * (outputs[:, 0] + 1j * outputs[:, 1])
+    inside = np.all((task.points >= 0) & (task.points <= 1), axis=1)
+    assert 50 < np.sum(inside) < len(inside)
+    expected = relative_l2(field[inside], task.scattered[0][inside])
+    error = objectives.own_output_error(model, params, task)
+    np.testing.assert_allclose(error, expected, rtol=1e-5)
+    zero = objectives.own_output_error(model, without_output(params), task)
+    np.testing.assert_allclose(zero, 1.0, rtol=1e-6)
 
 
 def test_residual_objective_against_least_squares(problem, task):
@@ -317,7 +451,7 @@ def test_galerkin_objective_is_the_error_of_the_solution(problem, task):
         double = pipeline._double((params, task.replace(problem=problem)))
         loss, scalars = jax.jit(objective)(*double, KEY)
     weights = output_layer.solve("galerkin", model, params, problem, double=True)
-    field = output_layer.feature_field(model, params, problem, weights, double=True)
+    field = output_layer.FeatureField(model, params, problem, weights, double=True)
     points = np.asarray(task.points)
     inside = np.all((points >= 0) & (points <= 1), axis=1)
     assert 50 < np.sum(inside) < len(points)
@@ -391,6 +525,7 @@ def test_objectives_are_for_three_dimensions_too():
     for model, params in (pinn(ndim=3), lrpinn(ndim=3)):
         for objective in (
             objectives.paper_objective(model, 60),
+            objectives.own_output_objective(model, 64),
             objectives.residual_objective(model, 60),
             objectives.projection_objective(model, 60),
             objectives.galerkin_objective(model, (6, 6, 6)),

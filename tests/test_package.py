@@ -20,7 +20,7 @@ MODULES = sorted(
 )
 # From the ground up; a part imports from its own line's left and from lines before.
 ORDER = (
-    "precision configs files",
+    "precision configs files readers",
     "velocity physics models",
     "metrics run_log checkpoints generators cases wavefield",
     "problem",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.reference import analytic
 from meta_lrpinn.velocity import VelocityModel
 from meta_lrpinn.wavefield import Wavefield
 
@@ -17,7 +18,10 @@ def field_of(**changes):
         "source": np.array([0.1, 0.0]),
         "scattered": np.full((3, 4), 1 - 2j),
         "background": np.full((3, 4), 3j),
-        "method": "by hand",
+        "amplitude": 0.25j,
+        "background_velocity": np.array(2.0),
+        "solver": "by hand",
+        "settings": None,
         "elapsed": 0.0,
         **changes,
     }
@@ -25,13 +29,38 @@ def field_of(**changes):
 
 
 def test_total_is_the_sum():
-    np.testing.assert_array_equal(field_of().total, np.full((3, 4), 1 + 1j))
+    field = field_of(source=np.array([0.15, 0.05]))
+    np.testing.assert_array_equal(field.total, np.full((3, 4), 1 + 1j))
+    assert not np.any(field.total.mask)
+
+
+def test_a_node_with_a_source_is_masked():
+    total = field_of().total
+    expected = np.zeros((3, 4), bool)
+    expected[0, 1] = True
+    np.testing.assert_array_equal(total.mask, expected)
+    assert np.linalg.norm(total) == pytest.approx(np.sqrt(11 * 2))
+
+
+def test_estimates_of_several_sources():
+    assert field_of().error_estimate is None
+    several = field_of(error_estimates=np.array([0.1, np.nan, 0.3]))
+    assert several.error_estimate == 0.3
+    assert field_of(error_estimates=np.array(np.nan)).error_estimate is None
 
 
 def test_at_evaluates_points():
-    field = field_of(evaluate=lambda points: points @ np.array([1.0, 2.0j]))
+    field = field_of(evaluate=lambda points: (points @ np.array([1.0, 2.0j]))[None])
     values = field.at(np.array([[0.1, 0.2], [0.3, 0.0]]))
     np.testing.assert_allclose(values, [0.1 + 0.4j, 0.3])
+
+
+def test_at_gives_every_part():
+    field = field_of(evaluate=lambda points: np.full((1, len(points)), 1 + 2j))
+    points = np.array([[0.25, 0.15], [0.05, 0.1]])
+    background = analytic.point_source(points - field.source, 2 * np.pi * 5.0 / 2.0)
+    np.testing.assert_allclose(field.at(points, "background"), background)
+    np.testing.assert_allclose(field.at(points, "total"), background + 1 + 2j)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +69,7 @@ def test_at_evaluates_points():
         (np.zeros(2), r"points must have shape \(n, 2\), got \(2,\)"),
         (np.zeros((5, 3)), r"points must have shape \(n, 2\), got \(5, 3\)"),
         (np.zeros((5, 2)), "known on its grid only"),
+        (np.full((5, 2), 9.0), "point .* lies outside the model"),
     ],
 )
 def test_at_refuses(points, message):

@@ -100,7 +100,7 @@ def _settings(method: str, steps: int) -> Any:
 
 
 def _starts(init: str, posed: problem.Problem) -> dict[str, Any]:
-    """Label → the network that each seed starts from, pruned; random last."""
+    """Label → the network, pruned, that a seed starts from; random ones of its shape."""
     from meta_lrpinn.networks import load_network
 
     def pruned(network):
@@ -108,12 +108,13 @@ def _starts(init: str, posed: problem.Problem) -> dict[str, Any]:
         return network.prune(posed.frequency) if low_rank else network
 
     ndim = posed.model.ndim
-    starts = {"random": lambda seed: pruned(load_network(None, ndim=ndim, seed=seed))}
+    network = load_network(None if init == "none" else init, ndim=ndim)
+    starts = {"random": lambda seed: pruned(network.reinitialised(seed))}
     if init == "none":
         return starts
-    network = pruned(load_network(init, ndim=ndim))
+    trained = pruned(network)
     name = os.path.basename(os.path.normpath(init))
-    return {name: lambda seed: network, **starts}
+    return {name: lambda seed: trained, **starts}
 
 
 def _records(posed, network, settings, truth, seeds, report) -> list[dict[str, Any]]:

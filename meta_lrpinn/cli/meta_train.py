@@ -14,9 +14,10 @@ SUMMARY = "Meta-train an initialisation, or go on."
 # Fields of `configs.TrainingConfig` that are options; the preset has their defaults.
 _TRAINING: dict[str, tuple[type, str]] = {
     "iterations": (int, "Meta-iterations."),
-    "learning_rate": (float, "Of the outer AdamW."),
+    "learning_rate": (float, "Of the outer AdamW; of Reptile, the fraction it goes."),
     "inner_steps": (int, "Adaptation steps inside a meta-iteration."),
     "inner_learning_rate": (float, "Of these steps."),
+    "learn_inner_rates": (bool, "Learn a rate for each array (Meta-SGD)."),
     "first_order": (bool, "First-order meta-gradient; no: second-order."),
     "same_task": (bool, "Query points of the support tasks, instead of other tasks."),
     "tasks_per_batch": (int, "Tasks per meta-iteration."),
@@ -53,6 +54,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("instead of the preset's")
     add_option(own, "objective", str, "What is minimised.", None, configs.OBJECTIVES)
     add_option(own, "points", int, "Points per task.")
+    add_option(own, "algorithm", str, "How to meta-train.", None, configs.ALGORITHMS)
+    add_option(
+        own,
+        "inner_optimiser",
+        str,
+        "Of the steps inside a meta-iteration.",
+        None,
+        configs.INNER_OPTIMISERS,
+    )
     for name, (kind, text) in _TRAINING.items():
         add_option(own, name, kind, text)
     many = parser.add_argument_group("several processes")
@@ -117,7 +127,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
 def make_config(options: argparse.Namespace) -> configs.MetaConfig:
     """The preset, with what the options replace in it."""
     config = configs.PRESETS[options.preset]
-    chosen = {name: getattr(options, name) for name in _TRAINING}
+    names = ("algorithm", "inner_optimiser", *_TRAINING)
+    chosen = {name: getattr(options, name) for name in names}
     return dataclasses.replace(
         config,
         training=_replaced(config.training, seed=options.seed, **chosen),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 PROGRAM = "meta-lrpinn"
+_LONGEST_CHOICES = 40  # characters; longer ones stand in the help text
 
 
 class UsageError(ValueError):
@@ -104,11 +105,17 @@ def add_option(
         default: What it is when it is not given.
         choices: Values that it can have.
     """
+    if choices and len("|".join(choices)) > _LONGEST_CHOICES:
+        text = f"{text} One of {', '.join(choices)}."
+        metavar = "NAME"
+    else:
+        kinds = {str: "TEXT", int: "N", float: "X", bool: "BOOL"}
+        metavar = "|".join(choices) if choices else kinds[kind]
     shown = "" if default in (None, False, "") else f" [{default}]"
     common = {"dest": name, "default": default, "help": (text + shown).replace("%", "%%")}
     if kind is bool:
         group.add_argument(
-            f"--{name}", type=_boolean, nargs="?", const=True, metavar="BOOL", **common
+            f"--{name}", type=_boolean, nargs="?", const=True, metavar=metavar, **common
         )
         group.add_argument(
             f"--no{name}", dest=name, action="store_false", help=argparse.SUPPRESS,
@@ -116,12 +123,11 @@ def add_option(
         )  # fmt: skip
         return
     converter = {str: str, int: _whole, float: _number}[kind]
-    metavar = {str: "TEXT", int: "N", float: "X"}[kind]
     group.add_argument(
         f"--{name}",
         type=converter,
         choices=choices,
-        metavar="|".join(choices) if choices else metavar,
+        metavar=metavar,
         **common,
     )
 

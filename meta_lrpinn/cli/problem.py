@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _BUILTIN_FREQUENCY = 6.0
 _BUILTIN = "layered"
+_FILE_OPTIONS = "spacing spacing_unit transpose fill shape dtype order".split()
 _POINTS_PER_WAVELENGTH = 4.0
 
 
@@ -59,7 +60,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "spacing",
         "Grid spacing of the file in km, dz,dx or one number; for files without it.",
     )
+    add("spacing_unit", "Of --spacing; by default km.", choices=("km", "m"))
     add("unit", "Of the file's velocity.", default="km/s", choices=("km/s", "m/s"))
+    add("transpose", "The file's first axis is x, not depth.", bool)
+    add("fill", "How masked values and NaN are filled.", choices=("nearest",))
+    add("shape", "Of a raw file, nz,nx or nz,ny,nx.")
+    add("dtype", "Of a raw file's numbers; by default float32.")
+    add("order", "Of a raw file: C, rows first (default), or F.", choices=("C", "F"))
     add("window", "Part to use, x0,x1,z0,z1 (3D: x0,x1,y0,y1,z0,z1), in km.")
     add("smooth", "Gaussian smoothing of slowness, standard deviation in km.", float, 0.0)
     add("frequency", "In Hz; by default the case's, or 6 for built-in models.", float)
@@ -153,13 +160,22 @@ def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
                 f"there is no velocity file and no built-in model {text!r}; built in "
                 f"are {', '.join(generators.BUILTIN)}"
             )
-        if options.spacing is not None or options.unit != "km/s":
-            raise ValueError("--spacing and --unit are for files, not built-in models")
+        given = [name for name in _FILE_OPTIONS if getattr(options, name) is not None]
+        if given or options.unit != "km/s":
+            name = given[0] if given else "unit"
+            raise ValueError(f"--{name} is for files, not built-in models")
         model = generators.builtin(text)
         return cases.Case(model, frequency=_BUILTIN_FREQUENCY), text, True
     spacing = None if options.spacing is None else _numbers(options.spacing, "spacing")
     path = os.path.expanduser(text)
-    case = cases.load_case(path, spacing=spacing, unit=options.unit)
+    chosen = {
+        name: getattr(options, name)
+        for name in ("spacing_unit", "transpose", "fill", "dtype", "order")
+        if getattr(options, name) is not None
+    }
+    if options.shape is not None:
+        chosen["shape"] = tuple(int(n) for n in _numbers(options.shape, "shape"))
+    case = cases.load_case(path, spacing=spacing, unit=options.unit, **chosen)
     return case, os.path.basename(path), False
 
 
@@ -258,6 +274,8 @@ def describe(problem: Problem, report: Report) -> None:
     """Says what is solved, and warns of a grid too coarse for it."""
     import numpy as np
 
+    from meta_lrpinn.velocity import transposition_hint
+
     model = problem.model
     size = " x ".join(f"{length:g}" for length in model.upper - model.lower)
     report.say("model", f"{problem.name}, {size} km, {model!r}")
@@ -265,6 +283,9 @@ def describe(problem: Problem, report: Report) -> None:
     place = sources[0].round(4).tolist()
     number = "1 source" if len(sources) == 1 else f"{len(sources)} sources, first"
     report.say("problem", f"{problem.frequency:g} Hz, {number} at {place} km")
+    hint = None if problem.is_builtin else transposition_hint(model)
+    if hint:
+        report.say("note", hint)
     points = model.minimum / problem.frequency / max(model.spacing)
     report.say("grid", f"{points:.1f} points per shortest wavelength")
     report.add(

@@ -140,14 +140,18 @@ def of_first_process(value: np.ndarray) -> np.ndarray:
 
 
 def sharded_meta_gradient(
-    objective: maml.Objective, mesh: Mesh, **options
+    objective: maml.Objective,
+    mesh: Mesh,
+    gradient_of: Callable[..., tuple] = maml.meta_gradient,
+    **options,
 ) -> Callable[..., tuple]:
     """`maml.meta_gradient` with the tasks spread over a mesh.
 
     Args:
         objective: Loss of one task.
         mesh: Mesh from `task_mesh`.
-        **options: Keyword arguments of `maml.meta_gradient`.
+        gradient_of: `maml.meta_gradient` or `maml.reptile_gradient`.
+        **options: Its keyword arguments.
 
     Returns:
         A function of (params, support, query, key), to be jitted, whose result is on
@@ -155,7 +159,7 @@ def sharded_meta_gradient(
     """
 
     def local(params, support, query, keys):
-        result = maml.meta_gradient(objective, params, support, query, keys, **options)
+        result = gradient_of(objective, params, support, query, keys, **options)
         return jax.lax.pmean(result, AXIS)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)

@@ -1,5 +1,6 @@
 """A whole meta-training from its configuration to an initialisation that can ship."""
 
+import contextlib
 import csv
 import dataclasses
 import subprocess
@@ -9,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 
-from meta_lrpinn import checkpoints, configs, generators, models, networks, objectives
+from meta_lrpinn import (
+    checkpoints,
+    configs,
+    files,
+    generators,
+    models,
+    networks,
+    objectives,
+)
 from meta_lrpinn.meta import task_sets, training
 from meta_lrpinn.tasks import Task, TaskSampler
 
@@ -26,13 +37,24 @@ _HELD = (
 _HELD_SIZE = 91
 _HELD_POINTS = 2048
 _QUADRATURE = (72, 72)
+# Of the own output: one velocity at each of these settings, which networks of two cores
+# can learn; errors after so many steps of Adam, of which the last decides.
+_OWN_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (6.0, 1.2), (8.0, 0.9))
+_OWN_STEPS = (0, 20, 50)
+_OWN_RATE, _OWN_CLIP = 2e-3, 1.0
 
 
-def held_tasks(distribution: configs.TaskDistribution) -> list[Task]:
-    """Tasks that training never draws: two random velocities at each of seven settings.
+def held_tasks(
+    distribution: configs.TaskDistribution,
+    settings: Sequence[tuple[float, float]] = _HELD,
+    velocities: int = 2,
+) -> list[Task]:
+    """Tasks that training never draws, by default two velocities at seven settings.
 
     Args:
         distribution: Of the training tasks; their shapes and layer are the same.
+        settings: Frequencies (Hz) and source positions (km).
+        velocities: Random velocities at each setting.
 
     Returns:
         Tasks with NumPy leaves; with the known wavefield where there is a layer.
@@ -40,12 +62,12 @@ def held_tasks(distribution: configs.TaskDistribution) -> list[Task]:
     rng = np.random.default_rng(_HELD_SEED)
     size = min(max(_HELD_SIZE, distribution.smallest_size), distribution.largest_size)
     tasks = []
-    for frequency, source_x in _HELD:
+    for frequency, source_x in settings:
         members = [
             generators.random_velocity(
                 int(rng.integers(2**31)), (size, size), distribution.spacing
             )
-            for _ in range(2)
+            for _ in range(velocities)
         ]
         own = task_sets.make_tasks(members, frequency, [source_x], distribution)
         if distribution.absorbing:
@@ -63,7 +85,11 @@ def make_evaluation(
     error of the Galerkin solution over the features as they are, without a step of
     adaptation, averaged over the held tasks. Without a layer the problem has no unique
     solution to compare with, and the figure is the objective on the held tasks.
+
+    An objective of the own output, with a layer, is watched by `own_output_evaluation`.
     """
+    if config.tasks.absorbing and config.objective.name == "own_output":
+        return own_output_evaluation(config.tasks, model, objective)
     stacked = task_sets.stack_tasks(held_tasks(config.tasks))
     measure, figure, double = objective, None, False
     if config.tasks.absorbing:
@@ -90,6 +116,73 @@ def make_evaluation(
         return {figure or "loss": float(values.mean()), **dict(pairs)}
 
     return evaluate
+
+
+def own_output_evaluation(
+    distribution: configs.TaskDistribution,
+    model: nn.Module,
+    objective: objectives.Objective,
+    settings: Sequence[tuple[float, float]] = _OWN_HELD,
+    steps: Sequence[int] = _OWN_STEPS,
+) -> training.Evaluation:
+    """Relative L2 error of the network's own output after steps of Adam on held tasks.
+
+    What an initialisation is for. All parameters are adapted, the hypernetwork too, at
+    a rate that decays to zero (cosine) at the last step.
+
+    Args:
+        distribution: Of the training tasks, with an absorbing layer.
+        model: Network.
+        objective: That the steps descend, see `objectives.own_output_objective`.
+        settings: Frequencies (Hz) and source positions (km) of the held tasks.
+        steps: Numbers of steps after which the error is taken, in order.
+
+    Returns:
+        `(params, step)` to the mean error after the last number of steps (`error`),
+        after the others (`error_0`, ...), and of each task after the last.
+    """
+    stacked = task_sets.stack_tasks(held_tasks(distribution, settings, velocities=1))
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(_OWN_CLIP),
+        optax.adam(optax.cosine_decay_schedule(_OWN_RATE, steps[-1])),
+    )
+
+    @jax.jit
+    def measure_all(params, stacked):
+        def one(task):
+            state, errors, done = (params, optimiser.init(params)), [], 0
+            for number in steps:
+                state = _descend(objective, optimiser, state, task, done, number)
+                errors.append(objectives.own_output_error(model, state[0], task))
+                done = number
+            return jnp.stack(errors)
+
+        return jax.lax.map(one, stacked)
+
+    def evaluate(params, step):
+        del step
+        errors = np.asarray(measure_all(params, stacked), float)
+        means = dict(zip(steps, errors.mean(axis=0), strict=True))
+        scalars = {"error": float(means.pop(steps[-1]))}
+        scalars |= {f"error_{number}": float(mean) for number, mean in means.items()}
+        for (frequency, source_x), error in zip(settings, errors[:, -1], strict=True):
+            scalars[f"{frequency:g}Hz_{source_x:g}km"] = float(error)
+        return scalars
+
+    return evaluate
+
+
+def _descend(objective, optimiser, state, task, first: int, last: int):
+    """(params, optimiser state) after the steps from first to last."""
+
+    def step(state, index):
+        params, optimiser_state = state
+        key = jax.random.fold_in(jax.random.key(_HELD_SEED), index)
+        gradient = jax.grad(objective, has_aux=True)(params, task, key)[0]
+        updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
+        return (optax.apply_updates(params, updates), optimiser_state), None
+
+    return jax.lax.scan(step, state, jnp.arange(first, last))[0]
 
 
 def _double(tree: Any) -> Any:
@@ -139,22 +232,30 @@ def meta_train(
         params, origin = models.initial_parameters(model, key), None
     else:
         params, origin = load_start(init, config.network)
-    training.train(
-        config.training,
-        objective,
-        sampler,
-        params,
-        directory,
-        evaluate=make_evaluation(config, model, objective),
-        settings={
-            "network": dataclasses.asdict(config.network),
-            "objective": dataclasses.asdict(config.objective),
-            "tasks": dataclasses.asdict(config.tasks),
-        },
-        seconds=seconds,
-        progress=progress,
-    )
-    return export(config, directory, command, commit, origin)
+    with _alone(directory):
+        training.train(
+            config.training,
+            objective,
+            sampler,
+            params,
+            directory,
+            evaluate=make_evaluation(config, model, objective),
+            settings={
+                "network": dataclasses.asdict(config.network),
+                "objective": dataclasses.asdict(config.objective),
+                "tasks": dataclasses.asdict(config.tasks),
+            },
+            seconds=seconds,
+            progress=progress,
+        )
+        return export(config, directory, command, commit, origin)
+
+
+def _alone(directory: Path) -> contextlib.AbstractContextManager:
+    """A lock of the run's folder, which the first process of a run holds for all."""
+    if jax.process_index() == 0:
+        return files.locked(directory)
+    return contextlib.nullcontext()
 
 
 def _make_sampler(

@@ -36,6 +36,7 @@ class TrainState:
     """All that the next update depends on, tasks apart; a pytree."""
 
     params: Any  # meta-parameters
+    log_rates: Any  # learned inner rates, see `maml.adapt`; None where they are fixed
     opt_state: Any  # of `make_optimiser`
     step: jax.Array  # () int32, updates done
     key: jax.Array  # (2,) uint32, data of the key from which all randomness derives
@@ -51,22 +52,50 @@ def make_schedule(config: TrainingConfig) -> optax.Schedule:
 
 
 def make_optimiser(config: TrainingConfig) -> optax.GradientTransformation:
-    """AdamW on the clipped meta-gradient."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(make_schedule(config), weight_decay=config.weight_decay),
-    )
+    """AdamW on the clipped meta-gradient; for Reptile an interpolation, that is SGD."""
+    if config.algorithm == "reptile":
+        step = optax.sgd(make_schedule(config))
+    else:
+        step = optax.adamw(make_schedule(config), weight_decay=config.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
 
 
 def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
     """State before the first update."""
     params = jax.tree.map(jnp.asarray, params)
+    log_rates = maml.initial_log_rates(params) if config.learn_inner_rates else None
     return TrainState(
         params=params,
-        opt_state=make_optimiser(config).init(params),
+        log_rates=log_rates,
+        opt_state=make_optimiser(config).init(_trained(params, log_rates)),
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(jax.random.key(config.seed)),
     )
+
+
+def _trained(params: maml.Params, log_rates: Any) -> Any:
+    """What the outer optimiser moves."""
+    return params if log_rates is None else (params, log_rates)
+
+
+def _make_gradient(
+    config: TrainingConfig, objective: maml.Objective, mesh: jax.sharding.Mesh
+) -> Callable:
+    inner = {
+        "steps": config.inner_steps,
+        "learning_rate": config.inner_learning_rate,
+        "optimiser": config.inner_optimiser,
+        "clip_norm": config.inner_clip_norm,
+        "task_axis": config.task_axis,
+    }
+    if config.algorithm == "reptile":
+        gradient_of = maml.reptile_gradient
+    else:
+        gradient_of = maml.meta_gradient
+        inner["learn_rates"] = config.learn_inner_rates
+        inner["first_order"] = config.first_order
+        inner["same_task"] = config.same_task
+    return parallel.sharded_meta_gradient(objective, mesh, gradient_of, **inner)
 
 
 def make_update(
@@ -85,21 +114,17 @@ def make_update(
         state's buffers are donated.
     """
     optimiser = make_optimiser(config)
-    gradient = parallel.sharded_meta_gradient(
-        objective,
-        mesh,
-        steps=config.inner_steps,
-        learning_rate=config.inner_learning_rate,
-        first_order=config.first_order,
-        same_task=config.same_task,
-        task_axis=config.task_axis,
-    )
+    gradient = _make_gradient(config, objective, mesh)
 
     def update(state, support, query):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        (loss, scalars), grads = gradient(state.params, support, query, key)
+        trained = _trained(state.params, state.log_rates)
+        (loss, scalars), grads = gradient(trained, support, query, key)
         norm = optax.tree.norm(grads)
-        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimiser.update(grads, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        learns = state.log_rates is not None
+        params, log_rates = trained if learns else (trained, None)
         scalars = {
             **scalars,
             "loss": loss,
@@ -107,7 +132,8 @@ def make_update(
             "finite": jnp.isfinite(loss) & jnp.isfinite(norm),
         }
         state = TrainState(
-            params=optax.apply_updates(state.params, updates),
+            params=params,
+            log_rates=log_rates,
             opt_state=opt_state,
             step=state.step + 1,
             key=state.key,
@@ -195,7 +221,10 @@ def train(
 
 
 def _progress(state: TrainState) -> dict[str, Any]:
-    return {"opt_state": state.opt_state, "step": state.step, "key": state.key}
+    progress = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
+    if state.log_rates is not None:
+        progress["log_rates"] = state.log_rates
+    return progress
 
 
 def _restore(
@@ -216,7 +245,8 @@ def _restore(
     )
     if restored is None:
         return parallel.replicate(state, mesh), None
-    return TrainState(params=restored.params, **restored.progress), restored
+    progress = {"log_rates": None, **restored.progress}
+    return TrainState(params=restored.params, **progress), restored
 
 
 class _Loop:

@@ -13,6 +13,7 @@ from meta_lrpinn.models.frequency_embedding import (
     FrequencyEmbedding,
     normalise_frequency,
 )
+from meta_lrpinn.models.jets import Jets, stacked
 from meta_lrpinn.models.low_rank import LowRankDense, layer_ranks
 from meta_lrpinn.models.lrpinn import (
     LRPINN,
@@ -36,6 +37,7 @@ __all__ = [
     "Enriched",
     "FreeSingularValues",
     "FrequencyEmbedding",
+    "Jets",
     "LowRankDense",
     "MetaLRPINN",
     "PlaneWaves",
@@ -49,5 +51,6 @@ __all__ = [
     "orthogonal_factors",
     "plane_wave_parameters",
     "prune_hypernetwork",
+    "stacked",
     "truncate",
 ]

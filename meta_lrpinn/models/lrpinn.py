@@ -6,6 +6,13 @@ from flax import linen as nn
 
 from meta_lrpinn.models.activations import sine
 from meta_lrpinn.models.frequency_embedding import FrequencyEmbedding
+from meta_lrpinn.models.jets import (
+    Jets,
+    dense_jets,
+    first_layer_jets,
+    linear_jets,
+    sine_jets,
+)
 from meta_lrpinn.models.low_rank import LowRankDense, default_gain, layer_ranks
 from meta_lrpinn.models.pinn import (
     FIRST_SCALE,
@@ -149,6 +156,30 @@ class LRPINN(nn.Module):
             hidden = sine(layer(hidden, values))
         return hidden
 
+    def jets(
+        self,
+        points: jax.Array,
+        source: jax.Array,
+        singular_values: tuple[jax.Array, ...],
+    ) -> Jets:
+        """The output with its first and second derivatives along each axis.
+
+        Args:
+            points: (n, ndim) in km.
+            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
+            singular_values: For each hidden layer σ of shape (rank,) or (n, rank).
+
+        Returns:
+            Jets of (n, outputs), in float32 for float32 arguments.
+        """
+        check_points(points, self.ndim)
+        jets = first_layer_jets(self.first, network_input(points, source), self.ndim)
+        for layer, values in zip(self.hidden, singular_values, strict=True):
+            jets = sine_jets(
+                linear_jets(lambda h, w=layer, sigma=values: w(h, sigma), jets)
+            )
+        return dense_jets(self.last, jets)
+
 
 class MetaLRPINN(nn.Module):
     """The low-rank network with its singular values given by the frequency.
@@ -210,6 +241,12 @@ class MetaLRPINN(nn.Module):
             ValueError: If an argument's shape does not fit.
         """
         return self.network.features(points, source, self.embedding(frequency))
+
+    def jets(
+        self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
+    ) -> Jets:
+        """The output with its derivatives, see `LRPINN.jets`; arguments as above."""
+        return self.network.jets(points, source, self.embedding(frequency))
 
     def singular_values(self, frequency: jax.Array | None = None) -> tuple[jax.Array, ...]:
         """The singular values of every hidden layer.

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from meta_lrpinn.models.activations import sine
 from meta_lrpinn.models.frequency_embedding import normalise_frequency
+from meta_lrpinn.models.jets import Jets, dense_jets, first_layer_jets, sine_jets
 
 FIRST_SCALE = 8.0  # rad/km
 SOURCE_SCALE = 2.0  # rad/km
@@ -182,6 +183,36 @@ class PINN(nn.Module):
         Raises:
             ValueError: If an argument's shape does not fit or the frequency is missing.
         """
+        hidden = sine(self.first(self._inputs(points, source, frequency)))
+        for layer in self.hidden:
+            hidden = sine(layer(hidden))
+        return hidden
+
+    def jets(
+        self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
+    ) -> Jets:
+        """The output with its first and second derivatives along each axis.
+
+        Args:
+            points: (n, ndim) in km.
+            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
+            frequency: Frequency in Hz, () or (n,); used with `frequency_input` only.
+
+        Returns:
+            Jets of (n, outputs).
+
+        Raises:
+            ValueError: If an argument's shape does not fit or the frequency is missing.
+        """
+        inputs = self._inputs(points, source, frequency)
+        jets = first_layer_jets(self.first, inputs, self.ndim)
+        for layer in self.hidden:
+            jets = sine_jets(dense_jets(layer, jets))
+        return dense_jets(self.last, jets)
+
+    def _inputs(
+        self, points: jax.Array, source: jax.Array, frequency: jax.Array | None
+    ) -> jax.Array:
         check_points(points, self.ndim)
         inputs = network_input(points, source)
         if self.frequency_input:
@@ -190,10 +221,7 @@ class PINN(nn.Module):
             column = normalise_frequency(frequency)[..., None]
             column = jnp.broadcast_to(column, (*inputs.shape[:-1], 1))
             inputs = jnp.concatenate([inputs, column], axis=-1)
-        hidden = sine(self.first(inputs))
-        for layer in self.hidden:
-            hidden = sine(layer(hidden))
-        return hidden
+        return inputs
 
 
 def check_points(points: jax.Array, ndim: int) -> None:

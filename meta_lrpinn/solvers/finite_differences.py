@@ -24,7 +24,7 @@ def solve(request: Request, settings: FiniteDifferences) -> Solution:
         tolerance=settings.tolerance,
         max_refinement=settings.maximum_refinement,
         thickness=request.thickness,
-        order=settings.order,
+        order=settings.scheme_order,
         **({} if request.reflection is None else {"reflection": request.reflection}),
     )
     history = field.history

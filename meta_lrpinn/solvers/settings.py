@@ -111,13 +111,13 @@ class FiniteDifferences:
         None, "Cells per cell of the model, of the first grid where a tolerance decides."
     )
     maximum_refinement: int = option(8, "Where refinement ends, tolerance met or not.")
-    order: int = option(4, "Order of the scheme, 2 or 4.")
+    scheme_order: int = option(4, "Order of the scheme, 2 or 4.")
 
     def __post_init__(self):
         _check_positive(self, "tolerance", "refinement", "maximum_refinement")
         _check_whole(self, "refinement", "maximum_refinement")
-        if self.order not in (2, 4):
-            raise ValueError(f"order must be 2 or 4, got {self.order}")
+        if self.scheme_order not in (2, 4):
+            raise ValueError(f"scheme_order must be 2 or 4, got {self.scheme_order}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

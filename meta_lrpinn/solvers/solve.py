@@ -156,7 +156,7 @@ def reference_wavefield(
     tolerance: float | None = 0.003,
     refinement: int | None = None,
     maximum_refinement: int = 8,
-    order: int = 4,
+    scheme_order: int = 4,
     **problem: Any,
 ) -> Wavefield:
     """The wavefield by finite differences, refined until it no longer changes.
@@ -165,13 +165,13 @@ def reference_wavefield(
 
     Args:
         model, frequency, source: As for `solve`.
-        tolerance, refinement, maximum_refinement, order: As of `FiniteDifferences`.
+        tolerance, refinement, maximum_refinement, scheme_order: As of `FiniteDifferences`.
         **problem: Keyword arguments of `solve`.
     """
     settings = choices.FiniteDifferences(
         tolerance=tolerance,
         refinement=refinement,
         maximum_refinement=maximum_refinement,
-        order=order,
+        scheme_order=scheme_order,
     )
     return solve(model, frequency, source, settings, **problem)

@@ -62,7 +62,7 @@ def test_single_precision_where_features_nearly_depend_on_each_other(problem):
         weights = output_layer.solve_nested(
             "galerkin", waves, params, problem, (1.0, 2 / 3), double
         )
-        field = output_layer.feature_field(waves, params, problem, weights, double)
+        field = output_layer.FeatureField(waves, params, problem, weights, double)
         fields.append(field(points))
     for exact, single in zip(*(field.T for field in fields), strict=True):
         assert relative_l2(single, exact) < 0.01

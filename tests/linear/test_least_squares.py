@@ -120,7 +120,7 @@ def test_solution_agrees_with_finite_differences(setting):
     params = models.plane_wave_parameters(jax.random.key(0), 300, 22.0, 2)
     waves = models.PlaneWaves(ndim=2, number=300)
     weights = output_layer.solve("least_squares", waves, params, problem, double=True)
-    field = output_layer.feature_field(waves, params, problem, weights, double=True)
+    field = output_layer.FeatureField(waves, params, problem, weights, double=True)
     points = problem.model.grid_points()
     truth = reference_wavefield(problem.model, 4.0, (0.3, 0.1), refinement=4).scattered
     assert relative_l2(field(points).reshape(9, 9), truth) < 0.1

@@ -100,7 +100,7 @@ def test_rough_velocities_are_not_aliased(rough):
     def error(refinement):
         chunks = output_layer._in_chunks(rough, (24, 24), refinement, rows=24)
         (weights,) = output_layer._galerkin(waves, params, chunks, rough, (1.0,), True).T
-        field = output_layer.feature_field(waves, params, rough, weights, double=True)
+        field = output_layer.FeatureField(waves, params, rough, weights, double=True)
         return relative_l2(field(rough.model.grid_points()).reshape(25, 25), exact)
 
     resolved, sampled = error((4, 4)), error((1, 1))
@@ -212,7 +212,7 @@ def test_random_waves_agree_with_the_lattice_and_finite_differences(problem, ref
     waves = models.PlaneWaves(ndim=2, number=260)
     weights = output_layer.solve("galerkin", waves, params, problem, double=True)
     chex.assert_shape(weights, (260,))
-    field = output_layer.feature_field(waves, params, problem, weights, double=True)
+    field = output_layer.FeatureField(waves, params, problem, weights, double=True)
     field = field(problem.model.grid_points()).reshape(9, 9)
 
     lattice = lattices.make_lattice(problem, 2.0)
@@ -249,8 +249,8 @@ def test_replaced_output_layer_gives_the_solved_field(problem):
     weights = jnp.asarray(rng.normal(size=(10, 2)) @ [1, 1j])
     points = rng.uniform(-0.3, 1.1, (6, 2))
     replaced = output_layer.replace(params, weights)
-    solved = output_layer.feature_field(model, params, problem, weights, True)
-    own = output_layer.own_field(model, replaced, problem)
+    solved = output_layer.FeatureField(model, params, problem, weights, True)
+    own = output_layer.OwnField(model, replaced, problem)
     np.testing.assert_allclose(own(points), solved(points), atol=1e-5)
     chex.assert_trees_all_equal(replaced["embedding"], params["embedding"])
     plain = output_layer.replace(params["network"], weights)

@@ -5,6 +5,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from meta_lrpinn import configs
@@ -12,10 +13,18 @@ from meta_lrpinn.meta import maml
 
 TASKS = 3
 INNER = {"steps": 2, "learning_rate": 0.1}
-OPTIONS = ("steps", "learning_rate", "first_order", "same_task", "task_axis")
+OPTIONS = (
+    *("steps", "learning_rate", "first_order", "same_task", "task_axis"),
+    *("optimiser", "clip_norm", "learn_rates"),
+)
 
 meta_loss = jax.jit(maml.meta_loss, static_argnums=0, static_argnames=OPTIONS)
 meta_gradient = jax.jit(maml.meta_gradient, static_argnums=0, static_argnames=OPTIONS)
+reptile_gradient = jax.jit(
+    maml.reptile_gradient,
+    static_argnums=0,
+    static_argnames=("steps", "learning_rate", "optimiser", "clip_norm", "task_axis"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -253,3 +262,170 @@ def test_batches_that_do_not_fit_are_refused(params, batch):
     for function in (meta_loss, meta_gradient):
         with pytest.raises(ValueError, match="task axis must be one of"):
             function(objective, params, *batch, task_axis="pmap")
+
+
+# Inner steps other than plain descent, and what they are worth without MAML -----------
+
+
+def optax_adapt(params, task, key, optimiser, steps):
+    """Inner steps of any optax optimiser, written out."""
+    state = optimiser.init(params)
+    for step_key in jax.random.split(key, steps):
+        gradient = jax.grad(lambda p, k=step_key: objective(p, task, k)[0])(params)
+        updates, state = optimiser.update(gradient, state)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+INNER_STEPS = {
+    "sgd": ({"optimiser": "sgd"}, optax.sgd(0.1)),
+    "adam": ({"optimiser": "adam"}, optax.adam(0.1)),
+    "clipped": (
+        {"optimiser": "sgd", "clip_norm": 0.2},
+        optax.chain(optax.clip_by_global_norm(0.2), optax.sgd(0.1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("task_axis", configs.TASK_AXES)
+@pytest.mark.parametrize("name", INNER_STEPS)
+def test_reptile_goes_back_from_the_mean_of_the_adapted(params, batch, name, task_axis):
+    options, optimiser = INNER_STEPS[name]
+    support, query, key = batch
+    (loss, scalars), way = reptile_gradient(
+        objective,
+        params,
+        support,
+        query,
+        key,
+        steps=4,
+        learning_rate=0.1,
+        task_axis=task_axis,
+        **options,
+    )
+    adapted, last, first = [], [], []
+    for index, task_key in enumerate(jax.random.split(key, TASKS)):
+        keys = jax.random.split(task_key, 4)
+        one = task(support, index)
+        adapted.append(optax_adapt(params, one, task_key, optimiser, 4))
+        # The keys of the steps before the last are those of four.
+        before = params
+        state = optimiser.init(params)
+        for step_key in keys[:3]:
+            gradient = jax.grad(lambda p, k=step_key, t=one: objective(p, t, k)[0])(before)
+            updates, state = optimiser.update(gradient, state)
+            before = optax.apply_updates(before, updates)
+        first.append(objective(params, one, keys[0])[0])
+        last.append(objective(before, one, keys[3])[0])
+    mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *adapted)
+    expected = jax.tree.map(jnp.subtract, params, mean)
+    # Adam's ε is under the root here and beside it there.
+    chex.assert_trees_all_close(way, expected, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(loss, np.mean(last), rtol=1e-7)
+    np.testing.assert_allclose(scalars["support_loss"], np.mean(first), rtol=1e-12)
+
+
+def bowl(params, task, key):
+    """½ a |p − c|²: k steps of descent end at c + (1 − η a)^k (p − c)."""
+    del key
+    misfit = params - task["centre"]
+    return 0.5 * task["curvature"] * jnp.sum(misfit**2), {}
+
+
+BOWLS = {
+    "centre": np.array([[1.0, -2.0], [0.5, 3.0]]),
+    "curvature": np.array([0.5, 2.0]),
+}
+
+
+def test_reptile_and_maml_of_quadratics_are_known():
+    """Reptile: (1 − (1 − η a)^k)(p − c); MAML: a (1 − η a)^2k, first order ^k."""
+    start, rate, steps = jnp.array([0.3, 0.7]), 0.2, 3
+    misfit = np.asarray(start) - BOWLS["centre"]
+    a = BOWLS["curvature"][:, None]
+    shrunk = (1 - rate * a) ** steps
+    key = jax.random.key(0)
+    inner = {"steps": steps, "learning_rate": rate}
+    _, way = maml.reptile_gradient(bowl, start, BOWLS, BOWLS, key, **inner)
+    np.testing.assert_allclose(way, np.mean((1 - shrunk) * misfit, axis=0), rtol=1e-12)
+    for first_order, factor in ((True, shrunk), (False, shrunk**2)):
+        _, gradient = maml.meta_gradient(
+            bowl, start, BOWLS, BOWLS, key, first_order=first_order, **inner
+        )
+        expected = np.mean(a * factor * misfit, axis=0)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+
+
+def test_learned_rates_of_a_quadratic_are_known():
+    """One step: dL/dη = −a² (1 − η a)|p − c|², times dη/dr = 10 η."""
+    start, rate, log = jnp.array([0.3, 0.7]), 0.2, 0.05
+    eta = rate * np.exp(10 * log)
+    squared = np.sum((np.asarray(start) - BOWLS["centre"]) ** 2, axis=1)
+    a = BOWLS["curvature"]
+    for first_order in (True, False):
+        (loss, _), (_, slope) = maml.meta_gradient(
+            bowl,
+            (start, jnp.asarray(log)),
+            BOWLS,
+            BOWLS,
+            jax.random.key(0),
+            steps=1,
+            learning_rate=rate,
+            first_order=first_order,
+            learn_rates=True,
+        )
+        shrunk = 1 - eta * a
+        np.testing.assert_allclose(loss, np.mean(0.5 * a * shrunk**2 * squared))
+        expected = np.mean(-(a**2) * shrunk * squared) * 10 * eta
+        np.testing.assert_allclose(slope, expected, rtol=1e-12)
+
+
+def test_initial_learned_rates_are_the_configured_one(params, batch):
+    pair = params, maml.initial_log_rates(params)
+    given = meta_loss(objective, params, *batch, **INNER)
+    learned = meta_loss(objective, pair, *batch, learn_rates=True, **INNER)
+    chex.assert_trees_all_close(learned, given, rtol=1e-12)
+    assert jax.tree.structure(pair[1]) == jax.tree.structure(params)
+
+
+@pytest.mark.parametrize("task_axis", configs.TASK_AXES)
+@pytest.mark.parametrize("optimiser", configs.INNER_OPTIMISERS)
+def test_gradient_with_learned_rates_is_that_of_the_meta_loss(
+    params, batch, optimiser, task_axis
+):
+    """Second order, through Adam and clipping too."""
+    options = {**INNER, "first_order": False, "optimiser": optimiser, "clip_norm": 0.5}
+    options["learn_rates"] = True
+    pair = params, jax.tree.map(lambda leaf: 0.02 + leaf, maml.initial_log_rates(params))
+    _, gradient = meta_gradient(objective, pair, *batch, task_axis=task_axis, **options)
+    flat, unravel = jax.flatten_util.ravel_pytree(pair)
+    loss = jax.jit(lambda x: meta_loss(objective, unravel(x), *batch, **options)[0])
+    step = 1e-6
+    numerical = [
+        (loss(flat.at[i].add(step)) - loss(flat.at[i].add(-step))) / (2 * step)
+        for i in range(len(flat))
+    ]
+    analytic, _ = jax.flatten_util.ravel_pytree(gradient)
+    np.testing.assert_allclose(analytic, numerical, rtol=1e-5, atol=1e-8)
+
+
+def test_second_order_adam_is_finite_where_the_gradient_is_zero():
+    at_rest = jnp.array([1.0, -2.0])
+    one = jax.tree.map(lambda leaf: leaf[:1], BOWLS)
+    _, gradient = maml.meta_gradient(
+        bowl,
+        at_rest,
+        one,
+        one,
+        jax.random.key(0),
+        steps=2,
+        learning_rate=0.1,
+        first_order=False,
+        optimiser="adam",
+    )
+    assert np.all(np.isfinite(gradient))
+
+
+def test_an_unknown_inner_optimiser_is_refused(params, batch):
+    with pytest.raises(ValueError, match="inner_optimiser must be one of"):
+        meta_loss(objective, params, *batch, optimiser="lbfgs")

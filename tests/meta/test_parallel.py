@@ -27,7 +27,7 @@ from meta_lrpinn.meta import maml, parallel, training
 
 jax.config.update("jax_enable_x64", True)
 TASKS = 8
-OPTIONS = ("steps", "learning_rate", "first_order", "task_axis")
+OPTIONS = ("steps", "learning_rate", "first_order", "task_axis", "optimiser")
 
 def objective(params, task, key):
     phase = jax.random.key_data(key).astype(float) / 2.0**32
@@ -51,15 +51,14 @@ def parameters():
     rng = np.random.default_rng(3)
     return {"first": rng.normal(size=(2, 4)), "bias": rng.normal(size=(4,))}
 
-def gradient(mesh, task_axis="vmap", first_order=False):
+def gradient(mesh, gradient_of=maml.meta_gradient, **options):
     ours = parallel.local_tasks(TASKS, mesh)
     support, query = (
         parallel.shard_tasks(jax.tree.map(lambda leaf: leaf[ours], tasks(seed)), mesh)
         for seed in (1, 2)
     )
     function = parallel.sharded_meta_gradient(
-        objective, mesh, steps=2, learning_rate=0.1, first_order=first_order,
-        task_axis=task_axis,
+        objective, mesh, gradient_of, steps=2, learning_rate=0.1, **options
     )
     params = parallel.replicate(parameters(), mesh)
     result = jax.jit(function)(params, support, query, jax.random.key(5))
@@ -98,6 +97,12 @@ for options in (
         learning_rate=0.1, **options,
     )
     agree(alone, gradient(eight, **options))
+reptile = jax.jit(maml.reptile_gradient, static_argnums=0, static_argnames=OPTIONS)
+alone = reptile(
+    objective, parameters(), tasks(1), tasks(2), jax.random.key(5), steps=2,
+    learning_rate=0.1, optimiser="adam",
+)
+agree(alone, gradient(eight, maml.reptile_gradient, optimiser="adam"))
 
 directory = sys.argv[1]
 train(directory, eight, 4)
@@ -121,7 +126,7 @@ assert jax.process_count() == 2 and jax.device_count() == 2
 mesh = parallel.task_mesh()
 ours = parallel.local_tasks(TASKS, mesh)
 assert (ours.start, ours.stop) == (4 * int(process), 4 * int(process) + 4)
-result = gradient(mesh)
+result = gradient(mesh, first_order=False)
 train(directory, mesh, 2)
 trained = train(directory, mesh, 4)
 np.savez(f"{directory}/process_{process}.npz", *jax.tree.leaves((result, trained)))
@@ -131,7 +136,8 @@ ONE_PROCESS = """
 directory = sys.argv[1]
 mesh = parallel.task_mesh()
 trained = train(directory, mesh, 4)
-np.savez(f"{directory}/alone.npz", *jax.tree.leaves((gradient(mesh), trained)))
+result = gradient(mesh, first_order=False)
+np.savez(f"{directory}/alone.npz", *jax.tree.leaves((result, trained)))
 """
 
 

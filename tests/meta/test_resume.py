@@ -90,8 +90,25 @@ class BrokenOff(Exception):
     """Stands for whatever ends a process."""
 
 
-def test_a_loop_broken_off_at_random_steps(tmp_path):
-    config = dataclasses.replace(CONFIG, iterations=40)
+ALGORITHMS = {
+    "maml": {},
+    # State beyond parameters and moments: the learned rates.
+    "meta_sgd": {"learn_inner_rates": True, "inner_optimiser": "adam", "inner_steps": 2},
+    "reptile": {
+        "algorithm": "reptile",
+        "learning_rate": 0.3,
+        "weight_decay": 0.0,
+        "first_order": True,
+        "same_task": True,
+        "inner_steps": 3,
+        "inner_optimiser": "adam",
+    },
+}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_loop_broken_off_at_random_steps(tmp_path, algorithm):
+    config = dataclasses.replace(CONFIG, iterations=40, **ALGORITHMS[algorithm])
     unbroken = run(tmp_path / "unbroken", config)
     rng = np.random.default_rng(5)
     breaks = 0
@@ -109,6 +126,8 @@ def test_a_loop_broken_off_at_random_steps(tmp_path):
         except BrokenOff:
             breaks += 1
     assert breaks >= 3
+    if config.learn_inner_rates:
+        assert all(rate != 0 for rate in jax.tree.leaves(broken.log_rates))
     chex.assert_trees_all_equal(broken, unbroken)
     assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
 

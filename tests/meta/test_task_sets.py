@@ -5,9 +5,12 @@ import json
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import meta_lrpinn as ml
 from meta_lrpinn import configs, generators, models, networks, objectives
 from meta_lrpinn.adapt import output_layer
 from meta_lrpinn.linear import lattice as lattices
@@ -241,7 +244,7 @@ def test_wavefields_are_those_of_finer_grids_and_of_solve():
     assert np.all(known.points >= problem.lower - 1e-5)
     assert np.all(known.points <= problem.upper + 1e-5)
     points = np.asarray(known.points, float)
-    solved = solve(models[0], 3.0, source, thickness=thickness, unknowns=250)
+    solved = solve(models[0], 3.0, source, ml.PlaneWaves(unknowns=250), thickness=thickness)
     expected = solved.evaluate(points[inside])
     assert relative_l2(known.scattered[0, inside], expected) < 0.03
     for model, got in zip(models, known.scattered, strict=True):
@@ -347,7 +350,7 @@ def test_sources_share_velocities_and_layer():
 def test_wavefields_are_solved_only_for_objectives_that_learn_from_them(name):
     config = configs.MetaConfig(
         objective=configs.ObjectiveConfig(name=name, points=20),
-        tasks=dataclasses.replace(DISTRIBUTION, known_points=20),
+        tasks=dataclasses.replace(DISTRIBUTION, known_points=20, absorbing=True),
         training=dataclasses.replace(TRAINING, tasks_per_batch=1, same_task=True),
     )
     support, _ = pipeline._make_sampler(config, ())(0, 0)
@@ -393,10 +396,53 @@ def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
     ):
         own = task.member(velocity, v0)
         weights = output_layer.solve("galerkin", model, params, own, double=True)
-        field = output_layer.feature_field(model, params, own, weights, double=True)
+        field = output_layer.FeatureField(model, params, own, weights, double=True)
         errors.append(relative_l2(field(task.points[inside]), known[inside]))
     assert "error" in figures and max(errors) < 0.5
     np.testing.assert_allclose(figures["2Hz_0.4km"], np.mean(errors), rtol=0.05)
+
+
+def test_evaluation_of_own_output_is_its_error_after_steps():
+    """Of Adam at a decaying rate, clipped, by the way that adaptation goes."""
+    config = configs.MetaConfig(
+        network=configs.NetworkConfig("pinn", width=30, depth=1, first_scale=3.0),
+        objective=configs.ObjectiveConfig(name="own_output", points=225),
+        tasks=dataclasses.replace(
+            DISTRIBUTION, smallest_size=21, largest_size=21, spacing=0.1, absorbing=True
+        ),
+    )
+    model = networks.make_network(config.network)
+    objective = objectives.make_objective(config.objective, model)
+    params = models.initial_parameters(model, jax.random.key(0))
+    settings, steps = ((2.0, 0.4), (3.0, 1.5)), (0, 3, 8)
+    evaluate = pipeline.own_output_evaluation(
+        config.tasks, model, objective, settings, steps
+    )
+    figures = evaluate(params, 7)
+    assert list(figures) == ["error", "error_0", "error_3", "2Hz_0.4km", "3Hz_1.5km"]
+    tasks = pipeline.held_tasks(config.tasks, settings, velocities=1)
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(2e-3, 8))
+    )
+    gradient = jax.jit(jax.grad(objective, has_aux=True))
+    errors = []
+    for task in tasks:
+        task = jax.tree.map(jnp.asarray, task)
+        own, state, curve = params, optimiser.init(params), []
+        inside = np.all((task.points >= 0) & (task.points <= 2.0), axis=1)
+        for step in range(9):
+            outputs = objectives.output_function(model, own, task.problem)(task.points)
+            field = task.problem.amplitude * (outputs[:, 0] + 1j * outputs[:, 1])
+            curve.append(relative_l2(field[inside], task.scattered[0][inside]))
+            key = jax.random.fold_in(jax.random.key(pipeline._HELD_SEED), step)
+            updates, state = optimiser.update(gradient(own, task, key)[0], state, own)
+            own = optax.apply_updates(own, updates)
+        errors.append([curve[number] for number in steps])
+    errors = np.array(errors)
+    for number, name in enumerate(("error_0", "error_3", "error")):
+        np.testing.assert_allclose(figures[name], errors[:, number].mean(), rtol=1e-3)
+    np.testing.assert_allclose(figures["3Hz_1.5km"], errors[1, -1], rtol=1e-3)
+    assert errors[0, -1] != errors[0, 0]
 
 
 def test_evaluation_without_a_layer_is_the_objective(monkeypatch):

@@ -113,6 +113,49 @@ def test_training_is_adamw_on_the_clipped_meta_gradient(tmp_path, first_order, s
     assert int(state.step) == 7
 
 
+def test_reptile_interpolates_towards_the_adapted_parameters(tmp_path):
+    """A share of 1 ends at their mean: here, one long step, the centres of the tasks."""
+    config = dataclasses.replace(
+        CONFIG,
+        algorithm="reptile",
+        iterations=1,
+        learning_rate=1.0,
+        weight_decay=0.0,
+        same_task=True,
+        clip_norm=100.0,
+        inner_learning_rate=0.5,
+    )
+
+    def exact(params, task, key):
+        return jnp.sum((params["centre"] - task["centre"]) ** 2), {}
+
+    start = {"centre": np.full(2, 5.0, np.float32)}
+    ends = [
+        training.train(
+            dataclasses.replace(config, learning_rate=share),
+            exact,
+            sampler,
+            start,
+            tmp_path / str(share),
+            progress=False,
+        ).params["centre"]
+        for share in (1.0, 0.25)
+    ]
+    mean = sampler(config.seed, 0)[0]["centre"].mean(axis=0)
+    np.testing.assert_allclose(ends[0], mean, rtol=1e-5)
+    np.testing.assert_allclose(ends[1], 0.75 * start["centre"] + 0.25 * mean, rtol=1e-5)
+
+
+def test_learned_rates_are_trained_with_the_parameters(tmp_path):
+    config = dataclasses.replace(CONFIG, learn_inner_rates=True, learning_rate=0.01)
+    state = run(tmp_path, config)
+    rates = state.log_rates
+    assert set(rates) == {"centre", "scale"}
+    # Longer steps bring "scale" to zero, where its query loss is least.
+    assert rates["scale"] > 0
+    assert set(state.params) == {"centre", "scale"}
+
+
 def test_schedules():
     staircase = training.make_schedule(configs.TrainingConfig())
     rates = [float(staircase(step)) for step in (0, 4_999, 5_000, 10_000)]

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from meta_lrpinn import generators
-from meta_lrpinn import problem as problems
-from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
+from meta_lrpinn.solvers.settings import FiniteDifferences, PlaneWaves
 from meta_lrpinn.solvers.solve import solve
-from meta_lrpinn.solvers.survey import receiver_data, shared_problem, solve_survey
+from meta_lrpinn.solvers.survey import solve_survey
 
 FREQUENCY = 3.0
+WAVES = PlaneWaves(unknowns=800)
 SOURCES = np.array([[0.2, 0.025], [0.5, 0.025], [0.7, 0.05]])
 
 
@@ -24,31 +25,27 @@ def models():
 
 @pytest.fixture(scope="module")
 def survey(models):
-    return solve_survey(models, [FREQUENCY], SOURCES, wavenumber_ratio=1.6)
+    return solve_survey(models, [FREQUENCY], SOURCES, WAVES)
 
 
 def test_every_wavefield_is_that_of_a_single_solve(models, survey):
     chex.assert_shape(survey.scattered, (2, 1, 3, 31, 41))
     for model, fields in zip(models, survey.scattered[:, 0], strict=True):
-        alone = solve(model, FREQUENCY, SOURCES[1], unknowns=2 * survey.unknowns[0])
+        alone = solve(model, FREQUENCY, SOURCES[1], PlaneWaves(unknowns=1600))
         assert relative_l2(fields[1], alone.scattered) < 0.02
 
 
 def test_small_memory_splits_the_sources_and_changes_nothing(models, survey):
-    one = 16 * (3 * survey.unknowns[0] + 2 * 31 * 41) / 2**30
-    split = solve_survey(
-        models, [FREQUENCY], SOURCES, wavenumber_ratio=1.6, memory=1.5 * one
-    )
+    one = 16 * (3 * survey.unknowns[0, 0] + 2 * 31 * 41) / 2**30
+    split = solve_survey(models, [FREQUENCY], SOURCES, WAVES, memory=1.5 * one)
     np.testing.assert_allclose(split.scattered, survey.scattered, rtol=1e-4, atol=1e-7)
 
 
 def test_receivers_see_the_field(models, survey):
     receivers = models[0].grid_points()[[100, 700]]
-    data = solve_survey(
-        models[:1], [FREQUENCY], SOURCES[:1], wavenumber_ratio=1.6, receivers=receivers
-    )
+    data = solve_survey(models[:1], [FREQUENCY], SOURCES[:1], WAVES, receivers=receivers)
     chex.assert_shape(data.scattered, (1, 1, 1, 2))
-    own = solve_survey(models[:1], [FREQUENCY], SOURCES[:1], wavenumber_ratio=1.6)
+    own = solve_survey(models[:1], [FREQUENCY], SOURCES[:1], WAVES)
     expected = own.scattered[0, 0, 0].ravel()[[100, 700]]
     np.testing.assert_allclose(data.scattered[0, 0, 0], expected, rtol=1e-4)
     assert own.throughput > 0
@@ -57,15 +54,15 @@ def test_receivers_see_the_field(models, survey):
 def test_gradient_to_velocity_agrees_with_finite_differences(models):
     receivers = np.stack([np.linspace(0.1, 0.9, 6), np.full(6, 0.025)], axis=-1)
     model = models[0].replace_velocity(np.asarray(models[0].velocity, float))
-    v0 = np.array([problems.velocity_at(model, source) for source in SOURCES])
     with jax.enable_x64(True):
-        problem = shared_problem([model], FREQUENCY, SOURCES)
-        lattice = lattices.make_lattice(problem, 1.1)
+        acquisition = make_acquisition(
+            model, FREQUENCY, SOURCES, receivers, wavenumber_ratio=1.1
+        )
 
         @jax.jit
         def misfit(velocity):
-            own = problem.replace(model=model.replace_velocity(velocity))
-            data = receiver_data(own, lattice, SOURCES, v0, receivers)
+            data = receiver_data(acquisition, velocity)
+            chex.assert_shape(data, (3, 6))
             return jnp.sum(jnp.abs(data) ** 2)
 
         velocity = jnp.asarray(model.velocity)
@@ -84,5 +81,21 @@ def test_bad_input_is_refused(models):
         solve_survey([], [FREQUENCY], SOURCES)
     with pytest.raises(ValueError, match="outside"):
         solve_survey(models, [FREQUENCY], [[9.0, 0.0]])
-    with pytest.raises(ValueError, match="precision"):
-        solve_survey(models, [FREQUENCY], SOURCES, precision="half")
+    with pytest.raises(ValueError, match="receiver .* outside"):
+        make_acquisition(models[0], FREQUENCY, SOURCES, [[9.0, 0.0]])
+
+
+def test_any_solver_makes_a_survey(models, survey):
+    settings = FiniteDifferences(tolerance=None)
+    reference = solve_survey(models[:1], [FREQUENCY], SOURCES, settings)
+    assert reference.unknowns[0, 0] > 1000
+    chex.assert_shape(reference.error_estimates, (1, 1, 3))
+    assert relative_l2(survey.scattered[:1], reference.scattered) < 0.02
+
+
+def test_cubes_have_the_default_of_three_dimensions():
+    cube = generators.smooth_inclusion(shape=(6, 6, 6), spacing=0.1)
+    source = np.array([[0.2, 0.2, 0.1]])
+    (survey,) = solve_survey([cube], [2.0], source).scattered[0, 0]
+    alone = solve(cube, 2.0, source[0]).scattered
+    assert relative_l2(survey, alone) < 1e-5

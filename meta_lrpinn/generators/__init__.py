@@ -1,0 +1,374 @@
+"""Synthetic velocity models, each a pure function of its arguments and its seed.
+
+Rocks are laid down in flat layers and then deformed, so a model is made the other way
+round: every grid point is restored to the stratigraphic depth at which its rock was
+laid down, and the velocity is looked up there. Lengths are in km, velocities in km/s,
+shapes (nz, nx) or (nz, ny, nx); every generator works in 2D and in 3D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from meta_lrpinn.generators.deformations import DEFORMATIONS, fold_relief, undo_thrust
+from meta_lrpinn.generators.grid import Grid, check_range, finished, make_rng
+from meta_lrpinn.generators.rocks import (
+    WATER,
+    irregular_body,
+    lay_down,
+    lens,
+    salt_stem,
+    seafloor_depth,
+    velocity_gradient,
+)
+from meta_lrpinn.velocity import VelocityModel
+
+STRUCTURES = ("flat", "dipping", "folded", "faulted")
+
+
+def layered(
+    seed: int,
+    *,
+    shape: Sequence[int] = (91, 91),
+    spacing: float | Sequence[float] = 0.025,
+    minimum: float = 1.5,
+    maximum: float = 5.0,
+    structure: str = "random",
+    layers: tuple[int, int] = (3, 9),
+    smoothing: float = 0.05,
+) -> VelocityModel:
+    """Layers whose velocity grows with depth, but for the odd inversion.
+
+    Args:
+        seed: Seed of the random choices.
+        shape: Grid points, (nz, nx) or (nz, ny, nx).
+        spacing: Grid spacing in array order, or one number [km].
+        minimum: No velocity is below it [km/s].
+        maximum: No velocity is above it [km/s].
+        structure: "flat", "dipping", "folded", "faulted" or "random", one of these.
+        layers: Fewest and most layers, a layer of water included.
+        smoothing: Standard deviation of the Gaussian smoothing of slowness [km].
+
+    Returns:
+        The model; nearly half of all seeds have a layer of water on top.
+
+    Raises:
+        ValueError: If an argument makes no sense.
+    """
+    if structure not in ("random", *STRUCTURES):
+        raise ValueError(
+            f"structure must be random, {', '.join(STRUCTURES)}, got {structure!r}"
+        )
+    fewest, most = layers
+    if not 1 <= fewest <= most:
+        raise ValueError(f"layers must be (fewest, most) from 1 up, got {layers}")
+    rng = make_rng(seed)
+    grid = Grid(shape, spacing)
+    check_range(minimum, maximum)
+    if structure == "random":
+        structure = str(rng.choice(STRUCTURES))
+    count = int(rng.integers(fewest, most + 1))
+    seafloor = None
+    if count > 1 and rng.random() < 0.45:
+        count -= 1
+        seafloor = seafloor_depth(rng, grid, flat=structure == "flat")
+    stratigraphic = DEFORMATIONS[structure](rng, grid)
+    velocity = lay_down(rng, stratigraphic, count, minimum, maximum, grid.depth, seafloor)
+    if seafloor is not None:
+        velocity = np.where(grid.z < seafloor, np.clip(WATER, minimum, maximum), velocity)
+    return finished(velocity, grid, minimum, maximum, smoothing)
+
+
+def thrust_belt(
+    seed: int,
+    *,
+    shape: Sequence[int] = (101, 251),
+    spacing: float | Sequence[float] = 0.025,
+    minimum: float = 2.2,
+    maximum: float = 6.0,
+    faults: tuple[int, int] = (3, 5),
+    smoothing: float = 0.0,
+) -> VelocityModel:
+    """A fold-and-thrust belt: folded layers stacked along ramps over a detachment.
+
+    Each fault flattens into a common detachment. Its hanging wall is carried up the
+    ramp by shear parallel to the fault, which bends it into an anticline; the basement
+    below stays as it was, and the surface is eroded flat.
+
+    Args:
+        seed: Seed of the random choices.
+        shape: Grid points, (nz, nx) or (nz, ny, nx).
+        spacing: Grid spacing in array order, or one number [km].
+        minimum: No velocity is below it [km/s].
+        maximum: No velocity is above it [km/s].
+        faults: Fewest and most thrust faults.
+        smoothing: Standard deviation of the Gaussian smoothing of slowness [km].
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If an argument makes no sense.
+    """
+    fewest, most = faults
+    if not 1 <= fewest <= most:
+        raise ValueError(f"faults must be (fewest, most) from 1 up, got {faults}")
+    rng = make_rng(seed)
+    grid = Grid(shape, spacing)
+    check_range(minimum, maximum)
+    detachment = rng.uniform(0.72, 0.86) * grid.depth
+    # Present-day points are carried back through the faults, the youngest first.
+    along, z = grid.x + grid.skew(rng, 0.25), grid.z
+    count = int(rng.integers(fewest, most + 1))
+    slots = (np.arange(count) + rng.uniform(0.3, 0.7, count)) / count
+    towards = rng.choice([-1.0, 1.0])
+    for slot in np.sort(slots)[:: int(towards)]:
+        along, z = undo_thrust(rng, grid, along, z, slot, towards, detachment)
+    folds = fold_relief(rng, grid, along, amplitude=0.03)
+    quieter = np.clip(2.5 - 2.0 * z / detachment, 0.25, 1.0)
+    stratigraphic = z - folds * quieter
+    velocity = lay_down(
+        rng,
+        stratigraphic,
+        int(rng.integers(12, 19)),
+        minimum + 0.1 * (maximum - minimum),
+        maximum,
+        grid.depth,
+        inversions=0.35,
+    )
+    # Young sediments fill the relief that erosion left.
+    cover = 0.03 * grid.depth + fold_relief(rng, grid, grid.x, amplitude=0.025)
+    soft = minimum + rng.uniform(0.0, 0.1) * (maximum - minimum)
+    velocity = np.where(grid.z < cover, soft, velocity)
+    return finished(velocity, grid, minimum, maximum, smoothing)
+
+
+def salt_body(
+    seed: int,
+    *,
+    shape: Sequence[int] = (101, 151),
+    spacing: float | Sequence[float] = 0.025,
+    minimum: float = 1.5,
+    maximum: float = 4.0,
+    salt: float = 4.5,
+) -> VelocityModel:
+    """Sediments pierced by an irregular body of salt with sharp edges.
+
+    Args:
+        seed: Seed of the random choices.
+        shape: Grid points, (nz, nx) or (nz, ny, nx).
+        spacing: Grid spacing in array order, or one number [km].
+        minimum: No sediment is slower [km/s].
+        maximum: No sediment is faster [km/s].
+        salt: Velocity of the salt [km/s].
+
+    Returns:
+        The model; nothing in it is smoothed.
+
+    Raises:
+        ValueError: If an argument makes no sense.
+    """
+    rng = make_rng(seed)
+    grid = Grid(shape, spacing)
+    check_range(minimum, maximum)
+    if not (np.isfinite(salt) and salt > 0):
+        raise ValueError(f"salt velocity must be positive, got {salt} km/s")
+    width = min(grid.depth, *grid.widths)
+    centre = np.array(
+        [rng.uniform(0.38, 0.62) * w for w in grid.widths]
+        + [rng.uniform(0.38, 0.5) * grid.depth]
+    )
+    radii = np.array(
+        [rng.uniform(0.28, 0.42) * width for _ in grid.widths]
+        + [rng.uniform(0.13, 0.2) * grid.depth]
+    )
+    points = [*grid.horizontal, grid.z]
+    inside = irregular_body(rng, grid, points, centre, radii)
+    if rng.random() < 0.7:
+        inside |= salt_stem(rng, grid, points, centre, radii)
+    distance = sum(
+        ((axis - c) / (1.6 * r)) ** 2
+        for axis, c, r in zip(grid.horizontal, centre, radii, strict=False)
+    )
+    # The rising salt has dragged up the layers around it.
+    drag = rng.uniform(0.08, 0.16) * np.exp(-distance)
+    stratigraphic = grid.z + drag * grid.z * (2.0 - grid.z / grid.depth)
+    stratigraphic = stratigraphic - fold_relief(rng, grid, grid.x, amplitude=0.015)
+    seafloor = seafloor_depth(rng, grid, flat=False)
+    layers = lay_down(
+        rng,
+        stratigraphic,
+        int(rng.integers(9, 15)),
+        minimum,
+        maximum,
+        grid.depth,
+        seafloor,
+        inversions=0.25,
+    )
+    ramp = minimum + (maximum - minimum) * 0.85 * np.clip(
+        (stratigraphic - seafloor) / grid.depth, 0.0, 1.0
+    )
+    velocity = np.clip(0.45 * ramp + 0.55 * layers, minimum, maximum)
+    velocity = np.where(inside, salt, velocity)
+    velocity = np.where(grid.z < seafloor, np.clip(WATER, minimum, maximum), velocity)
+    return VelocityModel(grid.full(velocity), grid.spacing)
+
+
+def smooth_inclusion(
+    *,
+    shape: Sequence[int] = (91, 91),
+    spacing: float | Sequence[float] = 0.025,
+    background: float = 2.0,
+    peak: float = 2.5,
+    center: Sequence[float] | None = None,
+    radius: float | None = None,
+    profile: str = "gaussian",
+) -> VelocityModel:
+    """A homogeneous medium with one smooth, round inclusion.
+
+    Args:
+        shape: Grid points, (nz, nx) or (nz, ny, nx).
+        spacing: Grid spacing in array order, or one number [km].
+        background: Velocity far from the inclusion [km/s].
+        peak: Velocity at its centre [km/s].
+        center: Its centre, (x, z) or (x, y, z); the model's by default [km].
+        radius: Standard deviation of the Gaussian, or radius of the compact
+            inclusion; by default an eighth, or a quarter, of the shortest side [km].
+        profile: "gaussian", or "compact": the bump exp(1 - 1/(1 - r²/R²)), which has
+            all derivatives and is exactly zero from R on.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If an argument makes no sense.
+    """
+    if profile not in ("gaussian", "compact"):
+        raise ValueError(f"profile must be gaussian or compact, got {profile!r}")
+    grid = Grid(shape, spacing)
+    for what, value in (("background", background), ("peak", peak)):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{what} must be positive, got {value} km/s")
+    extents = (*grid.widths, grid.depth)
+    if radius is None:
+        radius = min(extents) / (8 if profile == "gaussian" else 4)
+    if not (np.isfinite(radius) and radius > 0):
+        raise ValueError(f"radius must be positive, got {radius} km")
+    if center is None:
+        center = [extent / 2 for extent in extents]
+    if len(center) != len(extents):
+        raise ValueError(f"center must have {len(extents)} coordinates, got {center}")
+    squared = sum(
+        ((axis - c) / radius) ** 2
+        for axis, c in zip((*grid.horizontal, grid.z), center, strict=True)
+    )
+    if profile == "gaussian":
+        bump = np.exp(-squared / 2)
+    else:
+        bump = np.exp(1.0 - 1.0 / np.maximum(1.0 - squared, 1e-3))
+        bump = np.where(squared < 1.0, bump, 0.0)
+    velocity = background + (peak - background) * bump
+    return VelocityModel(grid.full(velocity), grid.spacing)
+
+
+def random_velocity(
+    seed: int,
+    shape: Sequence[int] = (91, 91),
+    spacing: float | Sequence[float] = 0.025,
+    *,
+    minimum: float = 1.5,
+    maximum: float = 5.0,
+) -> VelocityModel:
+    """One draw from the distribution that meta-training uses.
+
+    A mixture of flat, dipping, folded and faulted layers and of plain gradients, some
+    with lenses or with gradients inside the layers, smoothed over 0 to 0.1 km.
+
+    Args:
+        seed: Seed of the random choices.
+        shape: Grid points, (nz, nx) or (nz, ny, nx).
+        spacing: Grid spacing in array order, or one number [km].
+        minimum: No velocity is below it [km/s].
+        maximum: No velocity is above it [km/s].
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If an argument makes no sense.
+    """
+    rng = make_rng(seed)
+    grid = Grid(shape, spacing)
+    check_range(minimum, maximum)
+    kind = str(rng.choice([*STRUCTURES, "gradient"], p=[0.15, 0.20, 0.30, 0.25, 0.10]))
+    span = maximum - minimum
+    smoothing = rng.uniform(0.0, 0.1)
+    gradient = velocity_gradient(rng, grid, minimum, span)
+    if kind == "gradient":
+        velocity = gradient
+    else:
+        velocity = layered(
+            int(rng.integers(2**31)),
+            shape=shape,
+            spacing=spacing,
+            minimum=minimum,
+            maximum=maximum,
+            structure=kind,
+            smoothing=0.0,
+        ).velocity
+        if rng.random() < 0.3:
+            share = rng.uniform(0.2, 0.6)
+            velocity = (1.0 - share) * velocity + share * gradient
+    if rng.random() < 0.3:
+        for _ in range(rng.integers(1, 4)):
+            velocity = velocity + lens(rng, grid, span)
+    velocity = np.clip(velocity, minimum, maximum)
+    return finished(velocity, grid, minimum, maximum, smoothing)
+
+
+def builtin(name: str) -> VelocityModel:
+    """One of the models that come with the package, by name.
+
+    Args:
+        name: A key of `BUILTIN`.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    if name not in BUILTIN:
+        raise ValueError(
+            f"there is no built-in model {name!r}; choose one of {', '.join(BUILTIN)}"
+        )
+    return BUILTIN[name]()
+
+
+def _builtin_layered() -> VelocityModel:
+    """Water over folded and dipping layers, 2.5 km wide and deep, 1.5 to 4 km/s."""
+    grid = Grid((101, 101), 0.025)
+    x = grid.x
+    arch = np.exp(-(((x - 1.45) / 0.55) ** 2))
+    seafloor = 0.26 + 0.025 * np.sin(2 * np.pi * x / 1.9 + 0.4)
+    interfaces = (
+        (seafloor, 1.80),
+        (0.55 + 0.03 * np.sin(2 * np.pi * x / 1.6) - 0.07 * arch, 2.10),
+        (0.84 + 0.05 * x - 0.16 * arch, 2.55),
+        (1.15 + 0.07 * x - 0.24 * arch, 2.35),
+        (1.42 + 0.09 * x - 0.27 * arch, 3.00),
+        (1.78 + 0.06 * x - 0.20 * arch, 3.45),
+        (2.18 - 0.08 * (x - 1.25), 4.00),
+    )
+    velocity = np.full(grid.shape, WATER)
+    for depth, speed in interfaces:
+        velocity = np.where(grid.z >= depth, speed, velocity)
+    return finished(velocity, grid, 1.5, 4.0, 0.05)
+
+
+BUILTIN: dict[str, Callable[[], VelocityModel]] = {
+    "layered": _builtin_layered,
+    "thrust": lambda: thrust_belt(5),
+    "salt": lambda: salt_body(5),
+    "inclusion": smooth_inclusion,
+    "layered_3d": lambda: layered(3, shape=(41, 41, 41), structure="folded", maximum=4.0),
+}

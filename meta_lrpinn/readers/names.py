@@ -1,0 +1,37 @@
+"""How an array of a file is named: FILE:NAME, and NAME[3] for one section of a stack."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from collections.abc import Iterable
+
+
+def split_name(
+    path: str | os.PathLike, name: str | None
+) -> tuple[pathlib.Path, str | None]:
+    """Splits FILE:NAME, but never the name of a file that has a colon itself."""
+    text = os.fspath(path)
+    if name is None and not os.path.isfile(text) and ":" in text:
+        head, _, tail = text.rpartition(":")
+        if os.path.isfile(head) and tail:
+            return pathlib.Path(head), tail
+    return pathlib.Path(text), name
+
+
+def split_index(name: str | None) -> tuple[str | None, tuple[int, ...]]:
+    """Splits NAME[3] or NAME[3,0]; a bare [3] is of the default array."""
+    if not isinstance(name, str | None):
+        raise ValueError(f"name must be text, got {name!r:.40}")
+    match = re.fullmatch(r"(.*)\[(\d{1,9}(?:,\d{1,9})*)\]", name or "")
+    if match is None:
+        return name, ()
+    return match[1] or None, tuple(int(number) for number in match[2].split(","))
+
+
+def listed(names: Iterable[str]) -> str:
+    """A few of the names, for a message."""
+    names = sorted(name if len(name) <= 40 else f"{name[:39]}…" for name in names)
+    shown = ", ".join(names[:8]) or "nothing"
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

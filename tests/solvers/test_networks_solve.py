@@ -1,0 +1,289 @@
+"""Solves by networks: exact output layers, adaptation, the paper's meta-testing."""
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import meta_lrpinn as ml
+from meta_lrpinn import checkpoints, configs, models, networks
+from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.problem import default_thickness
+from meta_lrpinn.solvers import exact
+from meta_lrpinn.solvers.solve import solve
+from meta_lrpinn.velocity import VelocityModel
+
+FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
+SMALL = configs.NetworkConfig(width=40, depth=1, rank=10, first_scale=6.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    depth = np.linspace(1.6, 2.4, 11)[:, None]
+    return VelocityModel(np.array(np.broadcast_to(depth, (11, 11))), 0.08)
+
+
+@pytest.fixture(scope="module")
+def truth(model):
+    return solve(model, FREQUENCY, SOURCE, ml.PlaneWaves(unknowns=800))
+
+
+def network_of(kind="lrpinn", **changes):
+    config = dataclasses.replace(SMALL, kind=kind, **changes)
+    module = networks.make_network(config)
+    return ml.Network(module, models.initial_parameters(module, jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    return network_of().prune(FREQUENCY)
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Parameters before and after adaptation, whichever way it goes."""
+    seen = {}
+
+    def record(module, name):
+        function = getattr(module, name)
+
+        def recording(first, params, *args, **kwargs):
+            result = function(first, params, *args, **kwargs)
+            seen.update(before=jax.device_get(params), after=jax.device_get(result[0]))
+            return result
+
+        monkeypatch.setattr(module, name, recording)
+
+    from meta_lrpinn.adapt import finetune, gauss_newton
+
+    record(finetune, "finetune")
+    record(gauss_newton, "gauss_newton")
+    return seen
+
+
+def check(field, truth, steps):
+    """Every step is in the history, and what was kept is its best record."""
+    if field.solver == "gradient_training":
+        figure = [record.get("held_out", 0.0) for record in field.history]
+        assert field.error_estimate is None
+    else:
+        figure = [record["error_estimate"] for record in field.history]
+        np.testing.assert_allclose(field.error_estimate, min(figure), rtol=1e-4)
+    assert field.stats.unknowns == 40 and field.stats.steps == steps
+    assert [record["step"] for record in field.history] == list(range(steps + 1))
+    error = relative_l2(field.scattered, truth.scattered)
+    recorded = [record["relative_l2"] for record in field.history]
+    np.testing.assert_allclose(recorded[np.argmin(figure)], error, rtol=1e-3)
+    values = field.at(field.model.grid_points())
+    np.testing.assert_allclose(values, field.scattered.ravel(), rtol=1e-3, atol=1e-5)
+
+
+def test_exact_solve_of_a_dense_network(model, truth):
+    settings = ml.NetworkFeatures(network_of("pinn"), precision="single")
+    field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
+    check(field, truth, 0)
+    assert field.stats.rank is None
+
+
+def test_reduced_rank_and_frozen_bases(model, truth, kept, monkeypatch):
+    """U and V keep the columns of the largest |σ| and every bit; the rest moves."""
+    falling = iter(1 - 1e-6 * np.arange(100))  # so that the last record is kept
+    monkeypatch.setattr(exact, "estimate", lambda values: next(falling))
+    settings = ml.NetworkFeatures(
+        network_of().prune(FREQUENCY).truncate(fraction=0.3).freeze_bases(),
+        output_layer="least_squares",
+        adaptation=ml.AdamW(steps=15, report_every=1, learning_rate=1e-2),
+        precision="single",
+    )
+    field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
+    assert field.stats.rank == (3,)
+    losses = [record["held_out"] for record in field.history]
+    assert min(losses) < losses[0]
+    before, after = kept["before"], kept["after"]
+    for params in (before, after):
+        assert params["embedding"]["hidden_0"].shape == (3,)
+    for factor in ("U", "V"):
+        np.testing.assert_array_equal(
+            before["network"]["hidden_0"][factor], after["network"]["hidden_0"][factor]
+        )
+    assert np.all(before["embedding"]["hidden_0"] != after["embedding"]["hidden_0"])
+
+
+@pytest.mark.parametrize("loss", ["relative", "published"])
+def test_gradient_training_with_the_hypernetwork(model, truth, kept, loss):
+    adamw = ml.AdamW(steps=3, learning_rate=1e-4, report_every=1, points=300)
+    settings = ml.GradientTraining(network_of(), adamw=adamw, loss=loss)
+    field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
+    check(field, truth, 3)
+    leaves = [jax.tree.leaves(kept[name]["embedding"]) for name in ("before", "after")]
+    assert len(leaves[0]) > 1
+    assert any(np.any(a != b) for a, b in zip(*leaves, strict=True))
+
+
+def test_gradient_training_lowers_the_error(model, truth):
+    """The network's own output, from random parameters, by the relative loss."""
+    adamw = ml.AdamW(steps=120, learning_rate=5e-3, points=600, report_every=40)
+    settings = ml.GradientTraining(network_of().prune(FREQUENCY), adamw=adamw)
+    field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
+    errors = [record["relative_l2"] for record in field.history]
+    assert errors[-1] < 0.6 * errors[0]
+
+
+def test_own_output_knows_the_phase_of_the_amplitude(model, pruned):
+    adamw = ml.AdamW(steps=2, points=200)
+    settings = ml.GradientTraining(pruned, adamw=adamw)
+    one, other = (
+        solve(model, FREQUENCY, SOURCE, settings, amplitude=a) for a in (1.0, 0.5j)
+    )
+    np.testing.assert_allclose(other.scattered, 0.5j * one.scattered, rtol=1e-5)
+
+
+def test_where_gradient_training_starts_and_how_it_ends(model):
+    network, none = network_of("pinn"), ml.AdamW(steps=0)
+    own, solved, polished = (
+        solve(model, FREQUENCY, SOURCE, settings).scattered
+        for settings in (
+            ml.GradientTraining(network, adamw=none),
+            ml.GradientTraining(network, adamw=none, output_start="solved"),
+            ml.GradientTraining(network, adamw=none, polish=True),
+        )
+    )
+    exactly = solve(model, FREQUENCY, SOURCE, ml.NetworkFeatures(network)).scattered
+    assert relative_l2(solved, exactly) < 0.02
+    np.testing.assert_allclose(polished, exactly)
+    assert relative_l2(own, exactly) > 0.1
+
+
+def test_error_estimate_is_the_change_by_the_last_third(model):
+    """Over the first two thirds of the features."""
+    network = network_of()
+    field = solve(model, FREQUENCY, SOURCE, ml.NetworkFeatures(network))
+    part = ml.NetworkFeatures(network.leading(round(40 / 1.5)))
+    fewer = solve(model, FREQUENCY, SOURCE, part)
+    assert (field.stats.unknowns, fewer.stats.unknowns) == (40, 27)
+    change = relative_l2(fewer.scattered, field.scattered)
+    expected = change / exact.CHANGE_OVER_ERROR
+    np.testing.assert_allclose(field.error_estimate, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("layer", ["galerkin", "least_squares"])
+def test_steps_that_only_lower_the_residual_are_not_kept(model, pruned, monkeypatch, layer):
+    """The estimate of the error decides, here one that grows at every record."""
+    estimates = iter(range(1, 100))
+    monkeypatch.setattr(exact, "estimate", lambda values: float(next(estimates)))
+    adamw = ml.AdamW(steps=15, report_every=5, points=200, learning_rate=1e-2)
+    settings = ml.NetworkFeatures(pruned, output_layer=layer, adaptation=adamw)
+    adapted = solve(model, FREQUENCY, SOURCE, settings)
+    start = dataclasses.replace(settings, adaptation=None)
+    assert [record["error_estimate"] for record in adapted.history] == [1, 2, 3, 4]
+    losses = [record["held_out"] for record in adapted.history]
+    assert min(losses[1:]) < losses[0]
+    unadapted = solve(model, FREQUENCY, SOURCE, start)
+    np.testing.assert_array_equal(adapted.scattered, unadapted.scattered)
+
+
+def test_a_field_of_zeros_has_no_estimate():
+    """Nor has one without a coarser one beside it."""
+    assert np.isnan(exact.estimate(np.zeros((3, 2))))
+    assert np.isnan(exact.estimate(np.ones((3, 1))))
+    half = np.array([[1.0, 0.5], [-1.0, -0.5]])
+    assert exact.estimate(half) == pytest.approx(0.5 / exact.CHANGE_OVER_ERROR)
+
+
+def test_features_are_solved_for_in_the_layer_they_are_for(model):
+    """Unless another is asked for; several sources share the thickest."""
+    sources = np.array([[0.3, 0.1], [0.3, 0.7]])
+
+    def field(fraction, **more):
+        settings = ml.NetworkFeatures(network_of(layer_share=fraction))
+        return solve(model, FREQUENCY, sources, settings, **more).scattered
+
+    fastest = float(model.at(sources)[1])
+    thickness = default_thickness(model, FREQUENCY, fastest, 0.5)
+    half = field(0.5)
+    chosen = field(1.0, thickness=thickness)  # of a velocity rounded otherwise
+    np.testing.assert_allclose(half, chosen, atol=1e-6 * np.abs(half).max())
+    assert relative_l2(half, field(1.0)) > 1e-3
+
+
+@pytest.mark.parametrize("layer", ["galerkin", "least_squares"])
+def test_gauss_newton_moves_the_singular_values_alone(model, truth, pruned, kept, layer):
+    settings = ml.NetworkFeatures(
+        pruned,
+        output_layer=layer,
+        adaptation=ml.GaussNewton(steps=5, points=600),
+        precision="single",
+    )
+    field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
+    check(field, truth, 5)
+    held_out = [record["held_out"] for record in field.history]
+    assert held_out[-1] < held_out[0]
+    before, after = kept["before"], kept["after"]
+    jax.tree.map(np.testing.assert_array_equal, before["network"], after["network"])
+    assert np.any(before["embedding"]["hidden_0"] != after["embedding"]["hidden_0"])
+
+
+def test_rank_chosen_by_the_residual_it_costs(model, pruned):
+    """As the same rank asked for as a fraction."""
+    settings = ml.NetworkFeatures(pruned, rank_tolerance=1e9)
+    field = solve(model, FREQUENCY, SOURCE, settings)
+    assert field.stats.rank == (1,)
+    same = ml.NetworkFeatures(pruned.truncate(fraction=1 / 16))
+    expected = solve(model, FREQUENCY, SOURCE, same).scattered
+    np.testing.assert_allclose(field.scattered, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
+    network = dataclasses.replace(SMALL, layer_share=0.5)
+    small = dataclasses.replace(configs.PRESETS["small"], network=network)
+    monkeypatch.setitem(configs.PRESETS, "small", small)
+    settings = ml.NetworkFeatures(None, precision="single")
+    first, again, other = (
+        solve(model, FREQUENCY, SOURCE, settings, seed=seed).scattered for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert relative_l2(other, first) > 1e-3
+
+
+def test_what_a_network_cannot_be(model, tmp_path):
+    dense, low_rank = network_of("pinn"), network_of()
+    for call, message in (
+        (lambda: dense.prune(5.0), "only an lrpinn can be pruned"),
+        (lambda: dense.freeze_bases(), "adapted with frozen bases"),
+        (lambda: dense.truncate(fraction=0.5), "reduced in rank"),
+        (lambda: low_rank.truncate(fraction=0.5), "prune the hypernetwork before"),
+        (lambda: low_rank.leading(9), "last layer's rank 10 to 40, got 9"),
+        (lambda: low_rank.prune(1.0).prune(1.0), "pruned already"),
+        (
+            lambda: low_rank.prune(1.0).truncate(fraction=1.5),
+            "above 0 and at most 1, got 1.5",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    settings = ml.NetworkFeatures(low_rank, adaptation=ml.GaussNewton())
+    with pytest.raises(ValueError, match="hypernetwork is pruned"):
+        solve(model, FREQUENCY, SOURCE, settings)
+    cube = VelocityModel(np.ones((4, 4, 4)), 0.1)
+    with pytest.raises(ValueError, match="the network is 2D, the model 3D"):
+        solve(cube, 1.0, (0.1, 0.1, 0.1), ml.NetworkFeatures(low_rank))
+    folder = tmp_path / "mine"
+    settings = dataclasses.asdict(SMALL)
+    checkpoints.save_initialisation(folder, low_rank.params, settings, {})
+    loaded = ml.load_network(folder)
+    chex.assert_trees_all_equal(loaded.params, low_rank.params)
+    with pytest.raises(ValueError, match="is a 2D lrpinn; asked for a 2D pinn"):
+        ml.load_network(folder, kind="pinn")
+
+
+def test_every_part_has_a_key_of_its_own():
+    from meta_lrpinn.solvers.request import split_seed
+
+    data = [
+        tuple(np.asarray(jax.random.key_data(key)))
+        for seed in (0, 1)
+        for key in vars(split_seed(seed)).values()
+    ]
+    assert len(set(data)) == 8
