@@ -197,7 +197,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     if row.get("refusal"):
         return [row["refusal"].partition(":")[0], "", ""]
     estimate = row["estimate"]
-    text = "none" if estimate in (None, "") else f"{estimate:.2%}"
+    text = "none" if estimate in (None, "") else f"{estimate:.3%}"
     if str(row["converged"]) == "False":
         text += ", not converged"
     return [f"{row['error']:.3%}", text, f"{row['seconds']:.2g}"]
