@@ -8,7 +8,7 @@ import pytest
 from absl.testing import flagsaver
 
 import meta_lrpinn as ml
-from experiments import baselines
+from experiments import baselines, histories
 from meta_lrpinn import generators, reference
 from meta_lrpinn.cases import Case
 from meta_lrpinn.meta import pipeline
@@ -100,8 +100,8 @@ def test_a_diverged_training_is_a_row(experiment, monkeypatch):
     only(monkeypatch, "Meta-PINN, frequency input")
     monkeypatch.setattr(pipeline, "meta_train", diverge)
     monkeypatch.setattr(baselines, "cases", lambda: {})
-    monkeypatch.setattr(baselines.study, "errors", lambda curves: "")
-    monkeypatch.setattr(baselines.study, "draw", lambda curves: baselines.Figure())
+    monkeypatch.setattr(baselines.histories, "errors", lambda curves: "")
+    monkeypatch.setattr(baselines.histories, "draw", lambda curves: baselines.Figure())
     out = experiment("baselines", **TINY)
     table = (out / "table.md").read_text()
     row = next(line for line in table.splitlines() if "frequency input" in line)
