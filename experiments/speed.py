@@ -38,7 +38,7 @@ flags.DEFINE_integer("many", 100, "Sources, and velocities.", lower_bound=2)
 flags.DEFINE_bool("cube", False, "Also the 3D cube; needs some 10 GB.")
 flags.DEFINE_integer("cube_nodes", 41, "Nodes along each edge of the cube.")
 flags.DEFINE_float(
-    "overkill", 1.3, "Wavenumber ratio of the cube's truth over the default's."
+    "overkill", 1.3, "Of the cube's truth: wavenumber ratio over the default."
 )
 
 _SHAPE, _SPACING, _FREQUENCY, _FIRST_SEED = (91, 91), 0.025, 5.0, 930_000
