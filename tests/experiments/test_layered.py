@@ -65,7 +65,7 @@ def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
     with flagsaver.flagsaver(init=tiny_init):
         chosen = study.contenders(tiny_pinn)
     assert len(chosen) == 5
-        started = {name: contender.network(5.0, 0) for name, contender in chosen.items()}
+    started = {name: contender.network(5.0, 0) for name, contender in chosen.items()}
     low_rank = started["LRPINN, random start"]
     dense = started["PINN, random start"].module
     assert (low_rank.module.network.width, low_rank.ranks) == (8, (3,))
