@@ -31,11 +31,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, study
-from meta_lrpinn import generators, models, objectives, problem, scripts
+from experiments import common, histories, study
+from meta_lrpinn import generators, objectives, problem, scripts
+from meta_lrpinn.networks import Network
 from meta_lrpinn.physics import derivatives, losses, residual
 from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solvers.solve import load_network
 from meta_lrpinn.tasks import single_task
 
 FLAGS = flags.FLAGS
@@ -47,40 +47,34 @@ flags.DEFINE_list("tuned_sigma_scales", ["0.5", "1", "2"], "Factors of σ to try
 
 STEPS = 100
 METHODS = ("galerkin", "gradient")
-OWN = {"output_start": "network"}
+_LEARNING_RATE = 2e-3  # of "galerkin", the same for all starts
 META, TUNED, SOLVED = "meta-initialisation", "random, tuned", "meta, output solved"
 _FAILED_LOSS = 1e3  # times that of δu = 0
 _SAME = 1e-6  # of the largest singular value of the features, in single precision
 
-Start = Callable[[int], tuple[Any, objectives.Params]]
+Start = Callable[[int], Network]
 
 
 def starts(unit: HelmholtzProblem) -> dict[str, Start]:
-    """Name to the network and parameters of a seed."""
-
-    def meta(seed):
-        return load_network(FLAGS.init, "lrpinn", unit.ndim, jax.random.key(seed))
-
+    """Name to the network of a seed."""
     return {
-        META: meta,
+        META: study.meta_start,
         "random, published": study.random_start(initialisation="xavier"),
         "random, orthonormal": study.random_start(initialisation="orthonormal"),
-        TUNED: lambda seed: tuned(unit, seed)[:2],
+        TUNED: lambda seed: tuned(unit, seed)[0],
     }
 
 
 def unit_problem(model: Any, frequency: float) -> HelmholtzProblem:
     """The problem as the networks see it, of amplitude one."""
     source = study.top_source(model)
-    share = study.network().layer_share
-    made = problem.make_problem(model, frequency, source, layer_share=share)
+    thickness = study.low_rank_module().layer_share
+    made = problem.make_problem(model, frequency, source, layer_share=thickness)
     made = made.replace(amplitude=made.amplitude / np.abs(made.amplitude))
     return jax.tree.map(jnp.asarray, made)
 
 
-def tuned(
-    unit: HelmholtzProblem, seed: int
-) -> tuple[Any, objectives.Params, tuple[float, float]]:
+def tuned(unit: HelmholtzProblem, seed: int) -> tuple[Network, tuple[float, float]]:
     """The random start of a seed, scaled to the smallest residual at the start.
 
     Args:
@@ -88,24 +82,22 @@ def tuned(
         seed: Of the random start.
 
     Returns:
-        Pruned network, its parameters, and the scales of the first layer (rad/km) and of
+        Pruned network, and the scales of the first layer (rad/km) and of
         the singular values that were chosen.
     """
-    model, params = study.random_start(initialisation="orthonormal")(seed)
-    own_scale = model.network.first_scale
-    model, params = models.prune_hypernetwork(
-        model, params, float(objectives.frequency_of(unit))
-    )
-    start_residual = jax.jit(objectives.residual_objective(model, FLAGS.points))
+    network = study.random_start(initialisation="orthonormal")(seed)
+    own_scale = network.module.network.first_scale
+    network = network.prune(float(objectives.frequency_of(unit)))
+    start_residual = jax.jit(objectives.residual_objective(network.module, FLAGS.points))
     task, key = single_task(unit), jax.random.key(seed)
-    best = (np.inf, params, (own_scale, 1.0))
+    best = (np.inf, network.params, (own_scale, 1.0))
     for first in map(float, FLAGS.tuned_first_scales):
         for sigma in map(float, FLAGS.tuned_sigma_scales):
-            scaled = rescaled(params, first / own_scale, sigma, unit.ndim)
+            scaled = rescaled(network.params, first / own_scale, sigma, unit.ndim)
             value = float(start_residual(scaled, task, key)[0])
             if value < best[0]:
                 best = (value, scaled, (first, sigma))
-    return model, best[1], best[2]
+    return network.with_parameters(best[1]), best[2]
 
 
 def rescaled(
@@ -119,14 +111,11 @@ def rescaled(
     return {"network": network, "embedding": embedding}
 
 
-def diagnose(
-    model: Any, params: objectives.Params, unit: HelmholtzProblem, seed: int
-) -> dict[str, float]:
+def diagnose(network: Network, unit: HelmholtzProblem, seed: int) -> dict[str, float]:
     """What a start is like before the first step.
 
     Args:
-        model: The network.
-        params: Its parameters.
+        network: The network.
         unit: The problem, of amplitude one.
         seed: Of the points.
 
@@ -135,7 +124,8 @@ def diagnose(
         its Laplacian, the source term and the features, the first layer's largest
         wavenumber over ω/v_min, the features' numerical rank and best residual.
     """
-    measured = _measure(model, params, unit, jax.random.key(seed), FLAGS.points)
+    key = jax.random.key(seed)
+    measured = _measure(network.module, network.params, unit, key, FLAGS.points)
     spectrum = measured.pop("spectrum")
     return {
         **{name: float(value) for name, value in measured.items()},
@@ -175,7 +165,7 @@ def _size(values: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.abs(values) ** 2))
 
 
-def failure(method: str, rows: Sequence[study.Row], silence: float) -> str:
+def failure(method: str, rows: Sequence[histories.Row], silence: float) -> str:
     """Why a run failed, or "" if it did not.
 
     Args:
@@ -193,7 +183,7 @@ def failure(method: str, rows: Sequence[study.Row], silence: float) -> str:
     return ""
 
 
-def relative_loss(method: str, row: study.Row, silence: float) -> float:
+def relative_loss(method: str, row: histories.Row, silence: float) -> float:
     """Held-out loss over that of δu = 0, in both methods."""
     if method == "galerkin":  # the logarithm of just that
         return float(np.exp(row["held_out"]))
@@ -201,8 +191,8 @@ def relative_loss(method: str, row: study.Row, silence: float) -> float:
 
 
 def report(
-    curves: Mapping[str, study.Curves],
-    diagnoses: Mapping[str, Sequence[study.Row]],
+    curves: Mapping[str, histories.Curves],
+    diagnoses: Mapping[str, Sequence[histories.Row]],
     chosen: Sequence[tuple[float, float]],
     frequency: float,
 ) -> str:
@@ -214,14 +204,14 @@ def report(
             ends = [failure(method, rows, silence) for rows in runs]
             failed = [end for end in ends if end]
             steps = runs[0][-1]["step"]
-            sound = study.converged(runs)
+            sound = histories.converged(runs)
             first, last = (
                 common.spread([relative_loss(method, rows[i], silence) for rows in sound])
                 if sound
                 else "not finite"
                 for i in (0, -1)
             )
-            at_first, at_last = (study.error_at(runs, step) for step in (0, steps))
+            at_first, at_last = (histories.error_at(runs, step) for step in (0, steps))
             why = f": {'; '.join(dict.fromkeys(failed))}" if failed else ""
             failures = f"{len(failed)}/{len(runs)}{why}"
             lines.append([start, method, first, last, at_first, at_last, failures])
@@ -273,11 +263,15 @@ def main() -> None:
     curves = {}
     for method in METHODS:
         contenders = {
-            name: study.Contender(init=start, options=OWN if method == "gradient" else {})
+            name: study.Contender(
+                start,
+                learning_rate=_LEARNING_RATE if method == "galerkin" else None,
+                output_start="network",
+            )
             for name, start in begin.items()
         }
         if method == "gradient":
-            contenders[SOLVED] = study.Contender(init=begin[META])
+            contenders[SOLVED] = study.Contender(begin[META])
         curves[method] = study.run(NAME, cases, contenders, steps, method)
     diagnoses, chosen = diagnose_all(begin, unit, frequency)
     common.save_report(NAME, report(curves, diagnoses, chosen, frequency))
@@ -286,7 +280,7 @@ def main() -> None:
         for method, own in curves.items()
         for (_, start), runs in own.items()
     }
-    study.draw(panels).savefig(common.folder(NAME) / "figure.png", dpi=150)
+    histories.draw(panels).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 
 def _only(values: Sequence[float]) -> float:
@@ -297,22 +291,22 @@ def _only(values: Sequence[float]) -> float:
 
 def diagnose_all(
     begin: Mapping[str, Start], unit: HelmholtzProblem, frequency: float
-) -> tuple[dict[str, list[study.Row]], list[tuple[float, float]]]:
+) -> tuple[dict[str, list[histories.Row]], list[tuple[float, float]]]:
     """The diagnosis of every start and seed, and the scales of the tuned ones."""
     keys = ("frequency", "start", "points", "init", "seed")
     records = common.Records(common.folder(NAME) / "diagnosis.csv", keys)
-    found: dict[str, list[study.Row]] = {}
+    found: dict[str, list[histories.Row]] = {}
     for name, start in begin.items():
         for seed in range(FLAGS.seeds):
 
             def measure(name=name, start=start, seed=seed):
                 scales = {}
                 if name == TUNED:
-                    *pair, (first, sigma) = tuned(unit, seed)
+                    network, (first, sigma) = tuned(unit, seed)
                     scales = {"first_scale": first, "sigma_scale": sigma}
                 else:
-                    pair = start(seed)
-                return [{**diagnose(*pair, unit, seed), **scales}]
+                    network = start(seed)
+                return [{**diagnose(network, unit, seed), **scales}]
 
             values = (frequency, name, FLAGS.points, FLAGS.init, seed)
             setting = dict(zip(keys, values, strict=True))

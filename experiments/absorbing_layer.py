@@ -2,7 +2,7 @@
 
 Plane waves fill the model and its layer alike. At the default thickness, about a
 wavelength, the layer around a model of 2.25 km is larger than the model at 5 Hz. Here
-random velocities never trained on are solved for in layers of shares of that thickness,
+random velocities never trained on are solved for in layers of fractions of that thickness,
 at several numbers of unknowns, against finite differences in a layer of their own. Thin
 layers reflect, and their steep profile is not resolved by few waves; thick ones waste
 unknowns.
@@ -44,26 +44,27 @@ def measure(frequency: float, index: int) -> list[Row]:
     # Every lattice is a program of its own, of which a process can hold only so many.
     jax.clear_caches()
     model = generators.random_velocity(_FIRST_SEED + index, _SHAPE, _SPACING)
-    truth = ml.reference_wavefield(model, frequency, _SOURCE).scattered
+    differences = ml.FiniteDifferences(tolerance=None)
+    truth = ml.solve(model, frequency, _SOURCE, differences).scattered
     default = problems.default_thickness(
         model, frequency, problems.velocity_at(model, _SOURCE)
     )
     rows = []
-    for share in map(float, FLAGS.thicknesses):
+    for fraction in map(float, FLAGS.thicknesses):
         for size in map(float, FLAGS.waves):
             field = ml.solve(
                 model,
                 frequency,
                 _SOURCE,
-                thickness=share * default,
-                unknowns=round(size * 500 * (frequency / 5) ** 1.5),
+                ml.PlaneWaves(unknowns=round(size * 500 * (frequency / 5) ** 1.5)),
+                thickness=fraction * default,
             )
             rows.append(
                 {
-                    "share": share,
+                    "fraction": fraction,
                     "size": size,
-                    "thickness": share * default,
-                    "unknowns": field.unknowns,
+                    "thickness": fraction * default,
+                    "unknowns": field.stats.unknowns,
                     "error": ml.relative_l2(field.scattered, truth),
                 }
             )
@@ -87,28 +88,28 @@ def main() -> None:
 
 
 def curves(rows: Sequence[Row]) -> dict[tuple[float, float], list[tuple[float, float]]]:
-    """Frequency and share of the thickness to mean unknowns and error, by unknowns."""
+    """Frequency and fraction of the thickness to mean unknowns and error, by unknowns."""
     found: dict[tuple[float, float], list[tuple[float, float]]] = {}
     groups: dict[tuple[float, float, float], list[Row]] = {}
     for row in rows:
-        key = row["frequency"], row["share"], row["size"]
+        key = row["frequency"], row["fraction"], row["size"]
         groups.setdefault(key, []).append(row)
-    for (frequency, share, _), group in sorted(groups.items()):
+    for (frequency, fraction, _), group in sorted(groups.items()):
         mean = tuple(float(np.mean([r[n] for r in group])) for n in ("unknowns", "error"))
-        found.setdefault((frequency, share), []).append(mean)
+        found.setdefault((frequency, fraction), []).append(mean)
     return found
 
 
 def report(rows: Sequence[Row]) -> str:
     """Markdown: mean error by unknowns, and the unknowns for some errors."""
     lines = []
-    for (frequency, share), curve in curves(rows).items():
-        key = (frequency, share)
-        own = [r["thickness"] for r in rows if (r["frequency"], r["share"]) == key]
+    for (frequency, fraction), curve in curves(rows).items():
+        key = (frequency, fraction)
+        own = [r["thickness"] for r in rows if (r["frequency"], r["fraction"]) == key]
         lines.append(
             [
                 f"{frequency:g}",
-                f"{share:g}",
+                f"{fraction:g}",
                 f"{np.mean(own):.2f} km",
                 ", ".join(f"{size:.0f}: {error:.2%}" for size, error in curve),
                 *(f"{common.needed(curve, target):.0f}" for target in _TARGETS),
@@ -130,9 +131,9 @@ def draw(rows: Sequence[Row]) -> Figure:
     frequencies = list(dict.fromkeys(frequency for frequency, _ in found))
     figure = Figure(figsize=(5 * len(frequencies), 4.2), layout="constrained")
     panels = figure.subplots(1, len(frequencies), squeeze=False)[0]
-    for (frequency, share), curve in found.items():
+    for (frequency, fraction), curve in found.items():
         axes = panels[frequencies.index(frequency)]
-        axes.loglog(*np.transpose(curve), "o-", label=f"{share:g} of the default")
+        axes.loglog(*np.transpose(curve), "o-", label=f"{fraction:g} of the default")
         axes.set(
             xlabel="plane waves", ylabel="mean relative L2 error", title=f"{frequency:g} Hz"
         )

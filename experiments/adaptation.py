@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from experiments import common, study
+from experiments import common, histories, study
 from meta_lrpinn import scripts
 from meta_lrpinn.cases import Case
 
@@ -57,10 +57,10 @@ def main() -> None:
         raise ValueError(f"methods must be among {', '.join(steps)}, got {unknown.pop()}")
     steps = {method: steps[method] for method in FLAGS.methods}
     starts = {
-        "meta": study.Contender(init=FLAGS.init),
-        "random": study.Contender(init=study.random_start()),
+        "meta": study.Contender(study.meta_start),
+        "random": study.Contender(study.random_start()),
     }
-    share = {"meta": FLAGS.head_start, "random": 1}
+    fewer = {"meta": FLAGS.head_start, "random": 1}
     keys = ("case", "method", "start", "steps", "points", "seed")
     records = common.Records(common.folder(NAME) / "history.csv", keys)
     curves = {}
@@ -68,7 +68,7 @@ def main() -> None:
         case = load_case(file)
         for method, number in steps.items():
             for start in FLAGS.starts:
-                count = number // share[start]
+                count = number // fewer[start]
                 for seed in range(FLAGS.seeds):
                     setting = {
                         "case": case_name,
@@ -96,7 +96,7 @@ def report(curves: dict, steps: dict[str, int]) -> str:
         for method in steps:
             for threshold in THRESHOLDS:
                 meta, random = (
-                    np.array([study.reached(rows, threshold) for rows in runs])
+                    np.array([histories.reached(rows, threshold) for rows in runs])
                     for runs in (curves[case_name, method, s] for s in ("meta", "random"))
                 )
                 lines.append(
@@ -108,8 +108,8 @@ def report(curves: dict, steps: dict[str, int]) -> str:
                         _reached(random[:, 0], steps[method]),
                         _reached(meta[:, 1]),
                         _reached(random[:, 1]),
-                        study.error_returned(curves[case_name, method, "meta"]),
-                        study.error_returned(curves[case_name, method, "random"]),
+                        histories.error_returned(curves[case_name, method, "meta"]),
+                        histories.error_returned(curves[case_name, method, "random"]),
                     ]
                 )
     columns = (

@@ -46,7 +46,7 @@ EXPERIMENTS = {
     "absorbing_layer": ("--frequencies=5",),
     "comparison": (
         "--frequencies=4,5,8,10",
-        "--shares=1,1.4",
+        "--fractions=1,1.4",
         "--most_waves=1000",
         "--published",
     ),

@@ -31,8 +31,8 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from experiments import common, study
-from meta_lrpinn import checkpoints, configs, generators, models, networks, scripts
+from experiments import common, histories, study
+from meta_lrpinn import checkpoints, configs, generators, networks, scripts
 from meta_lrpinn.meta import pipeline, task_sets
 from meta_lrpinn.meta.training import TrainingDiverged
 from meta_lrpinn.run_log import read_rows
@@ -179,19 +179,14 @@ def training_curve(name: str, seed: int) -> dict[str, Any]:
 
 def random_start(name: str):
     """Seed to a network of the same size and random parameters."""
-    network = networks.make_network(configuration(name, 0).network)
-    return lambda seed: (
-        network, models.initial_parameters(network, jax.random.key(seed))
-    )  # fmt: skip
+    return study.random_of(networks.make_network(configuration(name, 0).network))
 
 
 def number_of_parameters(name: str) -> tuple[int, int]:
     """How many are meta-trained, and how many are adapted once σ(f) is pruned."""
-    network, params = random_start(name)(0)
-    adapted = params
-    if isinstance(network, models.MetaLRPINN):
-        _, adapted = models.prune_hypernetwork(network, params, 5.0)
-    return _size(params), _size(adapted)
+    network = random_start(name)(0)
+    adapted = network.prune(5.0) if network.kind == "lrpinn" else network
+    return _size(network.params), _size(adapted.params)
 
 
 def _size(params: Any) -> int:
@@ -215,13 +210,12 @@ def contenders(trained: Mapping[str, Sequence[Path | None]]) -> dict:
     """Those that were meta-trained at every seed, and random starts."""
     chosen = {}
     for name, folders in trained.items():
-        features = NETWORKS[name][1]["kind"]
         if None not in folders:
             chosen[name] = study.Contender(
-                features, init=lambda seed, folders=folders: str(folders[seed])
+                lambda seed, folders=folders: networks.load_network(folders[seed])
             )
         if name in RANDOM:
-            chosen[RANDOM[name]] = study.Contender(features, init=random_start(name))
+            chosen[RANDOM[name]] = study.Contender(random_start(name))
     return chosen
 
 
@@ -270,7 +264,7 @@ def draw_training(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
                 continue
             along = np.mean([run[x] for run in finite], axis=0)
             errors = np.array([run["error"] for run in finite])
-            color = study.color(index)
+            color = histories.color(index)
             axes.plot(along, errors.mean(axis=0), color=color, label=name)
             low, high = errors.min(axis=0), errors.max(axis=0)
             axes.fill_between(along, low, high, color=color, alpha=0.2, lw=0)
@@ -307,11 +301,11 @@ def main() -> None:
         "training never draws, without adaptation. Seconds are of the steps alone."
     )
     common.save_report(
-        NAME, "\n\n".join([training_report(curves), study.errors(adapted), sizes])
+        NAME, "\n\n".join([training_report(curves), histories.errors(adapted), sizes])
     )
     out = common.folder(NAME)
     draw_training(curves).savefig(out / "training.png", dpi=150)
-    study.draw(adapted).savefig(out / "figure.png", dpi=150)
+    histories.draw(adapted).savefig(out / "figure.png", dpi=150)
 
 
 if __name__ == "__main__":

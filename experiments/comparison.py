@@ -30,7 +30,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 from absl import flags
@@ -38,19 +37,20 @@ from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import adaptation, common, overthrust, sharp_models, study
-from meta_lrpinn import generators, models, objectives, reference, scripts
+from experiments import adaptation, common, histories, overthrust, sharp_models, study
+from meta_lrpinn import generators, models, objectives, scripts
 from meta_lrpinn import problem as problems
 from meta_lrpinn.adapt import output_layer
 from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.networks import Network, number_of_features
 from meta_lrpinn.physics.absorbing import AbsorbingLayer
 from meta_lrpinn.solvers import survey
-from meta_lrpinn.solvers.solve import CHANGE_OVER_ERROR, load_network
+from meta_lrpinn.solvers.exact import CHANGE_OVER_ERROR
 from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
 NAME = "comparison"
-flags.DEFINE_list("shares", ["1", "1.4", "2"], "Waves per resolved mode.")
+flags.DEFINE_list("fractions", ["1", "1.4", "2"], "Waves per resolved mode.")
 flags.DEFINE_integer("most_waves", 1500, "Random waves at most; they need quadrature.")
 flags.DEFINE_integer("velocities", 10, "Random test velocities.", lower_bound=1)
 flags.DEFINE_integer("snapshot_models", 120, "Velocities that the POD basis is made of.")
@@ -112,15 +112,13 @@ def measure(
     # Every lattice is a program of its own, of which a process can hold only so many.
     jax.clear_caches()
     truths = [
-        reference.reference_wavefield(
-            model, frequency, position, refinement=_TRUTH_REFINEMENT
-        ).scattered.ravel()
+        by_refinement(model, frequency, position, _TRUTH_REFINEMENT).scattered.ravel()
         for model in chosen
     ]
-    start = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
+    start = study.meta_start()
     shared, thinner = (
         survey.shared_problem(chosen, frequency, [position], layer_share)
-        for layer_share in (1.0, start[0].layer_share)
+        for layer_share in (1.0, start.layer_share)
     )
 
     def problem_of(model, layer):
@@ -131,7 +129,7 @@ def measure(
         )
 
     rows = []
-    for family, layer, solver in solvers(shared, thinner, *start):
+    for family, layer, solver in solvers(shared, thinner, start):
         for index, (model, truth) in enumerate(zip(chosen, truths, strict=True)):
             problem = problem_of(model, layer)
             solver(problem)  # compiles; quadrature grids depend on the velocity
@@ -159,8 +157,7 @@ def measure(
 def waves_and_learned(
     shared: problems.HelmholtzProblem,
     thinner: problems.HelmholtzProblem,
-    network: nn.Module,
-    params: objectives.Params,
+    network: Network,
 ) -> Iterator[tuple[str, AbsorbingLayer, Solver]]:
     """Families with the layer they are solved in: plane waves, learned features.
 
@@ -168,7 +165,6 @@ def waves_and_learned(
         shared: The smallest velocities of all at every place, in the default layer.
         thinner: The same in the layer that the learned features are for.
         network: Of the learned features.
-        params: Its parameters.
     """
     for wavenumber_ratio in _RATIOS:
         yield (
@@ -178,18 +174,17 @@ def waves_and_learned(
         )
     for wavenumber_ratio in _THINNER_RATIOS:
         yield THINNER, thinner.layer, on_lattice(thinner, wavenumber_ratio, None)
-    learned = over_features(network, params, shared, _LEADING)
+    learned = over_features(network.module, network.params, shared, _LEADING)
     yield "learned", thinner.layer, learned
 
 
 def all_solvers(
     shared: problems.HelmholtzProblem,
     thinner: problems.HelmholtzProblem,
-    network: nn.Module,
-    params: objectives.Params,
+    network: Network,
 ) -> Iterator[tuple[str, AbsorbingLayer, Solver]]:
     """Those of `waves_and_learned`, and all others."""
-    yield from waves_and_learned(shared, thinner, network, params)
+    yield from waves_and_learned(shared, thinner, network)
     for wavenumber_ratio in _DIRECT_RATIOS:
         yield (
             "lattice, one matrix",
@@ -198,8 +193,8 @@ def all_solvers(
         )
     wavenumber = float(shared.omega) / shared.model.minimum
     key = jax.random.key(0)
-    for share in map(float, FLAGS.shares):
-        number = round(share * resolved_modes(shared))
+    for fraction in map(float, FLAGS.fractions):
+        number = round(fraction * resolved_modes(shared))
         if number > FLAGS.most_waves:
             break
         module = models.PlaneWaves(number=number)
@@ -209,10 +204,10 @@ def all_solvers(
             )
             name = f"{sampling.replace('_', ' ')} waves"
             yield name, shared.layer, over_features(module, waves, shared)
-    number = network.network.number_of_features // 2
+    number = network.number_of_features // 2
     waves = models.plane_wave_parameters(key, number, 1.15 * wavenumber)
-    both = models.Enriched(network=network, waves=models.PlaneWaves(number=number))
-    enriched = over_features(both, {"network": params, "waves": waves}, shared)
+    both = models.Enriched(network=network.module, waves=models.PlaneWaves(number=number))
+    enriched = over_features(both, {"network": network.params, "waves": waves}, shared)
     yield "learned + waves", thinner.layer, enriched
     for refinement in (1, 2):
         yield "finite differences", shared.layer, by_differences(refinement)
@@ -222,26 +217,18 @@ def over_features(
     network: nn.Module,
     params: objectives.Params,
     shared: problems.HelmholtzProblem,
-    shares: tuple[float, ...] = (1.0,),
+    fractions: tuple[float, ...] = (1.0,),
 ) -> Solver:
     """The Galerkin solve over features, at leading parts of them."""
-    shape = jax.eval_shape(
-        lambda: network.apply(
-            {"params": params},
-            jnp.zeros((1, 2)),
-            jnp.zeros(1),
-            jnp.ones(()),
-            method="features",
-        )
-    ).shape
-    sizes = tuple(round(share * shape[1]) for share in shares)
+    width = number_of_features(network, params)
+    sizes = tuple(round(fraction * width) for fraction in fractions)
     grid = shared.model.grid_points()
 
     def solver(problem):
         weights = output_layer.solve_nested(
-            "galerkin", network, params, problem, shares, True
+            "galerkin", network, params, problem, fractions, True
         )
-        field = output_layer.feature_field(network, params, problem, weights, True)
+        field = output_layer.FeatureField(network, params, problem, weights, True)
         return field(grid), sizes
 
     return solver
@@ -269,16 +256,21 @@ def by_differences(refinement: int) -> Solver:
     """The reference solver on so many cells per cell of the model."""
 
     def solver(problem):
-        field = reference.reference_wavefield(
-            problem.model,
-            float(problem.omega) / (2 * np.pi),
-            np.asarray(problem.source),
-            refinement=refinement,
-        )
+        frequency = float(problem.omega) / (2 * np.pi)
+        source = np.asarray(problem.source)
+        field = by_refinement(problem.model, frequency, source, refinement)
         nodes = tuple(n * refinement for n in problem.model.shape)
         return field.scattered.reshape(-1, 1), (int(np.prod(nodes)),)
 
     return solver
+
+
+def by_refinement(
+    model: VelocityModel, frequency: float, source: np.ndarray, refinement: int
+) -> ml.Wavefield:
+    """Finite differences on so many cells per cell of the model."""
+    settings = ml.FiniteDifferences(tolerance=None, refinement=refinement)
+    return ml.solve(model, frequency, source, settings)
 
 
 def best_basis(frequency: float) -> list[Row]:
@@ -289,7 +281,7 @@ def best_basis(frequency: float) -> list[Row]:
         model = generators.random_velocity(_SNAPSHOT_SEED + index, _SHAPE, _SPACING)
         places = rng.uniform(0, model.upper[0], _SNAPSHOT_SOURCES)
         sources = np.stack([places, np.full_like(places, _SOURCE[1])], axis=-1)
-        field = reference.reference_wavefield(model, frequency, sources, refinement=1)
+        field = by_refinement(model, frequency, sources, 1)
         flat = field.scattered.reshape(len(places), -1)
         flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
         snapshots += [flat.real, flat.imag]
@@ -297,9 +289,7 @@ def best_basis(frequency: float) -> list[Row]:
     basis = np.linalg.svd(np.concatenate(snapshots), full_matrices=False)[2]
     rows = []
     for index, model in enumerate(test_models()):
-        truth = reference.reference_wavefield(
-            model, frequency, _SOURCE, refinement=1
-        ).scattered.ravel()
+        truth = by_refinement(model, frequency, _SOURCE, 1).scattered.ravel()
         energy = np.cumsum(np.abs(basis @ truth) ** 2) / np.linalg.norm(truth) ** 2
         for number in (16, 32, 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768):
             if number <= len(basis):
@@ -447,7 +437,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         # Where a solver's grid is the truth's own there is no error to show.
         shown = [value for value in sorted(values) if value[2] > 0]
         unknowns, seconds, error, _ = np.array(shown, float).T
-        style = {"color": study.color(families.index(family)), "label": family}
+        style = {"color": histories.color(families.index(family)), "label": family}
         if family == "best linear basis":  # a bound, not a solver
             style |= {"color": "0.4", "ls": "--"}
         if family != "finite differences":

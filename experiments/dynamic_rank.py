@@ -6,9 +6,9 @@ the pruned meta-initialisation, by residual adaptation in stages:
 
 - fixed full rank, and fixed low rank (--dynamic_low, the largest |σ| kept);
 - shrinking: full rank, and after each stage the smallest σ² of every layer are dropped,
-  all but a share of the energy Σσ² (--dynamic_energy);
+  all but a fraction of the energy Σσ² (--dynamic_energy);
 - growing: low rank, and after a stage in which the residual at held-out points fell by
-  less than a share (--dynamic_stall), every layer gets --dynamic_growth new columns of U
+  less than a fraction (--dynamic_stall), every layer gets --dynamic_growth new columns of U
   and V with σ = 0 (`models.grow`), until full rank.
 
 AdamW starts anew in every stage, its rate a cosine over it, in all four alike. Relative
@@ -20,6 +20,7 @@ At the defaults (256 wide, rank 64, 1,600 points, six stages of ten steps, three
 about ten minutes on one core.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,14 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
-from flax import linen as nn
 
 import meta_lrpinn as ml
-from experiments import common, study
+from experiments import common, histories, study
 from meta_lrpinn import generators, models, objectives, problem, scripts
 from meta_lrpinn.adapt import finetune, output_layer
-from meta_lrpinn.models.low_rank import layer_ranks
-from meta_lrpinn.solvers.solve import load_network
+from meta_lrpinn.networks import Network
 from meta_lrpinn.tasks import Task, single_task
 
 FLAGS = flags.FLAGS
@@ -44,9 +43,9 @@ NAME = "dynamic_rank"
 flags.DEFINE_integer("dynamic_stages", 6, "Stages of adaptation.", lower_bound=1)
 flags.DEFINE_integer("dynamic_low", 16, "Low rank.", lower_bound=1)
 flags.DEFINE_integer("dynamic_growth", 16, "Ranks added at a time.", lower_bound=1)
-flags.DEFINE_float("dynamic_energy", 0.9, "Share of Σσ² kept at a time.")
+flags.DEFINE_float("dynamic_energy", 0.9, "Fraction of Σσ² kept at a time.")
 flags.DEFINE_float(
-    "dynamic_stall", 0.1, "Share by which the residual must fall in a stage."
+    "dynamic_stall", 0.1, "Fraction by which the residual must fall in a stage."
 )
 
 STEPS = 60
@@ -54,32 +53,29 @@ _LEARNING_RATE = 2e-3
 _SETTINGS = ("stages", "low", "growth", "energy", "stall")
 _FIXED_POINTS = 2**31 - 2  # folded into the key; no stage has this number
 
-Pair = tuple[nn.Module, objectives.Params]
 # From the network, the residuals before and after a stage and a key, the next network.
-Rule = Callable[[Pair, float, float, jax.Array], Pair]
+Rule = Callable[[Network, float, float, jax.Array], Network]
 
 
-def keep(pair: Pair, before: float, after: float, key: jax.Array) -> Pair:
+def keep(network: Network, before: float, after: float, key: jax.Array) -> Network:
     """The rule of a fixed rank."""
-    return pair
+    return network
 
 
-def shrink(pair: Pair, before: float, after: float, key: jax.Array) -> Pair:
-    """Drops the smallest singular values, all but a share of their energy."""
-    return models.truncate(*pair, energy=FLAGS.dynamic_energy)
+def shrink(network: Network, before: float, after: float, key: jax.Array) -> Network:
+    """Drops the smallest singular values, all but a fraction of their energy."""
+    return network.truncate(energy=FLAGS.dynamic_energy)
 
 
-def grow(full: int, pair: Pair, before: float, after: float, key: jax.Array) -> Pair:
+def grow(
+    full: int, network: Network, before: float, after: float, key: jax.Array
+) -> Network:
     """Adds singular values where the residual has stalled, up to full rank."""
     if after < (1 - FLAGS.dynamic_stall) * before:
-        return pair
-    rank = min(full, min(ranks(pair[0])) + FLAGS.dynamic_growth)
-    return models.grow(*pair, rank, key)
-
-
-def ranks(model: nn.Module) -> tuple[int, ...]:
-    """The rank of every hidden layer."""
-    return layer_ranks(model.network.rank, model.network.depth)
+        return network
+    rank = min(full, min(network.ranks) + FLAGS.dynamic_growth)
+    module, params = models.grow(network.module, network.params, rank, key)
+    return dataclasses.replace(network, module=module, params=params)
 
 
 def rules(full: int) -> dict[str, tuple[int, Rule]]:
@@ -94,13 +90,13 @@ def rules(full: int) -> dict[str, tuple[int, Rule]]:
 
 
 def adapt(
-    case: study.Case, start: Pair, rank: int, rule: Rule, steps: int, seed: int
-) -> list[study.Row]:
+    case: study.Case, start: Network, rank: int, rule: Rule, steps: int, seed: int
+) -> list[histories.Row]:
     """Adapts a pruned network whose rank changes between stages.
 
     Args:
         case: With its known wavefield.
-        start: Pruned network of full rank and its parameters.
+        start: Pruned network of full rank.
         rank: To begin with.
         rule: How it changes.
         steps: In all; the last stage may be shorter.
@@ -110,36 +106,37 @@ def adapt(
         A row per record: step, seconds, error, residual at fixed points, mean rank, number
         of parameters, and of different networks so far.
     """
-    share = start[0].layer_share
-    made = problem.make_problem(case.model, case.frequency, case.source, layer_share=share)
+    made = problem.make_problem(
+        case.model, case.frequency, case.source, layer_share=start.layer_share
+    )
     amplitude = np.abs(made.amplitude)
     unit = made.replace(amplitude=made.amplitude / amplitude)
     task = single_task(jax.tree.map(jnp.asarray, unit))
     key = jax.random.key(seed)
-    pair = models.truncate(*start, count=rank)
+    network = start.truncate(count=rank)
     length = -(-steps // FLAGS.dynamic_stages)
-    rows: list[study.Row] = []
+    rows: list[histories.Row] = []
     seconds, met = 0.0, set()
     for stage, first in enumerate(range(0, steps, length)):
-        model = pair[0]
-        met.add(ranks(model))
+        met.add(network.ranks)
         size = {
             "stage": stage,
-            "rank": float(np.mean(ranks(model))),
-            "parameters": trained(pair),
+            "rank": float(np.mean(network.ranks)),
+            "parameters": trained(network),
             "networks": len(met),
         }
 
-        def evaluate(params, model=model):
+        def evaluate(params, network=network):
+            own = network.with_parameters(params)
             return {
-                "relative_l2": wavefield_error(model, params, unit, amplitude, case),
-                "residual": residual_at(model, params, task, key),
+                "relative_l2": wavefield_error(own, unit, amplitude, case),
+                "residual": residual_at(own, task, key),
             }
 
         own_steps = min(length, steps - first)
         params, history = finetune.finetune(
-            objectives.residual_objective(model, FLAGS.points),
-            pair[1],
+            objectives.residual_objective(network.module, FLAGS.points),
+            network.params,
             task,
             steps=own_steps,
             optimiser=_optimiser(length),
@@ -158,34 +155,33 @@ def adapt(
                 }
             )
         seconds += history[-1]["seconds"]
-        before, after = history[0]["residual"], residual_at(model, params, task, key)
-        pair = (model, params)
+        network = network.with_parameters(params)
+        before, after = history[0]["residual"], residual_at(network, task, key)
         if first + length < steps:
-            pair = rule(pair, before, after, jax.random.fold_in(key, ~stage % 2**31))
+            own_key = jax.random.fold_in(key, ~stage % 2**31)
+            network = rule(network, before, after, own_key)
     return rows
 
 
 def wavefield_error(
-    model: nn.Module,
-    params: objectives.Params,
+    network: Network,
     unit: problem.HelmholtzProblem,
     amplitude: float,
     case: study.Case,
 ) -> float:
     """Relative L2 error of the Galerkin solution over the features."""
-    weights = output_layer.solve("galerkin", model, params, unit, double=True)
-    field = output_layer.feature_field(model, params, unit, weights, double=True)
+    own = network.module, network.params, unit
+    weights = output_layer.solve("galerkin", *own, double=True)
+    field = output_layer.FeatureField(*own, weights, double=True)
     values = amplitude * field(case.model.grid_points())
     return ml.relative_l2(values, case.scattered.ravel())
 
 
-def residual_at(
-    model: nn.Module, params: objectives.Params, task: Task, key: jax.Array
-) -> float:
+def residual_at(network: Network, task: Task, key: jax.Array) -> float:
     """Relative strong residual at points that no stage draws and all stages share."""
-    objective = objectives.residual_objective(model, FLAGS.points)
+    objective = objectives.residual_objective(network.module, FLAGS.points)
     fixed = jax.random.fold_in(key, _FIXED_POINTS)
-    return float(_relative(objective, params, task, fixed))
+    return float(_relative(objective, network.params, task, fixed))
 
 
 @functools.partial(jax.jit, static_argnames="objective")
@@ -193,11 +189,11 @@ def _relative(objective, params, task, key):
     return jnp.exp(objective(params, task, key)[0])
 
 
-def trained(pair: Pair) -> int:
+def trained(network: Network) -> int:
     """Number of parameters that adapt: all but those of the output layer, solved for."""
-    network = pair[1]["network"]
-    features = {name: layer for name, layer in network.items() if name != "last"}
-    leaves = jax.tree.leaves((features, pair[1]["embedding"]))
+    layers = network.params["network"]
+    features = {name: layer for name, layer in layers.items() if name != "last"}
+    leaves = jax.tree.leaves((features, network.params["embedding"]))
     return sum(leaf.size for leaf in leaves)
 
 
@@ -211,8 +207,8 @@ def _optimiser(length: int) -> optax.GradientTransformation:
 
 
 def measure(
-    case: study.Case, start: Pair, rank: int, rule: Rule, steps: int, seed: int
-) -> list[study.Row]:
+    case: study.Case, start: Network, rank: int, rule: Rule, steps: int, seed: int
+) -> list[histories.Row]:
     """As `adapt`; one that diverges is a row of no finite error."""
     try:
         return adapt(case, start, rank, rule, steps, seed)
@@ -221,15 +217,15 @@ def measure(
         return [{"step": steps, "stage": 0, **dict.fromkeys(names, np.nan)}]
 
 
-def at_seconds(rows: Sequence[study.Row], seconds: float) -> float:
+def at_seconds(rows: Sequence[histories.Row], seconds: float) -> float:
     """Error at a time, linear between records, in %."""
     times = [row["seconds"] for row in rows]
     return 100 * float(np.interp(seconds, times, [row["relative_l2"] for row in rows]))
 
 
-def report(curves: study.Curves, width: int) -> str:
+def report(curves: histories.Curves, width: int) -> str:
     """Markdown: error at the same steps and at the same seconds."""
-    sound = {name: study.converged(runs) for (_, name), runs in curves.items()}
+    sound = {name: histories.converged(runs) for (_, name), runs in curves.items()}
     ends = [rows[-1]["seconds"] for runs in sound.values() for rows in runs]
     same = min(ends, default=np.nan)
     case = next(iter(curves))[0]
@@ -246,7 +242,7 @@ def report(curves: study.Curves, width: int) -> str:
                 + common.spread([row["rank"] for row in last]),
                 common.spread([_mean_parameters(rows) for rows in sound[name]]),
                 common.spread([row["parameters"] for row in last]),
-                *(study.error_at(runs, step) for step in (0, steps // 2, steps)),
+                *(histories.error_at(runs, step) for step in (0, steps // 2, steps)),
                 common.spread([at_seconds(rows, same) for rows in sound[name]], " %"),
                 common.spread([row["seconds"] for row in last]),
                 common.spread([row["networks"] for row in last]),
@@ -267,7 +263,7 @@ def report(curves: study.Curves, width: int) -> str:
     )
 
 
-def _mean_parameters(rows: Sequence[study.Row]) -> float:
+def _mean_parameters(rows: Sequence[histories.Row]) -> float:
     """Mean over stages of the number trained."""
     stages = {row["stage"]: row["parameters"] for row in rows}
     return float(np.mean(list(stages.values())))
@@ -283,8 +279,7 @@ def main() -> None:
         raise ValueError(
             f"dynamic_energy must be above 0, at most 1, got {FLAGS.dynamic_energy}"
         )
-    pair = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
-    start = models.prune_hypernetwork(*pair, frequency)
+    start = study.meta_start().prune(frequency)
     known = functools.cache(
         lambda: study.known_case(generators.builtin("layered"), frequency)
     )
@@ -298,8 +293,8 @@ def main() -> None:
     records = common.Records(
         common.folder(NAME) / "history.csv", (*fixed, "contender", "seed")
     )
-    curves: study.Curves = {}
-    for name, (rank, rule) in rules(min(ranks(start[0]))).items():
+    curves: histories.Curves = {}
+    for name, (rank, rule) in rules(min(start.ranks)).items():
         for seed in range(FLAGS.seeds):
 
             def run(rank=rank, rule=rule, seed=seed):
@@ -307,10 +302,10 @@ def main() -> None:
 
             rows = records.ensure({**fixed, "contender": name, "seed": seed}, run)
             curves.setdefault((f"layered {frequency:g} Hz", name), []).append(rows)
-    common.save_report(NAME, report(curves, start[0].network.width))
+    common.save_report(NAME, report(curves, start.module.network.width))
     out = common.folder(NAME)
-    study.draw(curves).savefig(out / "figure.png", dpi=150)
-    study.draw(curves, x="seconds").savefig(out / "seconds.png", dpi=150)
+    histories.draw(curves).savefig(out / "figure.png", dpi=150)
+    histories.draw(curves, x="seconds").savefig(out / "seconds.png", dpi=150)
 
 
 if __name__ == "__main__":

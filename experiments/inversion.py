@@ -60,43 +60,76 @@ def starting_model(truth: ml.VelocityModel) -> ml.VelocityModel:
 
 def observe(truth: ml.VelocityModel, frequency: float, sources, receivers):
     """Scattered data (n_sources, n_receivers) of the true model, finite differences."""
-    field = ml.reference_wavefield(truth, frequency, sources)
+    field = ml.solve(truth, frequency, sources, ml.FiniteDifferences(tolerance=None))
     return np.asarray(field.at(receivers))
+
+
+def survey_lines(truth: ml.VelocityModel) -> tuple[np.ndarray, np.ndarray]:
+    """Sources and receivers along the top, (n, 2) each [km]."""
+    left, right = truth.lower[0], truth.upper[0]
+
+    def line(number, margin):
+        across = np.linspace(left + margin, right - margin, number)
+        return np.stack([across, np.full(number, _DEPTH)], axis=-1)
+
+    return line(FLAGS.sources, 0.1), line(FLAGS.receivers, 0.025)
+
+
+def make_acquisition(
+    truth: ml.VelocityModel,
+    start: ml.VelocityModel,
+    frequency: float,
+    sources: np.ndarray,
+    receivers: np.ndarray,
+) -> ml.Acquisition:
+    """Sources and receivers, and a lattice for every velocity within the bounds.
+
+    The layer is that of the starting model, the lattice resolves the slowest waves that
+    the bounds allow, and the velocities at the sources are known.
+    """
+    problem = survey.shared_problem([start], frequency, sources)
+    slowest = truth.replace_velocity(np.full(truth.shape, _BOUNDS[0]))
+    problem = problem.replace(model=slowest)
+    return ml.Acquisition(
+        problem=problem,
+        lattice=lattices.make_lattice(problem, FLAGS.wavenumber_ratio),
+        sources=sources,
+        background_velocities=np.array(
+            [problems.velocity_at(truth, source) for source in sources]
+        ),
+        receivers=receivers,
+    )
+
+
+@jax.jit
+def misfit(
+    velocity: jax.Array, acquisition: ml.Acquisition, observed: jax.Array
+) -> jax.Array:
+    """Squared distance of the predicted data from the observed, over that of zero."""
+    predicted = ml.receiver_data(acquisition, velocity)
+    difference = jnp.sum(jnp.abs(predicted - observed) ** 2)
+    return difference / jnp.sum(jnp.abs(observed) ** 2)
+
+
+_value_and_gradient = jax.jit(jax.value_and_grad(misfit))
 
 
 def invert(
     truth: ml.VelocityModel, start: ml.VelocityModel, frequencies: list[float]
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
     """The inverted velocity (nz, nx) and a record per frequency."""
-    lower, upper = truth.lower, truth.upper
-    place = np.linspace(lower[0] + 0.1, upper[0] - 0.1, FLAGS.sources)
-    sources = np.stack([place, np.full(FLAGS.sources, _DEPTH)], axis=-1)
-    place = np.linspace(lower[0] + 0.025, upper[0] - 0.025, FLAGS.receivers)
-    receivers = np.stack([place, np.full(FLAGS.receivers, _DEPTH)], axis=-1)
-    v0 = np.array([problems.velocity_at(truth, source) for source in sources])
-    slowest = truth.replace_velocity(np.full(truth.shape, _BOUNDS[0]))
-    is_known = truth.axes()[0] - lower[-1] < 0.2
-
+    sources, receivers = survey_lines(truth)
+    is_known = truth.axes()[0] - truth.lower[-1] < 0.2
     velocity = np.asarray(start.velocity, float)
     records = []
     for frequency in tqdm.tqdm(frequencies, unit="frequency"):
         observed = observe(truth, frequency, sources, receivers)
         with jax.enable_x64(True):
-            problem = survey.shared_problem([start], frequency, sources)
-            problem = problem.replace(model=slowest)
-            lattice = lattices.make_lattice(problem, FLAGS.wavenumber_ratio)
+            acquisition = make_acquisition(truth, start, frequency, sources, receivers)
 
-            @jax.jit
-            def misfit(velocity, problem=problem, lattice=lattice, observed=observed):
-                own = problem.replace(model=problem.model.replace_velocity(velocity))
-                predicted = survey.receiver_data(own, lattice, sources, v0, receivers)
-                difference = jnp.sum(jnp.abs(predicted - observed) ** 2)
-                return difference / jnp.sum(jnp.abs(jnp.asarray(observed)) ** 2)
-
-            gradient = jax.jit(jax.value_and_grad(misfit))
-
-            def evaluate(x, gradient=gradient):
-                value, slope = gradient(x.reshape(truth.shape))
+            def evaluate(x, acquisition=acquisition, observed=observed):
+                velocity = x.reshape(truth.shape)
+                value, slope = _value_and_gradient(velocity, acquisition, observed)
                 slope = np.array(slope)
                 slope[is_known] = 0
                 if FLAGS.smoothing:
@@ -104,7 +137,7 @@ def invert(
                     slope = scipy.ndimage.gaussian_filter(slope, width)
                 return float(value), slope.ravel()
 
-            before = float(misfit(velocity))
+            before = float(misfit(velocity, acquisition, observed))
             result = scipy.optimize.minimize(
                 evaluate,
                 velocity.ravel(),
@@ -117,7 +150,7 @@ def invert(
         records.append(
             {
                 "frequency": frequency,
-                "unknowns": lattice.number,
+                "unknowns": acquisition.lattice.number,
                 "evaluations": result.nfev,
                 "misfit_before": before,
                 "misfit_after": float(result.fun),

@@ -25,7 +25,8 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from experiments import common, study
+import meta_lrpinn as ml
+from experiments import common, histories, study
 from meta_lrpinn import generators, scripts
 
 FLAGS = flags.FLAGS
@@ -87,18 +88,27 @@ def settings() -> list[Setting]:
     return found
 
 
-def contenders(steps: int) -> dict[str, tuple[study.Contender, str, int]]:
-    """Name to contender, method and steps."""
-    meta = study.Contender(init=FLAGS.init)
-    random = study.Contender(init=study.random_start())
+def contenders(steps: int) -> dict[str, tuple[study.Contender | None, int]]:
+    """Name to contender, None for plane waves, and its steps."""
+    meta = study.Contender(study.meta_start)
+    random = study.Contender(study.random_start())
     return {
-        GALERKIN: (meta, "galerkin", 0),
-        META: (meta, study.METHOD, steps),
-        RANDOM: (random, study.METHOD, steps),
-        PLANE_WAVES: (
-            study.Contender("plane_waves", options={"points": None}), "galerkin", 0
-        ),
-    }  # fmt: skip
+        GALERKIN: (meta, 0),
+        META: (meta, steps),
+        RANDOM: (random, steps),
+        PLANE_WAVES: (None, 0),
+    }
+
+
+def error_of(
+    case: study.Case, contender: study.Contender | None, steps: int, seed: int
+) -> histories.Row:
+    """The error of a contender after some steps, or of plane waves."""
+    if contender is not None:
+        return study.final_error(case, contender, study.METHOD, steps, seed)
+    field = ml.solve(case.model, case.frequency, case.source)
+    error = ml.relative_l2(field.scattered, case.scattered)
+    return {"relative_l2": error, "seconds": field.elapsed}
 
 
 def measure(steps: int) -> dict[tuple[Setting, str], list[float]]:
@@ -111,16 +121,15 @@ def measure(steps: int) -> dict[tuple[Setting, str], list[float]]:
     for setting in settings():
         for seed in range(FLAGS.seeds):
             known: list[study.Case] = []  # made if it is needed
-            for name, (contender, method, number) in chosen.items():
+            for name, (contender, number) in chosen.items():
 
                 def run(
-                    contender=contender, method=method, number=number,
-                    setting=setting, seed=seed, known=known,
+                    contender=contender, number=number, setting=setting, seed=seed,
+                    known=known,
                 ):  # fmt: skip
                     if not known:
                         known.append(setting.case(seed))
-                    case = known[0]
-                    return [study.final_error(case, contender, method, number, seed)]
+                    return [error_of(known[0], contender, number, seed)]
 
                 values = (
                     setting.scale, setting.frequency, name, number, FLAGS.points,
@@ -183,7 +192,7 @@ def draw(errors: Errors) -> Figure:
             spread = [mean - values.min(axis=1), values.max(axis=1) - mean]
             style = "o-" if axes is left else "o"
             axes.errorbar(
-                along, mean, spread, fmt=style, color=study.color(index), label=name,
+                along, mean, spread, fmt=style, color=histories.color(index), label=name,
                 capsize=3,
             )  # fmt: skip
     left.axvspan(LOWEST, HIGHEST, color="0.93", zorder=0, label="trained on")

@@ -57,14 +57,9 @@ def wavefields(cases: dict[str, study.Case], steps: int) -> Figure:
     for row, (name, case) in zip(panels, cases.items(), strict=True):
         position = (case.model, case.frequency, case.source)
         waves = ml.solve(*position).scattered
-        adapted = ml.solve(
-            *position,
-            method=study.METHOD,
-            features="lrpinn",
-            init=FLAGS.init,
-            steps=steps,
-            points=FLAGS.points,
-        ).scattered
+        meta = study.Contender(study.meta_start)
+        settings = meta.settings(study.METHOD, case.frequency, steps, seed=0)
+        adapted = ml.solve(*position, settings).scattered
         truth = case.scattered
         limit = np.quantile(np.abs(truth.real), 0.99)
         fields = {

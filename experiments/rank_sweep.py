@@ -19,17 +19,14 @@ three seeds) 15 to 20 minutes on one core.
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from experiments import common, study
-from meta_lrpinn import generators, models, scripts
-from meta_lrpinn.models.low_rank import layer_ranks
-from meta_lrpinn.solvers.solve import load_network
+from experiments import common, histories, study
+from meta_lrpinn import generators, scripts
+from meta_lrpinn.networks import Network
 
 FLAGS = flags.FLAGS
 NAME = "rank_sweep"
@@ -41,6 +38,7 @@ flags.DEFINE_list(
 STEPS = 20
 FREQUENCIES = (2, 4, 8, 12, 18)
 _VIABLE, _USELESS = 1.2, 0.5
+_LEARNING_RATE = 2e-3  # a network cut in rank has to move further than a whole one
 Errors = Mapping[tuple[float, int, int], Sequence[float]]  # (Hz, rank, steps) → per seed
 
 
@@ -62,11 +60,9 @@ def _kept(full: int, fraction: float) -> int:
     return max(1, round(fraction * full))  # as `models.truncate`
 
 
-def truncated(frequency: float, rank: int) -> tuple[Any, Any]:
+def truncated(frequency: float, rank: int) -> Network:
     """The initialisation pruned at a frequency and truncated to a rank."""
-    model, params = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
-    model, params = models.prune_hypernetwork(model, params, frequency)
-    return models.truncate(model, params, count=rank)
+    return study.meta_start().prune(frequency).truncate(count=rank)
 
 
 @functools.cache
@@ -76,9 +72,10 @@ def case_of(frequency: float, seed: int) -> study.Case:
     return study.known_case(model, frequency, study.top_source(model, seed))
 
 
-def measure(frequency: float, rank: int, steps: int, seed: int) -> list[study.Row]:
+def measure(frequency: float, rank: int, steps: int, seed: int) -> list[histories.Row]:
     """Error of one truncated network, as it is or adapted."""
-    contender = study.Contender(init=truncated(frequency, rank))
+    network = truncated(frequency, rank)
+    contender = study.Contender(lambda _: network, learning_rate=_LEARNING_RATE)
     case = case_of(frequency, seed)
     return [study.final_error(case, contender, study.METHOD, steps, seed)]
 
@@ -150,7 +147,7 @@ def draw(errors: Errors) -> Figure:
                 if (other, number) == (frequency, steps)
             ]
             along, values = [rank for rank, _ in own], np.array([v for _, v in own])
-            color = study.color(index)
+            color = histories.color(index)
             label = f"{frequency:g} Hz"
             axes.loglog(along, values.mean(axis=1), "o-", color=color, label=label)
             low, high = values.min(axis=1), values.max(axis=1)
@@ -165,9 +162,8 @@ def draw(errors: Errors) -> Figure:
 
 def main() -> None:
     """Measures what is missing, then writes tables and figure."""
-    model, _ = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
-    network = model.network
-    full = min(layer_ranks(network.rank, network.depth))
+    network = study.meta_start()
+    full = min(network.ranks)
     keys = ("frequency", "rank", "steps", "points", "init", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     errors: dict[tuple[float, int, int], list[float]] = {}
@@ -184,7 +180,7 @@ def main() -> None:
                     errors.setdefault((frequency, rank, steps), []).extend(
                         row["relative_l2"] for row in rows
                     )
-    common.save_report(NAME, report(errors, network.width))
+    common.save_report(NAME, report(errors, network.module.network.width))
     draw(errors).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 

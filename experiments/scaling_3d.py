@@ -37,7 +37,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common, study
+from experiments import common, histories, study
 from meta_lrpinn import configs, models, networks, objectives, reference, scripts
 from meta_lrpinn.cases import Case
 from meta_lrpinn.meta import maml
@@ -87,15 +87,15 @@ def sphere(frequency: float) -> Case:
     number = round(side / spacing) + 1
     model = VelocityModel(np.full((number,) * 3, _SLOWER), spacing)
     points = model.grid_points()
-    centre = np.array([side / 2, side / 2, 0.6 * side])
+    center = np.array([side / 2, side / 2, 0.6 * side])
     source = np.array([side / 2, side / 2, 0.05 * side])
     # Cells at the surface hold both media: without a step, the grid counts for less.
     radius = _RADIUS * side
-    distance = np.linalg.norm(points - centre, axis=1)
-    share = np.clip(0.5 + (radius - distance) / spacing, 0, 1)
-    squared_slowness = share / _FASTER**2 + (1 - share) / _SLOWER**2
+    distance = np.linalg.norm(points - center, axis=1)
+    fraction = np.clip(0.5 + (radius - distance) / spacing, 0, 1)
+    squared_slowness = fraction / _FASTER**2 + (1 - fraction) / _SLOWER**2
     exact = reference.spherical_inclusion(
-        points, frequency, source, centre, radius, _FASTER, _SLOWER
+        points, frequency, source, center, radius, _FASTER, _SLOWER
     )
     return Case(
         model=model.replace_velocity((squared_slowness**-0.5).reshape(model.shape)),
@@ -105,7 +105,9 @@ def sphere(frequency: float) -> Case:
     )
 
 
-def solve_sphere(frequencies: Sequence[float]) -> tuple[list[study.Row], study.Curves]:
+def solve_sphere(
+    frequencies: Sequence[float],
+) -> tuple[list[histories.Row], histories.Curves]:
     """Plane waves, and the adaptation of a random network; what is on file stays."""
     shape = {
         "side": FLAGS.cube_side,
@@ -131,9 +133,6 @@ def solve_sphere(frequencies: Sequence[float]) -> tuple[list[study.Row], study.C
         )
     )
 
-    def start(seed):
-        return network, models.initial_parameters(network, jax.random.key(seed))
-
     cases = {
         "sphere {} Hz, {} km at {} km, layer {} km".format(
             f"{frequency:g}", *shape.values()
@@ -144,12 +143,13 @@ def solve_sphere(frequencies: Sequence[float]) -> tuple[list[study.Row], study.C
         f"LRPINN {FLAGS.cube_width} wide, random start of {FLAGS.cube_first_scale:g} "
         f"rad/km, {FLAGS.cube_points} points"
     )
-    options = {
-        "points": FLAGS.cube_points,
-        "thickness": FLAGS.cube_thickness,
-        "precision": "single",  # a third of the time, and far from its limits here
-    }
-    chosen = {name: study.Contender(init=start, options=options)}
+    contender = study.Contender(
+        study.random_of(network),
+        points=FLAGS.cube_points,
+        thickness=FLAGS.cube_thickness,
+        precision="single",  # a third of the time, and far from its limits here
+    )
+    chosen = {name: contender}
     return lines, study.run(NAME, cases, chosen, FLAGS.steps or STEPS, "least_squares")
 
 
@@ -157,7 +157,7 @@ def _cube_rank() -> int:
     return max(1, FLAGS.cube_width // 4)
 
 
-def plane_waves(frequency: float, unknowns: int) -> list[study.Row]:
+def plane_waves(frequency: float, unknowns: int) -> list[histories.Row]:
     """Error and seconds of one solve, compilation excluded."""
     case = sphere(frequency)
     for _ in range(2):
@@ -165,11 +165,11 @@ def plane_waves(frequency: float, unknowns: int) -> list[study.Row]:
             case.model,
             frequency,
             case.source,
-            unknowns=unknowns,
+            ml.PlaneWaves(unknowns=unknowns),
             thickness=FLAGS.cube_thickness,
         )
     error = ml.relative_l2(field.scattered, case.scattered)
-    return [{"waves": field.unknowns, "relative_l2": error, "seconds": field.elapsed}]
+    return [{"waves": field.stats.unknowns, "relative_l2": error, "seconds": field.elapsed}]
 
 
 def settings() -> tuple[list[dict[str, int]], dict[str, int]]:
@@ -209,7 +209,7 @@ def compiled_step(objective: str, ndim: int, points: int, width: int, rank: int)
     return jax.jit(step).lower(*arguments(0)).compile(), arguments
 
 
-def measure_step(seed: int, **setting: Any) -> list[study.Row]:
+def measure_step(seed: int, **setting: Any) -> list[histories.Row]:
     """Seconds and bytes of a meta-step of one task."""
     program, arguments = compiled_step(**setting)
     given = arguments(seed)
@@ -228,7 +228,7 @@ def measure_step(seed: int, **setting: Any) -> list[study.Row]:
     return [{"seconds": float(np.median(seconds)), "bytes": bytes_}]
 
 
-def measure_steps() -> list[study.Row]:
+def measure_steps() -> list[histories.Row]:
     """All sizes, in both dimensions, of both objectives; what is on file stays."""
     keys = ("objective", "ndim", *SIZES, "depth", "device", "seed")
     records = common.Records(common.folder(NAME) / "steps.csv", keys)
@@ -251,7 +251,7 @@ def measure_steps() -> list[study.Row]:
     return rows
 
 
-def power_law(rows: Sequence[study.Row], quantity: str) -> tuple[np.ndarray, float]:
+def power_law(rows: Sequence[histories.Row], quantity: str) -> tuple[np.ndarray, float]:
     """Fit quantity = c points^a width^b rank^c by least squares in logarithms.
 
     Args:
@@ -277,7 +277,7 @@ def predict(law: np.ndarray, sizes: Mapping[str, float]) -> float:
 Laws = dict[tuple[str, int, str], np.ndarray]
 
 
-def fit_report(rows: Sequence[study.Row]) -> tuple[Laws, str]:
+def fit_report(rows: Sequence[histories.Row]) -> tuple[Laws, str]:
     """The laws, and their Markdown table."""
     _, tried = settings()
     laws, lines = {}, []
@@ -353,7 +353,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def report(
-    lines: Sequence[study.Row], curves: study.Curves, rows: Sequence[study.Row]
+    lines: Sequence[histories.Row], curves: histories.Curves, rows: Sequence[histories.Row]
 ) -> str:
     """The three tables and what they rest on."""
     waves = common.table(
@@ -399,23 +399,23 @@ def report(
         "three times as wide), which is the range given. Neither the memory of that "
         "matrix nor an inner step beyond the first is counted."
     )
-    sections = [waves, study.errors(curves), where, fits, timed, extrapolation(laws)]
+    sections = [waves, histories.errors(curves), where, fits, timed, extrapolation(laws)]
     return "\n\n".join([*sections, guess])
 
 
 def draw(
-    lines: Sequence[study.Row], curves: study.Curves, rows: Sequence[study.Row]
+    lines: Sequence[histories.Row], curves: histories.Curves, rows: Sequence[histories.Row]
 ) -> Figure:
     """The sphere's error by step, and seconds and bytes of a step by points."""
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     axes, *panels = figure.subplots(1, 3)
     for index, ((case, _), all_runs) in enumerate(curves.items()):
-        runs = study.converged(all_runs)
+        runs = histories.converged(all_runs)
         if not runs:
             continue
         step = [row["step"] for row in runs[0]]
         errors = np.array([[row["relative_l2"] for row in run] for run in runs])
-        color = study.color(index)
+        color = histories.color(index)
         axes.plot(step, errors.mean(axis=0), color=color, label=f"LRPINN, {case}")
         axes.fill_between(
             step, errors.min(axis=0), errors.max(axis=0), color=color, alpha=0.2, lw=0
@@ -443,7 +443,7 @@ def draw(
                     for number in points
                 ]
                 label = f"{objective}, {ndim}D"
-                axes.loglog(points, means, style, color=study.color(index), label=label)
+                axes.loglog(points, means, style, color=histories.color(index), label=label)
         axes.set(xlabel="points", ylabel=f"{quantity} of a meta-step of one task")
         axes.legend(frameon=False, fontsize=8)
     return figure

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import flags
 
-from experiments import common, layered, study
+from experiments import common, histories, layered, study
 from meta_lrpinn import scripts
 
 FLAGS = flags.FLAGS
@@ -58,7 +58,7 @@ def make_cases(frequency: float) -> dict[str, Callable[[], study.Case]]:
     return cases
 
 
-def level(curves: study.Curves, layered_name: str) -> float:
+def level(curves: histories.Curves, layered_name: str) -> float:
     """The error to be reached: the layered model's mean at the end, and some slack."""
     ends = [rows[-1]["relative_l2"] for rows in curves[layered_name, META]]
     return SLACK * float(np.nanmean(ends))
@@ -66,8 +66,8 @@ def level(curves: study.Curves, layered_name: str) -> float:
 
 def pace(
     cases: dict[str, Callable[[], study.Case]],
-    short: study.Curves,
-    long: study.Curves,
+    short: histories.Curves,
+    long: histories.Curves,
     steps: int,
 ) -> str:
     """Markdown table: errors at equal steps, and steps to the layered model's level."""
@@ -79,11 +79,11 @@ def pace(
         rows.append(
             [
                 name,
-                study.error_at(short[name, RANDOM], steps),
-                study.error_at(short[name, META], steps),
-                study.error_at(long[name, META], more),
-                study.steps_to(short[name, META], threshold),
-                study.steps_to(long[name, META], threshold),
+                histories.error_at(short[name, RANDOM], steps),
+                histories.error_at(short[name, META], steps),
+                histories.error_at(long[name, META], more),
+                histories.steps_to(short[name, META], threshold),
+                histories.steps_to(long[name, META], threshold),
             ]
         )
     columns = (

@@ -27,21 +27,22 @@ from absl import flags
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators, reference, scripts
+from meta_lrpinn import generators, scripts
 from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.solvers.survey import solve_survey
+from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO
 
 FLAGS = flags.FLAGS
 NAME = "speed"
 flags.DEFINE_integer("many", 100, "Sources, and velocities.", lower_bound=2)
 flags.DEFINE_bool("cube", False, "Also the 3D cube; needs some 10 GB.")
 flags.DEFINE_integer("cube_nodes", 41, "Nodes along each edge of the cube.")
-flags.DEFINE_float("overkill", 1.3, "Margin of the cube's truth over the default's.")
+flags.DEFINE_float(
+    "overkill", 1.3, "Of the cube's truth: wavenumber ratio over the default."
+)
 
 _SHAPE, _SPACING, _FREQUENCY, _FIRST_SEED = (91, 91), 0.025, 5.0, 930_000
 _SOURCE = np.array([[1.0, 0.025]])
-CUBE_MARGIN = 1.9  # `solve`'s default in 3D
 
 Row = dict[str, Any]
 
@@ -67,18 +68,14 @@ def plane(kind: str) -> list[Row]:
         sources = np.stack([places, np.full(FLAGS.many, _SOURCE[0, 1])], axis=-1)
 
     def reference_fields(refinement, some):
+        differences = ml.FiniteDifferences(tolerance=None, refinement=refinement)
         return np.stack(
-            [
-                reference.reference_wavefield(
-                    model, _FREQUENCY, sources, refinement=refinement
-                ).scattered
-                for model in some
-            ]
+            [ml.solve(model, _FREQUENCY, sources, differences).scattered for model in some]
         )
 
     checked = models[:3]
     truth = reference_fields(4, checked)
-    survey, waves = timed(lambda: solve_survey(models, [_FREQUENCY], sources))
+    survey, waves = timed(lambda: ml.solve_survey(models, [_FREQUENCY], sources))
     fields, differences = timed(lambda: reference_fields(1, models))
 
     def error(candidate):
@@ -91,7 +88,7 @@ def plane(kind: str) -> list[Row]:
     return [
         {
             "solver": "plane waves",
-            "unknowns": survey.unknowns[0],
+            "unknowns": survey.unknowns[0, 0],
             "seconds": waves,
             "worst_error": error(survey.scattered[: len(checked), 0]),
         },
@@ -110,7 +107,7 @@ def solve_cube(nodes: int, solver: str, factor: float = 1.0) -> Row:
     Args:
         nodes: Along each edge.
         solver: "plane waves" or "finite differences".
-        factor: Margin of the plane waves over the default's.
+        factor: Wavenumber ratio of the plane waves over the default's.
 
     Returns:
         The field, its unknowns, seconds, and the process's largest memory in GiB.
@@ -119,16 +116,18 @@ def solve_cube(nodes: int, solver: str, factor: float = 1.0) -> Row:
     source = (0.75, 0.75, 0.05)
     began = time.perf_counter()
     if solver == "finite differences":
-        field = reference.reference_wavefield(model, _FREQUENCY, source, refinement=1)
+        settings = ml.FiniteDifferences(tolerance=None, refinement=1)
     else:
         problem = problems.make_problem(model, _FREQUENCY, source)
-        number = lattices.make_lattice(problem, factor * CUBE_MARGIN).number
-        field = ml.solve(model, _FREQUENCY, source, unknowns=number)
+        ratio = factor * DEFAULT_WAVENUMBER_RATIO[3]
+        number = lattices.make_lattice(problem, ratio).number
+        settings = ml.PlaneWaves(unknowns=number)
+    field = ml.solve(model, _FREQUENCY, source, settings)
     seconds = time.perf_counter() - began
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
         "scattered": field.scattered,
-        "unknowns": field.unknowns,
+        "unknowns": field.stats.unknowns,
         "seconds": seconds,
         "memory": memory,
     }

@@ -3,7 +3,7 @@
 A study is a set of cases (a velocity model, a frequency and a source with the known
 wavefield) and a set of contenders (a network and where it starts). `run` adapts every
 contender to every case and keeps each history as rows of one CSV file, from which
-`errors` makes a table and `draw` a figure.
+`histories` makes tables and figures.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ import jax
 import numpy as np
 from absl import flags
 from flax import linen as nn
-from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common
-from meta_lrpinn import configs, models, networks, reference
+from experiments import common, histories
+from experiments.histories import Curves, Row
+from meta_lrpinn import configs, models
 from meta_lrpinn.cases import Case
-from meta_lrpinn.solvers.solve import load_network
+from meta_lrpinn.networks import Network, make_network
 from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
@@ -30,9 +30,6 @@ flags.DEFINE_string("init", "default", "Meta-initialisation: default, or a folde
 flags.DEFINE_string("meta_pinn", None, "Folder of a meta-trained dense network.")
 flags.DEFINE_integer("steps", None, "Adaptation steps.", lower_bound=1)
 flags.DEFINE_integer("points", 1600, "Collocation points per step.", lower_bound=1)
-
-Row = Mapping[str, Any]
-Curves = dict[tuple[str, str], list[list[Row]]]  # (case, contender) to a run per seed
 
 METHOD = "galerkin"
 # Of a history. Each takes a solve in double precision, as long as several steps.
@@ -48,21 +45,62 @@ _COLUMNS = ("step", "seconds", "relative_l2", "held_out", "error_estimate")
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A network, where it starts, and how it is adapted.
+    """A network, where it starts, and how it is adapted."""
 
-    Attributes:
-        features: "lrpinn" or "pinn".
-        init: As of `solve`, or a function of the seed that gives it.
-        options: Further keywords of `solve`.
-    """
+    start: Callable[[int], Network]  # seed to the network
+    is_pruned: bool = True  # whether a hypernetwork is pruned before adaptation
+    learning_rate: float | None = None  # of AdamW; None for the solver's own
+    output_start: str = "solved"  # of "gradient", as of `GradientTraining`
+    points: int | None = None  # a step; None for those of --points
+    precision: str = "double"  # of the exact solves
+    thickness: float | None = None  # of the absorbing layer [km]; None for the default
 
-    features: str = "lrpinn"
-    init: Any = None
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    def network(self, frequency: float, seed: int) -> Network:
+        """The network that adaptation to a frequency [Hz] starts from."""
+        network = self.start(seed)
+        if self.is_pruned and network.kind == "lrpinn" and not network.is_pruned:
+            return network.prune(frequency)
+        return network
 
-    def start(self, seed: int) -> Any:
-        """The `init` of a seed."""
-        return self.init(seed) if callable(self.init) else self.init
+    def settings(
+        self,
+        method: str,
+        frequency: float,
+        steps: int,
+        seed: int,
+        report_every: int | None = None,
+    ) -> ml.NetworkFeatures | ml.GradientTraining:
+        """Settings of `solve` for an adaptation.
+
+        Args:
+            method: One of `HOW`.
+            frequency: Frequency [Hz].
+            steps: Adaptation steps.
+            seed: Seed of random starts.
+            report_every: Steps between records; default: the solver's own.
+        """
+        network = self.network(frequency, seed)
+        adamw = ml.AdamW(
+            steps=steps,
+            learning_rate=self.learning_rate,
+            points=self.points or FLAGS.points,
+            report_every=report_every,
+        )
+        if method == "gradient":
+            return ml.GradientTraining(
+                network, adamw=adamw, loss="published", output_start=self.output_start
+            )
+        return ml.NetworkFeatures(
+            network,
+            output_layer=method,
+            adaptation=adamw if steps else None,
+            precision=self.precision,
+        )
+
+
+def saved(folder: str) -> Callable[[int], Network]:
+    """The start of a meta-initialisation, by the seed, which changes nothing."""
+    return lambda seed: ml.load_network(folder)
 
 
 def contenders(meta_pinn: str | None = None) -> dict[str, Contender]:
@@ -77,32 +115,45 @@ def contenders(meta_pinn: str | None = None) -> dict[str, Contender]:
         Name to contender.
     """
     chosen = {
-        "Meta-LRPINN": Contender(init=FLAGS.init),
-        "Meta-LRPINN, hypernetwork kept": Contender(
-            init=FLAGS.init, options={"prune_hypernetwork": False}
-        ),
-        "LRPINN, random start": Contender(init=random_start()),
-        "PINN, random start": Contender("pinn", random_pinn()),
+        "Meta-LRPINN": Contender(meta_start),
+        "Meta-LRPINN, hypernetwork kept": Contender(meta_start, is_pruned=False),
+        "LRPINN, random start": Contender(random_start()),
+        "PINN, random start": Contender(random_pinn()),
     }
     if meta_pinn is not None:
-        chosen["Meta-PINN"] = Contender("pinn", meta_pinn)
+        chosen["Meta-PINN"] = Contender(saved(meta_pinn))
     return chosen
 
 
-def random_start(**changes: Any) -> Callable[[int], tuple[nn.Module, Any]]:
+def meta_start(seed: int = 0) -> Network:
+    """The meta-initialisation of --init, a 2D LRPINN, for every seed."""
+    del seed
+    return ml.load_network(FLAGS.init, kind="lrpinn", ndim=2)
+
+
+def random_of(module: nn.Module) -> Callable[[int], Network]:
+    """Random parameters of a module, by the seed."""
+
+    def start(seed):
+        params = models.initial_parameters(module, jax.random.key(seed))
+        return Network(module, params, is_trained=False)
+
+    return start
+
+
+def random_start(**changes: Any) -> Callable[[int], Network]:
     """Random parameters of a network of the shape of --init's, by the seed.
 
     Args:
         **changes: Attributes of the low-rank network that differ, as `initialisation`.
 
     Returns:
-        What `Contender` takes as its `init`.
+        What `Contender` takes as its `start`.
     """
-    model, _ = load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))
-    network = model.network.clone(gain=None, **changes)
-    embedding = model.embedding.clone(initialisation=network.initialisation)
-    model = model.clone(network=network, embedding=embedding)
-    return lambda seed: (model, models.initial_parameters(model, jax.random.key(seed)))
+    module = meta_start().module
+    low_rank = module.network.clone(gain=None, **changes)
+    embedding = module.embedding.clone(initialisation=low_rank.initialisation)
+    return random_of(module.clone(network=low_rank, embedding=embedding))
 
 
 def top_source(model: VelocityModel, seed: int | None = None) -> np.ndarray:
@@ -112,16 +163,16 @@ def top_source(model: VelocityModel, seed: int | None = None) -> np.ndarray:
         model: Velocity model.
         seed: Of a place in the middle two thirds of the top; None for its middle.
     """
-    share = 0.5
+    fraction = 0.5
     if seed is not None:
-        share = np.random.default_rng(seed).uniform(1 / 6, 5 / 6, model.ndim - 1)
-    across = model.lower[:-1] + share * (model.upper - model.lower)[:-1]
+        fraction = np.random.default_rng(seed).uniform(1 / 6, 5 / 6, model.ndim - 1)
+    across = model.lower[:-1] + fraction * (model.upper - model.lower)[:-1]
     return np.append(across, model.lower[-1] + 0.025)
 
 
-def random_pinn() -> Callable[[int], tuple[nn.Module, Any]]:
+def random_pinn() -> Callable[[int], Network]:
     """Random parameters of a dense network of the shape of --init's, by seed."""
-    low_rank = network()
+    low_rank = low_rank_module()
     config = configs.NetworkConfig(
         kind="pinn",
         width=low_rank.width,
@@ -130,13 +181,12 @@ def random_pinn() -> Callable[[int], tuple[nn.Module, Any]]:
         features=low_rank.last_width,
         layer_share=low_rank.layer_share,
     )
-    model = networks.make_network(config)
-    return lambda seed: (model, models.initial_parameters(model, jax.random.key(seed)))
+    return random_of(make_network(config))
 
 
-def network() -> models.LRPINN:
-    """The low-rank network of --init."""
-    return load_network(FLAGS.init, "lrpinn", 2, jax.random.key(0))[0].network
+def low_rank_module() -> models.LRPINN:
+    """The low-rank network of --init, without its hypernetwork."""
+    return meta_start().module.network
 
 
 def square_window(
@@ -182,7 +232,7 @@ def known_case(
     """
     if source is None:
         source = top_source(model)
-    field = reference.reference_wavefield(model, frequency, source, tolerance=0.003)
+    field = ml.reference_wavefield(model, frequency, source)
     return Case(
         model=model,
         frequency=float(frequency),
@@ -199,7 +249,7 @@ def adapt(
     Args:
         case: With its known wavefield.
         contender: What adapts.
-        method: As of `solve`.
+        method: One of `HOW`.
         steps: Number of steps.
         seed: Of random starts and of collocation points.
 
@@ -208,16 +258,10 @@ def adapt(
         L2 error, loss at held-out points, and the estimate of the error, not a number
         of "gradient", which has none.
     """
+    every = max(1, steps // _RECORDS)
+    settings = contender.settings(method, case.frequency, steps, seed, every)
     try:
-        field = _solve(
-            case,
-            contender,
-            method,
-            steps,
-            seed,
-            truth=case.scattered,
-            report_every=max(1, steps // _RECORDS),
-        )
+        field = _solve(case, contender, settings, seed, truth=case.scattered)
     except FloatingPointError:  # a row like any other, of no finite error
         return [{**dict.fromkeys(_COLUMNS, np.nan), "step": steps}]
     return [
@@ -235,7 +279,7 @@ def final_error(
     Args:
         case: With its known wavefield.
         contender: What adapts.
-        method: As of `solve`.
+        method: One of `HOW`.
         steps: Number of steps.
         seed: Of random starts and of collocation points.
 
@@ -243,9 +287,9 @@ def final_error(
         Relative L2 error, not a number if it diverged; and seconds of the whole call.
     """
     began = time.perf_counter()
+    settings = contender.settings(method, case.frequency, steps, seed, steps or None)
     try:
-        every = {"report_every": steps} if steps else {}
-        field = _solve(case, contender, method, steps, seed, **every)
+        field = _solve(case, contender, settings, seed)
         error = ml.relative_l2(field.scattered, case.scattered)
     except FloatingPointError:
         error = np.nan
@@ -253,21 +297,18 @@ def final_error(
 
 
 def _solve(
-    case: Case, contender: Contender, method: str, steps: int, seed: int, **more: Any
+    case: Case, contender: Contender, settings: Any, seed: int, **more: Any
 ) -> ml.Wavefield:
-    options = {"points": FLAGS.points, **contender.options, **more}
     return ml.solve(
         case.model,
         case.frequency,
         case.source,
-        method=method,
-        features=contender.features,
-        init=contender.start(seed),
-        steps=steps,
+        settings,
         amplitude=case.amplitude,
         background_velocity=case.background_velocity,
+        thickness=contender.thickness,
         seed=seed,
-        **options,
+        **more,
     )
 
 
@@ -285,7 +326,7 @@ def run(
         cases: Name to case, or to a function that makes it if it is needed.
         chosen: Name to contender.
         steps: Adaptation steps.
-        method: As of `solve`.
+        method: One of `HOW`.
 
     Returns:
         The histories.
@@ -303,95 +344,13 @@ def run(
                         made.append(case() if callable(case) else case)
                     return adapt(made[0], contender, method, steps, seed)
 
-                init = contender.init if isinstance(contender.init, str) else FLAGS.init
                 values = (
-                    case_name, contender_name, method, steps, FLAGS.points, init, seed
+                    case_name, contender_name, method, steps, FLAGS.points, FLAGS.init,
+                    seed,
                 )  # fmt: skip
                 rows = records.ensure(dict(zip(keys, values, strict=True)), measure)
                 curves.setdefault((case_name, contender_name), []).append(rows)
     return curves
-
-
-def reached(rows: Sequence[Row], threshold: float) -> tuple[float, float]:
-    """First step and seconds at which the error is below the threshold, or infinity."""
-    for row in rows:
-        if row["relative_l2"] <= threshold:
-            return row["step"], row["seconds"]
-    return np.inf, np.inf
-
-
-def returned(rows: Sequence[Row]) -> Row:
-    """The record whose parameters `solve` returns: of the smallest estimate or loss."""
-
-    def figure(row: Row) -> float:
-        estimate = row["error_estimate"]
-        return row["held_out"] if np.isnan(estimate) else estimate
-
-    return min(rows, key=lambda row: (np.isnan(figure(row)), figure(row)))
-
-
-def error_returned(runs: Sequence[Sequence[Row]]) -> str:
-    """Mean and spread over seeds of the error of what `solve` returns, in %."""
-    sound = converged(runs)
-    if not sound:
-        return "diverged"
-    return common.spread([100 * returned(rows)["relative_l2"] for rows in sound], " %")
-
-
-def steps_to(runs: Sequence[Sequence[Row]], threshold: float) -> str:
-    """Steps to an error over seeds, "> most" where no seed reaches it."""
-    values = np.array([reached(rows, threshold)[0] for rows in runs])
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return f"> {runs[0][-1]['step']}"
-    missing = "" if len(finite) == len(values) else f" ({len(finite)}/{len(values)})"
-    return common.spread(finite) + missing
-
-
-def error_at(runs: Sequence[Sequence[Row]], step: int) -> str:
-    """Mean and spread over seeds of the error at the record nearest to a step, in %."""
-    sound = converged(runs)
-    if not sound:
-        return "diverged"
-    nearest = [min(rows, key=lambda row: abs(row["step"] - step)) for rows in sound]
-    lost = "" if len(sound) == len(runs) else f" ({len(sound)}/{len(runs)})"
-    return common.spread([100 * row["relative_l2"] for row in nearest], " %") + lost
-
-
-def converged(runs: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
-    """The runs that did not diverge."""
-    return [rows for rows in runs if np.isfinite(rows[-1]["relative_l2"])]
-
-
-def errors(curves: Curves, threshold: float = 0.2) -> str:
-    """Markdown table: errors along the way and of what `solve` returns, and the pace."""
-    columns = ["case", "contender"]
-    rows = []
-    for (case, contender), runs in curves.items():
-        longest = max(runs, key=len)
-        last = longest[-1]["step"]
-        middle = longest[len(longest) // 2]["step"]
-        columns = [
-            "case",
-            "contender",
-            "error, step 0",
-            f"step {middle}",
-            f"step {last}",
-            "returned",
-            f"steps to {threshold:.0%}",
-            "seconds",
-        ]
-        rows.append(
-            [
-                case,
-                contender,
-                *(error_at(runs, step) for step in (0, middle, last)),
-                error_returned(runs),
-                steps_to(runs, threshold),
-                common.spread([run[-1]["seconds"] for run in runs]),
-            ]
-        )
-    return common.table(columns, rows)
 
 
 def direct_lines(case: Case) -> dict[str, tuple[float, float]]:
@@ -411,10 +370,10 @@ def direct_lines(case: Case) -> dict[str, tuple[float, float]]:
     solvers = {
         "plane waves": lambda: ml.solve(*position, **problem),
         "meta-learned features, 0 steps": lambda: ml.solve(
-            *position, features="lrpinn", init=FLAGS.init, **problem
+            *position, ml.NetworkFeatures(meta_start().prune(case.frequency)), **problem
         ),
-        "finite differences, one grid": lambda: reference.reference_wavefield(
-            *position, **problem
+        "finite differences, one grid": lambda: ml.solve(
+            *position, ml.FiniteDifferences(tolerance=None), **problem
         ),
     }
     lines = {}
@@ -466,7 +425,7 @@ def direct_table(lines: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
 
 def sizes(method: str = METHOD) -> str:
     """A line that says on what the numbers of a table rest."""
-    low_rank = network()
+    low_rank = low_rank_module()
     return (
         f"Mean ± standard deviation over {FLAGS.seeds} seeds, of collocation points "
         f"and random starts. Adaptation by {HOW[method]}, {FLAGS.points} "
@@ -494,81 +453,9 @@ def publish(
         method: The one of `run`.
     """
     lines = direct(name, cases)
-    parts = [errors(curves), direct_table(lines), *sections, sizes(method)]
+    parts = [histories.errors(curves), direct_table(lines), *sections, sizes(method)]
     common.save_report(name, "\n\n".join(parts))
     out = common.folder(name)
-    draw(curves, lines).savefig(out / "figure.png", dpi=150)
-    draw(curves, lines, x="seconds").savefig(out / "seconds.png", dpi=150)
-    draw(curves, y="held_out").savefig(out / "loss.png", dpi=150)
-
-
-_COLORS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000",
-           "#999999")  # fmt: skip
-
-
-def color(index: int) -> str:
-    """The colour of the curve of that number."""
-    return _COLORS[index % len(_COLORS)]
-
-
-def draw(
-    curves: Curves,
-    lines: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
-    x: str = "step",
-    y: str = "relative_l2",
-) -> Figure:
-    """Curves of mean and range over the seeds, a panel per case.
-
-    Args:
-        curves: Of `run`.
-        lines: Case to name to (error, seconds), drawn as lines of reference.
-        x: "step" or "seconds".
-        y: "relative_l2" or "held_out".
-
-    Returns:
-        The figure.
-    """
-    labels = {
-        "step": "adaptation steps",
-        "seconds": "seconds, compilation excluded",
-        "relative_l2": "relative L2 error",
-        "held_out": "loss at held-out points",
-    }
-    cases = list(dict.fromkeys(case for case, _ in curves))
-    names = list(dict.fromkeys(contender for _, contender in curves))
-    across = min(3, len(cases))
-    down = -(-len(cases) // across)
-    figure = Figure(figsize=(4.6 * across, 3.6 * down + 0.6), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False)
-    for axes in panels.ravel()[len(cases) :]:
-        axes.set_visible(False)
-    for (case, contender), all_runs in curves.items():
-        axes = panels.ravel()[cases.index(case)]
-        runs = converged(all_runs)
-        if not runs:
-            continue
-        shortest = min(len(rows) for rows in runs)
-        along = np.array([[r[x] for r in rows[:shortest]] for rows in runs], float)
-        values = np.array([[r[y] for r in rows[:shortest]] for rows in runs], float)
-        along = along.mean(axis=0)
-        color = _COLORS[names.index(contender) % len(_COLORS)]
-        axes.plot(along, values.mean(axis=0), color=color, label=contender)
-        low, high = values.min(axis=0), values.max(axis=0)
-        axes.fill_between(along, low, high, color=color, alpha=0.2, lw=0)
-        axes.set(title=case, xlabel=labels[x], ylabel=labels[y])
-        if y == "relative_l2":
-            axes.set_yscale("log")
-    for case, own in (lines or {}).items():
-        axes = panels.ravel()[cases.index(case)]
-        styles = (":", "--", "-.")
-        for (name, (error, _)), style in zip(own.items(), styles, strict=False):
-            axes.axhline(error, color="0.4", ls=style, lw=1, label=name)
-    handles = {}
-    for axes in panels.ravel():
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4,
-        frameon=False, fontsize=8,
-    )  # fmt: skip
-    return figure
+    histories.draw(curves, lines).savefig(out / "figure.png", dpi=150)
+    histories.draw(curves, lines, x="seconds").savefig(out / "seconds.png", dpi=150)
+    histories.draw(curves, y="held_out").savefig(out / "loss.png", dpi=150)

@@ -61,8 +61,9 @@ def test_tuned_start_is_the_best_of_its_grid(experiment, tiny_init):
 
     with flagsaver.flagsaver(init=tiny_init, **TINY):
         unit = ablate_meta.unit_problem(generators.builtin("layered"), 2.0)
-        model, params, (first, sigma) = ablate_meta.tuned(unit, 3)
-        value = jax.jit(objectives.residual_objective(model, 60))
+        network, (first, sigma) = ablate_meta.tuned(unit, 3)
+        params = network.params
+        value = jax.jit(objectives.residual_objective(network.module, 60))
         task, key = single_task(unit), jax.random.key(3)
         other = {4.0: 8.0, 8.0: 4.0}[first]
         rescaled = ablate_meta.rescaled(params, other / first, 1.0, 2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import adaptation, common, study
+from experiments import adaptation, common, histories, study
 from meta_lrpinn import generators
 
 TINY = {"seeds": 2, "points": 60, "galerkin_steps": 2, "methods": ["galerkin"]}
@@ -69,10 +69,10 @@ def test_what_is_returned_has_the_smallest_estimate_or_else_the_smallest_loss():
             )
         ]
 
-    assert study.returned(rows(np.nan, np.nan, np.nan))["relative_l2"] == 0.3
-    assert study.returned(rows(0.2, 0.4, np.nan))["relative_l2"] == 0.1
-    assert study.error_returned([rows(0.2, 0.4, np.nan)[:2]]) == "10 %"
-    assert study.error_returned([rows(0.2, 0.4, np.nan)]) == "diverged"
+    assert histories.returned(rows(np.nan, np.nan, np.nan))["relative_l2"] == 0.3
+    assert histories.returned(rows(0.2, 0.4, np.nan))["relative_l2"] == 0.1
+    assert histories.error_returned([rows(0.2, 0.4, np.nan)[:2]]) == "10 %"
+    assert histories.error_returned([rows(0.2, 0.4, np.nan)]) == "diverged"
 
 
 def test_a_case_of_one_source_stays_as_it_is(data):

@@ -9,7 +9,7 @@ from absl.testing import flagsaver
 
 import meta_lrpinn as ml
 from experiments import baselines
-from meta_lrpinn import generators, reference
+from meta_lrpinn import generators
 from meta_lrpinn.cases import Case
 from meta_lrpinn.meta import pipeline
 
@@ -23,16 +23,16 @@ TINY = {
 def small_case(_, frequency):
     model = generators.random_velocity(3, (11, 11), 0.05)
     source = np.array([0.3, 0.05])
-    field = reference.reference_wavefield(model, frequency, source, refinement=1)
+    settings = ml.FiniteDifferences(tolerance=None, refinement=1)
+    field = ml.solve(model, frequency, source, settings)
     return Case(model=model, frequency=frequency, source=source, scattered=field.scattered)
 
 
 def quick_adapt(case, contender, method, steps, seed):
     """What the start is worth, without a step."""
-    field = ml.solve(
-        case.model, case.frequency, case.source, method=method, steps=0, points=50,
-        features=contender.features, init=contender.start(seed),
-    )  # fmt: skip
+    del steps
+    settings = contender.settings(method, case.frequency, 0, seed)
+    field = ml.solve(case.model, case.frequency, case.source, settings)
     error = ml.relative_l2(field.scattered, case.scattered)
     row = {"step": 0, "seconds": 0.0, "relative_l2": error}
     return [{**row, "held_out": 0.0, "error_estimate": error}]
@@ -100,8 +100,8 @@ def test_a_diverged_training_is_a_row(experiment, monkeypatch):
     only(monkeypatch, "Meta-PINN, frequency input")
     monkeypatch.setattr(pipeline, "meta_train", diverge)
     monkeypatch.setattr(baselines, "cases", lambda: {})
-    monkeypatch.setattr(baselines.study, "errors", lambda curves: "")
-    monkeypatch.setattr(baselines.study, "draw", lambda curves: baselines.Figure())
+    monkeypatch.setattr(baselines.histories, "errors", lambda curves: "")
+    monkeypatch.setattr(baselines.histories, "draw", lambda curves: baselines.Figure())
     out = experiment("baselines", **TINY)
     table = (out / "table.md").read_text()
     row = next(line for line in table.splitlines() if "frequency input" in line)

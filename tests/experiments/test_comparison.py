@@ -12,14 +12,14 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
 
     monkeypatch.setattr(comparison, "_SHAPE", (21, 21))
     monkeypatch.setattr(comparison, "_SOURCE", (0.2, 0.025))
-    monkeypatch.setattr(comparison, "_MARGINS", (1.1, 1.6))
-    monkeypatch.setattr(comparison, "_DIRECT_MARGINS", (1.1,))
-    monkeypatch.setattr(comparison, "_THINNER_MARGINS", (1.3,))
+    monkeypatch.setattr(comparison, "_RATIOS", (1.1, 1.6))
+    monkeypatch.setattr(comparison, "_DIRECT_RATIOS", (1.1,))
+    monkeypatch.setattr(comparison, "_THINNER_RATIOS", (1.3,))
     settings = {
         "init": tiny_init,
         "frequencies": ["4"],
         "velocities": 2,
-        "shares": ["0.5"],
+        "fractions": ["0.5"],
         "snapshot_models": 10,
     }
     windows = {"half space": (0.0, 5.0), "gradient": (0.1, 4.0)}

@@ -8,7 +8,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import dynamic_rank
-from meta_lrpinn import models
+from meta_lrpinn.networks import load_network
 
 TINY = {
     "seeds": 2, "steps": 6, "points": 60, "frequencies": ["2"], "dynamic_stages": 3,
@@ -57,14 +57,13 @@ def test_ranks_change_and_resumption(experiment, tiny_init, monkeypatch):
 def test_growth_waits_for_a_stall(experiment, tiny_init):
     key = jax.random.key(0)
     with flagsaver.flagsaver(init=tiny_init, dynamic_stall=0.1, dynamic_growth=1):
-        pair = dynamic_rank.load_network(tiny_init, "lrpinn", 2, key)
-        pair = models.truncate(*models.prune_hypernetwork(*pair, 5.0), count=1)
-        improving = dynamic_rank.grow(3, pair, 1.0, 0.8, key)
-        stalled = dynamic_rank.grow(3, pair, 1.0, 0.95, key)
-        capped = dynamic_rank.grow(1, pair, 1.0, 0.95, key)
-    assert improving is pair
-    assert dynamic_rank.ranks(stalled[0]) == (2,)
-    assert dynamic_rank.ranks(capped[0]) == (1,)
+        network = load_network(tiny_init).prune(5.0).truncate(count=1)
+        improving = dynamic_rank.grow(3, network, 1.0, 0.8, key)
+        stalled = dynamic_rank.grow(3, network, 1.0, 0.95, key)
+        capped = dynamic_rank.grow(1, network, 1.0, 0.95, key)
+    assert improving is network
+    assert stalled.ranks == (2,)
+    assert capped.ranks == (1,)
 
 
 def test_the_error_at_a_time_lies_between_records():

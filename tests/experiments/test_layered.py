@@ -65,13 +65,17 @@ def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
     with flagsaver.flagsaver(init=tiny_init):
         chosen = study.contenders(tiny_pinn)
     assert len(chosen) == 5
-    low_rank, _ = chosen["LRPINN, random start"].start(0)
-    dense, _ = chosen["PINN, random start"].start(0)
-    assert (low_rank.network.width, low_rank.network.rank) == (8, 3)
+    started = {name: contender.network(5.0, 0) for name, contender in chosen.items()}
+    low_rank = started["LRPINN, random start"]
+    dense = started["PINN, random start"].module
+    assert (low_rank.module.network.width, low_rank.ranks) == (8, (3,))
     assert (dense.width, dense.depth) == (8, 1)
-    assert chosen["Meta-LRPINN"].start(0) == tiny_init
-    assert chosen["Meta-PINN"].start(0) == tiny_pinn
-    assert chosen["Meta-PINN"].features == "pinn"
+    assert started["Meta-PINN"].kind == "pinn"
+    pruned = {name for name, network in started.items() if network.is_pruned}
+    assert pruned == {"Meta-LRPINN", "LRPINN, random start"}
+    # A trained start takes smaller steps than a random one.
+    trained = {name for name, network in started.items() if network.is_trained}
+    assert trained == {name for name in started if name.startswith("Meta-")}
 
 
 @pytest.mark.usefixtures("only_meta")

@@ -24,7 +24,7 @@ def data(tmp_path):
 
 
 def test_both_models_are_adapted_and_shown(experiment, tiny_init, data, monkeypatch):
-    meta = {"Meta-LRPINN": study.Contender(init=tiny_init)}
+    meta = {"Meta-LRPINN": study.Contender(study.saved(tiny_init))}
     monkeypatch.setattr(study, "contenders", lambda *_: meta)
     monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
     out = experiment("overthrust", init=tiny_init, data=data, **TINY)

@@ -36,9 +36,9 @@ def test_table_and_resumption(experiment, tiny_init, monkeypatch):
 
 def test_truncated_to_the_rank(experiment, tiny_init):
     with flagsaver.flagsaver(init=tiny_init):
-        model, params = rank_sweep.truncated(5.0, 2)
-    assert model.network.rank == (2,)
-    assert params["network"]["hidden_0"]["U"].shape == (8, 2)
+        network = rank_sweep.truncated(5.0, 2)
+    assert network.ranks == (2,)
+    assert network.params["network"]["hidden_0"]["U"].shape == (8, 2)
 
 
 def test_smallest_viable_rank():

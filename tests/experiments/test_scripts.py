@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_gen import drawing
 from experiments import common
 from meta_lrpinn import configs
 from meta_lrpinn.cases import load_case, load_velocity
-from meta_lrpinn.meta import task_sets
+from meta_lrpinn.meta import drawing, task_sets
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,7 +138,7 @@ def test_wavefields_need_a_layer(tmp_path):
     options = "--preset=paper", "--random=1", "--wavefields"
     result = run("data_gen.make_tasks", f"--out={path}", *options)
     assert result.returncode == 2 and not path.exists()
-    message = "error: --wavefields needs a preset with an absorbing layer\n"
+    message = "error: wavefields need a preset with an absorbing layer\n"
     assert result.stdout == message
 
 

@@ -27,7 +27,7 @@ def data(tmp_path):
 def test_all_models_stand_beside_the_layered_one(experiment, tiny_init, data, monkeypatch):
     windows = {"Hess salt": ("hess", 1.0, 0.5)}
     monkeypatch.setattr(sharp_models, "WINDOWS", windows)
-    adapted = {name: study.Contender(init=tiny_init) for name in (META, RANDOM)}
+    adapted = {name: study.Contender(study.saved(tiny_init)) for name in (META, RANDOM)}
     monkeypatch.setattr(study, "contenders", lambda *_: adapted)
     monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
     options = {"frequencies": ["2"], "points": 40, "steps": 2, "seeds": 2}

@@ -1,0 +1,170 @@
+"""Histories of adaptations: what their errors are, as tables and as curves.
+
+A row is a record of a history. Curves are the histories of a study: of every case and
+contender one for each seed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import common
+
+Row = Mapping[str, Any]
+Curves = dict[tuple[str, str], list[list[Row]]]  # (case, contender) to a run per seed
+
+
+def reached(rows: Sequence[Row], threshold: float) -> tuple[float, float]:
+    """First step and seconds at which the error is below the threshold, or infinity."""
+    for row in rows:
+        if row["relative_l2"] <= threshold:
+            return row["step"], row["seconds"]
+    return np.inf, np.inf
+
+
+def returned(rows: Sequence[Row]) -> Row:
+    """The record whose parameters `solve` returns: of the smallest estimate or loss."""
+
+    def figure(row: Row) -> float:
+        estimate = row["error_estimate"]
+        return row["held_out"] if np.isnan(estimate) else estimate
+
+    return min(rows, key=lambda row: (np.isnan(figure(row)), figure(row)))
+
+
+def error_returned(runs: Sequence[Sequence[Row]]) -> str:
+    """Mean and spread over seeds of the error of what `solve` returns, in %."""
+    sound = converged(runs)
+    if not sound:
+        return "diverged"
+    return common.spread([100 * returned(rows)["relative_l2"] for rows in sound], " %")
+
+
+def steps_to(runs: Sequence[Sequence[Row]], threshold: float) -> str:
+    """Steps to an error over seeds, "> most" where no seed reaches it."""
+    values = np.array([reached(rows, threshold)[0] for rows in runs])
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return f"> {runs[0][-1]['step']}"
+    missing = "" if len(finite) == len(values) else f" ({len(finite)}/{len(values)})"
+    return common.spread(finite) + missing
+
+
+def error_at(runs: Sequence[Sequence[Row]], step: int) -> str:
+    """Mean and spread over seeds of the error at the record nearest to a step, in %."""
+    sound = converged(runs)
+    if not sound:
+        return "diverged"
+    nearest = [min(rows, key=lambda row: abs(row["step"] - step)) for rows in sound]
+    lost = "" if len(sound) == len(runs) else f" ({len(sound)}/{len(runs)})"
+    return common.spread([100 * row["relative_l2"] for row in nearest], " %") + lost
+
+
+def converged(runs: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """The runs that did not diverge."""
+    return [rows for rows in runs if np.isfinite(rows[-1]["relative_l2"])]
+
+
+def errors(curves: Curves, threshold: float = 0.2) -> str:
+    """Markdown table: errors along the way and of what `solve` returns, and the pace."""
+    columns = ["case", "contender"]
+    rows = []
+    for (case, contender), runs in curves.items():
+        longest = max(runs, key=len)
+        last = longest[-1]["step"]
+        middle = longest[len(longest) // 2]["step"]
+        columns = [
+            "case",
+            "contender",
+            "error, step 0",
+            f"step {middle}",
+            f"step {last}",
+            "returned",
+            f"steps to {threshold:.0%}",
+            "seconds",
+        ]
+        rows.append(
+            [
+                case,
+                contender,
+                *(error_at(runs, step) for step in (0, middle, last)),
+                error_returned(runs),
+                steps_to(runs, threshold),
+                common.spread([run[-1]["seconds"] for run in runs]),
+            ]
+        )
+    return common.table(columns, rows)
+
+
+_COLORS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000",
+           "#999999")  # fmt: skip
+
+
+def color(index: int) -> str:
+    """The colour of the curve of that number."""
+    return _COLORS[index % len(_COLORS)]
+
+
+def draw(
+    curves: Curves,
+    lines: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    x: str = "step",
+    y: str = "relative_l2",
+) -> Figure:
+    """Curves of mean and range over the seeds, a panel per case.
+
+    Args:
+        curves: Of `run`.
+        lines: Case to name to (error, seconds), drawn as lines of reference.
+        x: "step" or "seconds".
+        y: "relative_l2" or "held_out".
+
+    Returns:
+        The figure.
+    """
+    labels = {
+        "step": "adaptation steps",
+        "seconds": "seconds, compilation excluded",
+        "relative_l2": "relative L2 error",
+        "held_out": "loss at held-out points",
+    }
+    cases = list(dict.fromkeys(case for case, _ in curves))
+    names = list(dict.fromkeys(contender for _, contender in curves))
+    across = min(3, len(cases))
+    down = -(-len(cases) // across)
+    figure = Figure(figsize=(4.6 * across, 3.6 * down + 0.6), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False)
+    for axes in panels.ravel()[len(cases) :]:
+        axes.set_visible(False)
+    for (case, contender), all_runs in curves.items():
+        axes = panels.ravel()[cases.index(case)]
+        runs = converged(all_runs)
+        if not runs:
+            continue
+        shortest = min(len(rows) for rows in runs)
+        along = np.array([[r[x] for r in rows[:shortest]] for rows in runs], float)
+        values = np.array([[r[y] for r in rows[:shortest]] for rows in runs], float)
+        along = along.mean(axis=0)
+        color = _COLORS[names.index(contender) % len(_COLORS)]
+        axes.plot(along, values.mean(axis=0), color=color, label=contender)
+        low, high = values.min(axis=0), values.max(axis=0)
+        axes.fill_between(along, low, high, color=color, alpha=0.2, lw=0)
+        axes.set(title=case, xlabel=labels[x], ylabel=labels[y])
+        if y == "relative_l2":
+            axes.set_yscale("log")
+    for case, own in (lines or {}).items():
+        axes = panels.ravel()[cases.index(case)]
+        styles = (":", "--", "-.")
+        for (name, (error, _)), style in zip(own.items(), styles, strict=False):
+            axes.axhline(error, color="0.4", ls=style, lw=1, label=name)
+    handles = {}
+    for axes in panels.ravel():
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4,
+        frameon=False, fontsize=8,
+    )  # fmt: skip
+    return figure
