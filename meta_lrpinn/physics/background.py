@@ -97,17 +97,17 @@ def _far_coefficients(crossover: float, degree: int) -> tuple[complex, ...]:
     return tuple(complex(coefficient) for coefficient in fit)
 
 
-def complex_distance(offset: jax.Array, floor: float = 1e-8) -> jax.Array:
+def complex_distance(offset: jax.Array, floor: float = 1e-9) -> jax.Array:
     """Distance √(Σ offset²), continued analytically to complex offsets.
 
     Args:
-        offset: Displacement from the source, shape (..., ndim), in radians of the wave
-            at hand, real or complex, so that all scales are treated alike.
-        floor: Smallest distance returned, radians: keeps u₀ finite at the source itself,
-            where the contrast m − m₀ that multiplies it vanishes.
+        offset: Displacement from the source, shape (..., ndim), in any unit; real or
+            complex.
+        floor: Smallest distance returned, in that unit: keeps u₀ finite at the source
+            itself, where the contrast m − m₀ that multiplies it vanishes.
 
     Returns:
-        Complex array (...), radians, on the branch with non-negative real part.
+        Complex array (...) on the branch with non-negative real part.
     """
     squared = jnp.sum(jnp.asarray(offset) ** 2, axis=-1)
     squared = squared.astype(jnp.result_type(squared.dtype, jnp.complex64))
@@ -135,10 +135,11 @@ def background_field(
         ValueError: offset has neither 2 nor 3 columns.
     """
     ndim = jnp.shape(offset)[-1]
+    # In radians, so that neither floor nor squares depend on the unit of length.
     wavenumber = jnp.asarray(wavenumber)
-    distance = complex_distance(wavenumber[..., None] * offset)  # radians
+    phase = complex_distance(offset * wavenumber[..., None])
     if ndim == 2:
-        return amplitude * hankel0(distance)
+        return amplitude * hankel0(phase)
     if ndim == 3:
-        return amplitude * wavenumber * jnp.exp(-1j * distance) / distance
+        return amplitude * wavenumber * jnp.exp(-1j * phase) / phase
     raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")

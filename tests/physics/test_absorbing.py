@@ -179,3 +179,39 @@ def test_layers_can_be_stacked():
 def test_bad_input(thickness, reflection, message):
     with pytest.raises(ValueError, match=message):
         absorbing.make_layer(LOWER, UPPER, thickness, 2.0, reflection)
+
+
+def ray_damping(layer, axis, velocity, across):
+    """Damping of a ray that crosses the layer of an axis twice, X apart."""
+    twice = 2 * float(layer.thickness)
+    cosine = twice / np.hypot(twice, across)
+    return np.exp(-2 * cosine * layer.strength[axis] * layer.thickness / 3 / velocity)
+
+
+@pytest.mark.parametrize("upper", [(1.0, 1.0), (10.0, 0.5), (2.0, 0.5, 3.0)])
+def test_layer_by_geometry_damps_the_most_grazing_ray(upper):
+    upper = np.array(upper)
+    layer = absorbing.layer_by_geometry(0 * upper, upper, 30.0, 1.5, 4.5, 1e-4)
+    for axis in range(len(upper)):
+        across = np.linalg.norm(np.delete(upper, axis))
+        assert ray_damping(layer, axis, 4.5, across) == pytest.approx(1e-4)
+        assert ray_damping(layer, axis, 1.5, 0.0) < 1e-12
+
+
+def test_layer_by_geometry_has_no_lengths_of_its_own():
+    for omega in (0.01, 30.0):  # longer and shorter than the model
+        one = absorbing.layer_by_geometry((0, 0), (2, 1), omega, 1.5, 3.0)
+        other = absorbing.layer_by_geometry((0, 0), (2e-6, 1e-6), omega * 1e6, 1.5, 3.0)
+        np.testing.assert_allclose(other.thickness, one.thickness * 1e-6, rtol=1e-12)
+        np.testing.assert_allclose(other.strength, one.strength * 1e6, rtol=1e-12)
+    assert (
+        one.thickness < 0.9
+        and absorbing.layer_by_geometry((0, 0), (2, 1), 1e-4, 1.5, 3.0).thickness < 3
+    )
+
+
+def test_layer_by_geometry_of_a_given_thickness():
+    layer = absorbing.layer_by_geometry((0, 0), (2, 1), 30.0, 1.5, 3.0, thickness=0.7)
+    assert layer.thickness == 0.7 and layer.strength[1] > layer.strength[0]
+    none = absorbing.layer_by_geometry((0, 0), (2, 1), 30.0, 1.5, 3.0, thickness=0)
+    np.testing.assert_array_equal(none.strength, 0)

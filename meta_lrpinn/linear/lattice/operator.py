@@ -1,6 +1,14 @@
-"""The weak form on a lattice of plane waves: matrix, operator, right-hand side, field."""
+"""Matrix, product and right-hand side of the weak form in plane waves, and evaluation.
 
-import itertools
+All weights but the slowness are products over the axes, of the stretching and the
+envelope. With a(q), b(q) the coefficients of e²/s and s e² along one axis,
+
+    K = Σ_d −A_d ⊗ Π_{e≠d} B_e + M,     A = Toeplitz form of ∂φ* ∂φ/s,  B = that of s φ* φ,
+
+and M holds the coefficients of ω² m S e² at k_i − k_j. Integrals are sums over the
+tensor grid of `Lattice.nodes`, one axis at a time, by matrix products.
+"""
+
 import math
 from collections.abc import Callable
 
@@ -8,109 +16,29 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
 
 from meta_lrpinn import problem as problems
-from meta_lrpinn.linear.lattice.waves import Lattice
+from meta_lrpinn.linear.lattice.waves import Lattice, period_of
 from meta_lrpinn.physics import absorbing, background, residual
 from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 
-# Points in a cell for weights of one coordinate, which cost nothing.
-_FINE_POINTS = 4
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class _Axis:
+    """One axis of the weak form, G nodes, modes −e..e."""
+
+    stretch: jax.Array  # (G,) s at the nodes, complex
+    envelope: jax.Array  # (G,) e at the nodes
+    stiffness: jax.Array  # (2e + 1, 2e + 1) ∫ ∂φ_i* ∂φ_j / s dx, 1/km
+    mass: jax.Array  # (2e + 1, 2e + 1) ∫ s φ_i* φ_j dx, km
 
 
-def _gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss's points and weights on [0, 1]."""
-    points, weights = np.polynomial.legendre.leggauss(count)
-    return (points + 1) / 2, weights / 2
+def _wave_vectors(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
+    return 2 * np.pi * jnp.asarray(lattice.indices) / jnp.asarray(period_of(problem))
 
 
-def _modes(lattice: Lattice) -> list[np.ndarray]:
-    """Integers of the lattice vectors in an FFT's layout, by axis."""
-    return [np.fft.fftfreq(count, 1 / count).astype(int) for count in lattice.cells]
-
-
-def _along(values: jax.Array, axis: int, ndim: int) -> jax.Array:
-    """(n,) as an array that varies along one of ndim axes."""
-    return values.reshape([-1 if d == axis else 1 for d in range(ndim)])
-
-
-def _outer(lines: list[jax.Array]) -> jax.Array:
-    """Product of one function of each coordinate, on their grid."""
-    return math.prod(_along(line, d, len(lines)) for d, line in enumerate(lines))
-
-
-def _integrate(lattice: Lattice, samples: Callable[..., jax.Array]) -> jax.Array:
-    """∫ w(x) exp(−i q·(x − lower)) dx at the lattice vectors q, by Gauss's rule.
-
-    One Gauss point of all cells is a regular grid, whose sum is an FFT.
-
-    Args:
-        lattice: The lattice.
-        samples: The weight w on the grid of coordinates (cells_d,) km along each axis.
-
-    Returns:
-        Complex (cells), in the layout of an FFT.
-    """
-    ndim = len(lattice.cells)
-    places, weights = _gauss(lattice.points)
-    corners = np.array(list(itertools.product(range(lattice.points), repeat=ndim)))
-    lower, period = jnp.asarray(lattice.lower), jnp.asarray(lattice.period)
-    modes = _modes(lattice)
-
-    def add(total, rule):
-        place, weight = rule
-        axes, factors = [], []
-        for d, count in enumerate(lattice.cells):
-            axes.append(lower[d] + (np.arange(count) + place[d]) * period[d] / count)
-            phase = jnp.exp(-2j * np.pi * modes[d] * place[d] / count)
-            factors.append(weight[d] * phase * period[d] / count)
-        return total + _outer(factors) * jnp.fft.fftn(samples(axes)), None
-
-    rules = jnp.asarray(places[corners], period.dtype), jnp.asarray(weights[corners])
-    start = jnp.zeros(lattice.cells, jnp.result_type(period.dtype, jnp.complex64))
-    return jax.lax.scan(add, start, rules)[0]
-
-
-def _line_transform(
-    lattice: Lattice, axis: int, weight: Callable[[jax.Array], jax.Array]
-) -> jax.Array:
-    """∫ w(x) exp(−i q (x − lower)) dx along one axis, (cells_d,)."""
-    count, modes = lattice.cells[axis], _modes(lattice)[axis]
-    length = jnp.asarray(lattice.period)[axis]
-    total = 0.0
-    for place, share in zip(*_gauss(_FINE_POINTS), strict=True):
-        x = jnp.asarray(lattice.lower)[axis] + (np.arange(count) + place) * length / count
-        phase = np.exp(-2j * np.pi * modes * place / count)
-        total = total + share * phase * jnp.fft.fft(weight(x)) * length / count
-    return total
-
-
-def _layer_along(
-    problem: HelmholtzProblem, axis: int, x: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Stretch, envelope and its logarithmic slope along one axis, (n,) each.
-
-    At the box's corner the factors of the other axes are one.
-    """
-    corner = jnp.asarray(problem.layer.lower)
-    line = jnp.tile(corner, (len(x), 1)).at[:, axis].set(x)
-    stretch = absorbing.stretch(problem.layer, line, jnp.asarray(problem.omega))
-    envelope, slope = absorbing.envelope(problem.layer, line, problem.envelope_velocity)
-    return stretch[:, axis], envelope, slope[:, axis]
-
-
-def _grid_points(axes: list[jax.Array]) -> jax.Array:
-    grids = jnp.meshgrid(*axes, indexing="ij")
-    return jnp.stack([grid.ravel() for grid in grids], axis=-1)
-
-
-def _wave_vectors(lattice: Lattice) -> jax.Array:
-    return 2 * np.pi * jnp.asarray(lattice.indices) / jnp.asarray(lattice.period)
-
-
-def position_of(indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _position(indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Flat position of lattice indices (..., ndim) in the layout of the FFT."""
     position = jnp.zeros(indices.shape[:-1], jnp.int32)
     for axis, count in enumerate(shape):
@@ -118,58 +46,103 @@ def position_of(indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return position
 
 
+def _in_box(lattice: Lattice) -> tuple[jax.Array, ...]:
+    """Index arrays of the waves in the array (2 extent + 1) of all modes of the box."""
+    return tuple((jnp.asarray(lattice.indices) + jnp.asarray(lattice.extent)).T)
+
+
+def _along(problem: HelmholtzProblem, axis: int, coordinates: jax.Array) -> jax.Array:
+    """Points (G, ndim) with coordinates (G,) on one axis, at the box's corner on others.
+
+    Stretching and envelope of the other axes are one there.
+    """
+    corner = jnp.asarray(problem.layer.lower, coordinates.dtype)
+    return jnp.tile(corner, (len(coordinates), 1)).at[:, axis].set(coordinates)
+
+
+def _phases(problem, lattice, axis, modes, sign=-1):
+    """exp(∓i q (x − lower)) at the nodes of an axis, (len(modes), G)."""
+    period = jnp.asarray(period_of(problem))[axis]
+    wavenumbers = 2 * np.pi * jnp.asarray(modes) / period
+    return jnp.exp(sign * 1j * jnp.outer(wavenumbers, jnp.asarray(lattice.nodes[axis])))
+
+
+def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> _Axis:
+    omega = jnp.asarray(problem.omega)
+    nodes = jnp.asarray(problem.lower)[axis] + jnp.asarray(lattice.nodes[axis])
+    points = _along(problem, axis, nodes)
+    stretch = absorbing.stretch(problem.layer, points, omega)[:, axis]
+    envelope, slope = absorbing.envelope(problem.layer, points, problem.envelope_velocity)
+    size = lattice.extent[axis]
+    modes = np.arange(-size, size + 1)
+    wavenumbers = 2 * np.pi * jnp.asarray(modes) / jnp.asarray(period_of(problem))[axis]
+    value = envelope * _phases(problem, lattice, axis, modes, sign=1)
+    gradient = (1j * wavenumbers[:, None] + slope[:, axis]) * value
+    weights = jnp.asarray(lattice.node_weights[axis])
+    return _Axis(
+        stretch=stretch,
+        envelope=envelope,
+        stiffness=(gradient.conj() * (weights / stretch)) @ gradient.T,
+        mass=(value.conj() * (weights * stretch)) @ value.T,
+    )
+
+
+def _contract(values: jax.Array, matrices: list[jax.Array]) -> jax.Array:
+    """Apply one matrix (m_d, n_d) along each axis of values (n_1, …, n_d, ...)."""
+    for axis, matrix in enumerate(matrices):
+        values = jnp.moveaxis(jnp.tensordot(matrix, values, axes=(1, axis)), 0, axis)
+    return values
+
+
+def _outer(factors: list[jax.Array]) -> jax.Array:
+    """Product over the axes, (n_1, …, n_d)."""
+    product = factors[0]
+    for factor in factors[1:]:
+        product = product[..., None] * factor
+    return product
+
+
+def _node_points(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
+    """The tensor grid of nodes, (G_1, …, G_d, ndim), km."""
+    axes = [
+        jnp.asarray(problem.lower)[d] + jnp.asarray(axis)
+        for d, axis in enumerate(lattice.nodes)
+    ]
+    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
+
+
 @chex.dataclass(frozen=True, mappable_dataclass=False)
-class Coefficients:
-    """Fourier coefficients of the weak form's weights, in the layout of an FFT.
+class WeakForm:
+    """All that K is made of; independent of the source."""
 
-    K_ij is mass(k_i − k_j) − Σ_d k_id k_jd stiffness_d(k_i − k_j).
-    """
-
-    mass: jax.Array  # (cells)
-    stiffness: tuple[jax.Array, ...]  # (cells) each, by axis
-
-
-def coefficients_of(problem: HelmholtzProblem, lattice: Lattice) -> Coefficients:
-    """The coefficients; pure, and differentiable in the velocity.
-
-    With e the envelope and g = e′/e along an axis, ∂φ = (ik + g) φ, hence
-    ∂φ_i* ∂φ_j = (k_i k_j + i g (k_j − k_i) + g²) φ_i* φ_j, with k_j − k_i = −q. All
-    weights but the velocity's are products of functions of one coordinate.
-    """
-    ndim = problem.ndim
-
-    def line(axis, power, slopes=0):
-        """Transform of e² s^power g^slopes."""
-
-        def weight(x):
-            stretch, envelope, slope = _layer_along(problem, axis, x)
-            return envelope**2 * stretch**power * slope**slopes
-
-        return _line_transform(lattice, axis, weight)
-
-    plain = [line(axis, 1) for axis in range(ndim)]
-    stiffness, mass = [], 0.0
-    for axis, modes in enumerate(_modes(lattice)):
-        q = 2 * np.pi * modes / jnp.asarray(lattice.period)[axis]
-        stiffness.append(_outer([*plain[:axis], line(axis, -1), *plain[axis + 1 :]]))
-        slopes = 1j * q * line(axis, -1, 1) - line(axis, -1, 2)
-        mass = mass + _outer([*plain[:axis], slopes, *plain[axis + 1 :]])
-
-    def volume_times_slowness(axes):
-        weight = []
-        for axis, x in enumerate(axes):
-            stretch, envelope, _ = _layer_along(problem, axis, x)
-            weight.append(stretch * envelope**2)
-        slowness = 1 / problem.model.at(_grid_points(axes)) ** 2
-        return _outer(weight) * slowness.reshape(lattice.cells)
-
-    integral = _integrate(lattice, volume_times_slowness)
-    mass = mass + jnp.asarray(problem.omega) ** 2 * integral
-    return Coefficients(mass=mass, stiffness=tuple(stiffness))
+    axes: tuple[_Axis, ...]
+    mass: jax.Array  # product_shape, coefficients of ω² m S e², in the layout of an FFT
 
 
 @full_precision
-def assemble(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
+def weak_form(problem: HelmholtzProblem, lattice: Lattice) -> WeakForm:
+    """Integrals of a problem over the nodes of a lattice."""
+    axes = tuple(_axis_of(problem, lattice, d) for d in range(problem.ndim))
+    slowness = 1 / problem.model.at(_node_points(problem, lattice)) ** 2
+    weights = [
+        jnp.asarray(w) * axis.stretch * axis.envelope**2
+        for w, axis in zip(lattice.node_weights, axes, strict=True)
+    ]
+    modes = [np.fft.fftfreq(n, 1 / n).astype(int) for n in lattice.product_shape]
+    mass = _contract(
+        slowness.astype(weights[0].dtype),
+        [
+            _phases(problem, lattice, d, m) * w
+            for d, (m, w) in enumerate(zip(modes, weights, strict=True))
+        ],
+    )
+    return WeakForm(axes=axes, mass=jnp.asarray(problem.omega) ** 2 * mass)
+
+
+@full_precision
+def assemble(
+    problem: HelmholtzProblem, lattice: Lattice, form: WeakForm | None = None
+) -> jax.Array:
     """Galerkin matrix of the waves solved for directly; independent of the source.
 
     The test functions are the conjugate plane waves, which span the same space.
@@ -177,39 +150,45 @@ def assemble(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
+        form: Its integrals, where they are known.
 
     Returns:
         The leading block of K, (n, n), complex.
     """
-    return matrix_of(coefficients_of(problem, lattice), lattice)
-
-
-def matrix_of(coefficients: Coefficients, lattice: Lattice) -> jax.Array:
-    """`assemble`, from coefficients."""
-    wave_vectors = _wave_vectors(lattice)[: lattice.dense]
-    indices = lattice.indices[: lattice.dense]
-    entry = position_of(indices[:, None, :] - indices[None, :, :], lattice.cells)
-    matrix = coefficients.mass.ravel()[entry]
-    for k, stiffness in zip(wave_vectors.T, coefficients.stiffness, strict=True):
-        matrix = matrix - k[:, None] * k[None, :] * stiffness.ravel()[entry]
+    form = form or weak_form(problem, lattice)
+    indices = jnp.asarray(lattice.indices)[: lattice.dense]
+    shape = lattice.product_shape
+    entry = _position(indices[:, None, :] - indices[None, :, :], shape)
+    matrix = form.mass.ravel()[entry]
+    box = [rows[: lattice.dense] for rows in _in_box(lattice)]
+    for d in range(problem.ndim):
+        matrix = matrix - math.prod(
+            (axis.stiffness if e == d else axis.mass)[box[e][:, None], box[e]]
+            for e, axis in enumerate(form.axes)
+        )
     return matrix
 
 
-def diagonal(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
+@full_precision
+def diagonal(
+    problem: HelmholtzProblem, lattice: Lattice, form: WeakForm | None = None
+) -> jax.Array:
     """Diagonal of K, (N,), complex."""
-    return diagonal_of(coefficients_of(problem, lattice), lattice)
-
-
-def diagonal_of(coefficients: Coefficients, lattice: Lattice) -> jax.Array:
-    """`diagonal`, from coefficients."""
-    mean = jnp.stack([stiffness.ravel()[0] for stiffness in coefficients.stiffness])
-    return coefficients.mass.ravel()[0] - _wave_vectors(lattice) ** 2 @ mean
+    form = form or weak_form(problem, lattice)
+    result = form.mass.ravel()[0]
+    box = _in_box(lattice)
+    for d in range(problem.ndim):
+        result = result - math.prod(
+            jnp.diagonal(axis.stiffness if e == d else axis.mass)[box[e]]
+            for e, axis in enumerate(form.axes)
+        )
+    return result
 
 
 def make_operator(
-    problem: HelmholtzProblem, lattice: Lattice
+    problem: HelmholtzProblem, lattice: Lattice, form: WeakForm | None = None
 ) -> Callable[[jax.Array], jax.Array]:
-    """The product with K without K: convolutions, by FFT.
+    """The product with K without K: a convolution by FFT, and one product per axis.
 
     Only differences k_i − k_j, of at most twice the extent, enter K, so that FFTs of
     little over four times the extent give its product exactly, whatever the quadrature.
@@ -217,102 +196,88 @@ def make_operator(
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
+        form: Its integrals, where they are known.
 
     Returns:
         Linear function of weights (N, n_sources), complex.
     """
-    return operator_of(coefficients_of(problem, lattice), lattice)
-
-
-def operator_of(
-    coefficients: Coefficients, lattice: Lattice
-) -> Callable[[jax.Array], jax.Array]:
-    """`make_operator`, from coefficients."""
-    shape = tuple(scipy.fft.next_fast_len(4 * size + 1) for size in lattice.extent)
-    modes = [np.fft.fftfreq(count, 1 / count).astype(int) for count in shape]
-    differences = np.ix_(
-        *(m % count for m, count in zip(modes, lattice.cells, strict=True))
-    )
-    position = position_of(jnp.asarray(lattice.indices), shape)
-    wave_vectors = _wave_vectors(lattice)
-
-    def samples(columns):
-        grid = jnp.zeros(math.prod(shape), columns.dtype)
-        grid = grid.at[position].set(columns, unique_indices=True)
-        return jnp.fft.ifftn(grid.reshape(shape))
-
-    def weight_of(kernel):
-        return math.prod(shape) * jnp.fft.ifftn(kernel[differences])
-
-    mass = weight_of(coefficients.mass)
-    stiffness = [weight_of(kernel) for kernel in coefficients.stiffness]
-
-    def integrals(values):
-        return jnp.fft.fftn(values).ravel()[position]
+    form = form or weak_form(problem, lattice)
+    shape = lattice.product_shape
+    position = _position(jnp.asarray(lattice.indices), shape)
+    box = _in_box(lattice)
+    box_shape = tuple(2 * size + 1 for size in lattice.extent)
+    mass = math.prod(shape) * jnp.fft.ifftn(form.mass)
 
     def one(columns):
-        result = integrals(mass * samples(columns))
-        for k, weight in zip(wave_vectors.T, stiffness, strict=True):
-            result = result - k * integrals(weight * samples(k * columns))
-        return result
+        grid = jnp.zeros(math.prod(shape), columns.dtype)
+        grid = grid.at[position].set(columns, unique_indices=True)
+        values = mass * jnp.fft.ifftn(grid.reshape(shape))
+        result = jnp.fft.fftn(values).ravel()[position]
+        modes = (
+            jnp.zeros(box_shape, columns.dtype).at[box].set(columns, unique_indices=True)
+        )
+        return result - _stiffness_product(form.axes, modes)[box]
 
-    return lambda columns: jax.lax.map(one, columns.T).T
+    return full_precision(lambda columns: jax.lax.map(one, columns.T).T)
+
+
+def _stiffness_product(axes: tuple[_Axis, ...], modes: jax.Array) -> jax.Array:
+    """Σ_d (A_d ⊗ Π_{e≠d} B_e) applied to weights in the box of all modes."""
+    if len(axes) == 2:
+        x, z = axes
+        stiff = (x.stiffness @ modes) @ z.mass.T
+        return stiff + (x.mass @ modes) @ z.stiffness.T
+    return sum(
+        _contract(modes, [a.stiffness if e == d else a.mass for e, a in enumerate(axes)])
+        for d in range(len(axes))
+    )
 
 
 def right_hand_side(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
-    """Weak right-hand side of a problem's source, (N,), complex."""
+    """Weak right-hand side of a problem's source, (n,), complex."""
     sources = jnp.asarray(problem.source)[None]
     velocities = jnp.asarray(problem.background_velocity)[None]
     return right_hand_sides(problem, lattice, sources, velocities)[:, 0]
 
 
-def _load_at(
-    problem: HelmholtzProblem, axes: list[jax.Array], source: jax.Array, velocity: jax.Array
-) -> jax.Array:
-    """What the right-hand side integrates, times the envelope, on a grid of axes.
-
-    Args:
-        problem: The problem.
-        axes: Coordinates along each axis, km.
-        source: Position (ndim,), km.
-        velocity: Its background velocity (), km/s.
-    """
-    omega = jnp.asarray(problem.omega)
-    weights, offsets = [], []
-    for axis, x in enumerate(axes):
-        stretch, envelope, _ = _layer_along(problem, axis, x)
-        weights.append(stretch * envelope)
-        line = jnp.broadcast_to(x[:, None], (len(x), problem.ndim))
-        offset = absorbing.stretched_offset(problem.layer, line, source, omega)
-        offsets.append(offset[:, axis])
-    # Single precision in any case: its error, 1e-5, is far below the residual that
-    # iterations leave, and it depends on neither the velocity nor the solution.
-    field = background.background_field(
-        jnp.stack(jnp.meshgrid(*offsets, indexing="ij"), axis=-1).astype(jnp.complex64),
-        (omega / velocity).astype(jnp.float32),
-        jnp.asarray(problem.amplitude, jnp.complex64),
-    ).astype(weights[0].dtype)
-    slowness = 1 / problem.model.at(_grid_points(axes)) ** 2
-    slowness = slowness.reshape(field.shape)
-    load = residual.scattering_source(slowness, 1 / velocity**2, field, omega)
-    return _outer(weights) * load
-
-
+@full_precision
 def right_hand_sides(
     problem: HelmholtzProblem,
     lattice: Lattice,
     sources: jax.Array,
     background_velocities: jax.Array,
 ) -> jax.Array:
-    """Right-hand sides of several sources, (N, n_sources); see `solve_weights`."""
-    position = position_of(jnp.asarray(lattice.indices), lattice.cells)
+    """Right-hand sides of several sources, (n, n_sources); see `solve_weights`."""
+    omega = jnp.asarray(problem.omega)
+    points = _node_points(problem, lattice)
+    slowness = 1 / problem.model.at(points) ** 2
+    flat = points.reshape(-1, problem.ndim)
+    stretched = absorbing.stretched_offset(problem.layer, flat, 0.0, omega)
+    matrices = []
+    for d in range(problem.ndim):
+        nodes = _along(problem, d, jnp.asarray(problem.lower)[d] + lattice.nodes[d])
+        stretch = absorbing.stretch(problem.layer, nodes, omega)[:, d]
+        envelope, _ = absorbing.envelope(problem.layer, nodes, problem.envelope_velocity)
+        size = lattice.extent[d]
+        phases = _phases(problem, lattice, d, np.arange(-size, size + 1))
+        matrices.append(
+            phases * (jnp.asarray(lattice.node_weights[d]) * stretch * envelope)
+        )
 
-    def one(pair):
-        transform = _integrate(lattice, lambda axes: _load_at(problem, axes, *pair))
-        return transform.ravel()[position]
+    def load(pair):
+        source, velocity = pair
+        # Single precision in any case: its error, 1e-5, is far below the residual that
+        # iterations leave, and it depends on neither the velocity nor the solution.
+        field = background.background_field(
+            (stretched - source).astype(jnp.complex64),
+            (omega / velocity).astype(jnp.float32),
+            jnp.asarray(problem.amplitude, jnp.complex64),
+        ).astype(stretched.dtype)
+        values = residual.scattering_source(slowness.ravel(), 1 / velocity**2, field, omega)
+        return _contract(values.reshape(slowness.shape), matrices)[_in_box(lattice)]
 
     pairs = (jnp.asarray(sources), jnp.asarray(background_velocities))
-    return jax.lax.map(one, pairs).T
+    return jax.lax.map(load, pairs).T
 
 
 @full_precision
@@ -328,17 +293,17 @@ def evaluate(
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
-        weights: Complex output weights (N, n_sources).
+        weights: Complex output weights (n, n_sources).
         points: Coordinates (p, ndim), km.
         chunk: Points evaluated at a time.
 
     Returns:
         Complex (p, n_sources).
     """
-    wave_vectors = _wave_vectors(lattice)
+    wave_vectors = _wave_vectors(problem, lattice)
 
     def at(point):
-        phase = wave_vectors @ (point - jnp.asarray(lattice.lower))
+        phase = wave_vectors @ (point - jnp.asarray(problem.lower))
         envelope = problems.envelope_at(problem, point[None])[0]
         return envelope * (jnp.exp(1j * phase) @ weights)
 
@@ -356,21 +321,21 @@ def evaluate_on_grid(
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
-        weights: Complex output weights (N, n_sources).
+        weights: Complex output weights (n, n_sources).
 
     Returns:
         Complex (n_sources, nz, nx) or (n_sources, nz, ny, nx).
     """
     extent = lattice.extent
-    period, lower = jnp.asarray(lattice.period), jnp.asarray(lattice.lower)
-    position = tuple((lattice.indices + jnp.asarray(extent)).T)
+    period, lower = jnp.asarray(period_of(problem)), jnp.asarray(problem.lower)
     shape = tuple(2 * size + 1 for size in extent)
     field = jnp.zeros((*shape, weights.shape[-1]), weights.dtype)
-    field = field.at[position].set(weights)
+    field = field.at[_in_box(lattice)].set(weights, unique_indices=True)
     for axis, coordinates in enumerate(problem.model.axes()[::-1]):
         modes = 2 * np.pi * np.arange(-extent[axis], extent[axis] + 1) / period[axis]
         waves = jnp.exp(1j * jnp.outer(coordinates - lower[axis], modes))
-        waves = _layer_along(problem, axis, coordinates)[1][:, None] * waves
+        line = _along(problem, axis, jnp.asarray(coordinates, lower.dtype))
+        waves = problems.envelope_at(problem, line)[:, None] * waves
         # Contracts the leading axis and appends the grid's, so that the axes rotate.
         field = jnp.tensordot(field, waves, axes=(0, 1))
     # (n_sources, x, [y,] z) to (n_sources, z, [y,] x)

@@ -1,16 +1,10 @@
-"""The lattice of plane waves, its box and its quadrature: sizes, checked before arrays.
-
-The box holds the model and its layer in a whole number of quadrature cells, and the
-model's nodes lie on faces of cells, so that Gauss's rule never meets the kinks of a
-velocity that is multilinear between its nodes: a sharp step is integrated as it is, not
-as samples of it.
-"""
+"""Which plane waves a problem needs, and where its integrals are sampled."""
 
 import dataclasses
+import functools
 import math
 from functools import partial
 
-import chex
 import jax
 import numpy as np
 import scipy.fft
@@ -18,71 +12,66 @@ import scipy.fft
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.problem import HelmholtzProblem
 
-# Quadrature points per shortest wavelength, two in a cell.
+# Indices, right-hand side and search directions of so many waves take about 2 GiB.
+_MAXIMUM_WAVES = 2_000_000
+# Quadrature points per shortest wavelength, where neither cells nor steps ask for more.
 _POINTS_PER_WAVELENGTH = 15
-# Cells so fine, over the shortest wavelength, need one point each: a step within one is
-# then off by a tenth of a cell at most. Finer ones are taken together.
-_ONE_POINT, _FINEST = 60, 100
+# Distance of the quadrature points of the check, over that of the solution.
+_CHECK_SPACING = 1.25
 # Waves up to this wavenumber ratio are always solved for directly: with fewer the
 # iterations become many.
 _LEAST_DENSE = 1.1
 # Iterations expected, and how much faster factors go than FFTs, per operation.
 _ITERATIONS, _FACTOR_SPEED = 10, 10
-# A field in a model much smaller than a wavelength varies over the model: so much of the
-# model's size then counts as the wavelength. Measured for wavelengths of 2.5 to 12.5 times
-# the model: 0.05 %, where 1 gives 0.5 %.
-_LONG_WAVE = 0.7
-# The second solution that the estimate of the error is from, over the first.
-_CHECK_RATIO, _CHECK_THICKNESS, _CHECK_DAMPING = 0.8, 0.8, 0.85
-# The matrix of this many waves takes 2.3 GiB, and its factors as much again.
-_MAXIMUM_DENSE = 12_000
-# The directions of the iterations take 1.5 KiB a wave, the weights 0.2 KiB a point.
-_MAXIMUM_WAVES = 1_000_000
-_MAXIMUM_POINTS = 8_000_000
+# Gauss points of an interval in the layer, where everything is smooth.
+_LAYER_GAUSS_POINTS = 6
+# Largest ratio of velocities across a cell that 1, 2, 3 Gauss points integrate: m is
+# then right to 2e-4 of what it is in the cell.
+_CONTRASTS = (1.03, 1.2, 2.0)
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["indices", "lower", "period", "check"],
-    meta_fields=["dense", "extent", "cells", "points"],
+    data_fields=["indices", "nodes", "node_weights", "check_nodes", "check_weights"],
+    meta_fields=["dense", "extent"],
 )
 @dataclasses.dataclass(frozen=True)
 class Lattice:
     """Plane waves exp(i k·(x − lower)) on the reciprocal lattice of a box."""
 
     indices: jax.Array  # (N, ndim) int, k = 2π indices / period, longest waves first
-    lower: jax.Array  # (ndim,) km, first corner of the box
-    period: jax.Array  # (ndim,) km, size of the box
-    dense: int  # n, how many of the waves are solved for directly
+    nodes: tuple[jax.Array, ...]  # quadrature points by axis, km from lower
+    node_weights: tuple[jax.Array, ...]  # their weights, km
+    check_nodes: tuple[jax.Array, ...]  # those of another, coarser rule
+    check_weights: tuple[jax.Array, ...]
+    dense: int  # n, how many waves are solved for directly
     extent: tuple[int, ...]  # (ndim,) largest index along each axis
-    cells: tuple[int, ...]  # (ndim,) quadrature cells, coordinate order
-    points: int  # Gauss points in a cell along each axis
-    check: "Check | None" = None  # what to compare a solution with
 
     @property
     def number(self) -> int:
         """Number of plane waves N."""
         return self.indices.shape[0]
 
+    @property
+    def quadrature_shape(self) -> tuple[int, ...]:
+        """Quadrature points along each axis, coordinate order."""
+        return tuple(len(axis) for axis in self.nodes)
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Check:
-    """Another layer and a smaller lattice for it: a second solution to compare with."""
+    @property
+    def product_shape(self) -> tuple[int, ...]:
+        """FFT lengths that hold all differences of two waves, twice the extent."""
+        return tuple(scipy.fft.next_fast_len(4 * size + 1) for size in self.extent)
 
-    layer: absorbing.AbsorbingLayer
-    envelope_velocity: jax.Array  # () km/s
-    lattice: Lattice
+    def with_check_nodes(self) -> "Lattice":
+        """The same waves with the coarser quadrature."""
+        return dataclasses.replace(
+            self, nodes=self.check_nodes, node_weights=self.check_weights
+        )
 
 
-def shortest_wavelength(problem: HelmholtzProblem) -> float:
-    """Wavelength that a lattice has to resolve, km, of a concrete problem.
-
-    That of the slowest velocity, or 0.7 of the model's size where that is smaller.
-    """
-    extent = np.asarray(problem.model.upper) - np.asarray(problem.model.lower)
-    size = float(np.exp(np.mean(np.log(extent))))
-    wavelength = 2 * np.pi * problem.model.minimum / float(problem.omega)
-    return min(wavelength, _LONG_WAVE * size)
+def period_of(problem: HelmholtzProblem) -> jax.Array:
+    """Size of the model with its layer, (ndim,), km: the period of the lattice."""
+    return problem.upper - problem.lower
 
 
 def make_lattice(
@@ -91,37 +80,33 @@ def make_lattice(
     points_per_wavelength: float = _POINTS_PER_WAVELENGTH,
     dense: float | None = None,
     sources: int = 1,
-    check: bool = True,
 ) -> Lattice:
     """Lattice that resolves every wave of a problem.
 
     Args:
         problem: The problem, with concrete values.
-        wavenumber_ratio: κ, largest wavenumber over that of the shortest wavelength.
-            Below 1 the field is not resolved; the error falls fast from there.
-        points_per_wavelength: Quadrature points per shortest wavelength; never fewer
-            than one in a cell of the model, nor than the waves need.
+        wavenumber_ratio: κ, largest wavenumber over that to be resolved, ω/v_min of the
+            slowest wave (in a model smaller than that, of its size). Below 1 the field is
+            not resolved; the error falls fast from there.
+        points_per_wavelength: Quadrature points per shortest wavelength, at least; cells
+            of the model and steps of the velocity within them may ask for more.
         dense: Wavenumber ratio of the waves that are solved for directly; default: 1.1,
             or all where so many sources make a larger matrix the cheaper way.
         sources: Number of sources that will be solved for together.
-        check: Whether `solve` shall estimate the error by a second solution.
 
     Returns:
-        The lattice: about A (κ/λ)² π waves in 2D, A the area with the layer, and
-        V (κ/λ)³ 4π/3 in 3D.
+        The lattice: about A (κ ω/v_min)²/4π waves in 2D, A the area with the layer, and
+        V (κ ω/v_min)³/6π² in 3D.
 
     Raises:
-        ValueError: the wavenumber ratio is not positive, or the lattice would be too
-            large, which is found before any array of its size is made.
+        ValueError: the wavenumber ratio is not positive, or the waves are too many.
     """
     if not wavenumber_ratio > 0:
         raise ValueError(f"wavenumber ratio must be positive, got {wavenumber_ratio}")
-    wavelength = shortest_wavelength(problem)
-    _check_number(problem, wavenumber_ratio / wavelength)
-    # Differences of two waves reach twice the largest wavenumber, hence the second bound.
-    cells_per_wavelength = max(points_per_wavelength / 2, 4 * wavenumber_ratio + 1)
-    lower, period, cells, points = _box(problem, wavelength, cells_per_wavelength)
-    largest = 2 * np.pi * wavenumber_ratio / wavelength
+    _check_size(problem, wavenumber_ratio)
+    period = np.asarray(period_of(problem))
+    wavenumber = resolved_wavenumber(problem)
+    largest = wavenumber_ratio * wavenumber
     extent = np.floor(largest * period / (2 * np.pi)).astype(int)
     axes = [np.arange(-size, size + 1) for size in extent]
     indices = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=-1)
@@ -129,51 +114,51 @@ def make_lattice(
     inside = np.flatnonzero(norm <= largest)
     # Longest waves first, so that a smaller lattice is a leading block.
     order = inside[np.argsort(norm[inside], kind="stable")]
-    number = {
-        ratio: int(np.sum(norm[order] <= ratio * largest / wavenumber_ratio))
-        for ratio in (_LEAST_DENSE, wavenumber_ratio, dense or 0.0)
-    }
+    spacing = 2 * np.pi / wavenumber / points_per_wavelength
+    nodes, weights = zip(*quadrature_rules(problem, spacing), strict=True)
+    coarser = quadrature_rules(problem, _CHECK_SPACING * spacing, fewer=1)
+    check_nodes, check_weights = zip(*coarser, strict=True)
     if dense is None:
+        count = np.prod(4 * extent + 1)
         iterating = _ITERATIONS * sources * 2 * (problem.ndim + 1)
-        transform = 5 * math.prod(cells) * math.log2(math.prod(cells))
+        transform = 5 * count * np.log2(count)
         factoring = 8 / 3 * len(order) ** 3 / _FACTOR_SPEED
-        everything = factoring < iterating * transform and len(order) <= _MAXIMUM_DENSE
-        dense = wavenumber_ratio if everything else _LEAST_DENSE
-    if number[dense] > _MAXIMUM_DENSE:
-        raise ValueError(_too_large(problem, number[dense], "long plane waves"))
+        dense = wavenumber_ratio if factoring < iterating * transform else _LEAST_DENSE
     return Lattice(
         indices=indices[order].astype(np.int32),
-        lower=lower,
-        period=period,
-        dense=number[dense],
+        nodes=nodes,
+        node_weights=weights,
+        check_nodes=check_nodes,
+        check_weights=check_weights,
+        dense=int(np.sum(norm[order] <= dense * wavenumber)),
         extent=tuple(int(size) for size in extent),
-        cells=cells,
-        points=points,
-        check=_make_check(problem, wavenumber_ratio, points_per_wavelength, sources)
-        if check
-        else None,
     )
 
 
-def _make_check(
-    problem: HelmholtzProblem, ratio: float, points_per_wavelength: float, sources: int
-) -> Check:
-    """All that can be wrong made worse: waves, quadrature, and both depths of the layer."""
-    layer = problem.layer
-    layer = layer.replace(
-        thickness=_CHECK_THICKNESS * layer.thickness,
-        strength=_CHECK_DAMPING / _CHECK_THICKNESS * layer.strength,
+def resolved_wavenumber(problem: HelmholtzProblem) -> float:
+    """Wavenumber that κ multiplies (see `absorbing.resolved_wavenumber`), rad/km."""
+    return absorbing.resolved_wavenumber(
+        problem.model.lower,
+        problem.model.upper,
+        float(problem.omega),
+        problem.model.minimum,
     )
-    lattice = make_lattice(
-        problem.replace(layer=layer),
-        _CHECK_RATIO * ratio,
-        _CHECK_RATIO * points_per_wavelength,
-        sources=sources,
-        check=False,
-    )
-    # The envelope decays as much at the edge of its layer as the other at that of its own.
-    velocity = np.asarray(_CHECK_DAMPING * problem.envelope_velocity)
-    return Check(layer=layer, envelope_velocity=velocity, lattice=lattice)
+
+
+def _check_size(problem: HelmholtzProblem, wavenumber_ratio: float) -> None:
+    """Refuse a lattice that no memory holds, before any array of it is made."""
+    size = np.asarray(problem.upper, float) - np.asarray(problem.lower, float)
+    radius = wavenumber_ratio * resolved_wavenumber(problem) / (2 * np.pi)
+    number = {2: np.pi, 3: 4 * np.pi / 3}[problem.ndim] * np.prod(size * radius)
+    if not number <= _MAXIMUM_WAVES:
+        model = problem.model
+        extent = " x ".join(f"{side:.4g}" for side in model.upper - model.lower)
+        wavelength = 2 * np.pi * model.minimum / float(problem.omega)
+        raise ValueError(
+            f"a model of {extent} km with waves of {wavelength:.4g} km needs "
+            f"{number:.3g} plane waves, more than {_MAXIMUM_WAVES:,}; choose a smaller "
+            "window or a lower frequency (is the spacing in metres?)"
+        )
 
 
 def wavenumber_ratio_for_tolerance(tolerance: float) -> float:
@@ -183,58 +168,92 @@ def wavenumber_ratio_for_tolerance(tolerance: float) -> float:
 
 def wavenumber_ratio_for(problem: HelmholtzProblem, number: int) -> float:
     """Margin κ that gives about `number` plane waves (see `make_lattice`)."""
-    density = number / _waves_per_unit_ratio(problem)
-    return density ** (1 / problem.ndim) * shortest_wavelength(problem)
+    wavenumber = resolved_wavenumber(problem)
+    volume = float(np.prod(np.asarray(period_of(problem))))
+    ball = {2: np.pi, 3: 4 * np.pi / 3}[problem.ndim]
+    density = volume / (2 * np.pi) ** problem.ndim
+    return (number / (density * ball)) ** (1 / problem.ndim) / wavenumber
 
 
-def _waves_per_unit_ratio(problem: HelmholtzProblem) -> float:
-    """Plane waves with |k| ≤ 2π/km, by area or volume of the model with its layer."""
-    size = np.asarray(problem.upper) - np.asarray(problem.lower)
-    return float(np.prod(size)) * {2: np.pi, 3: 4 * np.pi / 3}[problem.ndim]
+def quadrature_rules(
+    problem: HelmholtzProblem, spacing: float, fewer: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Composite Gauss rules along each axis, for coefficients of the model between nodes.
+
+    The velocity is multilinear between the nodes of the model. An interval of the rule
+    is therefore a cell of the model, or a part of the layer; nothing in it has a kink,
+    and what a step does to the wavefield does not depend on where samples happen to lie.
+
+    Args:
+        problem: The problem, with concrete values.
+        spacing: Distance of points that the waves need, km.
+        fewer: Points left out in cells with a step, and in intervals of the layer.
+
+    Returns:
+        For each axis, coordinate order, points (G,), km from `problem.lower`, and their
+        weights (G,), km.
+    """
+    contrasts = [
+        np.maximum(count - fewer, 1) for count in _contrasts(problem.model.velocity)[::-1]
+    ]
+    lower, upper = np.asarray(problem.lower), np.asarray(problem.upper)
+    rules = []
+    for axis, step in enumerate(problem.model.spacing[::-1]):
+        inside = problem.model.axes()[::-1][axis]
+        first, last = problem.layer.lower[axis], problem.layer.upper[axis]
+        inside = inside[(inside > first + 0.01 * step) & (inside < last - 0.01 * step)]
+        breaks = np.concatenate([[first], inside, [last]])
+        before = _divided(lower[axis], first, _LAYER_GAUSS_POINTS * spacing)
+        after = _divided(last, upper[axis], _LAYER_GAUSS_POINTS * spacing)
+        counts = _points_in_cells(np.diff(breaks), spacing)
+        if len(counts) == len(contrasts[axis]):
+            counts = np.maximum(counts, contrasts[axis])
+        else:  # the layer begins inside the model or beyond it
+            counts = np.maximum(counts, np.max(contrasts[axis]))
+        edges = np.concatenate([before[:-1], breaks, after[1:]])
+        in_layer = _LAYER_GAUSS_POINTS - fewer
+        layer = [np.full(len(part) - 1, in_layer) for part in (before, after)]
+        counts = np.concatenate([layer[0], counts, layer[1]])
+        points, weights = _composite(edges - lower[axis], counts)
+        rules.append((points, weights))
+    return rules
 
 
-def _check_number(problem: HelmholtzProblem, largest: float) -> None:
-    """Raise if there are too many waves up to `largest`, 1/km; floats may overflow."""
-    with np.errstate(over="ignore"):
-        number = _waves_per_unit_ratio(problem) * np.float64(largest) ** problem.ndim
-    if not number <= _MAXIMUM_WAVES:
-        raise ValueError(_too_large(problem, number, "plane waves"))
+def _divided(start: float, end: float, longest: float) -> np.ndarray:
+    """Edges of equal intervals between two positions; one edge where they coincide."""
+    if not end > start:
+        return np.array([start])
+    return np.linspace(start, end, math.ceil((end - start) / longest) + 1)
 
 
-def _too_large(problem: HelmholtzProblem, number: float, what: str) -> str:
-    extent = np.asarray(problem.model.upper) - np.asarray(problem.model.lower)
-    size = " x ".join(f"{length:.4g}" for length in extent)
-    frequency = float(problem.omega) / (2 * np.pi)
-    return (
-        f"a model of {size} km at {frequency:.4g} Hz needs {number:.3g} {what}, too many: "
-        "is the spacing in metres? Otherwise take a smaller model, a lower frequency or "
-        "a looser tolerance"
-    )
+def _points_in_cells(lengths: np.ndarray, spacing: float) -> np.ndarray:
+    """Gauss points that waves need in cells (c,), at least two: midpoints alone lose the
+    exactness of the regular grid where the layer's intervals begin."""
+    return np.maximum(np.ceil(lengths / spacing - 0.01).astype(int), 2)
 
 
-def _box(
-    problem: HelmholtzProblem, wavelength: float, cells_per_wavelength: float
-) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], int]:
-    """First corner (ndim,), size (ndim,), cells (ndim,) and Gauss points in a cell."""
-    spacing = np.asarray(problem.model.spacing[::-1])
-    finest = wavelength / _FINEST
-    if np.all(spacing < finest):
-        width = spacing * np.floor(finest / spacing)
-    else:
-        width = spacing / np.ceil(spacing * cells_per_wavelength / wavelength)
-    points = 1 if np.all(width <= wavelength / _ONE_POINT) else 2
-    lower, upper = np.asarray(problem.model.lower), np.asarray(problem.model.upper)
-    with np.errstate(over="ignore"):
-        within = np.ceil((upper - lower) / width - 1e-6)
-        # The layer's thickness, up to rounding: its outer edge matters to nothing.
-        beside = np.ceil((lower - np.asarray(problem.lower)) / width - 1e-6)
-        total = np.prod(points * (within + 2 * beside))
-    if not total <= _MAXIMUM_POINTS:
-        raise ValueError(_too_large(problem, total, "quadrature points"))
-    cells, margins = [], []
-    for inner, margin in zip(within.astype(int), beside.astype(int), strict=True):
-        while scipy.fft.next_fast_len(int(inner + 2 * margin)) != inner + 2 * margin:
-            margin += 1
-        cells.append(int(inner + 2 * margin))
-        margins.append(margin)
-    return lower - margins * width, width * cells, tuple(cells), points
+def _contrasts(velocity: np.ndarray) -> list[np.ndarray]:
+    """Gauss points that steps need, by array axis, (cells,) each."""
+    logarithm = np.log(np.asarray(velocity, float))
+    counts = []
+    for axis in range(logarithm.ndim):
+        others = tuple(d for d in range(logarithm.ndim) if d != axis)
+        largest = np.max(np.abs(np.diff(logarithm, axis=axis)), axis=others)
+        counts.append(1 + np.searchsorted(np.log(_CONTRASTS), largest))
+    return counts
+
+
+def _composite(edges: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    points, weights = [], []
+    for start, length, count in zip(edges[:-1], np.diff(edges), counts, strict=True):
+        x, w = _gauss(int(count))
+        points.append(start + length * x)
+        weights.append(length * w)
+    return np.concatenate(points), np.concatenate(weights)
+
+
+@functools.lru_cache
+def _gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss–Legendre points and weights on [0, 1]."""
+    x, w = np.polynomial.legendre.leggauss(count)
+    return (x + 1) / 2, w / 2
