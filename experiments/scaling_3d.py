@@ -196,7 +196,9 @@ def compiled_step(objective: str, ndim: int, points: int, width: int, rank: int)
         model = VelocityModel(rng.uniform(1.5, 5.0, (24,) * ndim), 0.1)
         source = (*[1.0] * (ndim - 1), 0.1)
         thickness = 0.0 if paper else None
-        task = single_task(make_problem(model, 5.0, source, thickness=thickness, layer_share=1.0))
+        task = single_task(
+            make_problem(model, 5.0, source, thickness=thickness, layer_share=1.0)
+        )
         batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], task)
         key = jax.random.key(seed)
         return models.initial_parameters(network, key), batch, key

@@ -16,6 +16,10 @@ _LAYER_WAVELENGTHS = 1.1
 _LAYER_MINIMUM = 0.3
 
 
+# Amplitude that a layer reflects at normal incidence.
+REFLECTION = 1e-5
+
+
 @chex.dataclass(frozen=True, mappable_dataclass=False)
 class HelmholtzProblem:
     """One velocity model, frequency and source; a pytree that can be stacked."""
@@ -81,7 +85,7 @@ def make_problem(
     background_velocity: float | None = None,
     thickness: float | None = None,
     layer_share: float | None = None,
-    reflection: float = 1e-5,
+    reflection: float = REFLECTION,
 ) -> HelmholtzProblem:
     """Problem with checked input and the documented defaults.
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-_MAXIMUM_ITERATIONS = 200
-_REMEMBERED = 40  # directions that a new one is made orthogonal to
+_MAXIMUM_ITERATIONS = 120
+_REMEMBERED = 30  # directions that a new one is made orthogonal to
 
 
 def minimal_residual(matvec, precondition, rhs, tolerance):

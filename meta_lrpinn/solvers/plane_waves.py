@@ -20,8 +20,9 @@ DEFAULT_WAVENUMBER_RATIO = {2: 2.4, 3: 1.9}
 # Factor in the number of waves from one solve to the next, and the fall of the estimate
 # over two such steps, which would be 2 or more, below which more waves do not help.
 _GROWTH, _STALLED = 1.5, 0.8
-# Of what returns from the layer, relative to the field; the layer's own default.
-_DEFAULT_RETURN = 4e-3
+# What returns from the default layer, relative to the field, and how the reflection at
+# normal incidence falls with it: waves that graze the layer return more.
+_DEFAULT_RETURN, _REFLECTION_POWER = 4e-3, 2
 # Residual of the iterations: what the default leaves, and a margin over the field's error.
 _LARGEST_RESIDUAL, _ERROR_OVER_RESIDUAL = 1e-3, 4.0
 # The matrix of this many waves takes 2.3 GiB, and its factors as much again.
@@ -92,7 +93,9 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
     return Solution(
         fields=np.asarray(found.fields),
         evaluate=PlaneWaveField(problem, lattice, np.asarray(found.weights), is_double),
-        stats=Statistics(unknowns=lattice.number, residual=float(np.asarray(found.residual).max())),
+        stats=Statistics(
+            unknowns=lattice.number, residual=float(np.asarray(found.residual).max())
+        ),
         history=tuple(history),
         error_estimates=np.asarray(found.error_estimate),
         converged=None if tolerance is None else largest <= tolerance,
@@ -101,11 +104,10 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
 
 def _problem(request: Request, tolerance: float | None) -> HelmholtzProblem:
     """The problem of the first source, in a layer that the tolerance asks for."""
-    if tolerance is not None and request.thickness is None:
-        thickness = problems.geometric_thickness(
-            request.model, request.frequency, min(tolerance, _DEFAULT_RETURN)
-        )
-        request = dataclasses.replace(request, thickness=thickness)
+    if tolerance is not None and request.reflection is None:
+        finer = min(tolerance / _DEFAULT_RETURN, 1.0)
+        reflection = problems.REFLECTION * finer**_REFLECTION_POWER
+        request = dataclasses.replace(request, reflection=reflection)
     return request.problems()[0]
 
 

@@ -208,7 +208,7 @@ def _sources_per_batch(
 ) -> int:
     # Right-hand side, solution, search directions and two fields of each source, 16
     # bytes a number.
-    each = 16 * (32 * lattice.number + 2 * int(np.prod(shape)))
+    each = 16 * (70 * lattice.number + 2 * int(np.prod(shape)))
     return int(np.clip(memory * 2**30 // each, 1, number))
 
 
