@@ -226,7 +226,7 @@ def test_a_thickness_is_enlarged_by_the_tolerance():
     ("ndim", "spacing", "frequency", "options"),
     [
         (2, 25.0, 5.0, {}),
-        (2, 1e300, 5.0, {"tolerance": 1e-3}),
+        (2, 25.0, 5.0, {"tolerance": 1e-3}),
         (2, 0.025, 1e300, {}),
         (2, 0.025, 1e-300, {}),
         (2, 0.025, 5.0, {"thickness": 1e6}),
