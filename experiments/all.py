@@ -2,8 +2,9 @@
 
 Each has the settings of its page, docs/results/<name>.md. With --docs=docs/results the
 report of an experiment that succeeds replaces what stands between the table markers of
-that page; prose and figures outside the markers stay as they are. The
-flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
+that page; prose and figures outside the markers stay as they are.
+
+The flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
 passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
 the experiments that have them. The first Meta-PINN of `baselines` is what others compare
 with, once there is one.
