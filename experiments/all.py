@@ -1,7 +1,10 @@
 """Every experiment in turn, each in its own process, with a summary of all.
 
-Each has the settings of docs/RESULTS.md, whose tables this script makes again. The
-flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
+Each has the settings of its page, docs/results/<name>.md. With --docs=docs/results the
+report of an experiment that succeeds replaces what stands between the table markers of
+that page; prose and figures outside the markers stay as they are.
+
+The flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
 passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
 the experiments that have them. The first Meta-PINN of `baselines` is what others compare
 with, once there is one.
@@ -28,8 +31,9 @@ from meta_lrpinn import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", None, "Experiments to run; default: all.")
+flags.DEFINE_string("docs", None, "Folder of pages whose tables are written again.")
 
-# Each with its settings in docs/RESULTS.md, which flags given here override.
+# Each with the settings of its page in docs/results, which flags given here override.
 EXPERIMENTS = {
     "baselines": (),  # first: what it meta-trains, others compare with
     "layered": ("--frequencies=3,6,12", "--steps=20"),
@@ -52,11 +56,13 @@ EXPERIMENTS = {
     ),
     "speed": ("--cube",),
     "inversion": ("--iterations=6",),
+    "trust": (),
 }
 _OPTIONAL = ("preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
-WITHOUT_STUDY = ("absorbing_layer", "accuracy", "inversion", "speed")
+WITHOUT_STUDY = ("absorbing_layer", "accuracy", "inversion", "speed", "trust")
 META_PINN = Path("baselines", "pinn_0", "initialisation")
+MARKERS = ("<!-- table:begin -->", "<!-- table:end -->")
 _COMPARE_WITH_META_PINN = ("layered", "figure5", "overthrust")
 
 
@@ -94,6 +100,25 @@ def run_one(name: str) -> dict[str, float]:
     seconds = time.perf_counter() - began
     print(f"=== {name}: exit code {code}, {seconds:.0f} s", flush=True)
     return {"exit_code": code, "seconds": seconds}
+
+
+def write_page(page: Path, report: str) -> None:
+    """Replace what stands between the markers of a page.
+
+    Raises:
+        ValueError: if the page does not have each marker once, in order.
+    """
+    begin, end = MARKERS
+    text = page.read_text()
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{page} must have {begin} and {end} once each")
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise ValueError(f"{page} has {end} before {begin}")
+    partial = page.with_suffix(".partial")
+    partial.write_text(f"{head}{begin}\n{report.strip()}\n{end}{tail}")
+    os.replace(partial, page)
 
 
 def summary(rows: Sequence[dict]) -> str:
@@ -134,6 +159,9 @@ def main() -> None:
             {"name": name, "run": before}, lambda name=name: [run_one(name)]
         )
         codes.append(row["exit_code"])
+        if FLAGS.docs is not None and row["exit_code"] == 0:
+            report = (out / name / "table.md").read_text()
+            write_page(Path(FLAGS.docs) / f"{name}.md", report)
         partial = out / "summary.partial"
         partial.write_text(summary(records.rows) + "\n")
         os.replace(partial, out / "summary.md")

@@ -11,6 +11,8 @@ from experiments import all as everything
 from experiments import baselines
 from meta_lrpinn.meta import pipeline
 
+PAGES = Path(__file__).parents[2] / "docs" / "results"
+NOT_EXPERIMENTS = {"published_models"}  # made by the command line
 TABLE = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); "
 TABLE += "(p / 'table.md').write_text('|')"
 
@@ -62,20 +64,70 @@ def test_flags_are_passed_on():
         assert "--init=folder" not in everything.command("accuracy")
 
 
-def test_settings_are_those_of_the_results():
-    """Every table's command in docs/RESULTS.md, but for where data and networks are."""
-    results = Path(__file__).parents[2] / "docs" / "RESULTS.md"
-    shown = {
-        name: options.split()
-        for name, options in re.findall(
-            r"^`python -m experiments\.(\w+)([^`]*)`", results.read_text(), re.M
-        )
-    }
-    assert set(shown) == set(everything.EXPERIMENTS)
-    for name, options in shown.items():
+def test_settings_are_those_of_the_pages():
+    """Every page's command, but for where data and networks are."""
+    for name, settings in everything.EXPERIMENTS.items():
+        text = (PAGES / f"{name}.md").read_text()
+        commands = re.findall(r"^python -m experiments\.(\w+)(.*)$", text, re.M)
+        assert [script for script, _ in commands] == [name]
+        options = commands[0][1].split()
         local = [o for o in options if o.startswith(("--data=", "--meta_pinn="))]
-        own = [option for option in options if option not in local]
-        assert own == list(everything.EXPERIMENTS[name]), name
+        assert [o for o in options if o not in local] == list(settings), name
+
+
+def test_every_page_is_an_experiment_in_the_index_and_can_be_written(tmp_path):
+    pages = {page.stem for page in PAGES.glob("*.md")} - {"index", *NOT_EXPERIMENTS}
+    assert pages == set(everything.EXPERIMENTS)
+    index = re.findall(r"\]\((\w+)\.md\)", (PAGES / "index.md").read_text())
+    assert sorted(index) == sorted(pages | NOT_EXPERIMENTS)
+    for name in pages:
+        page = tmp_path / f"{name}.md"
+        page.write_text((PAGES / page.name).read_text())
+        everything.write_page(page, "| new |")
+        assert "| new |" in page.read_text()
+
+
+def test_images_of_the_pages_are_there():
+    for page in PAGES.glob("*.md"):
+        for image in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()):
+            assert (PAGES / image).exists(), (page, image)
+
+
+def test_only_what_is_between_the_markers_is_replaced(tmp_path):
+    begin, end = everything.MARKERS
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{begin}\n| old |\n{end}\n\nVerdict \\1.\n")
+    for report in ("| new \\1 |\n", "| newer |\n| --- |\n"):
+        everything.write_page(page, report)
+        expected = f"# Title\n\n{begin}\n{report}{end}\n\nVerdict \\1.\n"
+        assert page.read_text() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
+
+
+@pytest.mark.parametrize("order", [(), (0,), (1,), (1, 0), (0, 1, 0, 1)])
+def test_a_page_without_its_markers_is_left_alone(tmp_path, order):
+    text = "before\n" + "\n".join(everything.MARKERS[i] for i in order)
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match="page.md"):
+        everything.write_page(page, "| new |")
+    assert page.read_text() == text
+
+
+def test_pages_are_written_of_experiments_that_succeed(tmp_path, monkeypatch):
+    text = "head\n{}\n| old |\n{}\ntail\n".format(*everything.MARKERS)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in ("overthrust", "layered", "speed"):
+        (docs / f"{name}.md").write_text(text)
+    monkeypatch.setattr(everything, "command", stand_in("overthrust", tmp_path))
+    only = ["overthrust", "layered"]
+    with flagsaver.flagsaver(out=str(tmp_path), docs=str(docs), only=only):
+        with pytest.raises(SystemExit):
+            everything.main()
+    assert (docs / "layered.md").read_text() == text.replace("| old |", "|")
+    for name in ("overthrust", "speed"):  # one failed, the other did not run
+        assert (docs / f"{name}.md").read_text() == text
 
 
 def test_others_compare_with_the_first_meta_pinn(tmp_path):
