@@ -773,7 +773,7 @@ def test_tasks_without_wavefields_are_refused(
     path = write_tasks(tmp_path / "tasks.npz", unknown, 0)
     expected = (
         f"meta-lrpinn: objective {objective} learns from known wavefields; give tasks "
-        "that have them (python -m data_gen.make_tasks --wavefields)\n"
+        "that have them (meta-lrpinn make-tasks --wavefields)\n"
     )
     options = "meta-train", f"--objective={objective}", "--iterations=1", f"--out={out}"
     assert run(*options, f"--tasks={path}") == 2

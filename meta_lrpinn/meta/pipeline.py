@@ -274,7 +274,7 @@ def _make_sampler(
     if needs and not known:
         raise ValueError(
             f"objective {config.objective.name} learns from known wavefields; give tasks "
-            "that have them (python -m data_gen.make_tasks --wavefields)"
+            "that have them (meta-lrpinn make-tasks --wavefields)"
         )
     return sampler
 

@@ -198,7 +198,7 @@ class GradientTraining:
     The parameters of the record with the smallest loss at held-out points are returned.
     """
 
-    network: NetworkLike = _network("meta_lrpinn")
+    network: NetworkLike = _network(None)
     adamw: AdamW = dataclasses.field(default=AdamW(steps=200), metadata={"help": None})
     loss: str = option(
         "relative",
