@@ -6,7 +6,9 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import checkpoints, configs, generators
-from meta_lrpinn.solvers.solve import DEFAULT_INITIALISATION
+from meta_lrpinn.networks import find_initialisation
+
+DEFAULT_INITIALISATION = find_initialisation("default")
 
 
 @pytest.fixture(scope="module")

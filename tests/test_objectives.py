@@ -38,7 +38,7 @@ def pinn(**changes):
 
 @pytest.fixture(scope="module")
 def problem():
-    return make_problem(gradient_model(), FREQUENCY, SOURCE, thickness=0.5)
+    return make_problem(gradient_model(), FREQUENCY, SOURCE, thickness=0.5, layer_share=1.0)
 
 
 @pytest.fixture(scope="module")

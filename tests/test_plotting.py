@@ -1,5 +1,6 @@
 """What a reader of a figure is told; not how it looks."""
 
+import dataclasses
 import io
 import pathlib
 import re
@@ -32,7 +33,10 @@ def wavefield(shape=(12, 16), sources=None, history=(), scale=1.0):
         source=sources,
         scattered=random_field(grids, 0, scale),
         background=random_field(grids, 1, scale),
-        method="galerkin, plane_waves",
+        amplitude=0.25j,
+        background_velocity=np.full(sources.shape[:-1], 2.0),
+        solver="plane_waves",
+        settings=None,
         elapsed=0.1,
         history=tuple(history),
     )
@@ -220,7 +224,7 @@ def test_degenerate_fields_can_be_shown():
     field = wavefield()
     still = ml.VelocityModel(np.full((12, 16), 2.0), 0.1)
     zero = np.zeros_like(field.scattered)
-    flat = ml.Wavefield(still, 5.0, field.source, zero, zero, "none", 0.0)
+    flat = dataclasses.replace(field, model=still, scattered=zero, background=zero)
     figure = plotting.wavefield_figure(flat, zero)
     for image in pictures(figure).values():
         low, high = image.get_clim()

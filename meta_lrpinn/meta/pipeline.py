@@ -46,14 +46,14 @@ _OWN_RATE, _OWN_CLIP = 2e-3, 1.0
 
 def held_tasks(
     distribution: configs.TaskDistribution,
-    settings: Sequence[tuple[float, float]] = _HELD,
+    settings: Sequence[tuple[float, float]] | None = None,
     velocities: int = 2,
 ) -> list[Task]:
     """Tasks that training never draws, by default two velocities at seven settings.
 
     Args:
         distribution: Of the training tasks; their shapes and layer are the same.
-        settings: Frequencies (Hz) and source positions (km).
+        settings: Frequencies (Hz) and source positions (km); by default seven.
         velocities: Random velocities at each setting.
 
     Returns:
@@ -62,7 +62,7 @@ def held_tasks(
     rng = np.random.default_rng(_HELD_SEED)
     size = min(max(_HELD_SIZE, distribution.smallest_size), distribution.largest_size)
     tasks = []
-    for frequency, source_x in settings:
+    for frequency, source_x in _HELD if settings is None else settings:
         members = [
             generators.random_velocity(
                 int(rng.integers(2**31)), (size, size), distribution.spacing

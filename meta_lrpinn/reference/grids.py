@@ -132,8 +132,11 @@ def grid_lines(
         omega: ω, rad/s.
     """
     result = []
-    for start, step, count in zip(
-        model.lower[::-1], model.spacing, model.shape, strict=True
+    strengths = np.zeros(model.ndim)
+    if isinstance(layer, absorbing.AbsorbingLayer):  # one strength, or one an axis
+        strengths = np.broadcast_to(layer.strength, model.ndim)[::-1]
+    for start, step, count, strength in zip(
+        model.lower[::-1], model.spacing, model.shape, strengths, strict=True
     ):
         nodes = step / refinement * np.arange((count - 1) * refinement + 1)
         if isinstance(layer, GradedLayer):
@@ -141,7 +144,7 @@ def grid_lines(
         else:
             margin = int(np.ceil(float(layer.thickness) / step * refinement - 1e-9))
             depth = step / refinement * np.arange(1, margin + 1)
-            integral = layer.strength * depth**3 / (3 * layer.thickness**2)
+            integral = strength * depth**3 / (3 * layer.thickness**2)
             beyond = depth - 1j * integral / omega
         stretched = np.concatenate([-beyond[::-1], nodes, nodes[-1] + beyond])
         result.append(Lines(start + stretched.real, start + stretched, len(beyond) - 1))

@@ -22,7 +22,7 @@ METHODS = pytest.mark.parametrize("method", ["galerkin", "least_squares"])
 def problem():
     depth = np.linspace(1.6, 2.6, 9)[:, None]
     model = VelocityModel(np.array(np.broadcast_to(depth, (9, 9))), 0.1)
-    return make_problem(model, 4.0, (0.3, 0.1), thickness=0.4)
+    return make_problem(model, 4.0, (0.3, 0.1), thickness=0.4, layer_share=1.0)
 
 
 @pytest.fixture(scope="module")

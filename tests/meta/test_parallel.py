@@ -22,7 +22,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from meta_lrpinn import checkpoints
+from meta_lrpinn import checkpoints, configs
 from meta_lrpinn.meta import maml, parallel, training
 
 jax.config.update("jax_enable_x64", True)

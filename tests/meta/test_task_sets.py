@@ -245,7 +245,7 @@ def test_wavefields_are_those_of_finer_grids_and_of_solve():
     assert np.all(known.points <= problem.upper + 1e-5)
     points = np.asarray(known.points, float)
     solved = solve(models[0], 3.0, source, ml.PlaneWaves(unknowns=250), thickness=thickness)
-    expected = solved.evaluate(points[inside])
+    expected = solved.at(points[inside])
     assert relative_l2(known.scattered[0, inside], expected) < 0.03
     for model, got in zip(models, known.scattered, strict=True):
         truth = reference_wavefield(model, 3.0, source, refinement=3)
