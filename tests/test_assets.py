@@ -40,7 +40,7 @@ def test_features_solve_without_a_step():
     model, source = generators.builtin("layered"), (1.25, 0.025)
     truth = ml.reference_wavefield(model, 5.0, source, tolerance=0.003)
     field = ml.solve(model, 5.0, source, ml.NetworkFeatures())
-    assert field.unknowns == 512
+    assert field.stats.unknowns == 512
     error = ml.relative_l2(field.scattered, truth.scattered)
     assert error < 0.05
     assert error / 3 < field.error_estimate < 3 * error
