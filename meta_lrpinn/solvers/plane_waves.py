@@ -23,7 +23,8 @@ _GROWTH, _STALLED = 1.5, 0.8
 # What returns from the default layer, relative to the field, and how the reflection at
 # normal incidence falls with it: waves that graze the layer return more.
 _DEFAULT_RETURN, _REFLECTION_POWER = 4e-3, 2
-# Residual of the iterations: what the default leaves, and a margin over the field's error.
+# Largest residual of the iterations where a tolerance is asked for, and how far the
+# residual stays below the tolerance.
 _LARGEST_RESIDUAL, _ERROR_OVER_RESIDUAL = 1e-3, 4.0
 # The matrix of this many waves takes 2.3 GiB, and its factors as much again.
 _MAXIMUM_WAVES = 12_000

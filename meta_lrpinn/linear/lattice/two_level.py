@@ -3,7 +3,7 @@
 Only waves that can travel somewhere in the model need a matrix. For shorter ones the
 operator is elliptic and nearly diagonal. The system of all N waves is therefore solved by
 minimal residuals (GCR), preconditioned by the factored block of the n longest waves and
-by the diagonal of the others: ten iterations or so, whatever the model.
+by the diagonal of the others.
 """
 
 import chex
