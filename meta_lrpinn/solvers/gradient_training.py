@@ -57,7 +57,7 @@ def _train(network, problem, settings, truth, key, progress) -> exact.Outcome:
 
     rate = adamw.learning_rate or _LEARNING_RATE[settings.loss]
     params, history = finetune.finetune(
-        _objective(network, settings.loss, points),
+        _objective(network, settings, points),
         network.params,
         single_task(jax.tree.map(jnp.asarray, unit)),
         steps=adamw.steps,
@@ -86,7 +86,9 @@ def _train(network, problem, settings, truth, key, progress) -> exact.Outcome:
     return exact.outcome(field, problem, truth, history, stats)
 
 
-def _objective(network: Network, loss: str, points: int) -> objectives.Objective:
-    if loss == "published":
-        return objectives.paper_objective(network.module, points, source_penalty=0.0)
+def _objective(
+    network: Network, settings: GradientTraining, points: int
+) -> objectives.Objective:
+    if settings.loss == "published":
+        return objectives.paper_objective(network.module, points, settings.source_penalty)
     return objectives.own_output_objective(network.module, points)

@@ -72,7 +72,7 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
     ):
         while True:
             try:
-                lattice = _lattice(problem, ratio, len(request.sources))
+                lattice = checked_lattice(problem, ratio, len(request.sources))
             except ValueError:
                 if best is None:
                     raise
@@ -112,7 +112,14 @@ def _problem(request: Request, tolerance: float | None) -> HelmholtzProblem:
     return request.problems()[0]
 
 
-def _lattice(problem: HelmholtzProblem, ratio: float, sources: int) -> lattices.Lattice:
+def checked_lattice(
+    problem: HelmholtzProblem, ratio: float, sources: int
+) -> lattices.Lattice:
+    """The lattice of a wavenumber ratio.
+
+    Raises:
+        ValueError: if its matrix is too large to be factored.
+    """
     lattice = lattices.make_lattice(problem, ratio, sources=sources)
     if lattice.dense > _MAXIMUM_WAVES:
         raise ValueError(

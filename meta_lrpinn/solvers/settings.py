@@ -202,8 +202,11 @@ class GradientTraining:
     adamw: AdamW = dataclasses.field(default=AdamW(steps=200), metadata={"help": None})
     loss: str = option(
         "relative",
-        "relative: residual over right-hand side; published: the paper's three losses.",
+        "relative: residual over right-hand side; published: the paper's absolute losses.",
         LOSSES,
+    )
+    source_penalty: float = option(
+        0.0, "Strength of the published L_reg; 1 is the paper's. With loss published."
     )
     output_start: str = option(
         "network",
@@ -216,6 +219,12 @@ class GradientTraining:
         _check_choices(self)
         if not isinstance(self.adamw, AdamW):
             raise ValueError(f"adamw must be an AdamW, got {self.adamw!r}")
+        if not (self.source_penalty >= 0 and math.isfinite(self.source_penalty)):
+            raise ValueError(
+                f"source_penalty must not be negative, got {self.source_penalty}"
+            )
+        if self.source_penalty and self.loss != "published":
+            raise ValueError("source_penalty has no effect without loss published")
 
 
 Settings: TypeAlias = (

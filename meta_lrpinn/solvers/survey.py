@@ -18,7 +18,7 @@ import tqdm
 from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO
+from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO, checked_lattice
 from meta_lrpinn.solvers.settings import PlaneWaves, Settings
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.velocity import VelocityModel
@@ -102,7 +102,7 @@ def solve_survey(
             which all velocities of a frequency share lattice and compiled program.
         receivers: Positions (n_receivers, ndim) [km]; default: the models' grid.
         amplitude: A of the background field; default: fundamental solution.
-        memory: GiB that right-hand sides and fields of one solve may take; sources are
+        memory: GiB that the vectors and fields of one solve may take; sources are
             split into batches that fit. Plane waves without a tolerance only.
         seed: Seed of all that is random.
         progress: Show a progress bar.
@@ -186,7 +186,7 @@ def _shared_column(
         ratio = DEFAULT_WAVENUMBER_RATIO[problem.ndim]
         if settings.unknowns is not None:
             ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
-        lattice = lattices.make_lattice(problem, ratio, sources=len(sources))
+        lattice = checked_lattice(problem, ratio, len(sources))
         shape = problem.model.shape if receivers is None else (len(receivers),)
         batch = _sources_per_batch(lattice, shape, len(sources), memory)
         for model in models:
@@ -206,8 +206,8 @@ def _shared_column(
 def _sources_per_batch(
     lattice: lattices.Lattice, shape: tuple[int, ...], number: int, memory: float
 ) -> int:
-    # Right-hand side, solution, search directions and two fields of each source, 16
-    # bytes a number.
+    # Right-hand sides, solutions, thirty search directions with their images and two
+    # fields of each source, 16 bytes a number.
     each = 16 * (70 * lattice.number + 2 * int(np.prod(shape)))
     return int(np.clip(memory * 2**30 // each, 1, number))
 

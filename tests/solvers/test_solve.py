@@ -237,6 +237,8 @@ def test_wavefields_can_be_pickled(model, settings):
         (ml.NetworkFeatures, {"adaptation": "adamw"}, "adaptation must be AdamW, Gauss"),
         (ml.NetworkFeatures, {"rank_tolerance": 0.0}, "rank_tolerance must be positive"),
         (ml.GradientTraining, {"loss": "l1"}, "loss must be one of relative, published"),
+        (ml.GradientTraining, {"source_penalty": 1.0}, "no effect without loss publish"),
+        (ml.GradientTraining, {"source_penalty": -1.0}, "must not be negative, got -1"),
         (ml.GradientTraining, {"output_start": "zero"}, "output_start must be one of"),
         (ml.GradientTraining, {"adamw": None}, "adamw must be an AdamW"),
     ],
