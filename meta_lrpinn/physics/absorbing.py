@@ -224,7 +224,7 @@ def envelope(
     """Decay of an outgoing wave in the layer, and its logarithmic gradient.
 
     Features that oscillate but do not decay waste most of their number in the layer;
-    multiplied by this envelope they need not (DESIGN: "Weak form and envelope").
+    multiplied by this envelope they need not (docs/theory.md).
 
     Args:
         layer: The absorbing layer.

@@ -2,7 +2,7 @@
 
 Time convention e^{+iωt}: outgoing waves carry H₀⁽²⁾(kr) in 2D and e^{−ikr}/r in 3D.
 Both are analytic in the squared distance, so they accept the complex coordinates of
-an absorbing layer, where they decay (DESIGN: "continued analytically").
+an absorbing layer, where they decay (docs/theory.md).
 """
 
 import functools
