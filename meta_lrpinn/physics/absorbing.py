@@ -100,9 +100,9 @@ def layer_by_geometry(
     where ∫σ dx = ½ v_max ln(1/R) √(1 + (X/2L)²).
 
     The layer is as thick as resolving its waves takes. With ∫σ dx growing like the cube
-    of the depth, a wave decays within L (2v/∫σ dx)^{1/3} ..., which is to be a fixed share
-    of the shortest wavelength resolved, for the slowest wave at normal incidence as well.
-    It is no matter how many wavelengths the layer has: long waves, too, decay in it.
+    of the depth, a wave decays within L (v/∫σ dx)^{1/3}, which is to be a fixed fraction of
+    the shortest wavelength resolved, for the slowest wave at normal incidence as well. It
+    is no matter how many wavelengths the layer has: long waves, too, decay in it.
 
     Args:
         lower: Smallest coordinates of the box, (ndim,), km.
