@@ -1,6 +1,7 @@
 """Plane waves on a lattice: the default solver. The numerics are in `linear`."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -113,14 +114,17 @@ def _problem(request: Request, tolerance: float | None) -> HelmholtzProblem:
 
 
 def checked_lattice(
-    problem: HelmholtzProblem, ratio: float, sources: int
+    problem: HelmholtzProblem,
+    ratio: float,
+    sources: int,
+    velocities: Sequence[np.ndarray] = (),
 ) -> lattices.Lattice:
-    """The lattice of a wavenumber ratio.
+    """The lattice of a wavenumber ratio; arguments as of `lattices.make_lattice`.
 
     Raises:
         ValueError: if its matrix is too large to be factored.
     """
-    lattice = lattices.make_lattice(problem, ratio, sources=sources)
+    lattice = lattices.make_lattice(problem, ratio, sources=sources, velocities=velocities)
     if lattice.dense > _MAXIMUM_WAVES:
         raise ValueError(
             f"{lattice.dense} plane waves are too many to solve for; choose a smaller "

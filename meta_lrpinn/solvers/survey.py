@@ -186,18 +186,17 @@ def _shared_column(
         ratio = DEFAULT_WAVENUMBER_RATIO[problem.ndim]
         if settings.unknowns is not None:
             ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
-        lattice = checked_lattice(problem, ratio, len(sources))
+        velocities = [model.velocity for model in models]
+        lattice = checked_lattice(problem, ratio, len(sources), velocities)
         shape = problem.model.shape if receivers is None else (len(receivers),)
         batch = _sources_per_batch(lattice, shape, len(sources), memory)
         for model in models:
             own = problem.replace(model=model)
-            velocities = np.array([problems.velocity_at(model, s) for s in sources])
+            own_v0 = np.array([problems.velocity_at(model, s) for s in sources])
             fields, errors = [], []
             for start in range(0, len(sources), batch):
                 part = slice(start, start + batch)
-                field, error = _solve(
-                    own, lattice, sources[part], velocities[part], receivers
-                )
+                field, error = _solve(own, lattice, sources[part], own_v0[part], receivers)
                 fields.append(np.asarray(field))
                 errors.append(np.broadcast_to(np.asarray(error), len(field)))
             yield np.concatenate(fields), np.concatenate(errors), lattice.number

@@ -12,6 +12,7 @@ from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
 from meta_lrpinn.solvers.settings import FiniteDifferences, PlaneWaves
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.solvers.survey import solve_survey
+from meta_lrpinn.velocity import VelocityModel
 
 FREQUENCY = 3.0
 WAVES = PlaneWaves(unknowns=800)
@@ -100,3 +101,14 @@ def test_cubes_have_the_default_of_three_dimensions():
     (survey,) = solve_survey([cube], [2.0], source).scattered[0, 0]
     alone = solve(cube, 2.0, source[0]).scattered
     assert relative_l2(survey, alone) < 1e-5
+
+
+def test_steps_of_every_model_are_integrated():
+    """Those that the slowest velocities of all do not have, too."""
+    smooth = np.full((21, 31), 1.5)
+    sharp = np.where(np.arange(21)[:, None] < 10, 1.5, 3.0) * np.ones((21, 31))
+    models = [VelocityModel(velocity, 0.05) for velocity in (smooth, sharp)]
+    source = np.array([[0.7, 0.1]])
+    survey = solve_survey(models, [3.0], source, PlaneWaves(unknowns=1500))
+    alone = solve(models[1], 3.0, source[0], PlaneWaves(unknowns=1500)).scattered
+    assert relative_l2(survey.scattered[1, 0, 0], alone) < 5e-3

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -80,6 +81,7 @@ def make_lattice(
     points_per_wavelength: float = _POINTS_PER_WAVELENGTH,
     dense: float | None = None,
     sources: int = 1,
+    velocities: Sequence[np.ndarray] = (),
 ) -> Lattice:
     """Lattice that resolves every wave of a problem.
 
@@ -93,6 +95,8 @@ def make_lattice(
         dense: Wavenumber ratio of the waves that are solved for directly; default: 1.1,
             or all where so many sources make a larger matrix the cheaper way.
         sources: Number of sources that will be solved for together.
+        velocities: Others on the grid of the model, km/s, whose steps the quadrature is to
+            integrate as well.
 
     Returns:
         The lattice: about A (κ ω/v_min)²/4π waves in 2D, A the area with the layer, and
@@ -115,8 +119,9 @@ def make_lattice(
     # Longest waves first, so that a smaller lattice is a leading block.
     order = inside[np.argsort(norm[inside], kind="stable")]
     spacing = 2 * np.pi / wavenumber / points_per_wavelength
-    nodes, weights = zip(*quadrature_rules(problem, spacing), strict=True)
-    coarser = quadrature_rules(problem, _CHECK_SPACING * spacing, fewer=1)
+    steps = _step_points([problem.model.velocity, *velocities])
+    nodes, weights = zip(*quadrature_rules(problem, spacing, steps), strict=True)
+    coarser = quadrature_rules(problem, _CHECK_SPACING * spacing, steps, fewer=1)
     check_nodes, check_weights = zip(*coarser, strict=True)
     if dense is None:
         count = np.prod(4 * extent + 1)
@@ -176,7 +181,10 @@ def wavenumber_ratio_for(problem: HelmholtzProblem, number: int) -> float:
 
 
 def quadrature_rules(
-    problem: HelmholtzProblem, spacing: float, fewer: int = 0
+    problem: HelmholtzProblem,
+    spacing: float,
+    steps: Sequence[np.ndarray],
+    fewer: int = 0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Composite Gauss rules along each axis, for coefficients of the model between nodes.
 
@@ -187,15 +195,14 @@ def quadrature_rules(
     Args:
         problem: The problem, with concrete values.
         spacing: Distance of points that the waves need, km.
+        steps: Points that steps need, see `_step_points`.
         fewer: Points left out in cells with a step, and in intervals of the layer.
 
     Returns:
         For each axis, coordinate order, points (G,), km from `problem.lower`, and their
         weights (G,), km.
     """
-    contrasts = [
-        np.maximum(count - fewer, 1) for count in _contrasts(problem.model.velocity)[::-1]
-    ]
+    contrasts = [np.maximum(count - fewer, 1) for count in steps[::-1]]
     lower, upper = np.asarray(problem.lower), np.asarray(problem.upper)
     rules = []
     for axis, step in enumerate(problem.model.spacing[::-1]):
@@ -232,13 +239,19 @@ def _points_in_cells(lengths: np.ndarray, spacing: float) -> np.ndarray:
     return np.maximum(np.ceil(lengths / spacing - 0.01).astype(int), 2)
 
 
-def _contrasts(velocity: np.ndarray) -> list[np.ndarray]:
-    """Gauss points that steps need, by array axis, (cells,) each."""
-    logarithm = np.log(np.asarray(velocity, float))
+def _step_points(velocities: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Gauss points that steps of any of the velocities need, by array axis, (cells,)."""
+    logarithms = [np.log(np.asarray(velocity, float)) for velocity in velocities]
     counts = []
-    for axis in range(logarithm.ndim):
-        others = tuple(d for d in range(logarithm.ndim) if d != axis)
-        largest = np.max(np.abs(np.diff(logarithm, axis=axis)), axis=others)
+    for axis in range(logarithms[0].ndim):
+        others = tuple(d for d in range(logarithms[0].ndim) if d != axis)
+        largest = np.max(
+            [
+                np.max(np.abs(np.diff(logarithm, axis=axis)), axis=others)
+                for logarithm in logarithms
+            ],
+            axis=0,
+        )
         counts.append(1 + np.searchsorted(np.log(_CONTRASTS), largest))
     return counts
 
