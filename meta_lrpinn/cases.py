@@ -57,8 +57,8 @@ def load_velocity(
 ) -> VelocityModel:
     """Reads a velocity model from a file.
 
-    Formats: .npy, .npz, .mat (also 7.3), .h5, .hdf5, .sgy, .segy (2-D, or 3-D by inline
-    and crossline), .rsf, and raw .bin and .vp.
+    Formats: .npy, .npz, .mat (also 7.3), .h5, .hdf5, .nc, .zarr, .sgy, .segy (2-D, or
+    3-D by inline and crossline), .rsf, and raw .bin and .vp.
 
     An array of three axes may be a volume or a stack of sections, (5, 70, 70), so it is
     a volume only where three spacings say so, given or in the file. One section of a
@@ -145,7 +145,7 @@ def load_case(
     """
     _check_options(unit, spacing_unit, fill, transpose, spacing)
     path, name = names.split_name(path, name)
-    if not os.path.isfile(path):
+    if not names.is_there(path):
         raise FileNotFoundError(readers.one_line(f"there is no velocity file {path}"))
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

@@ -20,7 +20,8 @@ MODULES = sorted(
 )
 # From the ground up; a part imports from its own line's left and from lines before.
 ORDER = (
-    "precision configs files readers",
+    "precision configs files extras",
+    "readers",
     "velocity physics models",
     "metrics run_log checkpoints generators cases wavefield",
     "problem",

@@ -9,7 +9,7 @@ import scipy.io
 from meta_lrpinn.cases import load_velocity
 
 VALUES = np.random.default_rng(0).uniform(1.5, 4.5, (12, 14)).astype(np.float32)
-SUFFIXES = ("npy", "npz", "mat", "h5", "sgy", "rsf", "bin")
+SUFFIXES = ("npy", "npz", "mat", "h5", "nc", "sgy", "rsf", "bin")
 
 
 def write(path, suffix):
@@ -24,6 +24,10 @@ def write(path, suffix):
         h5py = pytest.importorskip("h5py")
         with h5py.File(path, "w") as file:
             file["velocity"] = VALUES
+    elif suffix == "nc":
+        xarray = pytest.importorskip("xarray")
+        dataset = xarray.Dataset({"velocity": (("z", "x"), VALUES)})
+        dataset.to_netcdf(path, engine="h5netcdf")
     elif suffix == "sgy":
         segyio = pytest.importorskip("segyio")
         segyio.tools.from_array2D(str(path), VALUES.T.copy())

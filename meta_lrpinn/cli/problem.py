@@ -52,8 +52,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "velocity",
         "A built-in model (see the command info), or FILE, or FILE:NAME for one array "
-        "of a file: .npz, .npy, .mat, .sgy. A file that holds a case also gives the "
-        "defaults of frequency, source, amplitude and background velocity.",
+        "of a file: .npz, .nc, .mat, .sgy and others. A file that holds a case also "
+        "gives the defaults of frequency, source, amplitude and background velocity.",
         default=_BUILTIN,
     )
     add(

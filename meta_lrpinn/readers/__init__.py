@@ -2,30 +2,32 @@
 
 They know nothing of velocities and import neither JAX nor each other. `read` chooses one
 by the ending of the file and says in one line why a file cannot be read. The C libraries
-behind HDF5 and SEG-Y run in a process of their own (`isolated`), since damaged files
-have ended the process that read them.
+behind HDF5, netCDF and SEG-Y run in a process of their own (`isolated`), since damaged
+files have ended the process that read them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 from collections.abc import Sequence
 
+from meta_lrpinn import extras
 from meta_lrpinn.readers import binary, isolated, matlab, npz, rsf
 from meta_lrpinn.readers.contents import Contents, one_line
 
 RAW = (".bin", ".vp")
 SEGY = (".sgy", ".segy")
 GROUPED = (".h5", ".hdf5", ".mat")  # /GROUP/NAME is GROUP/NAME
-SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5", *SEGY, ".rsf", *RAW)
+GRIDDED = (".nc", ".zarr")
+SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5", *GRIDDED, *SEGY, ".rsf", *RAW)
 
-__all__ = ["GROUPED", "RAW", "SEGY", "SUFFIXES", "Contents", "one_line", "read"]
+__all__ = ["GRIDDED", "GROUPED", "RAW", "SEGY", "SUFFIXES", "Contents", "one_line", "read"]
 
-# Library and extra of the formats that need one.
+# Libraries, extra and name of the formats that need some.
 _NEEDS = {
-    "hdf5": ("h5py", "reading HDF5 needs h5py: pip install 'meta_lrpinn[hdf5]'"),
-    "segy": ("segyio", "reading SEG-Y needs segyio: pip install 'meta_lrpinn[segy]'"),
+    "hdf5": (("h5py",), "hdf5", "HDF5"),
+    "segy": (("segyio",), "segy", "SEG-Y"),
+    "gridded": (("xarray", "h5netcdf", "zarr"), "xarray", "netCDF and zarr"),
 }
 
 
@@ -54,9 +56,8 @@ def read(
     suffix = path.suffix.lower()
     kind = _isolated_kind(path, suffix)
     if kind is not None:
-        library, advice = _NEEDS[kind]
-        if importlib.util.find_spec(library) is None:
-            raise ValueError(advice)
+        libraries, extra, format_name = _NEEDS[kind]
+        extras.require(libraries, extra, f"reading {format_name}")
     try:
         if suffix in RAW:
             return binary.read(path, shape, dtype, order)
@@ -74,6 +75,8 @@ def read(
 def _isolated_kind(path: pathlib.Path, suffix: str) -> str | None:
     if suffix in SEGY:
         return "segy"
+    if suffix in GRIDDED:
+        return "gridded"
     if suffix in (".h5", ".hdf5") or (suffix == ".mat" and matlab.is_hdf5(path)):
         return "hdf5"
     return None

@@ -45,7 +45,7 @@ def read(
     """What the reader of a format gives.
 
     Args:
-        kind: Module of the reader, "hdf5" or "segy".
+        kind: Module of the reader, "hdf5", "segy" or "gridded".
         path: The file.
         name: The array that is wanted.
         patience: Seconds after which a small file is given up.
@@ -54,7 +54,7 @@ def read(
         ValueError: If it refuses the file, takes too long or is ended by it.
     """
     request = json.dumps({"kind": kind, "path": os.path.abspath(path), "name": name})
-    patience += os.path.getsize(path) / _BYTES_PER_SECOND
+    patience += _size(path) / _BYTES_PER_SECOND
     with _lock:
         process = _running()
         timer = threading.Timer(patience, process.kill)
@@ -108,6 +108,12 @@ def serve() -> None:
         for value in arrays.values():
             replies.write(value.tobytes())
         replies.flush()
+
+
+def _size(path: pathlib.Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files)
 
 
 def _exactly(stream: BinaryIO, size: int | None) -> bytes:

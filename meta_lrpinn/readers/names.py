@@ -8,14 +8,20 @@ import re
 from collections.abc import Iterable
 
 
+def is_there(path: str | os.PathLike) -> bool:
+    """Whether there is such a file, or such a folder of zarr."""
+    is_zarr = os.fspath(path).lower().endswith(".zarr")
+    return os.path.isfile(path) or (is_zarr and os.path.isdir(path))
+
+
 def split_name(
     path: str | os.PathLike, name: str | None
 ) -> tuple[pathlib.Path, str | None]:
     """Splits FILE:NAME, but never the name of a file that has a colon itself."""
     text = os.fspath(path)
-    if name is None and not os.path.isfile(text) and ":" in text:
+    if name is None and not is_there(text) and ":" in text:
         head, _, tail = text.rpartition(":")
-        if os.path.isfile(head) and tail:
+        if is_there(head) and tail:
             return pathlib.Path(head), tail
     return pathlib.Path(text), name
 
