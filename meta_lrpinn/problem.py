@@ -162,6 +162,20 @@ def check_frequency(frequency: float) -> float:
     return _check_positive(frequency, "frequency", "Hz")
 
 
+def check_frequencies(frequencies: Sequence[float]) -> np.ndarray:
+    """Different positive finite frequencies, (n_frequencies,) [Hz].
+
+    Raises:
+        ValueError: if they are anything else.
+    """
+    if np.ndim(frequencies) != 1 or not np.size(frequencies):
+        raise ValueError("frequencies must be a list of one or more numbers in Hz")
+    checked = np.array([check_frequency(frequency) for frequency in frequencies])
+    if len(np.unique(checked)) != len(checked):
+        raise ValueError("the same frequency is given twice")
+    return checked
+
+
 def check_velocity(velocity: float) -> float:
     """One positive finite background velocity [km/s], as a float.
 

@@ -1,8 +1,8 @@
 """`solve`: one call from a velocity model to its scattered wavefield."""
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import numpy as np
 
@@ -29,9 +29,29 @@ _IMPLEMENTATIONS: dict[type, Callable[[Request, Any], Solution]] = {
 }
 
 
+@overload
 def solve(
     model: VelocityModel,
     frequency: float,
+    source: np.ndarray,
+    settings: choices.Settings | None = None,
+    **options: Any,
+) -> Wavefield: ...
+
+
+@overload
+def solve(
+    model: VelocityModel,
+    frequency: Sequence[float] | np.ndarray,
+    source: np.ndarray,
+    settings: choices.Settings | None = None,
+    **options: Any,
+) -> tuple[Wavefield, ...]: ...
+
+
+def solve(
+    model: VelocityModel,
+    frequency: float | Sequence[float] | np.ndarray,
     source: np.ndarray,
     settings: choices.Settings | None = None,
     *,
@@ -42,12 +62,12 @@ def solve(
     truth: np.ndarray | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> Wavefield:
-    """Scattered wavefield of one or several sources in a velocity model.
+) -> Wavefield | tuple[Wavefield, ...]:
+    """Scattered wavefield of one or several sources, at one or several frequencies.
 
     Args:
         model: Velocity model.
-        frequency: Frequency [Hz].
+        frequency: Frequency, or several, (n_frequencies,) [Hz].
         source: Source position (ndim,), or several, (n_sources, ndim) [km].
         settings: Which solver, and how it is to work; by default `PlaneWaves()`.
         amplitude: A of the background field; default: fundamental solution.
@@ -56,26 +76,40 @@ def solve(
             solver's own.
         reflection: Amplitude that the layer reflects; default: the solver's own.
         truth: Known δu on the grid; records of the history then have their relative L2
-            distance from it.
+            distance from it. Of several frequencies (n_frequencies, ...).
         seed: Seed of all that is random.
         progress: Show a progress bar.
 
     Returns:
-        The wavefield.
+        The wavefield; of several frequencies a tuple with that of each, in their order.
 
     Raises:
         ValueError: if an argument is out of its range, in one line.
     """
-    began = time.perf_counter()
     settings = choices.PlaneWaves() if settings is None else settings
+    several = isinstance(frequency, Sequence | np.ndarray) and np.ndim(frequency) == 1
+    frequencies = problems.check_frequencies(frequency) if several else [frequency]
+    truths = truth if several and truth is not None else [truth] * len(frequencies)
+    if len(truths) != len(frequencies):
+        raise ValueError(f"{len(frequencies)} frequencies have {len(truths)} known fields")
+    requests = [
+        _checked(
+            model, one, source, amplitude, background_velocity, thickness, reflection,
+            known, seed, progress,
+        )
+        for one, known in zip(frequencies, truths, strict=True)
+    ]  # fmt: skip
+    fields = tuple(_solve(request, source, settings) for request in requests)
+    return fields if several else fields[0]
+
+
+def _solve(request: Request, source: np.ndarray, settings: choices.Settings) -> Wavefield:
+    """The wavefield of a checked request, whose `source` decides the shape of arrays."""
+    began = time.perf_counter()
     name = choices.name_of(settings)
-    request = _checked(
-        model, frequency, source, amplitude, background_velocity, thickness, reflection,
-        truth, seed, progress,
-    )  # fmt: skip
     solution = _IMPLEMENTATIONS[type(settings)](request, settings)
     fields = background_of_sources(
-        model.grid_points(),
+        request.model.grid_points(),
         request.frequency,
         request.sources,
         request.background_velocities,
@@ -84,7 +118,7 @@ def solve(
     pick = (lambda values: values) if np.ndim(source) == 2 else (lambda values: values[0])
     estimates = solution.error_estimates
     return Wavefield(
-        model=model,
+        model=request.model,
         frequency=request.frequency,
         source=pick(request.sources),
         amplitude=request.amplitude,

@@ -2,13 +2,13 @@
 
 With plane waves one lattice serves all velocities of a frequency, so that the solver is
 compiled once per frequency; a matrix is factored once per velocity and frequency, and the
-sources are its right-hand sides.
+sources are its right-hand sides. `surveys` does the same for surveys larger than memory.
 """
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO, checked_lattice
-from meta_lrpinn.solvers.settings import PlaneWaves, Settings
+from meta_lrpinn.solvers.settings import PlaneWaves, Settings, name_of
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.velocity import VelocityModel
 
@@ -43,6 +43,103 @@ class Survey:
         """Wavefields per second, compilation included."""
         models, frequencies, sources = self.scattered.shape[:3]
         return models * frequencies * sources / self.elapsed
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that a survey is but its velocities."""
+
+    frequencies: np.ndarray  # (n_frequencies,) Hz
+    sources: np.ndarray  # (n_sources, ndim) km, the same for all velocities
+    receivers: np.ndarray | None  # (n_receivers, ndim) km, None for the models' grid
+    settings: Settings
+    amplitude: complex | None  # A, None for the fundamental solution
+    memory: float  # GiB for the vectors and fields of one solve
+    seed: int
+
+
+def make_plan(
+    grid: VelocityModel,
+    frequencies: Sequence[float],
+    sources: np.ndarray,
+    settings: Settings | None = None,
+    *,
+    receivers: np.ndarray | None = None,
+    amplitude: complex | None = None,
+    memory: float = 4.0,
+    seed: int = 0,
+) -> Plan:
+    """A plan, checked.
+
+    Args:
+        grid: A model on the grid of all velocities.
+        frequencies, sources, settings, receivers, amplitude, memory, seed: As of
+            `solve_survey`.
+
+    Raises:
+        ValueError: if an argument is out of its range, in one line.
+    """
+    settings = PlaneWaves() if settings is None else settings
+    name_of(settings)
+    frequencies = problems.check_frequencies(frequencies)
+    sources = np.atleast_2d(np.asarray(sources, float))
+    grid.check_contains(sources, what="source")
+    if receivers is not None:
+        receivers = np.atleast_2d(np.asarray(receivers, float))
+        grid.check_contains(receivers, what="receiver")
+    if not (np.isfinite(memory) and memory > 0):
+        raise ValueError(f"memory must be positive, got {memory} GiB")
+    return Plan(
+        frequencies=frequencies,
+        sources=sources,
+        receivers=receivers,
+        settings=settings,
+        amplitude=None if amplitude is None else problems.check_amplitude(amplitude),
+        memory=memory,
+        seed=seed,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What a lattice for many velocities has to know of them."""
+
+    lowest: VelocityModel  # the smallest velocity at every grid point
+    highest: VelocityModel  # the largest
+    steps: tuple[np.ndarray, ...]  # by array axis, (cells,), largest |Δ ln v| in a cell
+
+    def steepest(self) -> list[np.ndarray]:
+        """For each axis a velocity whose steps along it are the largest of all, km/s."""
+        velocities = []
+        for axis, steps in enumerate(self.steps):
+            # Up and down by turns, so that it stays finite in any number of cells.
+            signs = (-1.0) ** np.arange(len(steps))
+            line = np.exp(np.concatenate([[0.0], np.cumsum(signs * steps)]))
+            shape = [1] * len(self.steps)
+            shape[axis] = -1
+            velocities.append(np.broadcast_to(line.reshape(shape), self.lowest.shape))
+        return velocities
+
+
+def bounds_of(grid: VelocityModel, velocities: Iterable[np.ndarray]) -> Bounds:
+    """The bounds of velocities, which are looked at one at a time.
+
+    Args:
+        grid: A model on their grid.
+        velocities: Of its shape [km/s]; at least one.
+    """
+    lowest, highest = np.full(grid.shape, np.inf), np.zeros(grid.shape)
+    steps = [np.zeros(count - 1) for count in grid.shape]
+    for velocity in velocities:
+        velocity = np.asarray(velocity, float)
+        lowest, highest = np.minimum(lowest, velocity), np.maximum(highest, velocity)
+        for axis, largest in enumerate(steps):
+            change = np.abs(np.diff(np.log(velocity), axis=axis))
+            others = tuple(d for d in range(velocity.ndim) if d != axis)
+            np.maximum(largest, change.max(axis=others), out=largest)
+    return Bounds(
+        grid.replace_velocity(lowest), grid.replace_velocity(highest), tuple(steps)
+    )
 
 
 def shared_problem(
@@ -92,7 +189,9 @@ def solve_survey(
     seed: int = 0,
     progress: bool = False,
 ) -> Survey:
-    """Solve for every velocity, frequency and source.
+    """Solve for every velocity, frequency and source, and keep all wavefields.
+
+    `run_survey` does the same piece by piece, into a file, on one machine or many.
 
     Args:
         models: Velocity models on one grid.
@@ -114,36 +213,33 @@ def solve_survey(
         ValueError: if an argument is out of its range, in one line.
     """
     began = time.perf_counter()
-    settings = PlaneWaves() if settings is None else settings
-    models, sources = list(models), np.atleast_2d(np.asarray(sources, float))
-    if not models or not len(frequencies):
-        raise ValueError("a survey needs at least one model and one frequency")
+    models = list(models)
+    if not models:
+        raise ValueError("a survey needs at least one model")
     _check_one_grid(models)
-    models[0].check_contains(sources, what="source")
-    if receivers is not None:
-        receivers = np.atleast_2d(np.asarray(receivers, float))
-        models[0].check_contains(receivers, what="receiver")
-    shape = models[0].shape if receivers is None else (len(receivers),)
-    size = (len(models), len(frequencies))
-    scattered = np.empty((*size, len(sources), *shape), np.complex64)
-    estimates = np.full((*size, len(sources)), np.nan)
+    plan = make_plan(
+        models[0], frequencies, sources, settings,
+        receivers=receivers, amplitude=amplitude, memory=memory, seed=seed,
+    )  # fmt: skip
+    shape = models[0].shape if plan.receivers is None else (len(plan.receivers),)
+    size = (len(models), len(plan.frequencies))
+    scattered = np.empty((*size, len(plan.sources), *shape), np.complex64)
+    estimates = np.full((*size, len(plan.sources)), np.nan)
     unknowns = np.zeros(size, int)
-    is_shared = isinstance(settings, PlaneWaves) and settings.tolerance is None
-    solve_column = _shared_column if is_shared else _separate_column
+    bounds = bounds_of(models[0], (model.velocity for model in models))
     with tqdm.tqdm(total=size[0] * size[1], disable=not progress, unit="solve") as bar:
-        for column, frequency in enumerate(frequencies):
-            solved = solve_column(
-                models, frequency, sources, settings, receivers, amplitude, memory, seed
-            )
-            for row, (fields, errors, number) in enumerate(solved):
-                scattered[row, column] = fields
-                estimates[row, column] = errors
-                unknowns[row, column] = number
+        for column, frequency in enumerate(plan.frequencies):
+            solve_model = frequency_solver(plan, bounds, frequency)
+            for row, model in enumerate(models):
+                solved = solve_model(model)
+                scattered[row, column] = solved.fields
+                estimates[row, column] = solved.error_estimates
+                unknowns[row, column] = solved.unknowns
                 bar.update()
     return Survey(
-        frequencies=np.asarray(frequencies, float),
-        sources=sources,
-        receivers=receivers,
+        frequencies=plan.frequencies,
+        sources=plan.sources,
+        receivers=plan.receivers,
         scattered=scattered,
         unknowns=unknowns,
         error_estimates=estimates,
@@ -156,50 +252,88 @@ def _check_one_grid(models: Sequence[VelocityModel]) -> None:
         raise ValueError("the models of a survey must share one grid")
 
 
-# One frequency: for each model its fields (n_sources, ...), error estimates (n_sources,)
-# or a number for all, and number of unknowns.
-Column = Iterator[tuple[np.ndarray, Any, int]]
+class Solved(NamedTuple):
+    """All sources of a plan in one velocity at one frequency."""
+
+    fields: np.ndarray  # δu (n_sources, n_receivers) or (n_sources, nz, nx), complex
+    error_estimates: np.ndarray  # (n_sources,), NaN where there is none
+    unknowns: int
 
 
-def _separate_column(
-    models, frequency, sources, settings, receivers, amplitude, memory, seed
-) -> Column:
+def frequency_solver(
+    plan: Plan, bounds: Bounds, frequency: float
+) -> Callable[[VelocityModel], Solved]:
+    """A solver for any velocity of a survey at one frequency.
+
+    Args:
+        plan: The survey; the result does not depend on its frequencies.
+        bounds: Of all its velocities.
+        frequency: Frequency [Hz].
+
+    Raises:
+        ValueError: if the problem is too large.
+    """
+    settings = plan.settings
+    if isinstance(settings, PlaneWaves) and settings.tolerance is None:
+        return _shared_solver(plan, bounds, frequency)
+    return _separate_solver(plan, frequency)
+
+
+def _separate_solver(plan: Plan, frequency: float) -> Callable[[VelocityModel], Solved]:
     """By any solver, a call of `solve` for each model."""
-    del memory
-    for model in models:
-        field = solve(model, frequency, sources, settings, amplitude=amplitude, seed=seed)
-        values = field.scattered if receivers is None else field.at(receivers)
+
+    def solve_model(model):
+        field = solve(
+            model,
+            frequency,
+            plan.sources,
+            plan.settings,
+            amplitude=plan.amplitude,
+            seed=plan.seed,
+        )
+        values = field.scattered if plan.receivers is None else field.at(plan.receivers)
         errors = np.nan if field.error_estimates is None else field.error_estimates
-        yield values, errors, field.stats.unknowns or 0
+        return Solved(
+            values,
+            np.broadcast_to(errors, len(plan.sources)),
+            field.stats.unknowns or 0,
+        )
+
+    return solve_model
 
 
-def _shared_column(
-    models, frequency, sources, settings, receivers, amplitude, memory, seed
-) -> Column:
+def _shared_solver(
+    plan: Plan, bounds: Bounds, frequency: float
+) -> Callable[[VelocityModel], Solved]:
     """By plane waves on one lattice, compiled once."""
-    del seed
-    with jax.enable_x64(settings.precision == "double"):
-        problem = shared_problem(models, frequency, sources)
-        if amplitude is not None:
-            amplitude = problems.check_amplitude(amplitude)
-            problem = problem.replace(amplitude=np.asarray(amplitude))
+    settings, sources = plan.settings, plan.sources
+    is_double = settings.precision == "double"
+    with jax.enable_x64(is_double):
+        problem = problems.make_problem(
+            bounds.highest, frequency, sources[0], amplitude=plan.amplitude
+        ).replace(model=bounds.lowest)
         ratio = DEFAULT_WAVENUMBER_RATIO[problem.ndim]
         if settings.unknowns is not None:
             ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
-        velocities = [model.velocity for model in models]
-        lattice = checked_lattice(problem, ratio, len(sources), velocities)
-        shape = problem.model.shape if receivers is None else (len(receivers),)
-        batch = _sources_per_batch(lattice, shape, len(sources), memory)
-        for model in models:
-            own = problem.replace(model=model)
-            own_v0 = np.array([problems.velocity_at(model, s) for s in sources])
-            fields, errors = [], []
+        lattice = checked_lattice(problem, ratio, len(sources), bounds.steepest())
+    shape = problem.model.shape if plan.receivers is None else (len(plan.receivers),)
+    batch = _sources_per_batch(lattice, shape, len(sources), plan.memory)
+
+    def solve_model(model):
+        own = problem.replace(model=model)
+        own_v0 = np.array([problems.velocity_at(model, s) for s in sources])
+        fields, errors = [], []
+        with jax.enable_x64(is_double):
             for start in range(0, len(sources), batch):
                 part = slice(start, start + batch)
-                field, error = _solve(own, lattice, sources[part], own_v0[part], receivers)
+                field, error = _solve(
+                    own, lattice, sources[part], own_v0[part], plan.receivers
+                )
                 fields.append(np.asarray(field))
                 errors.append(np.broadcast_to(np.asarray(error), len(field)))
-            yield np.concatenate(fields), np.concatenate(errors), lattice.number
+        return Solved(np.concatenate(fields), np.concatenate(errors), lattice.number)
+
+    return solve_model
 
 
 def _sources_per_batch(
