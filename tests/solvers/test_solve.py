@@ -262,7 +262,7 @@ def test_what_does_not_apply_is_no_field(kind):
     [
         ({"model": np.ones((5, 5))}, "model must be a VelocityModel, got ndarray"),
         ({"frequency": -3.0}, "frequency must be positive, got -3.0 Hz"),
-        ({"frequency": [4.0, 5.0]}, "frequency must be one number in Hz, got"),
+        ({"frequency": [[4.0, 5.0]]}, "frequency must be one number in Hz, got"),
         ({"frequency": "5"}, "frequency must be one number in Hz, got '5'"),
         ({"frequency": 5 + 1j}, "frequency must be one number in Hz"),
         ({"source": (5.0, 0.1)}, "source .* lies outside the model"),
@@ -295,3 +295,38 @@ def test_errors_are_one_line(model, options, message):
 
 def test_solve_is_the_packages():
     assert ml.solve is solve
+
+
+# Several frequencies ------------------------------------------------------------------
+
+
+def test_several_frequencies_are_each_alone(model):
+    settings = ml.FiniteDifferences(tolerance=None)
+    fields = solve(model, [4.0, 3.0], [SOURCE], settings)
+    assert [field.frequency for field in fields] == [4.0, 3.0]
+    for field in fields:
+        alone = solve(model, field.frequency, [SOURCE], settings)
+        np.testing.assert_array_equal(field.scattered, alone.scattered)
+        assert field.scattered.shape == (1, 11, 11)
+
+
+def test_each_of_several_frequencies_has_its_own_known_field(model):
+    settings = ml.FiniteDifferences(tolerance=None)
+    truths = [field.scattered for field in solve(model, [3.0, 4.0], SOURCE, settings)]
+    fields = solve(model, np.array([3.0, 4.0]), SOURCE, settings, truth=truths)
+    assert [field.history[-1]["relative_l2"] for field in fields] == [0, 0]
+    with pytest.raises(ValueError, match="2 frequencies have 1 known field"):
+        solve(model, [3.0, 4.0], SOURCE, settings, truth=truths[:1])
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "message"),
+    [
+        ([], "one or more numbers"),
+        ([3.0, -4.0], "frequency must be positive, got -4.0 Hz"),
+        ([3.0, 3.0], "given twice"),
+    ],
+)
+def test_wrong_lists_of_frequencies_are_refused(model, frequencies, message):
+    with pytest.raises(ValueError, match=message):
+        solve(model, frequencies, SOURCE)
