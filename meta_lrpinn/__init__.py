@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from meta_lrpinn.metrics import relative_l2
     from meta_lrpinn.networks import Network, load_network
     from meta_lrpinn.problem import make_problem
+    from meta_lrpinn.results.report import write_report
+    from meta_lrpinn.results.storage import load_wavefield
     from meta_lrpinn.solvers.acquisition import Acquisition, make_acquisition, receiver_data
     from meta_lrpinn.solvers.settings import (
         AdamW,
@@ -54,6 +56,7 @@ __all__ = [
     "load_case",
     "load_network",
     "load_velocity",
+    "load_wavefield",
     "make_acquisition",
     "make_problem",
     "receiver_data",
@@ -62,6 +65,7 @@ __all__ = [
     "save_velocity",
     "solve",
     "solve_survey",
+    "write_report",
 ]
 
 _MODULES = {
@@ -80,6 +84,7 @@ _MODULES = {
     "load_case": "cases",
     "load_network": "networks",
     "load_velocity": "cases",
+    "load_wavefield": "results.storage",
     "make_acquisition": "solvers.acquisition",
     "make_problem": "problem",
     "receiver_data": "solvers.acquisition",
@@ -88,6 +93,7 @@ _MODULES = {
     "save_velocity": "cases",
     "solve": "solvers.solve",
     "solve_survey": "solvers.survey",
+    "write_report": "results.report",
 }
 
 

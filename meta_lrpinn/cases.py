@@ -407,7 +407,7 @@ def _stored_case(
         frequency=_stored_positive(contents, "frequency", "Hz"),
         source=source,
         amplitude=amplitude,
-        background_velocity=_stored_positive(contents, "v0", "km/s", speed),
+        background_velocity=_stored_background(contents, model, source, speed),
         scattered=_stored_scattered(contents, model, source, transpose),
     )
 
@@ -424,6 +424,24 @@ def _stored_positive(
     if not (np.isfinite(number) and number > 0):
         raise ValueError(f"{key} must be positive, got {number} {unit}")
     return number
+
+
+def _stored_background(
+    contents: Mapping[str, np.ndarray],
+    model: VelocityModel,
+    source: np.ndarray | None,
+    scale: float,
+) -> float | None:
+    """One velocity v₀; None for those at several sources, which are the default."""
+    count = np.size(contents.get("v0"))
+    if source is None or source.ndim == 1 or count != len(source):
+        return _stored_positive(contents, "v0", "km/s", scale)
+    values = real_array(contents["v0"], "v0") * scale
+    if np.ptp(values) == 0:
+        return _stored_positive({"v0": values[:1]}, "v0", "km/s")
+    if not np.allclose(values, model.at(source), rtol=1e-3):
+        raise ValueError("v0 must be one number, or the velocities at the sources")
+    return None
 
 
 def _stored_source(contents: Mapping[str, np.ndarray], scale: float) -> np.ndarray | None:

@@ -1,33 +1,65 @@
 """Writing files all or nothing, and one run at a time in a folder."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 
-def write_together(writers: Mapping[pathlib.Path, Callable[[IO[Any]], None]]) -> None:
-    """Writes files, all of them or none.
+@dataclasses.dataclass(frozen=True)
+class FolderWriter:
+    """Writes a folder, whose path it is given, where others write into an open file."""
+
+    write: Callable[[pathlib.Path], Any]
+
+
+def write_together(
+    writers: Mapping[pathlib.Path, Callable[[IO[Any]], Any] | FolderWriter],
+) -> None:
+    """Writes files and folders, all of them or none.
 
     Args:
-        writers: Path to a function that writes a binary file; the folder of the path
-            is created if need be.
+        writers: Path to a function that writes a binary file, or to what writes a folder;
+            what is at the path is replaced, and its parent is created if need be.
     """
     partial = {
         path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in writers
     }
     try:
-        for path, write in writers.items():
+        for path, writer in writers.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial[path], "wb") as file:
-                write(file)
+            if isinstance(writer, FolderWriter):
+                writer.write(partial[path])
+            else:
+                with open(partial[path], "wb") as file:
+                    writer(file)
         for path in writers:
-            os.replace(partial[path], path)
+            _replace(partial[path], path)
     finally:
         for path in partial.values():
-            if path.exists():
-                path.unlink()
+            _remove(path)
+
+
+def _replace(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Puts something whole in the place of what is there."""
+    if not path.is_dir():
+        os.replace(new, path)
+        return
+    # No folder can be renamed onto one that holds something.
+    old = new.with_name(f"{new.name}.old")
+    os.replace(path, old)
+    os.replace(new, path)
+    _remove(old)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

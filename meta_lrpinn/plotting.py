@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.solved import SolvedField
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Wavefield
 
 VELOCITY_COLORS = "cividis"
 FIELD_COLORS = "RdBu_r"
@@ -57,7 +57,7 @@ class _Section:
 
 
 def wavefield_figure(
-    field: Wavefield,
+    field: SolvedField,
     reference: np.ndarray | None = None,
     *,
     source_index: int = 0,
@@ -438,7 +438,7 @@ def _quiet(axes: Axes) -> None:
 
 
 def _headline(
-    field: Wavefield,
+    field: SolvedField,
     sources: np.ndarray,
     source_index: int,
     truth: np.ndarray | None,

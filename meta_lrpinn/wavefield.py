@@ -1,149 +1,93 @@
-"""The result of every solver: a scattered wavefield on its model's grid, and off it."""
+"""The one result of `solve`: what was found, and what one does with it.
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+The parts stand below: `solved` holds the fields, `plotting` draws them, and `results`
+converts, saves and reports them.
+"""
 
-import jax
-import jax.numpy as jnp
+import os
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from meta_lrpinn.physics import background
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.solved import SolvedField
 
-PARTS = ("scattered", "background", "total")
-
-
-@dataclasses.dataclass(frozen=True)
-class Statistics:
-    """Figures of a solve; what a solver does not have is None."""
-
-    unknowns: int | None = None  # complex unknowns of the linear solve
-    iterations: int | None = None  # of the linear solve
-    residual: float | None = None  # relative, that the iterations left
-    rank: tuple[int, ...] | None = None  # of each hidden layer of a low-rank network
-    steps: int | None = None  # of adaptation, taken
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
 
 
-@dataclasses.dataclass(frozen=True)
-class Wavefield:
+class Wavefield(SolvedField):
     """Frequency-domain wavefield u = u₀ + δu of one or several point sources.
 
-    With several sources, every array has the source as its first axis.
+    With several sources, every array has the source as its first axis. It can be pickled
+    and sent to other processes.
     """
 
-    model: VelocityModel
-    frequency: float  # Hz
-    source: np.ndarray  # (ndim,) or (n_sources, ndim) [km]
-    amplitude: complex  # A of the background field
-    background_velocity: np.ndarray  # v₀, () or (n_sources,) [km/s]
-    scattered: np.ndarray  # δu on the grid, ([n_sources,] nz, [ny,] nx), complex
-    background: np.ndarray  # u₀ on the grid, the same shape
-    solver: str  # name of the solver, as in `solvers.settings.SOLVERS`
-    settings: Any  # the settings it was given
-    elapsed: float  # [s], compilation included
-    stats: Statistics = Statistics()
-    history: tuple[dict[str, Any], ...] = ()  # one record per reported step
-    # Own estimate of the relative L2 error of δu, () or (n_sources,), where there is one.
-    error_estimates: np.ndarray | None = None
-    # Whether a tolerance that was asked for was reached; None where none was.
-    converged: bool | None = None
-    evaluate: Callable[[np.ndarray], np.ndarray] | None = dataclasses.field(
-        default=None, repr=False
-    )  # points (n, ndim) → δu (n_sources, n)
-
-    @property
-    def error_estimate(self) -> float | None:
-        """The largest of `error_estimates`; None where no source has one."""
-        if self.error_estimates is None:
-            return None
-        known = np.ravel(self.error_estimates)
-        known = known[np.isfinite(known)]
-        return float(known.max()) if known.size else None
-
-    @property
-    def total(self) -> np.ma.MaskedArray:
-        """Total wavefield u = u₀ + δu on the grid.
-
-        A node on which a source stands is masked, with a zero beneath the mask: u₀ is
-        infinite there, and would drown every norm.
-        """
-        total = self.background + self.scattered
-        at_source = np.zeros(total.shape, bool)
-        points = self.model.grid_points()
-        # As `VelocityModel.check_contains`: half a thousandth of a cell is rounding.
-        reach = 5e-4 * min(self.model.spacing)
-        several = at_source.reshape(-1, *self.model.shape)
-        for place, source in zip(several, np.atleast_2d(self.source), strict=True):
-            distance = np.linalg.norm(points - source, axis=-1)
-            place[...] = (distance <= reach).reshape(self.model.shape)
-        return np.ma.MaskedArray(np.where(at_source, 0, total), mask=at_source)
-
-    def at(self, points: np.ndarray, part: str = "scattered") -> np.ndarray:
-        """Wavefield at any points of the model.
-
-        Args:
-            points: Coordinates (n, ndim) [km], in the model.
-            part: "scattered" (δu), "background" (u₀) or "total".
+    def to_xarray(self) -> "xarray.Dataset":
+        """The fields with coordinates, units and provenance.
 
         Returns:
-            Complex ([n_sources,] n).
+            A dataset with `velocity`, `scattered`, `background` and `total` over z, y and
+            x [km], after `source` where there are several; `frequency` and the source
+            positions are coordinates. `total` is NaN at nodes that hold a source.
 
         Raises:
-            ValueError: if points are not (n, ndim), one lies outside the model, there
-                is no such part, or this field lives on its grid only.
+            ValueError: if xarray is not installed.
         """
-        if part not in PARTS:
-            raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
-        if np.ndim(points) != 2 or np.shape(points)[1] != self.model.ndim:
-            raise ValueError(
-                f"points must have shape (n, {self.model.ndim}), got {np.shape(points)}"
-            )
-        points = np.asarray(points, float)
-        self.model.check_contains(points, what="point")
-        values = np.zeros((len(np.atleast_2d(self.source)), len(points)), complex)
-        if part != "background":
-            if self.evaluate is None:
-                raise ValueError("this wavefield is known on its grid only")
-            values = values + self.evaluate(points)
-        if part != "scattered":
-            values = values + self._background_at(points)
-        return values if np.ndim(self.source) == 2 else values[0]
+        from meta_lrpinn.results import storage
 
-    def _background_at(self, points: np.ndarray) -> np.ndarray:
-        return background_of_sources(
-            points,
-            self.frequency,
-            np.atleast_2d(self.source),
-            np.ravel(self.background_velocity),
-            self.amplitude,
-        )
+        return storage.to_xarray(self)
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes what `to_xarray` gives; `load_wavefield` reads it, all of it or nothing.
 
-def background_of_sources(
-    points: np.ndarray,
-    frequency: float,
-    sources: np.ndarray,
-    velocities: np.ndarray,
-    amplitude: complex,
-) -> np.ndarray:
-    """Background wavefields u₀ of several sources, in double precision.
+        Each of these files is also a case, which `load_case` and `--velocity` read.
 
-    Args:
-        points: Coordinates (n, ndim) [km].
-        frequency: Frequency [Hz].
-        sources: Source positions (n_sources, ndim) [km].
-        velocities: v₀ of each (n_sources,) [km/s].
-        amplitude: A.
+        Args:
+            path: Ending in .nc, .zarr, .h5 or .npz, which is the format; replaced if it
+                exists.
 
-    Returns:
-        Complex (n_sources, n).
-    """
-    with jax.enable_x64(True):
-        fields = [
-            background.background_field(
-                jnp.asarray(points - source), 2 * np.pi * frequency / v0, amplitude
-            )
-            for source, v0 in zip(sources, velocities, strict=True)
-        ]
-        return np.stack([np.asarray(field) for field in fields])
+        Raises:
+            ValueError: if the ending is another, or the format's library is missing.
+        """
+        from meta_lrpinn.results import storage
+
+        storage.save(self, path)
+
+    def plot(
+        self, reference: np.ndarray | None = None, *, source_index: int = 0
+    ) -> "Figure":
+        """Velocity, fields and, with a reference, the difference from it.
+
+        In 3D each of them is cut by three planes; see `plotting.wavefield_figure`.
+
+        Args:
+            reference: δu to compare with, of the shape of `scattered`.
+            source_index: Which source to show where there are several.
+
+        Returns:
+            A Matplotlib figure; save it with `figure.savefig(path)`.
+
+        Raises:
+            ValueError: if the reference has another shape, or there is no such source.
+        """
+        from meta_lrpinn import plotting
+
+        return plotting.wavefield_figure(self, reference, source_index=source_index)
+
+    def report(self, path: str | os.PathLike, reference: np.ndarray | None = None) -> None:
+        """Writes one HTML file that any browser opens, without a server or a network.
+
+        Several frequencies in one file are written by `write_report`.
+
+        Args:
+            path: The file, ending in .html; replaced if it exists.
+            reference: δu to compare with, of the shape of `scattered`.
+
+        Raises:
+            ValueError: if the path has another ending, the reference another shape, the
+                report would be too large to open, or plotly is not installed.
+        """
+        from meta_lrpinn.results import report
+
+        report.write_report(path, [self], None if reference is None else [reference])

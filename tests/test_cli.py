@@ -181,7 +181,24 @@ def test_options_reach_the_solver(case_file, out, asked):
     contents = saved(out / "wavefield.npz")
     assert contents["amplitude"] == 1 - 2j
     assert contents["v0"] == 1.6
-    chex.assert_trees_all_close(contents["source"], np.array([0.4, 0.1]))
+    assert (contents["source_x"], contents["source_z"]) == (0.4, 0.1)
+
+
+@pytest.mark.parametrize("name", ["field.nc", "field.zarr", "field.h5"])
+def test_the_ending_of_out_is_the_format(name, case_file, out, asked, capsys):
+    pytest.importorskip("xarray")
+    path = out / name
+    assert run("solve", f"--velocity={case_file}", f"--out={path}") == 0
+    assert {one.name for one in out.iterdir()} == {name, "field.png"}
+    chex.assert_trees_all_equal(ml.load_case(path).source, np.array(SOURCE))
+    assert str(path) in capsys.readouterr().out
+
+
+def test_a_report_is_written_beside_the_field(case_file, out, asked, capsys):
+    pytest.importorskip("plotly")
+    assert run("solve", f"--velocity={case_file}", "--report", f"--out={out}") == 0
+    assert str(out / "wavefield.html") in capsys.readouterr().out
+    assert "<!DOCTYPE html>" in (out / "wavefield.html").read_text()
 
 
 def test_several_sources(case_file, out):
@@ -204,7 +221,8 @@ def test_lists_of_sources(text, case_file, tmp_path, asked, monkeypatch):
     np.savetxt("rows.txt", sources, delimiter=",")
     assert run("solve", f"--velocity={case_file}", f"--source={text}") == 0
     chex.assert_trees_all_close(asked[0]["source"], sources)
-    chex.assert_trees_all_close(saved("wavefield.npz")["source"], sources)
+    columns = [saved("wavefield.npz")[f"source_{axis}"] for axis in "xz"]
+    chex.assert_trees_all_close(np.stack(columns, axis=-1), sources)
 
 
 def test_window_keeps_coordinates(case_file, out, asked):

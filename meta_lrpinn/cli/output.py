@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REFERENCE_TOLERANCE = 0.003
 _SMALLEST_SHOWN = 1e-4
+_PAGE = ".html"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +26,45 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "out", str, "Folder to write to.", ".")
 
 
-def check_folder(out: str) -> None:
+def add_field_options(parser: argparse.ArgumentParser) -> None:
+    """Adds where to write a wavefield, and as what."""
+    group = parser.add_argument_group("files")
+    add_option(
+        group,
+        "out",
+        str,
+        "Folder to write to, or a file: .npz, .nc, .zarr or .h5, which is the format.",
+        ".",
+    )
+    add_option(group, "report", bool, "Also write a page to look at in a browser.", False)
+
+
+def check_folder(out: str | pathlib.Path) -> None:
     """Refuses, before anything is computed, a folder that is a file."""
     for path in (pathlib.Path(out), *pathlib.Path(out).parents):
         if path.exists() and not path.is_dir():
             raise ValueError(f"--out must be a folder, {path} is a file")
+
+
+def field_path(options: argparse.Namespace, name: str, problem: Problem) -> pathlib.Path:
+    """The file to write: what --out names, or NAME.npz in the folder that it names.
+
+    Raises:
+        ValueError: before anything is computed, if it or its report cannot be written.
+    """
+    import numpy as np
+
+    from meta_lrpinn.results import report, storage
+
+    path = pathlib.Path(options.out)
+    if path.suffix.lower() not in storage.SUFFIXES:
+        path = path / f"{name}.npz"
+    check_folder(path.parent)
+    storage.check_path(path)
+    if options.report:
+        report.check_path(path.with_suffix(_PAGE))
+        report.check_size(problem.model, len(np.atleast_2d(problem.source)))
+    return path
 
 
 def reference_field(problem: Problem, tolerance: float | None) -> "ml.Wavefield":
@@ -85,44 +120,38 @@ def in_words(errors: list[float | None]) -> str:
 
 
 def write_field(
-    out: str,
-    name: str,
+    path: pathlib.Path,
     field: "ml.Wavefield",
     truth: "np.ndarray | None",
     errors: Mapping[str, list[float | None]],
     report: Report,
+    with_page: bool = False,
 ) -> None:
-    """Writes NAME.npz, a case that can be loaded again, and its figure NAME.png."""
+    """Writes a field, a case that can be loaded again, with its figure beside it.
+
+    Args:
+        path: The file; the figure's name differs from it in the ending only.
+        field: The wavefield.
+        truth: δu to show beside it.
+        errors: Errors of every source by the name of what they are distances from.
+        report: Where to say so.
+        with_page: Whether to write an HTML page too.
+    """
     import numpy as np
 
-    from meta_lrpinn import plotting
+    from meta_lrpinn.results import contents, storage
+    from meta_lrpinn.results import report as pages
 
-    contents = {
-        "velocity": np.asarray(field.model.velocity),
-        "spacing": np.array(field.model.spacing),
-        "origin": np.array(field.model.origin),
-        "frequency": field.frequency,
-        "source": field.source,
-        "amplitude": field.amplitude,
-        "scattered": field.scattered,
-        "background": field.background,
-        "solver": field.solver,
-        "settings": repr(field.settings),
-        "elapsed": field.elapsed,
-        **{f"relative_l2_{name}": np.array(error, float) for name, error in errors.items()},
+    known = {name: np.array(error, float) for name, error in errors.items()}
+    figure = field.plot(truth)
+    writers = {
+        path: storage.writer(contents.contents(field, known), path),
+        path.with_suffix(".png"): lambda file: figure.savefig(file, format="png", dpi=150),
     }
-    if np.ptp(field.background_velocity) == 0:
-        contents["v0"] = float(np.ravel(field.background_velocity)[0])
-    if field.error_estimates is not None:
-        contents["error_estimates"] = field.error_estimates
-    figure = plotting.wavefield_figure(field, truth)
-    folder = pathlib.Path(out)
-    paths = [folder / f"{name}.npz", folder / f"{name}.png"]
-    files.write_together(
-        {
-            paths[0]: lambda file: np.savez_compressed(file, **contents),
-            paths[1]: lambda file: figure.savefig(file, format="png", dpi=150),
-        }
-    )
-    report.say("wrote", ", ".join(str(path) for path in paths))
-    report.add(files=[str(path) for path in paths])
+    if with_page:
+        text = pages.html([field], None if truth is None else [truth])
+        writers[path.with_suffix(_PAGE)] = lambda file: file.write(text.encode())
+    files.write_together(writers)
+    written = [str(one) for one in writers]
+    report.say("wrote", ", ".join(written))
+    report.add(files=written)

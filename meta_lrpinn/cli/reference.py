@@ -20,17 +20,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Refine until the field's own relative change is below this.",
         output.REFERENCE_TOLERANCE,
     )
-    output.add_options(parser)
+    output.add_field_options(parser)
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Solves, and writes reference.npz and reference.png."""
-    output.check_folder(options.out)
     posed = problem.pose(options, report)
+    path = output.field_path(options, "reference", posed)
     problem.describe(posed, report)
     field = output.reference_field(posed, options.tolerance)
     output.say_field(field, report)
-    output.write_field(options.out, "reference", field, None, {}, report)
+    output.write_field(path, field, None, {}, report, options.report)
     if field.converged is False:
         raise CommandFailed(
             f"not converged: the tolerance {options.tolerance:g} was not reached; the "

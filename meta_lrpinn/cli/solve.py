@@ -38,15 +38,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("auto", "reference", "none"),
     )
     solver.add_options(parser)
-    output.add_options(parser)
+    output.add_field_options(parser)
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Solves, compares, and writes wavefield.npz and wavefield.png."""
     import meta_lrpinn as ml
 
-    output.check_folder(options.out)
     posed = problem.pose(options, report)
+    path = output.field_path(options, "wavefield", posed)
     settings = solver.make_settings(options, posed.frequency, posed.model.ndim)
     problem.describe(posed, report)
     has_history = options.solver in ("network_features", "gradient_training")
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         report.say(f"vs {name}", output.in_words(error))
     report.add(relative_l2=errors)
     best = truths.get("reference", truths.get("published"))
-    output.write_field(options.out, "wavefield", field, best, errors, report)
+    output.write_field(path, field, best, errors, report, options.report)
     if field.converged is False:
         raise CommandFailed(
             f"not converged: the tolerance {settings.tolerance:g} was not reached; the "

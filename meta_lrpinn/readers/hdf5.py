@@ -9,6 +9,9 @@ import numpy as np
 
 from meta_lrpinn.readers.contents import NUMBERS, Contents, without_unit_axes
 
+# Stands where a dimension has no coordinates.
+_BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
+
 
 def read(path: pathlib.Path, name: str | None = None) -> Contents:
     """The arrays of numbers; those in groups are called GROUP/NAME.
@@ -48,6 +51,8 @@ def _collect(
             continue
         item = group[key]
         if isinstance(item, h5py.Dataset):
+            if bytes(item.attrs.get("NAME", b"")).startswith(_BARE_DIMENSION):
+                continue
             if item.dtype.kind in NUMBERS or item.dtype.names == ("real", "imag"):
                 if item.attrs.get("MATLAB_class") not in (b"char", b"cell"):
                     found[prefix + key] = item

@@ -66,7 +66,7 @@ class FiniteDifferenceSolver:
     squared_slowness: np.ndarray  # m at the quadrature points, s²/km²
     is_graded: bool  # whether the layer's lines stand at graded complex positions
     elimination: np.ndarray  # (unknowns,) order of the unknowns in the factors
-    factors: scipy.sparse.linalg.SuperLU
+    factors: scipy.sparse.linalg.SuperLU | None  # None once all is solved
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,6 +77,10 @@ class FiniteDifferenceSolver:
     def unknowns(self) -> int:
         """Number of complex unknowns."""
         return int(np.prod(self.shape))
+
+    def without_factors(self) -> "FiniteDifferenceSolver":
+        """For interpolation only: factors are large, and cannot be pickled."""
+        return dataclasses.replace(self, factors=None)
 
     def solve(
         self, source: np.ndarray, amplitude: complex, background_velocity: float

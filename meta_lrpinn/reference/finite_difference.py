@@ -20,8 +20,9 @@ from meta_lrpinn.reference.factorised import (
     make_layer,
     velocity_on,
 )
+from meta_lrpinn.solved import Statistics
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Statistics, Wavefield
+from meta_lrpinn.wavefield import Wavefield
 
 # Where bettering the layer ends: it then reaches 27 times as far as the first.
 _LARGEST_LEVEL = 3
@@ -114,10 +115,6 @@ def reference_wavefield(
     is_single = np.ndim(source) == 1
     scattered = solution.on_model_grid()
 
-    def evaluate(points):
-        solver = solution.solver
-        return np.stack([solver.interpolate(field, points) for field in solution.fields])
-
     return Wavefield(
         model=model,
         frequency=float(frequency),
@@ -135,8 +132,20 @@ def reference_wavefield(
         error_estimates=None if errors is None else errors.reshape(np.shape(source)[:-1]),
         converged=converged,
         stats=Statistics(unknowns=solution.solver.unknowns),
-        evaluate=evaluate,
+        evaluate=_GridField(solution.solver.without_factors(), tuple(solution.fields)),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _GridField:
+    """Fields of a grid as a function of points; can be pickled."""
+
+    solver: FiniteDifferenceSolver
+    fields: tuple[np.ndarray, ...]  # δu of each source on the solver's own grid
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, ndim) [km] → δu (n_sources, n)."""
+        return np.stack([self.solver.interpolate(field, points) for field in self.fields])
 
 
 @dataclasses.dataclass(frozen=True)

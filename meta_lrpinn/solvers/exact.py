@@ -11,8 +11,8 @@ from meta_lrpinn.adapt import output_layer
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.networks import Network
 from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.solved import Statistics
 from meta_lrpinn.solvers.request import Request, Solution
-from meta_lrpinn.wavefield import Statistics
 
 # The estimate of the own error is half of the change by the last third of the features:
 # 1.24 times the error of the shipped ones, by the median of 40 random velocities at 4 to

@@ -7,12 +7,12 @@ from meta_lrpinn import objectives
 from meta_lrpinn.adapt import finetune, output_layer
 from meta_lrpinn.networks import Network
 from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.solved import Statistics
 from meta_lrpinn.solvers import exact
 from meta_lrpinn.solvers.network_features import as_network, collocation_number
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import GradientTraining
 from meta_lrpinn.tasks import single_task
-from meta_lrpinn.wavefield import Statistics
 
 # By loss: the rate, and how it decays (the paper's in steps; measured for the other).
 _LEARNING_RATE = {"relative": 2e-3, "published": 1e-3}

@@ -12,6 +12,7 @@ from meta_lrpinn.adapt import finetune, gauss_newton, rank_choice
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.networks import Network, load_network
 from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.solved import Statistics
 from meta_lrpinn.solvers import exact
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import (
@@ -21,7 +22,6 @@ from meta_lrpinn.solvers.settings import (
     NetworkLike,
 )
 from meta_lrpinn.tasks import single_task
-from meta_lrpinn.wavefield import Statistics
 
 # Trained features are nearly right: larger steps first lose what they know.
 _LEARNING_RATE = {True: 1e-3, False: 2e-3}  # by whether they are trained

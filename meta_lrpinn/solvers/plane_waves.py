@@ -12,9 +12,9 @@ from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.solved import Statistics
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import PlaneWaves
-from meta_lrpinn.wavefield import Statistics
 
 # Largest wavenumber over that of the slowest wave, by dimension: errors near 0.3 %.
 DEFAULT_WAVENUMBER_RATIO = {2: 2.4, 3: 1.9}

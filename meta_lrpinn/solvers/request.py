@@ -9,8 +9,8 @@ import numpy as np
 
 from meta_lrpinn import problem as problems
 from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.solved import Statistics
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Statistics
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """`solve`: one call from a velocity model to its scattered wavefield."""
 
+import dataclasses
+import datetime
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
 
+import meta_lrpinn as ml
 from meta_lrpinn import problem as problems
 from meta_lrpinn.physics import background
+from meta_lrpinn.solved import Provenance, background_of_sources
 from meta_lrpinn.solvers import (
     finite_differences,
     gradient_training,
@@ -18,7 +22,7 @@ from meta_lrpinn.solvers import (
 from meta_lrpinn.solvers import settings as choices
 from meta_lrpinn.solvers.request import Request, Solution, split_seed
 from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Wavefield, background_of_sources
+from meta_lrpinn.wavefield import Wavefield
 
 _IMPLEMENTATIONS: dict[type, Callable[[Request, Any], Solution]] = {
     choices.PlaneWaves: plane_waves.solve,
@@ -99,15 +103,29 @@ def solve(
         )
         for one, known in zip(frequencies, truths, strict=True)
     ]  # fmt: skip
-    fields = tuple(_solve(request, source, settings) for request in requests)
+    fields = tuple(_solve(request, source, settings, seed) for request in requests)
     return fields if several else fields[0]
 
 
-def _solve(request: Request, source: np.ndarray, settings: choices.Settings) -> Wavefield:
+def _solve(
+    request: Request, source: np.ndarray, settings: choices.Settings, seed: int
+) -> Wavefield:
     """The wavefield of a checked request, whose `source` decides the shape of arrays."""
     began = time.perf_counter()
     name = choices.name_of(settings)
-    solution = _IMPLEMENTATIONS[type(settings)](request, settings)
+    provenance = Provenance(
+        version=ml.__version__,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seed=int(seed),
+        thickness=request.thickness,
+        reflection=request.reflection,
+    )
+    loaded = settings
+    if isinstance(settings, choices.NetworkFeatures | choices.GradientTraining):
+        network = network_features.as_network(settings.network, request)
+        loaded = dataclasses.replace(settings, network=network)
+        provenance = dataclasses.replace(provenance, initialisation=network.checksum())
+    solution = _IMPLEMENTATIONS[type(settings)](request, loaded)
     fields = background_of_sources(
         request.model.grid_points(),
         request.frequency,
@@ -128,6 +146,7 @@ def _solve(request: Request, source: np.ndarray, settings: choices.Settings) -> 
         solver=name,
         settings=settings,
         elapsed=time.perf_counter() - began,
+        provenance=provenance,
         stats=solution.stats,
         history=solution.history,
         error_estimates=None if estimates is None else pick(np.asarray(estimates)),

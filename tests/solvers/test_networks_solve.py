@@ -81,10 +81,19 @@ def check(field, truth, steps):
 
 
 def test_exact_solve_of_a_dense_network(model, truth):
-    settings = ml.NetworkFeatures(network_of("pinn"), precision="single")
+    network = network_of("pinn")
+    settings = ml.NetworkFeatures(network, precision="single")
     field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
     check(field, truth, 0)
     assert field.stats.rank is None
+    assert field.provenance.initialisation == network.checksum()
+
+
+def test_the_checksum_is_that_of_the_parameters():
+    network = network_of()
+    same = network.with_parameters(jax.tree.map(np.array, network.params))
+    assert network.checksum() == same.checksum()
+    assert network.checksum() != network.reinitialised(7).checksum()
 
 
 def test_reduced_rank_and_frozen_bases(model, truth, kept, monkeypatch):

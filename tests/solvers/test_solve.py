@@ -205,11 +205,17 @@ def test_finite_differences_are_a_solver_like_the_others(model, truth):
 
 
 @pytest.mark.parametrize(
-    "settings", [ml.PlaneWaves(unknowns=150), ml.RandomWaves(unknowns=150)]
+    "settings",
+    [
+        ml.PlaneWaves(unknowns=150),
+        ml.RandomWaves(unknowns=150),
+        ml.FiniteDifferences(tolerance=None),
+    ],
 )
 def test_wavefields_can_be_pickled(model, settings):
     field = solve(model, FREQUENCY, [SOURCE, (0.5, 0.5)], settings)
     copy = pickle.loads(pickle.dumps(field))
+    assert copy.provenance == field.provenance
     points = np.random.default_rng(0).uniform(0.1, 0.7, (9, 2))
     np.testing.assert_array_equal(copy.at(points, "total"), field.at(points, "total"))
 

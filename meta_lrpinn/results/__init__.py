@@ -1,0 +1,1 @@
+"""What one does with wavefields: convert, save, report."""

@@ -1,0 +1,199 @@
+"""Wavefields as one HTML file that any browser opens, without a server or a network."""
+
+import base64
+import importlib.resources
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from meta_lrpinn import extras, files
+from meta_lrpinn.plotting import FIELD_COLORS, VELOCITY_COLORS
+from meta_lrpinn.results.contents import contents
+from meta_lrpinn.solved import SolvedField
+from meta_lrpinn.velocity import VelocityModel
+
+# Perceptually even; that of the phase ends where it begins.
+_COLORS = {
+    "velocity": VELOCITY_COLORS,
+    "field": FIELD_COLORS,
+    "amplitude": "viridis",
+    "phase": "twilight",
+    "error": "inferno",
+}
+_SHADES = 33  # of each colour map, between which the browser interpolates
+_LARGEST = 200e6  # bytes of text that browsers still open without trouble
+_WAVES = 3  # scattered, total and reference
+_COMPLEX = 8  # bytes of a value, in single precision
+_BASE64 = 4 / 3  # characters a byte
+
+
+def write_report(
+    path: str | os.PathLike,
+    fields: Sequence[SolvedField],
+    references: Sequence[np.ndarray] | None = None,
+) -> None:
+    """Writes a report of wavefields that share a model and sources, all or nothing.
+
+    It shows velocity, real and imaginary part, amplitude, phase and, with references, the
+    error, of the scattered, background and total wavefield; sliders choose the frequency
+    and the source. A 3D model is cut at the y of the source.
+
+    Args:
+        path: The file, ending in .html; replaced if it exists.
+        fields: One wavefield for each frequency.
+        references: For each field the δu to compare it with, of the same shape.
+
+    Raises:
+        ValueError: if the path has another ending, the fields differ in model or sources,
+            a reference in its shape, the report would be too large to open, or plotly is
+            not installed.
+    """
+    path = pathlib.Path(path)
+    check_path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write to")
+    text = html(fields, references)
+    files.write_together({path: lambda file: file.write(text.encode())})
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Refuses, before anything is computed, a report that cannot be written.
+
+    Raises:
+        ValueError: if its ending is not .html, or plotly is not installed.
+    """
+    if path.suffix.lower() != ".html":
+        raise ValueError(f"reports are written as .html, got {path}")
+    extras.require(("plotly",), "report", "a report")
+
+
+def check_size(model: VelocityModel, pictures: int) -> None:
+    """Refuses, before anything is computed, a report too large for a browser.
+
+    Args:
+        model: The velocity model.
+        pictures: Number of frequencies times that of sources.
+
+    Raises:
+        ValueError: if it is.
+    """
+    nodes = model.shape[0] * model.shape[-1]  # of a vertical plane
+    size = nodes * pictures * _WAVES * _COMPLEX * _BASE64
+    if size > _LARGEST:
+        raise ValueError(
+            f"the report would have {size / 1e6:.0f} MB, more than {_LARGEST / 1e6:.0f}: "
+            "give fewer frequencies or sources, or a window of the model"
+        )
+
+
+def html(
+    fields: Sequence[SolvedField], references: Sequence[np.ndarray] | None = None
+) -> str:
+    """The text of a report; see `write_report`."""
+    from plotly.offline import get_plotlyjs
+
+    _check(fields, references)
+    data = json.dumps(_payload(fields, references))
+    template = importlib.resources.files(__package__).joinpath("report.html").read_text()
+    # No text in the data may end the element that holds it.
+    parts = {"@@DATA@@": data.replace("</", r"<\/"), "@@PLOTLY@@": get_plotlyjs()}
+    for mark, text in parts.items():
+        before, after = template.split(mark)
+        template = before + text + after
+    return template
+
+
+def _check(fields: Sequence[SolvedField], references: Sequence[np.ndarray] | None) -> None:
+    if not fields:
+        raise ValueError("a report needs at least one wavefield")
+    first = fields[0]
+    for field in fields:
+        same = (
+            np.array_equal(field.source, first.source)
+            and np.array_equal(field.model.velocity, first.model.velocity)
+            and field.model.spacing == first.model.spacing
+            and field.model.origin == first.model.origin
+        )
+        if not same:
+            raise ValueError("the wavefields of a report must share model and sources")
+    if references is not None:
+        shapes = [np.shape(reference) for reference in references]
+        expected = [np.shape(field.scattered) for field in fields]
+        if shapes != expected:
+            raise ValueError(f"the references have shapes {shapes}, the fields {expected}")
+    check_size(first.model, len(fields) * len(np.atleast_2d(first.source)))
+
+
+def _payload(
+    fields: Sequence[SolvedField], references: Sequence[np.ndarray] | None
+) -> dict[str, Any]:
+    """All that the page shows; arrays as base64 of their float32."""
+    first = fields[0]
+    model = first.model
+    sources = np.atleast_2d(first.source)
+    planes = [_plane(first, source) for source in sources]
+    axes = model.axes()
+    pictures = []
+    for number, field in enumerate(fields):
+        waves = {"scattered": field.scattered, "total": field.total.filled(np.nan)}
+        if references is not None:
+            waves["reference"] = references[number]
+        pictures.append(
+            [
+                {name: _encoded(_of_source(field, wave, index)[planes[index]])
+                 for name, wave in waves.items()}
+                for index in range(len(sources))
+            ]
+        )  # fmt: skip
+    return {
+        "x": axes[-1].tolist(),
+        "z": axes[0].tolist(),
+        "y": [float(axes[1][plane[1]]) for plane in planes] if _is_3d(first) else None,
+        "velocity": [_encoded(np.asarray(model.velocity)[plane]) for plane in planes],
+        "sources": sources.tolist(),
+        "frequencies": [field.frequency for field in fields],
+        "estimates": [_estimates(field, len(sources)) for field in fields],
+        "fields": pictures,
+        "colors": {name: _shades(color) for name, color in _COLORS.items()},
+        "about": [contents(field).attributes for field in fields],
+    }
+
+
+def _is_3d(field: SolvedField) -> bool:
+    return field.model.ndim == 3
+
+
+def _plane(field: SolvedField, source: np.ndarray) -> tuple[int | slice, ...]:
+    """The vertical plane through a source; all of a 2D model."""
+    if not _is_3d(field):
+        return (slice(None), slice(None))
+    row = int(np.argmin(np.abs(field.model.axes()[1] - source[1])))
+    return (slice(None), row, slice(None))
+
+
+def _of_source(field: SolvedField, wave: np.ndarray, index: int) -> np.ndarray:
+    return np.asarray(wave).reshape(-1, *field.model.shape)[index]
+
+
+def _estimates(field: SolvedField, count: int) -> list[float | None]:
+    if field.error_estimates is None:
+        return [None] * count
+    values = np.ravel(field.error_estimates).tolist()
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def _encoded(values: np.ndarray) -> str:
+    """Real numbers as float32, complex ones as pairs of them, little-endian."""
+    kind = "<c8" if np.iscomplexobj(values) else "<f4"
+    return base64.b64encode(np.ascontiguousarray(values, kind).tobytes()).decode()
+
+
+def _shades(name: str) -> list[tuple[float, str]]:
+    places = np.linspace(0, 1, _SHADES)
+    return [(float(place), to_hex(colormaps[name](place))) for place in places]
