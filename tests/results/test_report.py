@@ -65,7 +65,7 @@ def opened(path, view=""):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     ).stdout
     shown = re.search(r'data-shown="([^"]*)"', text)
     assert shown, "the scripts of the page did not run to their end"
