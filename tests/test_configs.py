@@ -38,10 +38,11 @@ def test_small_preset_is_well_posed():
     assert small.tasks.known_points >= small.objective.points
 
 
-def test_own_output_presets_differ_in_their_network_alone():
+def test_own_output_presets_differ_in_their_network_and_its_bases_alone():
     own, dense = configs.PRESETS["own_output"], configs.PRESETS["meta_pinn"]
     assert (own.network.kind, dense.network.kind) == ("lrpinn", "pinn")
-    assert dataclasses.replace(dense, network=own.network) == own
+    trained = dataclasses.replace(dense.training, orthonormal_bases=True)
+    assert dataclasses.replace(dense, network=own.network, training=trained) == own
     assert own.tasks.absorbing and own.objective.name == "own_output"
     for preset in (own, dense):
         params = jax.eval_shape(

@@ -20,6 +20,7 @@ _TRAINING: dict[str, tuple[type, str]] = {
     "learn_inner_rates": (bool, "Learn a rate for each array (Meta-SGD)."),
     "first_order": (bool, "First-order meta-gradient; no: second-order."),
     "same_task": (bool, "Query points of the support tasks, instead of other tasks."),
+    "orthonormal_bases": (bool, "Make U and V orthonormal after every update."),
     "tasks_per_batch": (int, "Tasks per meta-iteration."),
     "evaluate_every": (int, "Iterations between evaluations."),
     "checkpoint_every": (int, "Iterations between checkpoints."),

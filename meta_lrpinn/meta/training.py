@@ -18,7 +18,7 @@ import numpy as np
 import optax
 import tqdm
 
-from meta_lrpinn import checkpoints
+from meta_lrpinn import checkpoints, models
 from meta_lrpinn.configs import TrainingConfig
 from meta_lrpinn.meta import maml, parallel
 from meta_lrpinn.run_log import RunLog
@@ -125,6 +125,8 @@ def make_update(
         trained = optax.apply_updates(trained, updates)
         learns = state.log_rates is not None
         params, log_rates = trained if learns else (trained, None)
+        if config.orthonormal_bases:
+            params = models.orthonormal_bases(params)
         scalars = {
             **scalars,
             "loss": loss,

@@ -20,6 +20,7 @@ from meta_lrpinn.models.lrpinn import (
     MetaLRPINN,
     make_meta_lrpinn,
     orthogonal_factors,
+    orthonormal_bases,
 )
 from meta_lrpinn.models.pinn import PINN, initial_parameters
 from meta_lrpinn.models.plane_waves import PlaneWaves, plane_wave_parameters
@@ -49,6 +50,7 @@ __all__ = [
     "make_meta_lrpinn",
     "normalise_frequency",
     "orthogonal_factors",
+    "orthonormal_bases",
     "plane_wave_parameters",
     "prune_hypernetwork",
     "stacked",

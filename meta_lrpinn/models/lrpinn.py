@@ -301,3 +301,25 @@ def orthogonal_factors(params: Parameters) -> list[tuple[jax.Array, jax.Array]]:
     depth = sum(name.startswith("hidden_") for name in network)
     layers = (network[f"hidden_{layer}"] for layer in range(depth))
     return [(layer["U"], layer["V"]) for layer in layers]
+
+
+def orthonormal_bases(params: Parameters) -> Parameters:
+    """The parameters with the orthonormal bases that are nearest to U and V.
+
+    Each is the polar factor of the old one: a retraction onto the Stiefel manifold,
+    which keeps the meaning of σ when steps have moved U and V off it.
+
+    Args:
+        params: Parameter tree of a `MetaLRPINN`, pruned or not.
+
+    Returns:
+        Another tree of the same structure.
+    """
+
+    def nearest(path, leaf):
+        if path[-1].key not in ("U", "V"):
+            return leaf
+        left, _, right = jnp.linalg.svd(leaf, full_matrices=False)
+        return left @ right
+
+    return jax.tree_util.tree_map_with_path(nearest, params)

@@ -113,6 +113,28 @@ def test_training_is_adamw_on_the_clipped_meta_gradient(tmp_path, first_order, s
     assert int(state.step) == 7
 
 
+def test_bases_are_orthonormal_after_every_update(tmp_path):
+    config = dataclasses.replace(CONFIG, iterations=2, inner_steps=0, weight_decay=0.0)
+
+    def pull(params, task, key):
+        (layer,) = params["network"].values()
+        far = jnp.sum((layer["U"] - 2.0) ** 2) + jnp.sum((layer["V"] + 1.0) ** 2)
+        return far + jnp.sum(task["centre"] ** 2), {}
+
+    start = {"network": {"hidden_0": {"U": np.eye(5, 3), "V": np.eye(4, 3)}}}
+
+    def bases(name, **changes):
+        changed = dataclasses.replace(config, **changes)
+        folder = tmp_path / name
+        state = training.train(changed, pull, sampler, start, folder, progress=False)
+        return state.params["network"]["hidden_0"].values()
+
+    for basis in bases("kept", orthonormal_bases=True):
+        np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-5)
+    for basis in bases("free"):
+        assert np.abs(basis.T @ basis - np.eye(3)).max() > 0.01
+
+
 def test_reptile_interpolates_towards_the_adapted_parameters(tmp_path):
     """A share of 1 ends at their mean: here, one long step, the centres of the tasks."""
     config = dataclasses.replace(

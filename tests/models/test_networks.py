@@ -17,6 +17,7 @@ from meta_lrpinn.models import (
     initial_parameters,
     make_meta_lrpinn,
     orthogonal_factors,
+    orthonormal_bases,
     prune_hypernetwork,
     truncate,
 )
@@ -361,6 +362,24 @@ def test_orthogonal_factors():
         chex.assert_trees_all_equal({"U": U, "V": V}, held)
         np.testing.assert_allclose(U.T @ U, np.eye(RANK), atol=1e-6)
         np.testing.assert_allclose(V.T @ V, np.eye(RANK), atol=1e-6)
+
+
+def test_orthonormal_bases_are_the_nearest():
+    _, params = _meta(2)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size)).reshape(
+        leaf.shape), params)  # fmt: skip
+    bases = orthonormal_bases(moved)
+    kept = {**moved, "network": {**moved["network"]}}
+    for name in (f"hidden_{layer}" for layer in range(DEPTH)):
+        for factor in ("U", "V"):
+            old, new = moved["network"][name][factor], bases["network"][name][factor]
+            np.testing.assert_allclose(new.T @ new, np.eye(RANK), atol=1e-5)
+            # Of all orthonormal bases the nearest: Uᵀ times the old is positive.
+            product = new.T @ old
+            np.testing.assert_allclose(product, product.T, atol=1e-5)
+            assert np.all(np.linalg.eigvalsh(product) > 0)
+        kept["network"][name] = bases["network"][name]
+    chex.assert_trees_all_equal(bases, kept)
 
 
 def test_low_rank_network_by_hand():
