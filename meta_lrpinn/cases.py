@@ -433,10 +433,10 @@ def _stored_background(
     scale: float,
 ) -> float | None:
     """One velocity v₀; None for those at several sources, which are the default."""
-    count = np.size(contents.get("v0"))
-    if source is None or source.ndim == 1 or count != len(source):
+    known = contents.get("v0")
+    if known is None or source is None or source.ndim == 1 or len(source) != known.size:
         return _stored_positive(contents, "v0", "km/s", scale)
-    values = real_array(contents["v0"], "v0") * scale
+    values = real_array(known, "v0") * scale
     if np.ptp(values) == 0:
         return _stored_positive({"v0": values[:1]}, "v0", "km/s")
     if not np.allclose(values, model.at(source), rtol=1e-3):

@@ -157,25 +157,26 @@ class RunCheckpoints:
             ValueError: If settings differ (all are named), or the checkpoint is
                 unreadable.
         """
-        step = self.find(step)
-        if step is None:
+        number = self.find(step)
+        if number is None:
             return None
-        saved = self._record(step)
-        check_settings(saved["settings"], settings, ignored, self.path(step))
-        self._check_shapes(step, params)
+        path = self.path(number)
+        saved = self._record(number)
+        check_settings(saved["settings"], settings, ignored, path)
+        self._check_shapes(number, params)
         targets = {_PARAMETERS: params, _PROGRESS: progress}
         args = {
             name: ocp.args.StandardRestore(_abstract(tree, sharding))
             for name, tree in targets.items()
         }
-        with _readable(self.path(step)):
-            state = self._manager.restore(step, args=ocp.args.Composite(**args))
+        with _readable(path):
+            state = self._manager.restore(number, args=ocp.args.Composite(**args))
         return Restored(
             params=state[_PARAMETERS],
             progress=state[_PROGRESS],
             record=saved["record"],
-            step=step,
-            path=self.path(step),
+            step=number,
+            path=path,
         )
 
     def parameters(self, step: int) -> Any:
@@ -203,7 +204,7 @@ class RunCheckpoints:
         if step == "best":
             # The manager calls none best when none was measured.
             return self._manager.best_step() or self._manager.latest_step()
-        if step not in self._manager.all_steps():
+        if isinstance(step, str) or step not in self._manager.all_steps():
             raise ValueError(
                 f"{self.directory} has no checkpoint of step {step}, but of "
                 f"{list(self._manager.all_steps())}"

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from meta_lrpinn.precision import Array
 
-def relative_l2(prediction: np.ndarray, truth: np.ndarray) -> float:
+
+def relative_l2(prediction: Array, truth: Array) -> float:
     """Relative L2 distance ‖prediction − truth‖ / ‖truth‖.
 
     Args:

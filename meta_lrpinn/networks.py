@@ -54,12 +54,13 @@ class Network:
     @property
     def is_pruned(self) -> bool:
         """Whether its singular values are parameters, not functions of the frequency."""
-        return self.kind == "lrpinn" and models.is_pruned(self.module)
+        module = self.module
+        return isinstance(module, models.MetaLRPINN) and models.is_pruned(module)
 
     @property
     def ranks(self) -> tuple[int, ...] | None:
         """Rank of each hidden layer; None for a dense network."""
-        if self.kind != "lrpinn":
+        if not isinstance(self.module, models.MetaLRPINN):
             return None
         network = self.module.network
         return models.layer_ranks(network.rank, network.depth)
@@ -85,10 +86,8 @@ class Network:
         Raises:
             ValueError: if it has no hypernetwork, or none left, or f is not positive.
         """
-        self._check_low_rank("pruned")
-        return self._replaced(
-            *models.prune_hypernetwork(self.module, self.params, frequency)
-        )
+        module = self._low_rank("pruned")
+        return self._replaced(*models.prune_hypernetwork(module, self.params, frequency))
 
     def truncate(
         self,
@@ -107,10 +106,10 @@ class Network:
         Raises:
             ValueError: if not exactly one is given, or the network is not pruned.
         """
-        self._check_low_rank("reduced in rank")
+        module = self._low_rank("reduced in rank")
         return self._replaced(
             *models.truncate(
-                self.module, self.params, fraction=fraction, count=count, energy=energy
+                module, self.params, fraction=fraction, count=count, energy=energy
             )
         )
 
@@ -120,8 +119,8 @@ class Network:
         Raises:
             ValueError: if it has not so many, or is a dense network.
         """
-        self._check_low_rank("reduced to leading features")
-        return self._replaced(*models.leading_features(self.module, self.params, number))
+        module = self._low_rank("reduced to leading features")
+        return self._replaced(*models.leading_features(module, self.params, number))
 
     def freeze_bases(self) -> "Network":
         """Whose U and V are not adapted.
@@ -129,7 +128,7 @@ class Network:
         Raises:
             ValueError: if it is a dense network, which has no U and V.
         """
-        self._check_low_rank("adapted with frozen bases")
+        self._low_rank("adapted with frozen bases")
         return dataclasses.replace(self, has_free_bases=False)
 
     def reinitialised(self, seed: int | jax.Array) -> "Network":
@@ -145,9 +144,11 @@ class Network:
     def _replaced(self, module: nn.Module, params: Any) -> "Network":
         return dataclasses.replace(self, module=module, params=params)
 
-    def _check_low_rank(self, what: str) -> None:
-        if self.kind != "lrpinn":
+    def _low_rank(self, what: str) -> models.MetaLRPINN:
+        """Its module, which only an lrpinn has."""
+        if not isinstance(self.module, models.MetaLRPINN):
             raise ValueError(f"only an lrpinn can be {what}; this network is a pinn")
+        return self.module
 
 
 def make_network(config: configs.NetworkConfig) -> nn.Module:

@@ -46,7 +46,7 @@ def output_function(
 ) -> Callable[[jax.Array], jax.Array]:
     """The network's own δu as (real, imaginary), decaying in the layer: (n, 2)."""
 
-    def outputs(points):
+    def outputs(points: jax.Array) -> Any:
         return model.apply(
             {"params": params}, points, problem.source[:-1], frequency_of(problem)
         )
@@ -59,7 +59,7 @@ def feature_function(
 ) -> weak_form.Features:
     """The network's last hidden layer, decaying in the layer: (n, width)."""
 
-    def features(points):
+    def features(points: jax.Array) -> Any:
         return model.apply(
             {"params": params},
             points,
@@ -124,7 +124,7 @@ def paper_objective(
         if isinstance(model, models.MetaLRPINN):
             factors = models.orthogonal_factors(params)
             parts["orthogonality"] = losses.orthogonality_loss(factors)
-        return 0.1 * sum(parts.values()), parts
+        return 0.1 * functools.reduce(jnp.add, parts.values()), parts
 
     return objective
 
@@ -152,15 +152,14 @@ def own_derivatives(
     if engine != "layers":
         outputs = output_function(model, params, problem)
         return derivatives.derivatives(outputs, points, engine)
-    value, slope, curvature = models.stacked(
-        model.apply(
-            {"params": params},
-            points,
-            problem.source[:-1],
-            frequency_of(problem),
-            method="jets",
-        )
+    jets: Any = model.apply(
+        {"params": params},
+        points,
+        problem.source[:-1],
+        frequency_of(problem),
+        method="jets",
     )
+    value, slope, curvature = models.stacked(jets)
     decay = derivatives.derivatives(
         lambda x: problems.envelope_at(problem, x)[:, None], points
     )
@@ -289,8 +288,13 @@ def own_output_error(model: nn.Module, params: Params, task: Task) -> jax.Array:
         params: Its parameters.
         task: One velocity, with `points` and `scattered`; points in the layer do not
             count.
+
+    Raises:
+        ValueError: if the task has no known wavefield.
     """
     problem = task.problem
+    if task.points is None or task.scattered is None:
+        raise ValueError("the task holds no known wavefield")
     outputs = output_function(model, params, problem)(task.points)
     inside = _inside(problem, task.points)
     scattered = inside * problem.amplitude * residual.as_complex(outputs)

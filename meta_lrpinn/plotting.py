@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.solved import SolvedField
@@ -299,9 +300,8 @@ def _layout(
             columns * (width + 1.25) + 0.2,
             rows * (height + 0.75) + curve_height + 0.35,
         ),
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, hspace=0.03, wspace=0.03),
     )
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, hspace=0.03, wspace=0.03)
     grid = figure.add_gridspec(
         rows + with_curves,
         columns,
@@ -351,7 +351,7 @@ def _draw_section(
     axes.set_xlim(lower[across], upper[across])
     # Depth points down; a map has y up.
     is_map = down != model.ndim - 1
-    axes.set_ylim(sorted((lower[down], upper[down]), reverse=not is_map))
+    axes.set_ylim(*sorted((lower[down], upper[down]), reverse=not is_map))
     title = panel.title if not section.place else f"{panel.title}, {section.place}"
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
     names = "xz" if model.ndim == 2 else "xyz"

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from numbers import Real
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from meta_lrpinn.physics import absorbing, background, residual
+from meta_lrpinn.precision import Array
 from meta_lrpinn.velocity import VelocityModel
 
 # The layer of networks: it absorbs at every velocity, not only at the source's.
@@ -20,18 +21,17 @@ _LAYER_MINIMUM = 0.3
 REFLECTION = 1e-5
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class HelmholtzProblem:
+class HelmholtzProblem(struct.PyTreeNode):
     """One velocity model, frequency and source; a pytree that can be stacked."""
 
     model: VelocityModel
-    omega: jax.Array  # () rad/s
-    source: jax.Array  # (ndim,) km
-    amplitude: jax.Array  # () complex, A of the background field
-    background_velocity: jax.Array  # () km/s, v₀
+    omega: Array  # () rad/s
+    source: Array  # (ndim,) km
+    amplitude: Array  # () complex, A of the background field
+    background_velocity: Array  # () km/s, v₀
     layer: absorbing.AbsorbingLayer
     # () or by axis (ndim,), km/s, sets the decay of features in the layer
-    envelope_velocity: jax.Array
+    envelope_velocity: Array
 
     @property
     def ndim(self) -> int:
@@ -39,18 +39,17 @@ class HelmholtzProblem:
         return self.model.ndim
 
     @property
-    def lower(self) -> jax.Array:
+    def lower(self) -> Array:
         """Smallest coordinates of the model and its layer, (ndim,), km."""
         return self.layer.lower - self.layer.thickness
 
     @property
-    def upper(self) -> jax.Array:
+    def upper(self) -> Array:
         """Largest coordinates of the model and its layer, (ndim,), km."""
         return self.layer.upper + self.layer.thickness
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Collocation:
+class Collocation(struct.PyTreeNode):
     """Points of a problem, with all that residuals and weak forms need there."""
 
     points: jax.Array  # (n, ndim) km
@@ -79,7 +78,7 @@ def default_thickness(
 def make_problem(
     model: VelocityModel,
     frequency: float,
-    source: Sequence[float],
+    source: Sequence[float] | np.ndarray,
     *,
     amplitude: complex | None = None,
     background_velocity: float | None = None,
@@ -110,15 +109,15 @@ def make_problem(
         ValueError: anything out of range, in one line.
     """
     frequency = check_frequency(frequency)
-    source = np.asarray(source, float)
-    if source.shape != (model.ndim,):
+    position = np.asarray(source, float)
+    if position.shape != (model.ndim,):
         raise ValueError(
-            f"source must have {model.ndim} coordinates, got {source.tolist()}"
+            f"source must have {model.ndim} coordinates, got {position.tolist()}"
         )
-    model.check_contains(source, what="source")
+    model.check_contains(position, what="source")
     v0 = background_velocity
     if v0 is None:
-        v0 = velocity_at(model, source)
+        v0 = velocity_at(model, position)
     v0 = check_velocity(v0)
     if amplitude is None:
         amplitude = background.default_amplitude(model.ndim)
@@ -145,7 +144,7 @@ def make_problem(
     return HelmholtzProblem(
         model=model,
         omega=np.asarray(omega),
-        source=source,
+        source=position,
         amplitude=np.asarray(amplitude, complex),
         background_velocity=np.asarray(float(v0)),
         layer=layer,
@@ -162,7 +161,7 @@ def check_frequency(frequency: float) -> float:
     return _check_positive(frequency, "frequency", "Hz")
 
 
-def check_frequencies(frequencies: Sequence[float]) -> np.ndarray:
+def check_frequencies(frequencies: Sequence[float] | np.ndarray) -> np.ndarray:
     """Different positive finite frequencies, (n_frequencies,) [Hz].
 
     Raises:
@@ -207,7 +206,7 @@ def check_amplitude(amplitude: complex) -> complex:
     return complex(amplitude)
 
 
-def velocity_at(model: VelocityModel, source: Sequence[float]) -> float:
+def velocity_at(model: VelocityModel, source: Sequence[float] | np.ndarray) -> float:
     """Velocity at one position (ndim,), km/s, in double precision on the host."""
     with jax.enable_x64(True):
         return float(model.at(jnp.asarray(source, float)[None])[0])

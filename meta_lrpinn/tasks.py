@@ -7,20 +7,20 @@ the network; an objective that eliminates the output layer solves for each of th
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 
+from meta_lrpinn.precision import Array
 from meta_lrpinn.problem import HelmholtzProblem
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Task:
+class Task(struct.PyTreeNode):
     """One frequency and source, g velocity models; a pytree that can be stacked."""
 
     problem: HelmholtzProblem  # frequency, source and layer of all; one of the velocities
-    velocities: jax.Array  # (g, nz, nx) or (g, nz, ny, nx), km/s
-    background_velocities: jax.Array  # (g,) km/s, v₀ of each
+    velocities: Array  # (g, nz, nx) or (g, nz, ny, nx), km/s
+    background_velocities: Array  # (g,) km/s, v₀ of each
     points: jax.Array | None = None  # (p, ndim) km, where δu is known, layer included
     scattered: jax.Array | None = None  # (g, p) complex, known δu there
 

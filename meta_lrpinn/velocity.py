@@ -9,14 +9,18 @@ Outside its grid a model continues with its edge values.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
+from jax.core import Tracer
+
+from meta_lrpinn.precision import Array
 
 _GRID_AXES = {2: ("z", "x"), 3: ("z", "y", "x")}
 # Nothing carries sound faster or slower, in km/s: beyond, a model is in other units.
@@ -27,7 +31,7 @@ _SHORTEST_SIDE = 1e-9
 _LONGEST_SIDE = 1e5
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, init=False)
 class VelocityModel:
     """Wave speed on a regular grid, a pytree whose only leaf is the velocity.
 
@@ -48,16 +52,22 @@ class VelocityModel:
 
     velocity: Any  # (nz, nx) or (nz, ny, nx), km/s
     spacing: tuple[float, ...]  # (ndim,) in array order, km
-    origin: tuple[float, ...] | None = None  # (ndim,) in coordinate order, km
+    origin: tuple[float, ...]  # (ndim,) in coordinate order, km
 
-    def __post_init__(self):
-        velocity = _checked_velocity(self.velocity)
-        spacing = _checked_spacing(self.spacing, velocity.ndim)
-        _check_extent(velocity.shape, spacing)
-        origin = _checked_origin(self.origin, velocity.ndim)
-        object.__setattr__(self, "velocity", velocity)
-        object.__setattr__(self, "spacing", spacing)
-        object.__setattr__(self, "origin", origin)
+    def __init__(
+        self,
+        velocity: Any,
+        spacing: float | Sequence[float] | np.ndarray,
+        origin: Sequence[float] | np.ndarray | None = None,
+    ):
+        velocity = _checked_velocity(velocity)
+        steps = _checked_spacing(spacing, velocity.ndim)
+        _check_extent(velocity.shape, steps)
+        self._set(velocity, steps, _checked_origin(origin, velocity.ndim))
+
+    def _set(self, *values: Any) -> None:
+        for field, value in zip(dataclasses.fields(self), values, strict=True):
+            object.__setattr__(self, field.name, value)
 
     def __repr__(self) -> str:
         shape = " x ".join(str(n) for n in np.shape(self.velocity))
@@ -91,18 +101,14 @@ class VelocityModel:
         return self.lower + cells * np.array(self.spacing[::-1])
 
     @property
-    def minimum(self) -> float | jax.Array:
-        """Smallest velocity [km/s]; a float when the velocity is concrete."""
-        if _is_traced(self.velocity):
-            return jnp.min(self.velocity)
-        return float(np.min(self.velocity))
+    def minimum(self) -> float:
+        """Smallest velocity [km/s]; traced where the velocity is."""
+        return _extreme(np.min, self.velocity)
 
     @property
-    def maximum(self) -> float | jax.Array:
-        """Largest velocity [km/s]; a float when the velocity is concrete."""
-        if _is_traced(self.velocity):
-            return jnp.max(self.velocity)
-        return float(np.max(self.velocity))
+    def maximum(self) -> float:
+        """Largest velocity [km/s]; traced where the velocity is."""
+        return _extreme(np.max, self.velocity)
 
     def axes(self) -> tuple[np.ndarray, ...]:
         """Grid coordinates along each array axis: (z, x) or (z, y, x) [km]."""
@@ -118,7 +124,7 @@ class VelocityModel:
         axes = np.meshgrid(*self.axes(), indexing="ij")
         return np.stack([axis.ravel() for axis in axes[::-1]], axis=-1)
 
-    def at(self, points: jax.Array) -> jax.Array:
+    def at(self, points: Array) -> jax.Array:
         """Velocity at points, multilinear between grid points, edge values outside.
 
         Differentiable in the velocity everywhere and in the points almost everywhere.
@@ -271,14 +277,13 @@ class VelocityModel:
 
 
 def _unflatten(static, children) -> VelocityModel:
-    # Tracers, batches and placeholders pass through here: nothing may be checked.
     model = object.__new__(VelocityModel)
-    object.__setattr__(model, "velocity", children[0])
-    object.__setattr__(model, "spacing", static[0])
-    object.__setattr__(model, "origin", static[1])
+    model._set(*children, *static)
     return model
 
 
+# Not a `flax.struct.PyTreeNode` as the other pytrees are: tracers, batches and
+# placeholders have to get around the checks of `__init__`.
 jax.tree_util.register_pytree_with_keys(
     VelocityModel,
     lambda model: (
@@ -307,17 +312,22 @@ def _interpolate(model: VelocityModel, points: jax.Array) -> jax.Array:
         nodes.append(((offset, 1.0 - weight), (offset + stride, weight)))
         stride *= count
     values = jnp.reshape(model.velocity, -1)
-    total = 0.0
+    terms = []
     for corner in itertools.product(*nodes):
         term = values.at[sum(offset for offset, _ in corner)].get(mode="clip")
         for _, weight in corner:
             term = term * weight
-        total = total + term
-    return total
+        terms.append(term)
+    return functools.reduce(jnp.add, terms)
 
 
 def _is_traced(array: Any) -> bool:
-    return isinstance(array, jax.core.Tracer)
+    return isinstance(array, Tracer)
+
+
+def _extreme(reduction: Callable[[Any], Any], velocity: Any) -> Any:
+    value = reduction(velocity)  # of an array of JAX by its own method
+    return value if _is_traced(value) else float(value)
 
 
 def _names(ndim: int) -> str:
@@ -353,7 +363,9 @@ def real_array(values: Any, what: str) -> np.ndarray:
     return array if array.dtype in (np.float32, np.float64) else array.astype(float)
 
 
-def fill_nearest(values: Any, spacing: Sequence[float] | None = None) -> np.ndarray:
+def fill_nearest(
+    values: Any, spacing: Sequence[float] | np.ndarray | None = None
+) -> np.ndarray:
     """Values with those masked, NaN or infinite replaced by their nearest neighbours.
 
     Args:
@@ -372,7 +384,7 @@ def fill_nearest(values: Any, spacing: Sequence[float] | None = None) -> np.ndar
     nearest = scipy.ndimage.distance_transform_edt(
         missing, sampling=spacing, return_distances=False, return_indices=True
     )
-    return data[tuple(nearest)]
+    return data[tuple(np.asarray(nearest))]
 
 
 def transposition_hint(model: VelocityModel) -> str | None:

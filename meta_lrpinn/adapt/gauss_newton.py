@@ -28,11 +28,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import tqdm
 from flax import linen as nn
+from flax import struct
 from jax.flatten_util import ravel_pytree
 
 from meta_lrpinn import models, objectives
@@ -53,8 +53,7 @@ _GROWTH, _SHRINKAGE = 4.0, 0.25
 _SMALLEST_DAMPING = least_squares.RIDGE  # covers the same rounding, of JᵀJ
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Linearisation:
+class Linearisation(struct.PyTreeNode):
     """Normal equations of the p selected parameters, and the residual at the start."""
 
     gram: jax.Array  # (p, p), JᵀJ / ‖b‖²
@@ -267,13 +266,18 @@ def gauss_newton(
     return best, tuple(history)
 
 
-def check_pruned(model: nn.Module) -> None:
-    """Raises ValueError unless the singular values of a network are parameters."""
+def check_pruned(model: nn.Module) -> models.MetaLRPINN:
+    """The network, whose singular values are to be parameters.
+
+    Raises:
+        ValueError: if they are not.
+    """
     if not isinstance(model, models.MetaLRPINN) or not models.is_pruned(model):
         raise ValueError(
             "singular values can only be adapted or dropped by themselves in an lrpinn "
             "whose hypernetwork is pruned"
         )
+    return model
 
 
 @functools.partial(jax.jit, static_argnames=("model", "points", "first_layer", "projected"))

@@ -243,8 +243,8 @@ class OwnField:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n,), complex."""
-        points = jnp.asarray(points)
-        return np.asarray(_apply(self.model, self.params, self.problem, points))
+        outputs = _apply(self.model, self.params, self.problem, jnp.asarray(points))
+        return np.asarray(outputs)
 
 
 @partial(jax.jit, static_argnames="model")

@@ -48,13 +48,13 @@ def choose_rank(
     Raises:
         ValueError: the network is not a pruned `MetaLRPINN`.
     """
-    check_pruned(model)
+    low_rank = check_pruned(model)
     tasks = [single_task(jax.tree.map(jnp.asarray, one)) for one in all_problems]
     objective = objectives.residual_objective(model, points)
 
     @functools.cache
     def log_residuals(parts):
-        kept = _without_smallest(model, params, parts / RESOLUTION)
+        kept = _without_smallest(low_rank, params, parts / RESOLUTION)
         return np.array([_loss(objective, kept, task, key) for task in tasks])
 
     def increase(parts):
@@ -68,7 +68,7 @@ def choose_rank(
         else:
             too_few = middle
     fraction = enough / RESOLUTION
-    reduced, kept = models.truncate(model, params, fraction=fraction)
+    reduced, kept = models.truncate(low_rank, params, fraction=fraction)
     return reduced, kept, {"rank_fraction": fraction, "increase": increase(enough)}
 
 

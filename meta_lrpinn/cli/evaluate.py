@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "Follow the error of an initialisation and of random starts as they adapt."
 METHODS = (*OUTPUT_LAYERS, "gradient")
-_COLUMNS = "start method seed source step seconds loss relative_l2".split()
+_COLUMNS: Sequence[str] = "start method seed source step seconds loss relative_l2".split()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of a problem."""
     group = parser.add_argument_group("problem")
 
-    def add(name, text, kind=str, default=None, choices=None):
+    def add(name, text, kind: type = str, default=None, choices=None):
         add_option(group, name, kind, text, default, choices)
 
     add(

@@ -18,8 +18,8 @@ def fold_relief(
 ) -> np.ndarray:
     """Relief from a few sines, `amplitude` being its typical share of the depth."""
     longest = min(2.0 * grid.depth, 1.3 * grid.widths[0])
-    relief = 0.0
     along = along + grid.skew(rng, 0.8)
+    relief = np.zeros_like(along)
     for _ in range(3):
         wavelength = longest * rng.uniform(0.45, 1.3)
         phase = rng.uniform(0.0, 2 * np.pi)

@@ -32,7 +32,6 @@ class Grid:
         self.widths = [float(axis.max()) for axis in self.horizontal]  # km
 
     def full(self, values: np.ndarray) -> np.ndarray:
-        """The values over the whole grid, float32."""
         """The values at every grid point, in single precision."""
         return np.broadcast_to(values, self.shape).astype(np.float32)
 
@@ -44,7 +43,6 @@ class Grid:
 
 
 def make_rng(seed: int) -> np.random.Generator:
-    """Random numbers of a seed, which must be a whole number from 0 up."""
     """The random numbers of a seed, which must be a whole number from 0 up."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0 up, got {seed!r}")
@@ -52,7 +50,6 @@ def make_rng(seed: int) -> np.random.Generator:
 
 
 def check_range(minimum: float, maximum: float) -> None:
-    """Raises unless 0 < minimum < maximum [km/s]."""
     """Raises ValueError unless 0 < minimum < maximum [km/s]."""
     if not 0 < minimum < maximum < np.inf:
         raise ValueError(
@@ -67,7 +64,6 @@ def finished(
     maximum: float,
     smoothing: float,
 ) -> VelocityModel:
-    """The model smoothed over `smoothing` km, within its bounds in km/s."""
     """The model of a velocity, smoothed over a length [km] and within its bounds."""
     model = VelocityModel(grid.full(velocity), grid.spacing).smoothed(smoothing)
     # Rounding to float32 may step over the bounds by one unit in the last place.

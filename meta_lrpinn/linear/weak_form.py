@@ -9,13 +9,14 @@ is summed over quadrature points, chunk by chunk. Test and trial functions are t
 and real, so K is complex symmetric.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from meta_lrpinn import problem as problems
 from meta_lrpinn.physics import derivatives
@@ -24,8 +25,7 @@ from meta_lrpinn.problem import Collocation, HelmholtzProblem
 Features = Callable[[jax.Array], jax.Array]  # points (n, ndim) → features (n, width)
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class FeatureSamples:
+class FeatureSamples(struct.PyTreeNode):
     """Features and their slopes at quadrature points; shared by all velocities."""
 
     value: jax.Array  # (n, width)
@@ -150,10 +150,11 @@ def stiffness_matrix(
     """
     volume = jnp.prod(stretch, axis=-1) * cell
     weights = volume[:, None] / stretch**2
-    return -sum(
+    terms = (
         _weighted_gram(samples.gradient[:, axis], weights[:, axis])
         for axis in range(stretch.shape[1])
     )
+    return -functools.reduce(jnp.add, terms)
 
 
 def mass_matrix(

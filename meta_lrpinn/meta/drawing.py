@@ -196,6 +196,7 @@ def collect(
     tasks = []
     for index, size in enumerate(sizes):
         stacked = task_sets.load_task_set(folder / f"{index}.npz", distribution)
-        tasks += [jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(size)]
+        for i in range(size):
+            tasks.append(jax.tree.map(lambda leaf: leaf[i], stacked))
     task_sets.save_task_set(path, tasks, distribution, seed)
     shutil.rmtree(folder)

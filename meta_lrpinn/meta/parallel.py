@@ -4,7 +4,7 @@ Parameters are on every device, the task axis is cut into equal shards. Each dev
 computes the meta-gradient of its own tasks, and one mean over devices joins them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,7 +48,7 @@ def initialise_distributed(
         jax.distributed.initialize()
 
 
-def task_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """Mesh of one axis, over which tasks are spread.
 
     Args:

@@ -29,7 +29,7 @@ from meta_lrpinn.velocity import VelocityModel
 def make_tasks(
     models: list[VelocityModel],
     frequency: float,
-    sources_x: Sequence[float],
+    sources_x: Sequence[float] | np.ndarray,
     distribution: TaskDistribution,
 ) -> list[Task]:
     """Tasks of several models of the same size, continued to the largest size.
@@ -102,7 +102,7 @@ def draw_tasks(
         frequency = np.exp(rng.uniform(np.log(low), np.log(high)))
     else:
         frequency = rng.uniform(low, high)
-    size = rng.integers(distribution.smallest_size, distribution.largest_size + 1)
+    size = int(rng.integers(distribution.smallest_size, distribution.largest_size + 1))
     models = [
         generators.random_velocity(
             int(rng.integers(2**31)),
@@ -287,7 +287,7 @@ def file_sampler(
     name = ", ".join(map(str, paths))
     if len({jax.tree.structure(tasks) for tasks in sets}) > 1:
         raise ValueError(f"of {name}, only some hold wavefields")
-    if len({np.shape(tasks.points)[1:] for tasks in sets}) > 1:
+    if len({None if t.points is None else t.points.shape[1:] for t in sets}) > 1:
         raise ValueError(f"{name} hold wavefields at different numbers of points")
     everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *sets)
     total = len(everything.velocities)

@@ -7,16 +7,16 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import tqdm
+from flax import struct
 
 from meta_lrpinn import checkpoints, models
 from meta_lrpinn.configs import TrainingConfig
@@ -31,8 +31,7 @@ class TrainingDiverged(RuntimeError):
     """Loss or gradient ceased to be finite; the message names what can be resumed."""
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """All that the next update depends on, tasks apart; a pytree."""
 
     params: Any  # meta-parameters
@@ -122,7 +121,7 @@ def make_update(
         (loss, scalars), grads = gradient(trained, support, query, key)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimiser.update(grads, state.opt_state, trained)
-        trained = optax.apply_updates(trained, updates)
+        trained: Any = optax.apply_updates(trained, updates)
         learns = state.log_rates is not None
         params, log_rates = trained if learns else (trained, None)
         if config.orthonormal_bases:
@@ -265,7 +264,7 @@ class _Loop:
         progress: bool,
         restored: checkpoints.Restored | None,
     ):
-        record = {"elapsed": 0.0, "best": None}
+        record: dict[str, Any] = {"elapsed": 0.0, "best": None}
         if restored is not None:
             record = restored.record
         self.step = 0 if restored is None else restored.step
@@ -276,7 +275,7 @@ class _Loop:
         self._evaluation = evaluate
         self._seconds = math.inf if seconds is None else seconds
         self._earlier = record["elapsed"]
-        self._best = math.inf if record["best"] is None else record["best"]
+        self._best: float = math.inf if record["best"] is None else record["best"]
         self._pending: list[maml.Scalars] = []
         self._shown: dict[str, str] = {}
         self._writers = {}
@@ -322,8 +321,7 @@ class _Loop:
         self.finished = self.finished or self._out_of_time()
         score = self._evaluate(state) if evaluating or self.finished else None
         improved = score is not None and score < self._best
-        if improved:
-            self._best = score
+        self._best = min(self._best, math.inf if score is None else score)
         if saving or improved or self.finished:
             self._save(state, score)
 
@@ -397,7 +395,7 @@ class _Loop:
 
 def _prefetch(
     task_sampler: TaskSampler, seed: int, start: int, stop: int, ahead: int = 2
-) -> Iterator[tuple[maml.Task, maml.Task]]:
+) -> Generator[tuple[maml.Task, maml.Task], None, None]:
     """Batches of steps start to stop, drawn in order by one thread."""
     batches: queue.Queue = queue.Queue(maxsize=ahead)
     closed = threading.Event()

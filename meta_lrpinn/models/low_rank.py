@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +31,7 @@ def layer_ranks(rank: int | Sequence[int], depth: int) -> tuple[int, ...]:
     Raises:
         ValueError: If the number of ranks is not `depth`, or one is not positive.
     """
-    ranks = (rank,) * depth if isinstance(rank, Integral) else tuple(rank)
+    ranks = tuple(rank) if isinstance(rank, Sequence) else (rank,) * depth
     if len(ranks) != depth:
         raise ValueError(f"{depth} hidden layers need {depth} ranks, got {len(ranks)}")
     if any(one < 1 for one in ranks):

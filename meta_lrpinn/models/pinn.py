@@ -1,6 +1,7 @@
 """The dense network (vanilla PINN, Meta-PINN) and the input layer all share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from meta_lrpinn.models.jets import Jets, dense_jets, first_layer_jets, sine_jet
 FIRST_SCALE = 8.0  # rad/km
 SOURCE_SCALE = 2.0  # rad/km
 
-Parameters = dict[str, "jax.Array | Parameters"]
+# Nested, the leaves arrays.
+Parameters = Mapping[str, Any]
 
 
 def network_input(points: jax.Array, source: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from meta_lrpinn.models.frequency_embedding import FreeSingularValues
 from meta_lrpinn.models.low_rank import layer_ranks
@@ -45,7 +46,7 @@ def prune_hypernetwork(
         raise ValueError(
             f"pruning needs one frequency, got an array of shape {jnp.shape(frequency)}"
         )
-    if not isinstance(frequency, jax.core.Tracer) and not frequency > 0:
+    if not isinstance(frequency, Tracer) and not frequency > 0:
         raise ValueError(f"frequency must be positive, got {float(frequency)} Hz")
     values = model.embedding.apply({"params": params["embedding"]}, frequency)
     network = model.network
@@ -224,18 +225,19 @@ def _criterion(
             "give exactly one of fraction, count and energy, got "
             f"{' and '.join(given) or 'none'}"
         )
+    if count is not None:
+        if not (count == int(count) and 1 <= count <= min(ranks)):
+            raise ValueError(
+                f"count must be a whole number from 1 to the rank {min(ranks)}, got {count}"
+            )
+        return lambda sigma: int(count)
     (name,) = given
-    if name != "count" and not 0 < criteria[name] <= 1:
+    part = float(criteria[name] or 0.0)
+    if not 0 < part <= 1:
         raise ValueError(f"{name} must be above 0 and at most 1, got {criteria[name]}")
-    if name == "count" and not (count == int(count) and 1 <= count <= min(ranks)):
-        raise ValueError(
-            f"count must be a whole number from 1 to the rank {min(ranks)}, got {count}"
-        )
-    return {
-        "fraction": lambda sigma: max(1, round(fraction * len(sigma))),
-        "count": lambda sigma: int(count),
-        "energy": lambda sigma: _energy_rank(np.asarray(sigma), energy),
-    }[name]
+    if name == "fraction":
+        return lambda sigma: max(1, round(part * len(sigma)))
+    return lambda sigma: _energy_rank(np.asarray(sigma), part)
 
 
 def _energy_rank(sigma: np.ndarray, energy: float) -> int:

@@ -6,10 +6,12 @@ exp(−∫σ dx / v). All functions are written over the columns of their points
 2D and 3D are the same code.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
+
+from meta_lrpinn.precision import Array
 
 # Longest axis over the length that a field of any wavelength varies on, in flat models.
 _FLATNESS = 8
@@ -18,14 +20,13 @@ _FLATNESS = 8
 _DECAY_LENGTH = 0.58
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class AbsorbingLayer:
+class AbsorbingLayer(struct.PyTreeNode):
     """Geometry and strength of the layer; a pytree, so that tasks can be stacked."""
 
-    lower: jax.Array  # (ndim,) km, smallest coordinates of the box
-    upper: jax.Array  # (ndim,) km, largest coordinates of the box
-    thickness: jax.Array  # () km, 0 for none
-    strength: jax.Array  # () or by axis (ndim,), rad/s, σ at the outer edge
+    lower: Array  # (ndim,) km, smallest coordinates of the box
+    upper: Array  # (ndim,) km, largest coordinates of the box
+    thickness: Array  # () km, 0 for none
+    strength: Array  # () or by axis (ndim,), rad/s, σ at the outer edge
 
 
 def make_layer(
@@ -164,13 +165,13 @@ def damping(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
         σ, (n, ndim), rad/s.
     """
     depth = _depth_inside(layer, points)
-    return layer.strength * (depth / _safe_thickness(layer)) ** 2
+    return (depth / _safe_thickness(layer)) ** 2 * layer.strength
 
 
 def damping_slope(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
     """Derivative of `damping` along its axis, (n, ndim), rad/(s km)."""
     depth = _depth_inside(layer, points)
-    return 2 * layer.strength * depth / _safe_thickness(layer) ** 2
+    return 2 * depth * layer.strength / _safe_thickness(layer) ** 2
 
 
 def damping_integral(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
@@ -184,25 +185,25 @@ def damping_integral(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
         ∫σ dx, (n, ndim), km rad/s: positive past `upper`, negative before `lower`.
     """
     depth = _depth_inside(layer, points)
-    return layer.strength * depth**3 / (3 * _safe_thickness(layer) ** 2)
+    return depth**3 * layer.strength / (3 * _safe_thickness(layer) ** 2)
 
 
 def _safe_thickness(layer: AbsorbingLayer) -> jax.Array:
     return jnp.where(layer.thickness > 0, layer.thickness, 1.0)
 
 
-def stretch(layer: AbsorbingLayer, points: jax.Array, omega: jax.Array) -> jax.Array:
+def stretch(layer: AbsorbingLayer, points: jax.Array, omega: Array) -> jax.Array:
     """Stretching factors s = 1 − iσ/ω along each axis, (n, ndim), complex."""
     return 1 - 1j * damping(layer, points) / omega
 
 
-def stretch_slope(layer: AbsorbingLayer, points: jax.Array, omega: jax.Array) -> jax.Array:
+def stretch_slope(layer: AbsorbingLayer, points: jax.Array, omega: Array) -> jax.Array:
     """Derivative ds/dx = −iσ′/ω of `stretch` along its axis, (n, ndim), 1/km."""
     return -1j * damping_slope(layer, points) / omega
 
 
 def stretched_offset(
-    layer: AbsorbingLayer, points: jax.Array, source: jax.Array, omega: jax.Array
+    layer: AbsorbingLayer, points: jax.Array, source: Array | float, omega: Array
 ) -> jax.Array:
     """Displacement x̃ − x_s from a source in the box, in stretched coordinates.
 
@@ -219,7 +220,7 @@ def stretched_offset(
 
 
 def envelope(
-    layer: AbsorbingLayer, points: jax.Array, velocity: jax.Array
+    layer: AbsorbingLayer, points: jax.Array, velocity: Array
 ) -> tuple[jax.Array, jax.Array]:
     """Decay of an outgoing wave in the layer, and its logarithmic gradient.
 

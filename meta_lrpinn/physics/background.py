@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from meta_lrpinn.precision import Array
+
 # |z| where the two expansions of the Hankel function meet, by precision: the series
 # cancels above, like e^{2|z|} towards the imaginary axis, the integral is short below.
 _CROSSOVER = {jnp.complex64: 2.0, jnp.complex128: 4.0}
@@ -97,7 +99,7 @@ def _far_coefficients(crossover: float, degree: int) -> tuple[complex, ...]:
     return tuple(complex(coefficient) for coefficient in fit)
 
 
-def complex_distance(offset: jax.Array, floor: float = 1e-9) -> jax.Array:
+def complex_distance(offset: Array, floor: float = 1e-9) -> jax.Array:
     """Distance √(Σ offset²), continued analytically to complex offsets.
 
     Args:
@@ -115,7 +117,7 @@ def complex_distance(offset: jax.Array, floor: float = 1e-9) -> jax.Array:
 
 
 def background_field(
-    offset: jax.Array, wavenumber: jax.Array, amplitude: jax.Array
+    offset: Array, wavenumber: Array | float, amplitude: Array | complex
 ) -> jax.Array:
     """Background wavefield u₀ of a point source.
 
@@ -139,7 +141,7 @@ def background_field(
     wavenumber = jnp.asarray(wavenumber)
     phase = complex_distance(offset * wavenumber[..., None])
     if ndim == 2:
-        return amplitude * hankel0(phase)
+        return hankel0(phase) * amplitude
     if ndim == 3:
-        return amplitude * wavenumber * jnp.exp(-1j * phase) / phase
+        return jnp.exp(-1j * phase) / phase * wavenumber * amplitude
     raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")

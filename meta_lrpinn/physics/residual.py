@@ -9,6 +9,8 @@ et al. 2021), and each axis stretched by s:
 import jax
 import jax.numpy as jnp
 
+from meta_lrpinn.precision import Array
+
 
 def as_complex(outputs: jax.Array) -> jax.Array:
     """Network outputs (..., 2) = (real, imaginary) as complex (...)."""
@@ -22,9 +24,9 @@ def as_real(field: jax.Array) -> jax.Array:
 
 def scattering_source(
     squared_slowness: jax.Array,
-    background_squared_slowness: jax.Array,
+    background_squared_slowness: Array | float,
     background: jax.Array,
-    omega: jax.Array,
+    omega: Array,
 ) -> jax.Array:
     """Right-hand side −ω² (m − m₀) u₀ of the scattered equation.
 
@@ -38,7 +40,7 @@ def scattering_source(
         Complex (n,).
     """
     contrast = squared_slowness - background_squared_slowness
-    return -(omega**2) * contrast * background
+    return -contrast * omega**2 * background
 
 
 def stretched_laplacian(

@@ -69,9 +69,9 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
             continue
         # Of a stack the leading dimensions have no spacing.
         spatial = [dim for dim in array.dims if str(dim).lower() in _AXES] or array.dims
-        coordinates = [dataset.coords.get(dim) for dim in spatial]
+        coordinates = [dataset.coords[dim] for dim in spatial if dim in dataset.coords]
         steps = [_step(one) for one in coordinates]
-        if None not in steps:
+        if len(steps) == len(spatial) and None not in steps:
             arrays[f"{key}_spacing"] = np.array(steps)
             starts = [float(one.values[0]) for one in coordinates]
             arrays[f"{key}_origin"] = np.array(starts[::-1])
@@ -93,9 +93,9 @@ def _deepest_first(array: xarray.Variable) -> xarray.Variable:
     return array.transpose(*(array.dims[axis] for axis in order))
 
 
-def _step(coordinate: xarray.DataArray | None) -> float | None:
+def _step(coordinate: xarray.DataArray) -> float | None:
     """The even spacing of a coordinate that increases; None without one."""
-    if coordinate is None or coordinate.dtype.kind not in "fiu" or coordinate.size < 2:
+    if coordinate.dtype.kind not in "fiu" or coordinate.size < 2:
         return None
     steps = np.diff(coordinate.values.astype(float))
     mean = float(steps.mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 
 import h5py
@@ -32,7 +33,8 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
         matlab = any("MATLAB_class" in dataset.attrs for dataset in found.values())
         _add_numbers(arrays, "", file.attrs)
         for key, dataset in found.items():
-            if name in found and key != name and dataset.ndim > 1 and dataset.size > 9:
+            is_large = dataset.ndim > 1 and math.prod(dataset.shape) > 9
+            if name in found and key != name and is_large:
                 continue
             value = _values(dataset)
             if value.dtype.kind not in NUMBERS:
@@ -45,7 +47,7 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
 def _collect(
     group: h5py.Group, prefix: str, found: dict[str, h5py.Dataset], depth: int
 ) -> None:
-    for key in group:
+    for key in group.keys():
         # Links lead to other files and round in circles: only what is stored here counts.
         if not isinstance(group.get(key, getlink=True), h5py.HardLink) or key[0] == "#":
             continue

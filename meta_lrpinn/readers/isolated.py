@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -57,6 +57,7 @@ def read(
     patience += _size(path) / _BYTES_PER_SECOND
     with _lock:
         process = _running()
+        assert process.stdin and process.stdout  # both are pipes
         timer = threading.Timer(patience, process.kill)
         timer.start()
         try:
@@ -116,7 +117,7 @@ def _size(path: pathlib.Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _exactly(stream: BinaryIO, size: int | None) -> bytes:
+def _exactly(stream: IO[bytes], size: int | None) -> bytes:
     """So many bytes, or one line."""
     data = stream.readline() if size is None else stream.read(size)
     if (size is None and not data.endswith(b"\n")) or len(data) < (size or 0):
@@ -150,6 +151,7 @@ def _stop() -> int | None:
     if _process is None or _process[0] != os.getpid():
         return None
     process, _process = _process[1], None
+    assert process.stdin and process.stdout  # both are pipes
     # One that is alive waits for a request, and ends when there can be none.
     with contextlib.suppress(OSError):
         process.stdin.close()

@@ -12,10 +12,13 @@ import math
 import pathlib
 import struct
 import zlib
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from meta_lrpinn.readers.contents import Contents, without_unit_axes
+
+ByteOrder: TypeAlias = Literal["<", ">"]
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
@@ -68,7 +71,8 @@ def read(path: pathlib.Path) -> Contents:
         if len(data) >= 20 and 0 in data[:4]:
             _read_level_4(data, arrays)
         else:
-            order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+            orders: dict[bytes, ByteOrder] = {b"IM": "<", b"MI": ">"}
+            order = orders.get(data[126:128])
             if order is None:
                 raise ValueError("it is no MATLAB file")
             _read_level_5(memoryview(data)[_HEADER:], order, arrays)
@@ -80,7 +84,7 @@ def read(path: pathlib.Path) -> Contents:
 def _read_level_4(data: bytes, arrays: dict[str, np.ndarray]) -> None:
     position = 0
     while position < len(data):
-        order = "<"
+        order: ByteOrder = "<"
         if struct.unpack_from("<i", data, position)[0] not in range(5000):
             order = ">"
         kind, rows, columns, imaginary, length = struct.unpack_from(
@@ -103,7 +107,9 @@ def _read_level_4(data: bytes, arrays: dict[str, np.ndarray]) -> None:
             arrays[name] = _native(parts[0] if len(parts) == 1 else _join(parts))
 
 
-def _read_level_5(data: memoryview, order: str, arrays: dict[str, np.ndarray]) -> None:
+def _read_level_5(
+    data: memoryview, order: ByteOrder, arrays: dict[str, np.ndarray]
+) -> None:
     position = 0
     while position < len(data):
         kind, body, position = _element(data, position, order)
@@ -120,7 +126,9 @@ def _slice(data: memoryview, start: int, size: int) -> memoryview:
     return data[start : start + size]
 
 
-def _element(data: memoryview, position: int, order: str) -> tuple[int, memoryview, int]:
+def _element(
+    data: memoryview, position: int, order: ByteOrder
+) -> tuple[int, memoryview, int]:
     """Type and bytes of a data element, and where the next one starts."""
     (first,) = struct.unpack_from(f"{order}I", data, position)
     if first >> 16:
@@ -136,7 +144,7 @@ def _element(data: memoryview, position: int, order: str) -> tuple[int, memoryvi
     return first, body, position + 8 + padded
 
 
-def _numbers(data: memoryview, position: int, order: str) -> tuple[np.ndarray, int]:
+def _numbers(data: memoryview, position: int, order: ByteOrder) -> tuple[np.ndarray, int]:
     kind, body, position = _element(data, position, order)
     dtype = np.dtype(_NUMBER_TYPES[kind]).newbyteorder(order)
     if len(body) % dtype.itemsize:
@@ -146,7 +154,7 @@ def _numbers(data: memoryview, position: int, order: str) -> tuple[np.ndarray, i
 
 def _read_matrix(
     data: memoryview,
-    order: str,
+    order: ByteOrder,
     arrays: dict[str, np.ndarray],
     name: str | None,
     depth: int,

@@ -46,7 +46,7 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
                 fields.CoordinateUnits,
             )
         )
-        interval = file.bin[segyio.BinField.Interval]
+        interval = np.asarray(file.bin[segyio.BinField.Interval]).item()
         system = file.bin[segyio.BinField.MeasurementSystem]
     order, counts = _geometry(inline, crossline)
     values = np.moveaxis(traces[order].reshape(*counts, -1), -1, 0)

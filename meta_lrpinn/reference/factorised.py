@@ -11,7 +11,7 @@ its right-hand side is finite; another background differs by a closed form.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.ndimage
@@ -42,7 +42,7 @@ def _interpolation(model: VelocityModel, axis: int, positions: np.ndarray):
     return matrix
 
 
-def velocity_on(model: VelocityModel, positions: Sequence[np.ndarray]) -> np.ndarray:
+def velocity_on(model: VelocityModel, positions: Iterable[np.ndarray]) -> np.ndarray:
     """`model.at` on a grid of positions along each array axis, in double precision."""
     values = np.asarray(model.velocity, float)
     for axis, places in enumerate(positions):
@@ -95,6 +95,7 @@ class FiniteDifferenceSolver:
         Returns:
             δu, complex, of shape `shape`.
         """
+        assert self.factors is not None, "the factors were dropped"
         own = velocity_on(self.model, np.asarray(source, float)[::-1, None]).item()
         load = self._scattering_source(source, amplitude, own)
         load = stencils.project(load, self.axes).ravel()

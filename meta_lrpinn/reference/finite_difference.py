@@ -177,13 +177,14 @@ def _refined(solved, solution, last, tolerance, order):
     Raises:
         ValueError: not even a second grid fits into the machine's memory.
     """
-    history, errors, stopped = [solution.record], None, None
+    history, stopped = [solution.record], None
+    errors = np.full(len(solution.fields), np.inf)
     for factor in range(solution.record["refinement"] + 1, last + 1):
         coarse, level = solution, solution.record["layer"]
         try:
             solution = solved(factor, level)
         except ValueError as error:
-            if errors is None:
+            if len(history) == 1:
                 raise
             stopped = str(error)
             break

@@ -162,7 +162,7 @@ def layer_cells(step: float, layer: GradedLayer) -> int:
     return max(cells, 3)
 
 
-def _graded(step: float, growth: float, cell: np.ndarray) -> np.ndarray:
+def _graded(step: float, growth: float, cell: np.ndarray | int) -> np.ndarray:
     return step * (cell + _DIRECTION * (np.expm1(growth * cell) / growth - cell))
 
 

@@ -285,10 +285,10 @@ def _inverse_transform(
         Complex (n,).
     """
     reaches, reach_of = np.unique(offsets, return_inverse=True)
-    field = 0.0
+    field = np.zeros(len(offsets), complex)
     path = _path(wavenumbers.min(), wavenumbers.max(), reaches[-1], depth)
     for kappa, weight in path:
-        block = 0.0
+        block = np.zeros(1)
         for part in np.array_split(np.arange(len(kappa)), 1 + len(kappa) // _CHUNK):
             if ndim == 2:
                 wave = np.cos(np.outer(kappa[part], reaches)) / np.pi
@@ -296,7 +296,7 @@ def _inverse_transform(
                 wave = scipy.special.jv(0, np.outer(kappa[part], reaches))
                 wave *= kappa[part, None] / (2 * np.pi)
             weighted = transform(kappa[part]) * weight[part, None]
-            block = block + weighted.T @ wave
+            block = block + weighted.T @ wave  # (n_heights, n_reaches)
         block = block[height_of, reach_of]
         field = field + block
         if np.linalg.norm(block) <= _TAIL * np.linalg.norm(field):

@@ -112,10 +112,11 @@ def outer(factors: Sequence[np.ndarray]) -> np.ndarray:
 
 def laplacian(axes: Sequence[Axis]) -> np.ndarray:
     """∫ φ_i Δu as stencils, (n_1, 3, ..., n_d, 3)."""
-    return sum(
+    terms = [
         outer([axis.second if d == e else axis.mass for e, axis in enumerate(axes)])
         for d in range(len(axes))
-    )
+    ]
+    return np.sum(terms, axis=0)
 
 
 def dispersion_correction(axes: Sequence[Axis], wavenumber: np.ndarray) -> np.ndarray:
@@ -147,7 +148,7 @@ def dispersion_correction(axes: Sequence[Axis], wavenumber: np.ndarray) -> np.nd
             [axis.second if d in chosen else axis.mass for d, axis in enumerate(axes)]
         )
 
-    total = sum(k**4 * (steps[d] * product(d)) for d in range(ndim))
+    total = k**4 * np.sum([steps[d] * product(d) for d in range(ndim)], axis=0)
     for d, e in itertools.combinations(range(ndim), 2):
         total -= 1.5 * k**2 * ((steps[d] + steps[e]) * product(d, e))
     if ndim == 3:

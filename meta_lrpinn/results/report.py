@@ -100,7 +100,9 @@ def html(
 
     _check(fields, references)
     data = json.dumps(_payload(fields, references))
-    template = importlib.resources.files(__package__).joinpath("report.html").read_text()
+    template = (
+        importlib.resources.files("meta_lrpinn.results").joinpath("report.html").read_text()
+    )
     # No text in the data may end the element that holds it.
     parts = {"@@DATA@@": data.replace("</", r"<\/"), "@@PLOTLY@@": get_plotlyjs()}
     for mark, text in parts.items():

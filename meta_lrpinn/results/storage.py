@@ -61,7 +61,7 @@ def check_path(path: pathlib.Path) -> None:
 
 def writer(
     parts: Contents, path: pathlib.Path
-) -> "Callable[[IO[Any]], None] | files.FolderWriter":
+) -> "Callable[[IO[Any]], Any] | files.FolderWriter":
     """What writes these contents in the format of a path, for `files.write_together`."""
     suffix = path.suffix.lower()
     if suffix == ".npz":
@@ -130,7 +130,7 @@ def _without_complex(dataset: "xarray.Dataset") -> "xarray.Dataset":
                 f"{name}{gridded.IMAGINARY}": array.imag,
             }
             both = {key: one.assign_attrs(array.attrs) for key, one in both.items()}
-            dataset = dataset.drop_vars(name).assign(both)
+            dataset = dataset.drop_vars([name]).assign(both)
     return dataset
 
 

@@ -10,27 +10,27 @@
 The gradient is that of the adjoint-state method: one more solve with the same factors.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.precision import Array
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO
 from meta_lrpinn.velocity import VelocityModel
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Acquisition:
+class Acquisition(struct.PyTreeNode):
     """Sources and receivers at one frequency, with the lattice to solve on; a pytree."""
 
     problem: HelmholtzProblem  # frequency, layer and grid
     lattice: lattices.Lattice
-    sources: jax.Array  # (n_sources, ndim) [km]
-    background_velocities: jax.Array  # (n_sources,) [km/s]
-    receivers: jax.Array  # (n_receivers, ndim) [km]
+    sources: Array  # (n_sources, ndim) [km]
+    background_velocities: Array  # (n_sources,) [km/s]
+    receivers: Array  # (n_receivers, ndim) [km]
 
 
 def make_acquisition(

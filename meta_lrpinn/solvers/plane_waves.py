@@ -43,8 +43,9 @@ class PlaneWaveField:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n_sources, n)."""
         with jax.enable_x64(self.is_double):
-            points = jnp.asarray(points, float)
-            values = lattices.evaluate(self.problem, self.lattice, self.weights, points)
+            values = lattices.evaluate(
+                self.problem, self.lattice, self.weights, jnp.asarray(points, float)
+            )
             return np.asarray(values).T
 
 

@@ -82,7 +82,8 @@ class Solution:
     """What a solver found."""
 
     fields: np.ndarray  # δu on the grid, (n_sources, nz, nx), complex
-    evaluate: Callable[[np.ndarray], np.ndarray]  # points (n, ndim) → (n_sources, n)
+    # Points (n, ndim) → (n_sources, n); None for a field that is known on its grid only.
+    evaluate: Callable[[np.ndarray], np.ndarray] | None
     stats: Statistics = Statistics()
     history: tuple[dict[str, Any], ...] = ()
     error_estimates: np.ndarray | None = None  # (n_sources,)

@@ -29,11 +29,6 @@ def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> A
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
 
 
-def _network(default: Any) -> Any:
-    # The command line prepares networks with options of their own.
-    return dataclasses.field(default=default, kw_only=False, metadata={"help": None})
-
-
 def _check_positive(settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
@@ -166,7 +161,10 @@ class NetworkFeatures:
     the history that with the smallest estimate of the error is returned.
     """
 
-    network: NetworkLike = _network("default")
+    # The command line prepares networks with options of their own.
+    network: NetworkLike = dataclasses.field(
+        default="default", kw_only=False, metadata={"help": None}
+    )
     output_layer: str = option(
         "galerkin",
         "How the output layer is solved: galerkin (weak form) or least_squares (strong).",
@@ -198,7 +196,9 @@ class GradientTraining:
     The parameters of the record with the smallest loss at held-out points are returned.
     """
 
-    network: NetworkLike = _network(None)
+    network: NetworkLike = dataclasses.field(
+        default=None, kw_only=False, metadata={"help": None}
+    )
     adamw: AdamW = dataclasses.field(default=AdamW(steps=200), metadata={"help": None})
     loss: str = option(
         "relative",

@@ -53,7 +53,8 @@ def solve(
 ) -> tuple[Wavefield, ...]: ...
 
 
-def solve(
+# The overloads leave out the options, which have no part in the type of the result.
+def solve(  # pyright: ignore[reportInconsistentOverload]
     model: VelocityModel,
     frequency: float | Sequence[float] | np.ndarray,
     source: np.ndarray,
@@ -91,8 +92,10 @@ def solve(
         ValueError: if an argument is out of its range, in one line.
     """
     settings = choices.PlaneWaves() if settings is None else settings
-    several = isinstance(frequency, Sequence | np.ndarray) and np.ndim(frequency) == 1
-    frequencies = problems.check_frequencies(frequency) if several else [frequency]
+    if isinstance(frequency, Sequence | np.ndarray) and np.ndim(frequency) == 1:
+        several, frequencies = True, problems.check_frequencies(frequency)
+    else:
+        several, frequencies = False, [frequency]
     truths = truth if several and truth is not None else [truth] * len(frequencies)
     if len(truths) != len(frequencies):
         raise ValueError(f"{len(frequencies)} frequencies have {len(truths)} known fields")
@@ -157,7 +160,7 @@ def _solve(
 
 def _checked(
     model: VelocityModel,
-    frequency: float,
+    frequency: Any,
     source: np.ndarray,
     amplitude: complex | None,
     background_velocity: float | None,

@@ -60,7 +60,7 @@ class Plan:
 
 def make_plan(
     grid: VelocityModel,
-    frequencies: Sequence[float],
+    frequencies: Sequence[float] | np.ndarray,
     sources: np.ndarray,
     settings: Settings | None = None,
     *,
@@ -81,7 +81,6 @@ def make_plan(
     """
     settings = PlaneWaves() if settings is None else settings
     name_of(settings)
-    frequencies = problems.check_frequencies(frequencies)
     sources = np.atleast_2d(np.asarray(sources, float))
     grid.check_contains(sources, what="source")
     if receivers is not None:
@@ -90,7 +89,7 @@ def make_plan(
     if not (np.isfinite(memory) and memory > 0):
         raise ValueError(f"memory must be positive, got {memory} GiB")
     return Plan(
-        frequencies=frequencies,
+        frequencies=problems.check_frequencies(frequencies),
         sources=sources,
         receivers=receivers,
         settings=settings,
@@ -179,7 +178,7 @@ def shared_problem(
 
 def solve_survey(
     models: Sequence[VelocityModel],
-    frequencies: Sequence[float],
+    frequencies: Sequence[float] | np.ndarray,
     sources: np.ndarray,
     settings: Settings | None = None,
     *,
@@ -275,7 +274,7 @@ def frequency_solver(
     """
     settings = plan.settings
     if isinstance(settings, PlaneWaves) and settings.tolerance is None:
-        return _shared_solver(plan, bounds, frequency)
+        return _shared_solver(plan, settings, bounds, frequency)
     return _separate_solver(plan, frequency)
 
 
@@ -303,10 +302,10 @@ def _separate_solver(plan: Plan, frequency: float) -> Callable[[VelocityModel], 
 
 
 def _shared_solver(
-    plan: Plan, bounds: Bounds, frequency: float
+    plan: Plan, settings: PlaneWaves, bounds: Bounds, frequency: float
 ) -> Callable[[VelocityModel], Solved]:
     """By plane waves on one lattice, compiled once."""
-    settings, sources = plan.settings, plan.sources
+    sources = plan.sources
     is_double = settings.precision == "double"
     with jax.enable_x64(is_double):
         problem = problems.make_problem(

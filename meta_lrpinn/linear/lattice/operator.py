@@ -9,23 +9,23 @@ and M holds the coefficients of ω² m S e² at k_i − k_j. Integrals are sums 
 tensor grid of `Lattice.nodes`, one axis at a time, by matrix products.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from meta_lrpinn import problem as problems
 from meta_lrpinn.linear.lattice.waves import Lattice, period_of
 from meta_lrpinn.physics import absorbing, background, residual
-from meta_lrpinn.precision import full_precision
+from meta_lrpinn.precision import Array, full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class _Axis:
+class _Axis(struct.PyTreeNode):
     """One axis of the weak form, G nodes, modes −e..e."""
 
     stretch: jax.Array  # (G,) s at the nodes, complex
@@ -111,8 +111,7 @@ def _node_points(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class WeakForm:
+class WeakForm(struct.PyTreeNode):
     """All that K is made of; independent of the source."""
 
     axes: tuple[_Axis, ...]
@@ -227,10 +226,11 @@ def _stiffness_product(axes: tuple[_Axis, ...], modes: jax.Array) -> jax.Array:
         x, z = axes
         stiff = (x.stiffness @ modes) @ z.mass.T
         return stiff + (x.mass @ modes) @ z.stiffness.T
-    return sum(
+    terms = (
         _contract(modes, [a.stiffness if e == d else a.mass for e, a in enumerate(axes)])
         for d in range(len(axes))
     )
+    return functools.reduce(jnp.add, terms)
 
 
 def right_hand_side(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
@@ -244,8 +244,8 @@ def right_hand_side(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
 def right_hand_sides(
     problem: HelmholtzProblem,
     lattice: Lattice,
-    sources: jax.Array,
-    background_velocities: jax.Array,
+    sources: Array,
+    background_velocities: Array,
 ) -> jax.Array:
     """Right-hand sides of several sources, (n, n_sources); see `solve_weights`."""
     omega = jnp.asarray(problem.omega)
@@ -284,7 +284,7 @@ def right_hand_sides(
 def evaluate(
     problem: HelmholtzProblem,
     lattice: Lattice,
-    weights: jax.Array,
+    weights: Array,
     points: jax.Array,
     chunk: int = 2048,
 ) -> jax.Array:
@@ -333,7 +333,7 @@ def evaluate_on_grid(
     field = field.at[_in_box(lattice)].set(weights, unique_indices=True)
     for axis, coordinates in enumerate(problem.model.axes()[::-1]):
         modes = 2 * np.pi * np.arange(-extent[axis], extent[axis] + 1) / period[axis]
-        waves = jnp.exp(1j * jnp.outer(coordinates - lower[axis], modes))
+        waves = jnp.exp(1j * jnp.outer(coordinates - lower[axis], jnp.asarray(modes)))
         line = _along(problem, axis, jnp.asarray(coordinates, lower.dtype))
         waves = problems.envelope_at(problem, line)[:, None] * waves
         # Contracts the leading axis and appends the grid's, so that the axes rotate.

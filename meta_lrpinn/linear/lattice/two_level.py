@@ -6,15 +6,15 @@ minimal residuals (GCR), preconditioned by the factored block of the n longest w
 by the diagonal of the others.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from meta_lrpinn.linear import gcr
 from meta_lrpinn.linear.lattice import operator as operators
 from meta_lrpinn.linear.lattice.operator import evaluate_on_grid, right_hand_sides
 from meta_lrpinn.linear.lattice.waves import Lattice
-from meta_lrpinn.precision import full_precision
+from meta_lrpinn.precision import Array, full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 
 # The second solution has the longest waves, one in so many, and iterates to so many
@@ -78,8 +78,8 @@ def _factored(problem, lattice, form):
 def solve_weights(
     problem: HelmholtzProblem,
     lattice: Lattice,
-    sources: jax.Array,
-    background_velocities: jax.Array,
+    sources: Array,
+    background_velocities: Array,
     tolerance: float = _RESIDUAL,
 ) -> jax.Array:
     """Output weights of several sources, the right-hand sides of one system.
@@ -103,8 +103,7 @@ def solve_weights(
     return _make_solver(form, factors, problem, lattice, tolerance)(rhs, lattice.number)
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Solution:
+class Solution(struct.PyTreeNode):
     """Output weights, the wavefields they give, and what these are worth."""
 
     weights: jax.Array  # (N, n_sources) complex
@@ -117,8 +116,8 @@ class Solution:
 def solve(
     problem: HelmholtzProblem,
     lattice: Lattice,
-    sources: jax.Array,
-    background_velocities: jax.Array,
+    sources: Array,
+    background_velocities: Array,
     tolerance: float = _RESIDUAL,
 ) -> Solution:
     """Wavefields of several sources on the model's grid, and how far to trust them.

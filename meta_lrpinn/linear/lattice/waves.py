@@ -1,16 +1,15 @@
 """Which plane waves a problem needs, and where its integrals are sampled."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from functools import partial
 
-import jax
 import numpy as np
 import scipy.fft
+from flax import struct
 
 from meta_lrpinn.physics import absorbing
+from meta_lrpinn.precision import Array
 from meta_lrpinn.problem import HelmholtzProblem
 
 # Indices, right-hand side and search directions of so many waves take about 2 GiB.
@@ -31,22 +30,18 @@ _LAYER_GAUSS_POINTS = 6
 _CONTRASTS = (1.03, 1.2, 2.0)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["indices", "nodes", "node_weights", "check_nodes", "check_weights"],
-    meta_fields=["dense", "extent"],
-)
-@dataclasses.dataclass(frozen=True)
-class Lattice:
+class Lattice(struct.PyTreeNode):
     """Plane waves exp(i k·(x − lower)) on the reciprocal lattice of a box."""
 
-    indices: jax.Array  # (N, ndim) int, k = 2π indices / period, longest waves first
-    nodes: tuple[jax.Array, ...]  # quadrature points by axis, km from lower
-    node_weights: tuple[jax.Array, ...]  # their weights, km
-    check_nodes: tuple[jax.Array, ...]  # those of another, coarser rule
-    check_weights: tuple[jax.Array, ...]
-    dense: int  # n, how many waves are solved for directly
-    extent: tuple[int, ...]  # (ndim,) largest index along each axis
+    indices: Array  # (N, ndim) int, k = 2π indices / period, longest waves first
+    nodes: tuple[Array, ...]  # quadrature points by axis, km from lower
+    node_weights: tuple[Array, ...]  # their weights, km
+    check_nodes: tuple[Array, ...]  # those of another, coarser rule
+    check_weights: tuple[Array, ...]
+    # n, how many waves are solved for directly
+    dense: int = struct.field(pytree_node=False)
+    # (ndim,) largest index along each axis
+    extent: tuple[int, ...] = struct.field(pytree_node=False)
 
     @property
     def number(self) -> int:
@@ -61,16 +56,15 @@ class Lattice:
     @property
     def product_shape(self) -> tuple[int, ...]:
         """FFT lengths that hold all differences of two waves, twice the extent."""
-        return tuple(scipy.fft.next_fast_len(4 * size + 1) for size in self.extent)
+        lengths = (scipy.fft.next_fast_len(4 * size + 1) for size in self.extent)
+        return tuple(lengths)  # pyright: ignore[reportReturnType], as SciPy has no types
 
     def with_check_nodes(self) -> "Lattice":
         """The same waves with the coarser quadrature."""
-        return dataclasses.replace(
-            self, nodes=self.check_nodes, node_weights=self.check_weights
-        )
+        return self.replace(nodes=self.check_nodes, node_weights=self.check_weights)
 
 
-def period_of(problem: HelmholtzProblem) -> jax.Array:
+def period_of(problem: HelmholtzProblem) -> Array:
     """Size of the model with its layer, (ndim,), km: the period of the lattice."""
     return problem.upper - problem.lower
 
@@ -204,10 +198,11 @@ def quadrature_rules(
     """
     contrasts = [np.maximum(count - fewer, 1) for count in steps[::-1]]
     lower, upper = np.asarray(problem.lower), np.asarray(problem.upper)
+    box = np.asarray(problem.layer.lower), np.asarray(problem.layer.upper)
     rules = []
     for axis, step in enumerate(problem.model.spacing[::-1]):
         inside = problem.model.axes()[::-1][axis]
-        first, last = problem.layer.lower[axis], problem.layer.upper[axis]
+        first, last = (corner[axis] for corner in box)
         inside = inside[(inside > first + 0.01 * step) & (inside < last - 0.01 * step)]
         breaks = np.concatenate([[first], inside, [last]])
         before = _divided(lower[axis], first, _LAYER_GAUSS_POINTS * spacing)
