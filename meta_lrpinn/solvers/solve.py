@@ -220,9 +220,21 @@ def reference_wavefield(
     The short name of `solve` with `FiniteDifferences`.
 
     Args:
-        model, frequency, source: As for `solve`.
-        tolerance, refinement, maximum_refinement, scheme_order: As of `FiniteDifferences`.
+        model: As for `solve`.
+        frequency: As for `solve` [Hz].
+        source: As for `solve` [km].
+        tolerance: As of `FiniteDifferences`, like the next three.
+        refinement: Cells per cell of the model.
+        maximum_refinement: Where refinement ends.
+        scheme_order: 2 or 4.
         **problem: Keyword arguments of `solve`.
+
+    Returns:
+        The wavefield.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the factors would not fit into
+            the machine's memory.
     """
     settings = choices.FiniteDifferences(
         tolerance=tolerance,
