@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import cases, checkpoints, cli, configs, networks, plotting
+from meta_lrpinn import cases, checkpoints, cli, configs, generators, networks, plotting
 from meta_lrpinn.meta import pipeline, task_sets, training
 from meta_lrpinn.solvers import settings
 
@@ -595,7 +595,17 @@ def test_info(capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     assert f"meta_lrpinn {ml.__version__}" in captured.out
-    assert "layered, thrust, salt" in captured.out
+
+
+def test_models_are_listed_as_they_are(capsys):
+    assert run("models") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(generators.BUILTIN)
+    sizes = "2.5 x 2.5 km, VelocityModel(101 x 101, spacing 0.025 km, 1.5 to 4 km/s)"
+    assert lines[0] == f"layered      water over folded and dipping layers; {sizes}"
+    assert run("models", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)["models"]["layered_3d"]
+    assert (listed["shape"], listed["spacing"]) == ([41] * 3, [0.025] * 3)
 
 
 def test_info_of_initialisations(tmp_path, capsys, monkeypatch):

@@ -16,7 +16,15 @@ from meta_lrpinn.cli.parsing import PROGRAM, Parser
 from meta_lrpinn.cli.report import CommandFailed, Report, complain, one_line
 
 # Commands in the order of the help; the module of "meta-train" is meta_train.
-COMMANDS = ("solve", "reference", "evaluate", "meta-train", "make-tasks", "info")
+COMMANDS = (
+    "solve",
+    "reference",
+    "evaluate",
+    "meta-train",
+    "make-tasks",
+    "models",
+    "info",
+)
 
 
 def main(arguments: Sequence[str]) -> int:

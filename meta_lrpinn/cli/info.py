@@ -6,7 +6,7 @@ import json
 import meta_lrpinn as ml
 from meta_lrpinn.cli.report import Report
 
-SUMMARY = "Versions, devices, built-in models, shipped initialisations."
+SUMMARY = "Versions, devices, shipped initialisations."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -14,16 +14,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """Prints versions, devices, models and cards."""
+    """Prints versions, devices and cards."""
     del options
     import jax
 
-    from meta_lrpinn import checkpoints, generators, networks
+    from meta_lrpinn import checkpoints, networks
 
     report.say("version", f"meta_lrpinn {ml.__version__}, jax {jax.__version__}")
     devices = [str(device) for device in jax.devices()]
     report.say("devices", ", ".join(devices))
-    report.say("models", ", ".join(generators.BUILTIN))
     cards = {}
     for name in networks.shipped():
         content = json.loads((networks.ASSETS / name / checkpoints.CARD).read_text())
@@ -41,6 +40,5 @@ def run(options: argparse.Namespace, report: Report) -> None:
         version=ml.__version__,
         jax=jax.__version__,
         devices=devices,
-        models=list(generators.BUILTIN),
         initialisations=cards,
     )

@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     add(
         "velocity",
-        "A built-in model (see the command info), or FILE, or FILE:NAME for one array "
+        "A built-in model (see the command models), or FILE, or FILE:NAME for one array "
         "of a file: .npz, .nc, .mat, .sgy and others. A file that holds a case also "
         "gives the defaults of frequency, source, amplitude and background velocity.",
         default=_BUILTIN,

@@ -9,6 +9,7 @@ shapes (nz, nx) or (nz, ny, nx); every generator works in 2D and in 3D.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -341,7 +342,7 @@ def builtin(name: str) -> VelocityModel:
         raise ValueError(
             f"there is no built-in model {name!r}; choose one of {', '.join(BUILTIN)}"
         )
-    return BUILTIN[name]()
+    return BUILTIN[name].make()
 
 
 def _builtin_layered() -> VelocityModel:
@@ -365,10 +366,20 @@ def _builtin_layered() -> VelocityModel:
     return finished(velocity, grid, 1.5, 4.0, 0.05)
 
 
-BUILTIN: dict[str, Callable[[], VelocityModel]] = {
-    "layered": _builtin_layered,
-    "thrust": lambda: thrust_belt(5),
-    "salt": lambda: salt_body(5),
-    "inclusion": smooth_inclusion,
-    "layered_3d": lambda: layered(3, shape=(41, 41, 41), structure="folded", maximum=4.0),
+class Builtin(NamedTuple):
+    """A model that comes with the package."""
+
+    make: Callable[[], VelocityModel]
+    summary: str
+
+
+BUILTIN: dict[str, Builtin] = {
+    "layered": Builtin(_builtin_layered, "water over folded and dipping layers"),
+    "thrust": Builtin(lambda: thrust_belt(5), "thrust sheets over a detachment"),
+    "salt": Builtin(lambda: salt_body(5), "a salt body in sediments under water"),
+    "inclusion": Builtin(smooth_inclusion, "a smooth anomaly in a constant velocity"),
+    "layered_3d": Builtin(
+        lambda: layered(3, shape=(41, 41, 41), structure="folded", maximum=4.0),
+        "folded layers in 3D",
+    ),
 }
