@@ -20,7 +20,7 @@ MODULES = sorted(
 )
 # From the ground up; a part imports from its own line's left and from lines before.
 ORDER = (
-    "precision configs files extras",
+    "precision programs configs files extras",
     "readers",
     "velocity physics models",
     "metrics run_log checkpoints generators cases solved",
@@ -33,6 +33,7 @@ ORDER = (
     "networks",
     "adapt",
     "meta solvers",
+    "surveys traces",
     "scripts",
     "cli",
 )

@@ -9,6 +9,7 @@ import numpy as np
 import tqdm
 
 from meta_lrpinn import problem as problems
+from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.problem import HelmholtzProblem
@@ -43,7 +44,7 @@ class PlaneWaveField:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n_sources, n)."""
         with jax.enable_x64(self.is_double):
-            values = lattices.evaluate(
+            values = _evaluate(
                 self.problem, self.lattice, self.weights, jnp.asarray(points, float)
             )
             return np.asarray(values).T
@@ -156,4 +157,5 @@ def _has_stalled(history: list[dict[str, float]]) -> bool:
     return len(estimates) > 2 and min(estimates[-2:]) > _STALLED * estimates[-3]
 
 
-_solve_lattice = jax.jit(lattices.solve)
+_solve_lattice = programs.jit_latest(lattices.solve)
+_evaluate = programs.jit_latest(lattices.evaluate)

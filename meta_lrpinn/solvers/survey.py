@@ -16,6 +16,7 @@ import numpy as np
 import tqdm
 
 from meta_lrpinn import problem as problems
+from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO, checked_lattice
@@ -344,7 +345,7 @@ def _sources_per_batch(
     return int(np.clip(memory * 2**30 // each, 1, number))
 
 
-@jax.jit
+@programs.jit_latest
 def _solve(
     problem: HelmholtzProblem,
     lattice: lattices.Lattice,

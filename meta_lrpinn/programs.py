@@ -1,0 +1,59 @@
+"""Compiled programs of which only the latest are kept.
+
+A program belongs to the shapes of its arguments, and the number of plane waves changes
+with the frequency and the model. On a CPU a program takes about 15 MB and a hundred of
+the memory maps of which a process may have 65,530: one that solves at ever new
+frequencies would end after some hundreds.
+"""
+
+import collections
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+# So many sources, frequencies or halves of a survey may take turns without compiling.
+_KEPT = 16
+
+
+def jit_latest(
+    function: Callable[..., Any], static_argnames: Sequence[str] = (), kept: int = _KEPT
+) -> Callable[..., Any]:
+    """As `jax.jit`, but the program that was used longest ago is forgotten.
+
+    Args:
+        function: Pure function of pytrees.
+        static_argnames: As of `jax.jit`.
+        kept: How many programs are kept.
+    """
+    programs: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+    lock = threading.Lock()
+
+    @functools.wraps(function)
+    def latest(*args, **kwargs):
+        key = _signature(
+            args, {k: v for k, v in kwargs.items() if k not in static_argnames}
+        )
+        key += tuple((name, kwargs[name]) for name in static_argnames if name in kwargs)
+        with lock:
+            program = programs.pop(key, None)
+            if program is None:
+                # A function of its own: JAX keeps the programs of equal functions together.
+                own = functools.wraps(function)(lambda *a, **k: function(*a, **k))
+                program = jax.jit(own, static_argnames=static_argnames)
+            programs[key] = program
+            oldest = programs.popitem(last=False)[1] if len(programs) > kept else None
+        if oldest is not None:
+            oldest.clear_cache()
+        return program(*args, **kwargs)
+
+    return latest
+
+
+def _signature(args: tuple, kwargs: dict[str, Any]) -> tuple:
+    """What a program is compiled for: structure, shapes and types, and the precision."""
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    shapes = tuple(jax.typeof(leaf) for leaf in leaves)
+    return structure, shapes, jax.config.jax_enable_x64
