@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from meta_lrpinn.solvers.solve import reference_wavefield, solve
     from meta_lrpinn.solvers.survey import Survey, solve_survey
+    from meta_lrpinn.surveys.run import SurveyRun, run_survey
     from meta_lrpinn.velocity import VelocityModel
     from meta_lrpinn.wavefield import Wavefield
 
@@ -51,6 +52,7 @@ __all__ = [
     "PlaneWaves",
     "RandomWaves",
     "Survey",
+    "SurveyRun",
     "VelocityModel",
     "Wavefield",
     "load_case",
@@ -62,6 +64,7 @@ __all__ = [
     "receiver_data",
     "reference_wavefield",
     "relative_l2",
+    "run_survey",
     "save_velocity",
     "solve",
     "solve_survey",
@@ -79,6 +82,7 @@ _MODULES = {
     "PlaneWaves": "solvers.settings",
     "RandomWaves": "solvers.settings",
     "Survey": "solvers.survey",
+    "SurveyRun": "surveys.run",
     "VelocityModel": "velocity",
     "Wavefield": "wavefield",
     "load_case": "cases",
@@ -90,6 +94,7 @@ _MODULES = {
     "receiver_data": "solvers.acquisition",
     "reference_wavefield": "solvers.solve",
     "relative_l2": "metrics",
+    "run_survey": "surveys.run",
     "save_velocity": "cases",
     "solve": "solvers.solve",
     "solve_survey": "solvers.survey",

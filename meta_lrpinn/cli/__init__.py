@@ -22,6 +22,7 @@ COMMANDS = (
     "evaluate",
     "meta-train",
     "make-tasks",
+    "survey",
     "models",
     "info",
 )

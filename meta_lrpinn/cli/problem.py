@@ -6,8 +6,9 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from meta_lrpinn.cli import values
 from meta_lrpinn.cli.parsing import add_option
-from meta_lrpinn.cli.report import Report, one_line
+from meta_lrpinn.cli.report import Report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,13 +111,14 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     problems.check_frequency(frequency)
     source = case.source
     if options.source is not None:
-        source = _sources(options.source, model.ndim)
+        source = values.positions(options.source, model.ndim, "source")
+        source = source[0] if len(source) == 1 else source
     if source is None:
         source = (model.lower + model.upper) / 2
         source[-1] = model.lower[-1] + model.spacing[0]
     model.check_contains(source)
     amplitude = _first_given(
-        None if options.amplitude is None else _complex(options.amplitude),
+        None if options.amplitude is None else values.amplitude(options.amplitude),
         case.amplitude,
         background.default_amplitude(model.ndim),
     )
@@ -166,7 +168,9 @@ def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
             raise ValueError(f"--{name} is for files, not built-in models")
         model = generators.builtin(text)
         return cases.Case(model, frequency=_BUILTIN_FREQUENCY), text, True
-    spacing = None if options.spacing is None else _numbers(options.spacing, "spacing")
+    spacing = (
+        None if options.spacing is None else values.numbers(options.spacing, "spacing")
+    )
     path = os.path.expanduser(text)
     chosen = {
         name: getattr(options, name)
@@ -174,7 +178,7 @@ def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
         if getattr(options, name) is not None
     }
     if options.shape is not None:
-        chosen["shape"] = tuple(int(n) for n in _numbers(options.shape, "shape"))
+        chosen["shape"] = tuple(int(n) for n in values.numbers(options.shape, "shape"))
     case = cases.load_case(path, spacing=spacing, unit=options.unit, **chosen)
     return case, os.path.basename(path), False
 
@@ -183,91 +187,13 @@ def _first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _numbers(text: str, what: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"{what} must be numbers with commas between, got {text!r}"
-        ) from None
-
-
-def _complex(text: str) -> complex:
-    try:
-        return complex(text.replace(" ", "").replace("i", "j"))
-    except ValueError:
-        raise ValueError(
-            f"amplitude must be a number such as 0.25j or 1-2j, got {text!r}"
-        ) from None
-
-
 def _window(text: str, ndim: int) -> dict[str, tuple[float, float]]:
-    limits = _numbers(text, "window")
+    limits = values.numbers(text, "window")
     names = "xz" if ndim == 2 else "xyz"
     if len(limits) != 2 * ndim:
         order = ",".join(f"{name}0,{name}1" for name in names)
         raise ValueError(f"window must be {order}, got {len(limits)} numbers")
     return dict(zip(names, zip(limits[::2], limits[1::2], strict=True), strict=True))
-
-
-def _sources(text: str, ndim: int) -> "np.ndarray":
-    """(ndim,) for one point, (n_sources, ndim) for a list, a range or a file."""
-    import numpy as np
-
-    if os.path.isfile(text):
-        return _sources_of_file(text, ndim)
-    rows = []
-    for point in text.strip(";").split(";"):
-        columns = [_coordinate(part, text) for part in point.split(",")]
-        if len(columns) != ndim:
-            order = "x,z" if ndim == 2 else "x,y,z"
-            raise ValueError(
-                f"source needs {ndim} coordinates in km, {order}, got {point!r}"
-            )
-        grid = np.broadcast_arrays(*np.ix_(*columns))
-        rows.extend(np.stack(grid, -1).reshape(-1, ndim))
-    rows = np.array(rows)
-    return rows[0] if len(rows) == 1 else rows
-
-
-def _coordinate(text: str, whole: str) -> "np.ndarray":
-    """One number, or first:last:count."""
-    import numpy as np
-
-    try:
-        if ":" not in text:
-            return np.array([float(text)])
-        first, last, count = text.split(":")
-        if int(count) < 1:
-            raise ValueError
-        return np.linspace(float(first), float(last), int(count))
-    except ValueError:
-        raise ValueError(
-            f"source must be numbers such as 1.0,0.025 or 0.2:2.2:9,0.025 in km, or a "
-            f"file, got {whole!r}"
-        ) from None
-
-
-def _sources_of_file(path: str, ndim: int) -> "np.ndarray":
-    import numpy as np
-
-    try:
-        if path.endswith(".npy"):
-            rows = np.load(path, allow_pickle=False)
-        else:
-            with open(path) as file:
-                rows = np.loadtxt(line.replace(",", " ") for line in file)
-        rows = np.asarray(rows, float)
-    except (ValueError, TypeError) as error:
-        why = one_line(error)
-        raise ValueError(f"cannot read sources from {path}: {why}") from None
-    rows = np.atleast_2d(rows)
-    if rows.ndim != 2 or rows.shape[1] != ndim:
-        raise ValueError(
-            f"{path} must hold {ndim} numbers a row, one row per source, "
-            f"got shape {rows.shape}"
-        )
-    return rows
 
 
 def describe(problem: Problem, report: Report) -> None:

@@ -29,7 +29,7 @@ class Report:
 
     def say(self, what: str, text: str) -> None:
         """Prints one line: what it is about, and the text."""
-        if not (self._quiet or self._json):
+        if self.is_talking:
             print(f"{what:<12} {text}", flush=True)
 
     def add(self, **figures: Any) -> None:
@@ -37,9 +37,14 @@ class Report:
         self._summary |= {name: _plain(value) for name, value in figures.items()}
 
     @property
+    def is_talking(self) -> bool:
+        """Whether lines are printed as the command goes."""
+        return not (self._quiet or self._json)
+
+    @property
     def shows_progress(self) -> bool:
         """Whether a progress bar has a terminal to show itself on."""
-        return sys.stderr.isatty() and not (self._quiet or self._json)
+        return sys.stderr.isatty() and self.is_talking
 
     def warn(self, text: str) -> None:
         """Prints a warning on standard error; the summary has it too."""

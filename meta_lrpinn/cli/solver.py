@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from meta_lrpinn.cli.parsing import UsageError, add_option
@@ -55,12 +56,14 @@ def add_network_options(group: Any) -> None:
     add_option(group, "freeze_bases", bool, "Do not adapt U and V.")
 
 
-def make_settings(options: argparse.Namespace, frequency: float, ndim: int) -> Any:
+def make_settings(
+    options: argparse.Namespace, frequency: float | Sequence[float], ndim: int
+) -> Any:
     """The settings that the options ask for.
 
     Args:
         options: Parsed options of `add_options`.
-        frequency: Frequency at which a network is pruned [Hz].
+        frequency: Frequency at which a network is pruned [Hz]; for several it is not.
         ndim: Space dimension of the network.
 
     Raises:
@@ -86,9 +89,15 @@ def make_settings(options: argparse.Namespace, frequency: float, ndim: int) -> A
     return kind(**fields)
 
 
-def make_network(options: argparse.Namespace, frequency: float, ndim: int) -> "Network":
+def make_network(
+    options: argparse.Namespace, frequency: float | Sequence[float], ndim: int
+) -> "Network":
     """The network that `add_network_options` asks for, prepared."""
     from meta_lrpinn.networks import load_network
+
+    one, *others = [frequency] if isinstance(frequency, float) else frequency
+    if others and options.prune:
+        raise UsageError("a network is pruned at one frequency; leave out --prune")
 
     name = options.init
     if name is None:
@@ -97,8 +106,8 @@ def make_network(options: argparse.Namespace, frequency: float, ndim: int) -> "N
     name = None if name == "none" else name
     network = load_network(name, ndim=ndim, seed=options.seed)
     prune = network.kind == "lrpinn" if options.prune is None else options.prune
-    if prune:
-        network = network.prune(frequency)
+    if prune and not others:
+        network = network.prune(one)
     if options.rank_fraction is not None or options.rank_count is not None:
         network = network.truncate(fraction=options.rank_fraction, count=options.rank_count)
     if options.features is not None:

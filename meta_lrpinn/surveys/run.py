@@ -5,15 +5,16 @@ import dataclasses
 import functools
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import tqdm
 
 from meta_lrpinn import files
+from meta_lrpinn.networks import Network
 from meta_lrpinn.solvers.settings import Settings, name_of
 from meta_lrpinn.solvers.survey import (
     Bounds,
@@ -27,6 +28,9 @@ from meta_lrpinn.surveys import executors, store
 from meta_lrpinn.surveys.blocks import Block, block_sizes, blocks
 from meta_lrpinn.surveys.velocities import Velocities, open_velocities
 from meta_lrpinn.velocity import VelocityModel
+
+# Of the progress in a log file.
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +152,11 @@ def _run(
         for block in missing
     )
     with tqdm.tqdm(
-        total=total, initial=total - left, disable=not progress, unit="field"
+        total=total,
+        initial=total - left,
+        disable=not progress,
+        unit="field",
+        mininterval=0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES,
     ) as bar:
         for number in solve_all(solve_block, tasks):
             bar.update(number)
@@ -170,7 +178,7 @@ def solve_block(task: tuple[Job, Block, Velocities]) -> int:
         block,
         np.stack([one.fields for one in solved]).astype(np.complex64),
         np.stack([one.error_estimates for one in solved]),
-        solved[0].unknowns,
+        np.array([one.unknowns for one in solved]),
     )
     return block.wavefields
 
@@ -228,11 +236,8 @@ def _plain(value: Any) -> Any:
     """Settings as plain values; of a network the checksum of its parameters."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    if hasattr(value, "params"):
-        digest = hashlib.sha256(repr(value.module).encode())
-        for leaf in jax.tree.leaves(value.params):
-            digest.update(np.ascontiguousarray(leaf))
-        return digest.hexdigest()
+    if isinstance(value, Network):
+        return value.checksum()
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: _plain(getattr(value, name)) for name in names}

@@ -42,7 +42,11 @@ class Output:
         return zarr.open_group(self.url, mode="r+")
 
     def write(
-        self, block: Block, scattered: np.ndarray, estimates: np.ndarray, unknowns: int
+        self,
+        block: Block,
+        scattered: np.ndarray,
+        estimates: np.ndarray,
+        unknowns: np.ndarray,
     ) -> None:
         """Writes a block; that it is there is written last.
 
@@ -50,13 +54,14 @@ class Output:
             block: Which.
             scattered: (n_models, n_sources, ...) of the block.
             estimates: (n_models, n_sources).
-            unknowns: Of each solve.
+            unknowns: (n_models,) of each solve.
         """
         group = self.group()
         region = block.region
         group["scattered"][region] = scattered[:, None]
         group["error_estimate"][region] = estimates[:, None]
-        group["unknowns"][region] = unknowns
+        shape = estimates[:, None].shape
+        group["unknowns"][region] = np.broadcast_to(unknowns[:, None, None], shape)
         group["solved"][region] = True
 
     def solved(self, sizes: tuple[int, int]) -> np.ndarray:
@@ -85,7 +90,7 @@ def open_output(
     Raises:
         ValueError: if there is something else, or the disk is too small.
     """
-    extras.require(("zarr",), "survey", "a survey")
+    extras.require(("zarr",), "xarray", "a survey")
     import zarr
 
     text = os.fspath(out)

@@ -173,7 +173,7 @@ def _of_npz(path: str, name: str | None) -> tuple[np.ndarray, Mapping[str, Any]]
 
 
 def _of_zarr(path: str, name: str | None) -> tuple[ArrayFile, Mapping[str, Any]]:
-    extras.require(("zarr",), "survey", "reading zarr")
+    extras.require(("zarr",), "xarray", "reading zarr")
     import zarr
 
     try:

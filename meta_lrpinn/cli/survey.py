@@ -1,0 +1,111 @@
+"""`meta-lrpinn survey`: many velocities, frequencies and sources into a zarr file."""
+
+import argparse
+import os
+
+from meta_lrpinn.cli import solver, values
+from meta_lrpinn.cli.parsing import UsageError, add_option
+from meta_lrpinn.cli.report import CommandFailed, Report
+
+SUMMARY = "Solve for many velocities, frequencies and sources; the same command goes on."
+_SCHEDULER = "DASK_SCHEDULER_ADDRESS"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    group = parser.add_argument_group("survey")
+
+    def add(name, text, kind: type = str, default=None, choices=None):
+        add_option(group, name, kind, text, default, choices)
+
+    add(
+        "velocity",
+        "Models on one grid: FILE or FILE:NAME, .npy, .npz or .zarr of shape "
+        "(n, nz, nx) or (n, nz, ny, nx), or any file with one model. A zarr file may be "
+        "a URL.",
+    )
+    add("spacing", "Grid spacing in km, dz,dx or one number; for files without it.")
+    add("unit", "Of the file's velocity.", default="km/s", choices=("km/s", "m/s"))
+    add("frequencies", "In Hz: 3,4,5 or first:last:step, such as 2:15:0.5.")
+    add(
+        "sources",
+        "x,z;x,z in km (3D: x,y,z), a range x0:x1:n,z, or a text or .npy file of rows.",
+    )
+    add("receivers", "Likewise; by default whole wavefields are kept.")
+    add("amplitude", "A of the background wavefield; by default i/4, 3D -1/(4 pi).")
+    add("seed", "Of all that is random.", int, 0)
+    solver.add_options(parser)
+    group = parser.add_argument_group("files and machines")
+    add("out", "The zarr file, or a URL that all workers reach.", default="survey.zarr")
+    add("memory", "GiB for the fields and vectors of one process.", float, 4.0)
+    add("models_per_chunk", "Models of a chunk at most; by default by size.", int)
+    add(
+        "cluster",
+        f"Address of a Dask scheduler, as tcp://HOST:8786; by default {_SCHEDULER}. Its "
+        "workers read the velocities and write the chunks themselves.",
+    )
+    add("workers", "Processes on this machine, by Dask; by default one without it.", int)
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    """Solves what is not there yet."""
+    for name in ("velocity", "frequencies", "sources"):
+        if getattr(options, name) is None:
+            raise UsageError(f"survey needs --{name}")
+    from meta_lrpinn.surveys import executors
+    from meta_lrpinn.surveys.run import run_survey
+    from meta_lrpinn.surveys.velocities import open_velocities
+
+    spacing = options.spacing
+    velocities = open_velocities(
+        os.path.expanduser(options.velocity),
+        None if spacing is None else values.numbers(spacing, "spacing"),
+        options.unit,
+    )
+    grid = velocities.grid
+    frequencies = values.frequencies(options.frequencies)
+    places = {
+        name: values.positions(text, grid.ndim, name.removesuffix("s"))
+        for name in ("sources", "receivers")
+        if (text := getattr(options, name)) is not None
+    }
+    settings = solver.make_settings(options, frequencies, grid.ndim)
+    report.say("models", f"{len(velocities)} of {options.velocity}, each as {grid!r}")
+    number = len(velocities) * len(frequencies) * len(places["sources"])
+    report.say("wavefields", f"{number}, into {options.out}")
+    cluster = options.cluster
+    if cluster is None and options.workers is None:
+        cluster = os.environ.get(_SCHEDULER)
+    amplitude = options.amplitude
+    try:
+        done = run_survey(
+            velocities,
+            frequencies,
+            out=options.out,
+            settings=settings,
+            **places,
+            amplitude=None if amplitude is None else values.amplitude(amplitude),
+            memory=options.memory,
+            models_per_chunk=options.models_per_chunk,
+            seed=options.seed,
+            cluster=cluster,
+            workers=options.workers,
+            progress=report.is_talking,
+        )
+    except executors.WorkersLost as error:
+        raise CommandFailed(f"{error}; the same command goes on") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on") from None
+    report.say("solved", f"{done.solved} wavefields in {done.elapsed:.1f} s")
+    if done.solved:
+        report.say("throughput", f"{done.throughput:.3g} wavefields a second")
+    report.say("wrote", f"{done.chunks} chunks in {options.out}")
+    report.add(
+        models=len(velocities),
+        frequencies=frequencies,
+        solved=done.solved,
+        chunks=done.chunks,
+        seconds=done.elapsed,
+        throughput=done.throughput,
+        files=[options.out],
+    )

@@ -1,0 +1,68 @@
+"""A wavefield in motion, over the velocity that it travels in."""
+
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+
+from meta_lrpinn import files
+from meta_lrpinn.traces.record import Traces
+
+_FRAMES_PER_SECOND = 20
+# Of the largest amplitude, the part that has the full colour: late waves are weak.
+_CLIP = 0.2
+_WIDTH = 5.0  # inches
+
+
+def save(traces: Traces, path: str | os.PathLike) -> None:
+    """Writes snapshots of the first source as an animated GIF; see `Traces.movie`."""
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.figure import Figure
+
+    path = pathlib.Path(path)
+    check_path(path)
+    if not len(traces.snapshots):
+        raise ValueError("there are no snapshots; ask time_traces for some")
+    if traces.model.ndim == 3:
+        raise ValueError("movies are of models in 2D")
+    model = traces.model
+    (left, top), (right, bottom) = model.lower, model.upper
+    extent = (left, right, bottom, top)
+    height = np.clip(_WIDTH * (bottom - top) / (right - left), 1.5, 10) + 0.8
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.add_subplot(xlabel="x [km]", ylabel="z [km]")
+    axes.imshow(model.velocity, cmap="gray", extent=extent, alpha=0.6)
+    frames = traces.snapshots[:, 0]
+    largest = _CLIP * np.quantile(np.abs(frames), 0.9999)
+    image = axes.imshow(
+        frames[0], cmap="RdBu_r", extent=extent, vmin=-largest, vmax=largest, alpha=0.7
+    )
+    axes.plot(*traces.sources[0], "k*")
+    axes.plot(*traces.receivers.T, "kv", markersize=3)
+    title = axes.set_title(f"{0:.2f} s")
+
+    def draw(index):
+        image.set_data(frames[index])
+        title.set_text(f"{traces.snapshot_times[index]:.3g} s")
+        return image, title
+
+    animation = FuncAnimation(figure, draw, len(frames), blit=False)
+
+    def write(file):
+        with tempfile.TemporaryDirectory() as folder:  # the writer wants a name
+            whole = pathlib.Path(folder) / "movie.gif"
+            animation.save(whole, PillowWriter(fps=_FRAMES_PER_SECOND), dpi=100)
+            file.write(whole.read_bytes())
+
+    files.write_together({path: write})
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Refuses, before anything is computed, another format.
+
+    Raises:
+        ValueError: if the ending is not .gif.
+    """
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"movies are written as .gif, got {path}")
