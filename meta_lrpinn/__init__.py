@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meta_lrpinn.solvers.solve import reference_wavefield, solve
     from meta_lrpinn.solvers.survey import Survey, solve_survey
     from meta_lrpinn.surveys.run import SurveyRun, run_survey
+    from meta_lrpinn.traces.record import Traces, time_traces
     from meta_lrpinn.velocity import VelocityModel
     from meta_lrpinn.wavefield import Wavefield
 
@@ -53,6 +54,7 @@ __all__ = [
     "RandomWaves",
     "Survey",
     "SurveyRun",
+    "Traces",
     "VelocityModel",
     "Wavefield",
     "load_case",
@@ -68,6 +70,7 @@ __all__ = [
     "save_velocity",
     "solve",
     "solve_survey",
+    "time_traces",
     "write_report",
 ]
 
@@ -83,6 +86,7 @@ _MODULES = {
     "RandomWaves": "solvers.settings",
     "Survey": "solvers.survey",
     "SurveyRun": "surveys.run",
+    "Traces": "traces.record",
     "VelocityModel": "velocity",
     "Wavefield": "wavefield",
     "load_case": "cases",
@@ -98,6 +102,7 @@ _MODULES = {
     "save_velocity": "cases",
     "solve": "solvers.solve",
     "solve_survey": "solvers.survey",
+    "time_traces": "traces.record",
     "write_report": "results.report",
 }
 

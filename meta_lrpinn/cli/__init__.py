@@ -23,6 +23,7 @@ COMMANDS = (
     "meta-train",
     "make-tasks",
     "survey",
+    "traces",
     "models",
     "info",
 )

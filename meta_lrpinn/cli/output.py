@@ -1,9 +1,10 @@
 """What commands write: a wavefield with its figure, all together or nothing."""
 
 import argparse
+import functools
 import pathlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meta_lrpinn import files
 from meta_lrpinn.cli.parsing import add_option
@@ -46,8 +47,25 @@ def check_folder(out: str | pathlib.Path) -> None:
             raise ValueError(f"--out must be a folder, {path} is a file")
 
 
-def field_path(options: argparse.Namespace, name: str, problem: Problem) -> pathlib.Path:
+class Compared(NamedTuple):
+    """A wavefield and what is known about it."""
+
+    field: "ml.Wavefield"
+    truth: "np.ndarray | None" = None  # δu to show beside it
+    # Errors of every source by the name of what they are distances from.
+    errors: Mapping[str, list[float | None]] = {}
+
+
+def field_path(
+    options: argparse.Namespace, name: str, problem: Problem, number: int = 1
+) -> pathlib.Path:
     """The file to write: what --out names, or NAME.npz in the folder that it names.
+
+    Args:
+        options: Parsed options of `add_field_options`.
+        name: Of the file, where --out is a folder.
+        problem: What is solved.
+        number: Of wavefields; several have the frequency in their names, too.
 
     Raises:
         ValueError: before anything is computed, if it or its report cannot be written.
@@ -63,7 +81,7 @@ def field_path(options: argparse.Namespace, name: str, problem: Problem) -> path
     storage.check_path(path)
     if options.report:
         report.check_path(path.with_suffix(_PAGE))
-        report.check_size(problem.model, len(np.atleast_2d(problem.source)))
+        report.check_size(problem.model, number * len(np.atleast_2d(problem.source)))
     return path
 
 
@@ -119,37 +137,42 @@ def in_words(errors: list[float | None]) -> str:
     return "relative L2 " + ", ".join(shown)
 
 
-def write_field(
+def write_fields(
     path: pathlib.Path,
-    field: "ml.Wavefield",
-    truth: "np.ndarray | None",
-    errors: Mapping[str, list[float | None]],
+    results: Sequence[Compared],
     report: Report,
     with_page: bool = False,
 ) -> None:
-    """Writes a field, a case that can be loaded again, with its figure beside it.
+    """Writes fields, cases that can be loaded again, with their figures beside them.
 
     Args:
-        path: The file; the figure's name differs from it in the ending only.
-        field: The wavefield.
-        truth: δu to show beside it.
-        errors: Errors of every source by the name of what they are distances from.
+        path: The file; of several fields the frequency is added to its name. The
+            figures' names differ in the ending only.
+        results: The fields of different frequencies.
         report: Where to say so.
-        with_page: Whether to write an HTML page too.
+        with_page: Whether to write one HTML page of all, too.
     """
     import numpy as np
 
     from meta_lrpinn.results import contents, storage
     from meta_lrpinn.results import report as pages
 
-    known = {name: np.array(error, float) for name, error in errors.items()}
-    figure = field.plot(truth)
-    writers = {
-        path: storage.writer(contents.contents(field, known), path),
-        path.with_suffix(".png"): lambda file: figure.savefig(file, format="png", dpi=150),
-    }
+    writers: dict[pathlib.Path, Any] = {}
+    for field, truth, errors in results:
+        own = path
+        if len(results) > 1:
+            own = path.with_stem(f"{path.stem}_{field.frequency:g}Hz")
+        known = {name: np.array(error, float) for name, error in errors.items()}
+        writers[own] = storage.writer(contents.contents(field, known), own)
+        figure = field.plot(truth)
+        writers[own.with_suffix(".png")] = functools.partial(
+            figure.savefig, format="png", dpi=150
+        )
     if with_page:
-        text = pages.html([field], None if truth is None else [truth])
+        truths = [one.truth for one in results if one.truth is not None]
+        text = pages.html(
+            [one.field for one in results], truths if len(truths) == len(results) else None
+        )
         writers[path.with_suffix(_PAGE)] = lambda file: file.write(text.encode())
     files.write_together(writers)
     written = [str(one) for one in writers]

@@ -43,9 +43,43 @@ class Problem:
         }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a problem."""
+def add_options(parser: argparse.ArgumentParser) -> Any:
+    """Adds the options of a problem; returns their group."""
     group = parser.add_argument_group("problem")
+    add_model_options(group)
+
+    def add(name, text, kind: type = str, default=None, choices=None):
+        add_option(group, name, kind, text, default, choices)
+
+    add("frequency", "In Hz; by default the case's, or 6 for built-in models.", float)
+    add_source_option(group)
+    add(
+        "background_velocity",
+        "v0 in km/s; by default the case's, or the velocity at the source.",
+        float,
+    )
+    add(
+        "amplitude",
+        "A of the background wavefield, such as 1.925j; by default the case's, or i/4 "
+        "in 2D and -1/(4 pi) in 3D.",
+    )
+    return group
+
+
+def add_source_option(group: Any) -> None:
+    """Adds where the sources are."""
+    add_option(
+        group,
+        "source",
+        str,
+        "x,z (3D: x,y,z) in km; several as 'x,z;x,z', as a range x0:x1:n,z, or as a "
+        "text or .npy file of rows. By default the case's, or the middle of the model, "
+        "one cell below its top.",
+    )
+
+
+def add_model_options(group: Any) -> None:
+    """Adds what chooses a velocity model and prepares it."""
 
     def add(name, text, kind: type = str, default=None, choices=None):
         add_option(group, name, kind, text, default, choices)
@@ -70,23 +104,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("order", "Of a raw file: C, rows first (default), or F.", choices=("C", "F"))
     add("window", "Part to use, x0,x1,z0,z1 (3D: x0,x1,y0,y1,z0,z1), in km.")
     add("smooth", "Gaussian smoothing of slowness, standard deviation in km.", float, 0.0)
-    add("frequency", "In Hz; by default the case's, or 6 for built-in models.", float)
-    add(
-        "source",
-        "x,z (3D: x,y,z) in km; several as 'x,z;x,z', as a range x0:x1:n,z, or as a "
-        "text or .npy file of rows. By default the case's, or the middle of the model, "
-        "one cell below its top.",
-    )
-    add(
-        "background_velocity",
-        "v0 in km/s; by default the case's, or the velocity at the source.",
-        float,
-    )
-    add(
-        "amplitude",
-        "A of the background wavefield, such as 1.925j; by default the case's, or i/4 "
-        "in 2D and -1/(4 pi) in 3D.",
-    )
 
 
 def pose(options: argparse.Namespace, report: Report) -> Problem:
@@ -101,22 +118,12 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     from meta_lrpinn.physics import background
 
     case, name, is_builtin = _load(options)
-    model = case.model
-    if options.window is not None:
-        model = model.window(**_window(options.window, model.ndim))
-    model = model.smoothed(options.smooth)
+    model = _prepared(case.model, options)
     frequency = _first_given(options.frequency, case.frequency)
     if frequency is None:
         raise ValueError(f"{name} has no frequency of its own; add --frequency=HZ")
     problems.check_frequency(frequency)
-    source = case.source
-    if options.source is not None:
-        source = values.positions(options.source, model.ndim, "source")
-        source = source[0] if len(source) == 1 else source
-    if source is None:
-        source = (model.lower + model.upper) / 2
-        source[-1] = model.lower[-1] + model.spacing[0]
-    model.check_contains(source)
+    source = _source(options, case, model)
     amplitude = _first_given(
         None if options.amplitude is None else values.amplitude(options.amplitude),
         case.amplitude,
@@ -148,6 +155,40 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         published=case.scattered if is_own else None,
         is_builtin=is_builtin,
     )
+
+
+def model_and_source(
+    options: argparse.Namespace,
+) -> "tuple[str, ml.VelocityModel, np.ndarray]":
+    """Name, model and sources, of a command that has no single frequency.
+
+    Raises:
+        ValueError: if the options do not make sense.
+    """
+    case, name, _ = _load(options)
+    model = _prepared(case.model, options)
+    return name, model, _source(options, case, model)
+
+
+def _prepared(model: "ml.VelocityModel", options: argparse.Namespace) -> "ml.VelocityModel":
+    if options.window is not None:
+        model = model.window(**_window(options.window, model.ndim))
+    return model.smoothed(options.smooth)
+
+
+def _source(
+    options: argparse.Namespace, case: "Case", model: "ml.VelocityModel"
+) -> "np.ndarray":
+    """(ndim,) for one point, (n_sources, ndim) for several [km]."""
+    source = case.source
+    if options.source is not None:
+        source = values.positions(options.source, model.ndim, "source")
+        source = source[0] if len(source) == 1 else source
+    if source is None:
+        source = (model.lower + model.upper) / 2
+        source[-1] = model.lower[-1] + model.spacing[0]
+    model.check_contains(source)
+    return source
 
 
 def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":

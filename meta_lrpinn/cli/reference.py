@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     problem.describe(posed, report)
     field = output.reference_field(posed, options.tolerance)
     output.say_field(field, report)
-    output.write_field(path, field, None, {}, report, options.report)
+    output.write_fields(path, [output.Compared(field)], report, options.report)
     if field.converged is False:
         raise CommandFailed(
             f"not converged: the tolerance {options.tolerance:g} was not reached; the "

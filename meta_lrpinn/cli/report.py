@@ -34,7 +34,13 @@ class Report:
 
     def add(self, **figures: Any) -> None:
         """Adds figures to the summary; arrays and paths become lists and texts."""
-        self._summary |= {name: _plain(value) for name, value in figures.items()}
+        self._summary.update((name, _plain(value)) for name, value in figures.items())
+
+    def part(self, name: str) -> "Report":
+        """A report of one of several things alike, whose figures are in a list `name`."""
+        one = Report(quiet=self._quiet, json=self._json)
+        self._summary.setdefault(name, []).append(one._summary)
+        return one
 
     @property
     def is_talking(self) -> bool:

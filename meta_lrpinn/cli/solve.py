@@ -1,9 +1,10 @@
 """`meta-lrpinn solve`: a velocity model, a frequency and a source in, a wavefield out."""
 
 import argparse
+from typing import Any
 
-from meta_lrpinn.cli import output, problem, solver
-from meta_lrpinn.cli.parsing import add_option
+from meta_lrpinn.cli import output, problem, solver, values
+from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import CommandFailed, Report
 
 SUMMARY = "Solve for a wavefield."
@@ -13,7 +14,12 @@ _TRUSTED = 0.1
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    problem.add_options(parser)
+    add_option(
+        problem.add_options(parser),
+        "frequencies",
+        str,
+        "Several, 3,4,5 or first:last:step such as 2:15:0.5; a file for each.",
+    )
     group = parser.add_argument_group("absorbing layer and randomness")
     add_option(
         group,
@@ -42,12 +48,49 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """Solves, compares, and writes wavefield.npz and wavefield.png."""
+    """Solves, compares, and writes wavefield.npz and wavefield.png, of each frequency."""
+    several = _each_frequency(options)
+    posed = [problem.pose(one, report) for one in several]
+    path = output.field_path(options, "wavefield", posed[0], len(posed))
+    settings = [
+        solver.make_settings(options, one.frequency, one.model.ndim) for one in posed
+    ]
+    results = []
+    for one, own in zip(posed, settings, strict=True):
+        part = report if len(posed) == 1 else report.part("wavefields")
+        results.append(_solve(one, own, options, part))
+    output.write_fields(path, results, report, options.report)
+    missed = [result.field for result in results if result.field.converged is False]
+    if missed:
+        where = ", ".join(f"{field.frequency:g}" for field in missed)
+        worst = max(field.error_estimate for field in missed)
+        raise CommandFailed(
+            f"not converged: the tolerance {settings[0].tolerance:g} "
+            f"was not reached at {where} Hz; the estimate is {worst:.2g}"
+        )
+
+
+def _each_frequency(options: argparse.Namespace) -> list[argparse.Namespace]:
+    """The options of each frequency alone."""
+    if options.frequencies is None:
+        return [options]
+    if options.frequency is not None:
+        raise UsageError("give --frequency or --frequencies, not both")
+    from meta_lrpinn import problem as problems
+
+    frequencies = problems.check_frequencies(values.frequencies(options.frequencies))
+    return [
+        argparse.Namespace(**{**vars(options), "frequency": float(frequency)})
+        for frequency in frequencies
+    ]
+
+
+def _solve(
+    posed: problem.Problem, settings: Any, options: argparse.Namespace, report: Report
+) -> output.Compared:
+    """Solves one problem and compares the result with what is known."""
     import meta_lrpinn as ml
 
-    posed = problem.pose(options, report)
-    path = output.field_path(options, "wavefield", posed)
-    settings = solver.make_settings(options, posed.frequency, posed.model.ndim)
     problem.describe(posed, report)
     has_history = options.solver in ("network_features", "gradient_training")
     field = ml.solve(
@@ -80,9 +123,4 @@ def run(options: argparse.Namespace, report: Report) -> None:
         report.say(f"vs {name}", output.in_words(error))
     report.add(relative_l2=errors)
     best = truths.get("reference", truths.get("published"))
-    output.write_field(path, field, best, errors, report, options.report)
-    if field.converged is False:
-        raise CommandFailed(
-            f"not converged: the tolerance {settings.tolerance:g} was not reached; the "
-            f"estimate is {field.error_estimate:.2g}"
-        )
+    return output.Compared(field, best, errors)

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from meta_lrpinn.cli.parsing import UsageError, add_option
@@ -19,10 +18,10 @@ _NETWORK_OPTIONS = "init prune rank_fraction rank_count features freeze_bases".s
 _WITH_NETWORK = ("network_features", "gradient_training")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, default: str = "plane_waves") -> None:
     """Adds the choice of a solver, and the options of all solvers."""
     group = parser.add_argument_group("solver")
-    add_option(group, "solver", str, "How to solve.", "plane_waves", tuple(choices.SOLVERS))
+    add_option(group, "solver", str, "How to solve.", default, tuple(choices.SOLVERS))
     for name, (kind, text, allowed, owners) in _solver_options().items():
         whose = ", ".join(owners)
         add_option(group, name, kind, f"{text} Of {whose}.", None, allowed)
@@ -56,14 +55,13 @@ def add_network_options(group: Any) -> None:
     add_option(group, "freeze_bases", bool, "Do not adapt U and V.")
 
 
-def make_settings(
-    options: argparse.Namespace, frequency: float | Sequence[float], ndim: int
-) -> Any:
+def make_settings(options: argparse.Namespace, frequency: float | None, ndim: int) -> Any:
     """The settings that the options ask for.
 
     Args:
         options: Parsed options of `add_options`.
-        frequency: Frequency at which a network is pruned [Hz]; for several it is not.
+        frequency: Frequency at which a network is pruned [Hz]; None for several, where
+            it is not.
         ndim: Space dimension of the network.
 
     Raises:
@@ -90,13 +88,12 @@ def make_settings(
 
 
 def make_network(
-    options: argparse.Namespace, frequency: float | Sequence[float], ndim: int
+    options: argparse.Namespace, frequency: float | None, ndim: int
 ) -> "Network":
     """The network that `add_network_options` asks for, prepared."""
     from meta_lrpinn.networks import load_network
 
-    one, *others = [frequency] if isinstance(frequency, float) else frequency
-    if others and options.prune:
+    if frequency is None and options.prune:
         raise UsageError("a network is pruned at one frequency; leave out --prune")
 
     name = options.init
@@ -106,8 +103,8 @@ def make_network(
     name = None if name == "none" else name
     network = load_network(name, ndim=ndim, seed=options.seed)
     prune = network.kind == "lrpinn" if options.prune is None else options.prune
-    if prune and not others:
-        network = network.prune(one)
+    if prune and frequency is not None:
+        network = network.prune(frequency)
     if options.rank_fraction is not None or options.rank_count is not None:
         network = network.truncate(fraction=options.rank_fraction, count=options.rank_count)
     if options.features is not None:

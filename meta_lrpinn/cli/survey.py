@@ -69,7 +69,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
         for name in ("sources", "receivers")
         if (text := getattr(options, name)) is not None
     }
-    settings = solver.make_settings(options, frequencies, grid.ndim)
+    only = frequencies[0] if len(frequencies) == 1 else None
+    settings = solver.make_settings(options, only, grid.ndim)
     report.say("models", f"{len(velocities)} of {options.velocity}, each as {grid!r}")
     number = len(velocities) * len(frequencies) * len(places["sources"])
     report.say("wavefields", f"{number}, into {options.out}")

@@ -95,6 +95,30 @@ def positions(text: str, ndim: int, what: str) -> "np.ndarray":
     return np.array(rows)
 
 
+def samples(path: str) -> "np.ndarray":
+    """The numbers of a text or .npy file, (n,).
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
+    try:
+        return _rows(path).ravel()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"cannot read samples from {path}: {one_line(error)}") from None
+
+
+def _rows(path: str) -> "np.ndarray":
+    """The numbers of a text file, with commas or blanks between, or of a .npy file."""
+    import numpy as np
+
+    if path.endswith(".npy"):
+        rows = np.load(path, allow_pickle=False)
+    else:
+        with open(path) as file:
+            rows = np.loadtxt(line.replace(",", " ") for line in file)
+    return np.asarray(rows, float)
+
+
 def _coordinate(text: str, whole: str, what: str) -> "np.ndarray":
     """One number, or first:last:count."""
     import numpy as np
@@ -117,12 +141,7 @@ def _positions_of_file(path: str, ndim: int, what: str) -> "np.ndarray":
     import numpy as np
 
     try:
-        if path.endswith(".npy"):
-            rows = np.load(path, allow_pickle=False)
-        else:
-            with open(path) as file:
-                rows = np.loadtxt(line.replace(",", " ") for line in file)
-        rows = np.asarray(rows, float)
+        rows = _rows(path)
     except (ValueError, TypeError) as error:
         why = one_line(error)
         raise ValueError(f"cannot read {what}s from {path}: {why}") from None

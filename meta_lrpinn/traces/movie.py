@@ -3,6 +3,8 @@
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import IO, Any
 
 import numpy as np
 
@@ -17,11 +19,30 @@ _WIDTH = 5.0  # inches
 
 def save(traces: Traces, path: str | os.PathLike) -> None:
     """Writes snapshots of the first source as an animated GIF; see `Traces.movie`."""
+    path = pathlib.Path(path)
+    check_path(path)
+    files.write_together({path: writer(traces)})
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Refuses, before anything is computed, another format.
+
+    Raises:
+        ValueError: if the ending is not .gif.
+    """
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"movies are written as .gif, got {path}")
+
+
+def writer(traces: Traces) -> Callable[[IO[Any]], None]:
+    """What writes the animation, for `files.write_together`.
+
+    Raises:
+        ValueError: if there are no snapshots, or they are in 3D.
+    """
     from matplotlib.animation import FuncAnimation, PillowWriter
     from matplotlib.figure import Figure
 
-    path = pathlib.Path(path)
-    check_path(path)
     if not len(traces.snapshots):
         raise ValueError("there are no snapshots; ask time_traces for some")
     if traces.model.ndim == 3:
@@ -40,7 +61,7 @@ def save(traces: Traces, path: str | os.PathLike) -> None:
     )
     axes.plot(*traces.sources[0], "k*")
     axes.plot(*traces.receivers.T, "kv", markersize=3)
-    title = axes.set_title(f"{0:.2f} s")
+    title = axes.set_title(" ")
 
     def draw(index):
         image.set_data(frames[index])
@@ -50,19 +71,9 @@ def save(traces: Traces, path: str | os.PathLike) -> None:
     animation = FuncAnimation(figure, draw, len(frames), blit=False)
 
     def write(file):
-        with tempfile.TemporaryDirectory() as folder:  # the writer wants a name
+        with tempfile.TemporaryDirectory() as folder:  # the library wants a name
             whole = pathlib.Path(folder) / "movie.gif"
             animation.save(whole, PillowWriter(fps=_FRAMES_PER_SECOND), dpi=100)
             file.write(whole.read_bytes())
 
-    files.write_together({path: write})
-
-
-def check_path(path: pathlib.Path) -> None:
-    """Refuses, before anything is computed, another format.
-
-    Raises:
-        ValueError: if the ending is not .gif.
-    """
-    if path.suffix.lower() != ".gif":
-        raise ValueError(f"movies are written as .gif, got {path}")
+    return write

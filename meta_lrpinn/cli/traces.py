@@ -1,0 +1,101 @@
+"""`meta-lrpinn traces`: seismograms at receivers, and a movie of the wavefield."""
+
+import argparse
+import dataclasses
+import pathlib
+
+from meta_lrpinn import files
+from meta_lrpinn.cli import output, problem, solver, values
+from meta_lrpinn.cli.parsing import UsageError, add_option
+from meta_lrpinn.cli.report import Report
+
+SUMMARY = "Solve for seismograms: the wavefield at receivers as a function of time."
+_MOVIE_FRAMES = 60
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    group = parser.add_argument_group("problem")
+    problem.add_model_options(group)
+    problem.add_source_option(group)
+
+    def add(name, text, kind: type = str, default=None):
+        add_option(group, name, kind, text, default)
+
+    add("receivers", "x,z;x,z in km, a range x0:x1:n,z, or a file, as for --source.")
+    add("record", "Length of the traces in s.", float)
+    add("peak_frequency", "Of a Ricker wavelet, in Hz.", float)
+    add("wavelet", "Text or .npy file of its samples instead; needs --step.")
+    add("step", "Between samples in s; by default fine enough for the wavelet.", float)
+    add("accuracy", "Largest error of the way to time.", float, 1e-3)
+    add("seed", "Of all that is random.", int, 0)
+    solver.add_options(parser, "finite_differences")
+    group = parser.add_argument_group("files")
+    add_option(
+        group,
+        "out",
+        str,
+        "File to write: .npz, .nc, .zarr, .h5, or .sgy.",
+        "traces.npz",
+    )
+    add_option(group, "movie", str, "Also write the wavefield in motion, FILE.gif.")
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    """Solves at the frequencies that are needed, and writes traces and movie."""
+    for name in ("receivers", "record"):
+        if getattr(options, name) is None:
+            raise UsageError(f"traces needs --{name}")
+    import meta_lrpinn as ml
+    from meta_lrpinn.traces import movie, storage
+
+    path = pathlib.Path(options.out)
+    output.check_folder(path.parent)
+    storage.check_path(path, options.step)
+    film = None if options.movie is None else pathlib.Path(options.movie)
+    if film is not None:
+        movie.check_path(film)
+    name, model, source = problem.model_and_source(options)
+    settings = solver.make_settings(options, None, model.ndim)
+    if isinstance(settings, ml.FiniteDifferences) and options.tolerance is None:
+        # On one grid, as `time_traces` by default: there are many frequencies.
+        settings = dataclasses.replace(settings, tolerance=None)
+    report.say("model", f"{name}, {model!r}")
+    traces = ml.time_traces(
+        model,
+        source,
+        values.positions(options.receivers, model.ndim, "receiver"),
+        options.peak_frequency,
+        record=options.record,
+        step=options.step,
+        wavelet=None if options.wavelet is None else values.samples(options.wavelet),
+        tolerance=options.accuracy,
+        settings=settings,
+        snapshots=0 if film is None else _MOVIE_FRAMES,
+        seed=options.seed,
+        progress=report.shows_progress,
+    )
+    shape = " x ".join(str(count) for count in traces.data.shape)
+    report.say("traces", f"{shape} (sources, receivers, samples of {traces.step:g} s)")
+    used = traces.frequencies
+    report.say("frequencies", f"{len(used)}, {used[0]:.3g} to {used[-1]:.3g} Hz")
+    report.say("seconds", f"{traces.elapsed:.2f}, compilation included")
+    if not traces.wrap_around < options.accuracy:
+        report.warn(
+            f"waves are left after the longest period: {traces.wrap_around:.2g} of the "
+            "largest; ask for a longer record"
+        )
+    writers = {path: storage.writer(traces, path)}
+    if film is not None:
+        writers[film] = movie.writer(traces)
+    files.write_together(writers)
+    written = [str(one) for one in writers]
+    report.say("wrote", ", ".join(written))
+    report.add(
+        shape=traces.data.shape,
+        step=traces.step,
+        frequencies=len(used),
+        wrap_around=traces.wrap_around,
+        seconds=traces.elapsed,
+        files=written,
+    )

@@ -1,0 +1,138 @@
+"""The commands survey and traces, and several frequencies of solve."""
+
+import json
+
+import numpy as np
+import pytest
+
+import meta_lrpinn as ml
+from meta_lrpinn import cli, generators
+from meta_lrpinn.cli import values
+
+xarray = pytest.importorskip("xarray")
+pytest.importorskip("zarr")
+
+SOLVER = ("--solver=finite_differences", "--refinement=1")
+VELOCITIES = [generators.random_velocity(seed, (11, 11), 0.05) for seed in range(3)]
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with velocities, to work in."""
+    monkeypatch.chdir(tmp_path)
+    np.save("models.npy", np.stack([model.velocity for model in VELOCITIES]))
+    ml.save_velocity("model.npz", VELOCITIES[0])
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    return tmp_path
+
+
+SURVEY = (
+    "survey", "--velocity=models.npy", "--spacing=0.05", "--sources=0.1:0.4:3,0.05",
+    "--receivers=0.2,0.05;0.3,0.1", "--frequencies=3,4", *SOLVER,
+)  # fmt: skip
+
+
+def test_survey_solves_once_and_goes_on(here, capsys):
+    assert run(*SURVEY, "--models_per_chunk=2") == 0
+    printed = capsys.readouterr().out
+    assert "18 wavefields" in printed and "throughput" in printed
+    with xarray.open_zarr("survey.zarr") as data:
+        sources = np.array([[0.1, 0.05], [0.25, 0.05], [0.4, 0.05]])
+        expected = ml.solve_survey(
+            VELOCITIES,
+            [3.0, 4.0],
+            sources,
+            ml.FiniteDifferences(refinement=1),
+            receivers=[[0.2, 0.05], [0.3, 0.1]],
+        )
+        np.testing.assert_array_equal(data.scattered, expected.scattered)
+    assert run(*SURVEY, "--models_per_chunk=2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["solved"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("survey",), "survey needs --velocity"),
+        ((*SURVEY, "--velocity=none.npy"), "there is no velocity file none.npy"),
+        ((*SURVEY, "--frequencies=3:1:1"), "frequencies must be a list such as"),
+        ((*SURVEY, "--receivers=1"), "receiver needs 2 coordinates"),
+        ((*SURVEY, "--receivers=1,a"), "receiver must be numbers such as"),
+        ((*SURVEY, "--sources=9,0"), "source (9, 0) lies outside the model"),
+        ((*SURVEY, "--memory=0"), "memory must be positive"),
+        ((*SURVEY, "--out=models.npy"), "models.npy"),
+        ((*SURVEY, "--prune"), "--prune is no option of --solver=finite_differences"),
+        (("traces",), "traces needs --receivers"),
+        (("solve", "--frequency=3", "--frequencies=3,4"), "not both"),
+        (("solve", "--frequencies=3,3"), "the same frequency is given twice"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(here, capsys, arguments, message):
+    before = sorted(here.iterdir())
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert sorted(here.iterdir()) == before
+
+
+def test_the_scheduler_may_stand_in_the_environment(here, capsys, monkeypatch):
+    asked = []
+
+    def run_survey(*arguments, cluster, workers, **options):
+        asked.append((cluster, workers))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("meta_lrpinn.surveys.run.run_survey", run_survey)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://a:1")
+    for options in ((), ("--workers=2",), ("--cluster=tcp://b:2",)):
+        assert run(*SURVEY, *options) == 2
+    assert asked == [("tcp://a:1", None), (None, 2), ("tcp://b:2", None)]
+
+
+def test_solve_at_several_frequencies_writes_a_file_for_each(here, capsys):
+    options = ("--velocity=model.npz", "--frequencies=3:4:0.5", "--json", "--out=out")
+    assert run("solve", *options, *SOLVER) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert [part["frequency"] for part in summary["wavefields"]] == [3.0, 3.5, 4.0]
+    names = {path.name for path in (here / "out").iterdir()}
+    assert {f"wavefield_{f}Hz.{e}" for f in (3, 3.5, 4) for e in ("npz", "png")} == names
+    case = ml.load_case("out/wavefield_3.5Hz.npz")
+    assert case.frequency == 3.5
+    alone = ml.solve(case.model, 3.5, case.source, ml.FiniteDifferences(refinement=1))
+    np.testing.assert_allclose(case.scattered, alone.scattered, rtol=1e-6)
+
+
+def test_traces_and_their_movie(here, capsys):
+    np.savetxt("receivers.txt", [[0.3, 0.05], [0.4, 0.1]])
+    options = ("--velocity=model.npz", "--source=0.1,0.05", "--receivers=receivers.txt")
+    when = ("--record=0.5", "--peak_frequency=3", "--accuracy=0.01")
+    assert run("traces", *options, *when, "--out=out/traces.sgy", "--movie=film.gif") == 0
+    assert "1 x 2 x" in capsys.readouterr().out
+    assert (here / "out" / "traces.sgy").stat().st_size > 3600
+    assert (here / "film.gif").read_bytes().startswith(b"GIF")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5", [5.0]),
+        ("3,4.5", [3.0, 4.5]),
+        ("2:3:0.5", [2.0, 2.5, 3.0]),
+        ("0.1:0.7:0.1", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
+        ("2:3:0.4,7", [2.0, 2.4, 2.8, 7.0]),
+    ],
+)
+def test_lists_and_ranges_of_frequencies(text, expected):
+    assert values.frequencies(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "2:3", "2:3:0", "3:2:1", "1:1e9:1e-9", "2:3:nan"]
+)
+def test_what_is_no_list_of_frequencies_is_refused(text):
+    with pytest.raises(ValueError, match="frequencies must be a list such as"):
+        values.frequencies(text)
