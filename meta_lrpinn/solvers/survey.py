@@ -321,7 +321,8 @@ def _shared_solver(
 
     def solve_model(model):
         own = problem.replace(model=model)
-        own_v0 = np.array([problems.velocity_at(model, s) for s in sources])
+        with jax.enable_x64(True):
+            own_v0 = np.asarray(model.at(jnp.asarray(sources)))
         fields, errors = [], []
         with jax.enable_x64(is_double):
             for start in range(0, len(sources), batch):

@@ -39,9 +39,15 @@ def mapper(cluster: str | None = None, workers: int | None = None) -> Iterator[M
         yield lambda function, tasks: map(function, tasks)
         return
     extras.require(("dask", "distributed"), "dask", "a cluster")
-    import distributed
+    import dask
 
     with contextlib.ExitStack() as stack:
+        if cluster is None:
+            # Of our own workers, which inherit this, only what went wrong.
+            quiet = {"logging": {"distributed": "error"}}
+            stack.enter_context(dask.config.set(quiet))
+        import distributed
+
         if cluster is None:
             # A thread each: JAX and the factorisations release the interpreter, so that
             # several would only share the cores and add up their memory.
