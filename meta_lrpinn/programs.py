@@ -8,8 +8,9 @@ frequencies would end after some hundreds.
 
 import collections
 import functools
+import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,13 +31,13 @@ def jit_latest(
     """
     programs: collections.OrderedDict[Any, Any] = collections.OrderedDict()
     lock = threading.Lock()
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def latest(*args, **kwargs):
-        key = _signature(
-            args, {k: v for k, v in kwargs.items() if k not in static_argnames}
-        )
-        key += tuple((name, kwargs[name]) for name in static_argnames if name in kwargs)
+        arguments = signature.bind(*args, **kwargs).arguments
+        static = {name: arguments.pop(name, None) for name in static_argnames}
+        key = (*_signature(arguments), *static.items())
         with lock:
             program = programs.pop(key, None)
             if program is None:
@@ -52,8 +53,8 @@ def jit_latest(
     return latest
 
 
-def _signature(args: tuple, kwargs: dict[str, Any]) -> tuple:
+def _signature(arguments: Mapping[str, Any]) -> tuple:
     """What a program is compiled for: structure, shapes and types, and the precision."""
-    leaves, structure = jax.tree.flatten((args, kwargs))
+    leaves, structure = jax.tree.flatten(dict(arguments))
     shapes = tuple(jax.typeof(leaf) for leaf in leaves)
     return structure, shapes, jax.config.jax_enable_x64

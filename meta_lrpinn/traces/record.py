@@ -263,5 +263,5 @@ class _Spectra:
         field = solve(
             self._model, frequency, self._sources, amplitude=amplitude, **self._options
         )
-        whole = field.total.filled(0) if self._with_fields else field.total[:0]
+        whole = field.total.filled(0) if self._with_fields else np.empty(0)
         return field.at(self._receivers, "total"), np.asarray(whole, np.complex64)
