@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 # So many sources, frequencies or halves of a survey may take turns without compiling.
 _KEPT = 16
@@ -57,4 +58,4 @@ def _signature(arguments: Mapping[str, Any]) -> tuple:
     """What a program is compiled for: structure, shapes and types, and the precision."""
     leaves, structure = jax.tree.flatten(dict(arguments))
     shapes = tuple(jax.typeof(leaf) for leaf in leaves)
-    return structure, shapes, jax.config.jax_enable_x64
+    return structure, shapes, jnp.result_type(float)

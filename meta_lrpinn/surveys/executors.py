@@ -39,25 +39,26 @@ def mapper(cluster: str | None = None, workers: int | None = None) -> Iterator[M
         yield lambda function, tasks: map(function, tasks)
         return
     extras.require(("dask", "distributed"), "dask", "a cluster")
-    import dask
+    from dask import config
 
     with contextlib.ExitStack() as stack:
         if cluster is None:
             # Of our own workers, which inherit this, only what went wrong.
             quiet = {"logging": {"distributed": "error"}}
-            stack.enter_context(dask.config.set(quiet))
+            stack.enter_context(config.set(quiet))
         import distributed
 
+        address: Any = cluster
         if cluster is None:
             # A thread each: JAX and the factorisations release the interpreter, so that
             # several would only share the cores and add up their memory.
-            cluster = stack.enter_context(
+            address = stack.enter_context(
                 distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None
+                    n_workers=workers, threads_per_worker=1, dashboard_address=":0"
                 )
             )
         try:
-            client = distributed.Client(cluster, timeout=_CONNECT_SECONDS)
+            client = distributed.Client(address, timeout=_CONNECT_SECONDS)
         except (OSError, ValueError) as error:
             raise OSError(f"no Dask scheduler answers at {cluster}: {error}") from None
         stack.enter_context(client)

@@ -198,7 +198,7 @@ def _scan(velocities: Velocities) -> tuple[Bounds, str]:
 
     def values():
         for model in velocities:
-            digest.update(np.ascontiguousarray(model.velocity, float))
+            digest.update(np.asarray(model.velocity, float).tobytes())
             yield model.velocity
 
     return bounds_of(velocities.grid, values()), digest.hexdigest()

@@ -28,8 +28,9 @@ class ArrayFile:
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
         import zarr
 
-        found = zarr.open(self.path, mode="r")
-        return found if self.name is None else found[self.name]
+        if self.name is None:
+            return zarr.open_array(self.path, mode="r")
+        return zarr.open_group(self.path, mode="r")[self.name]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         return np.asarray(self.open()[rows])
@@ -185,7 +186,8 @@ def _of_zarr(path: str, name: str | None) -> tuple[ArrayFile, Mapping[str, Any]]
         name = _chosen(name, list(found.array_keys()), path)
         stored |= dict(found[name].attrs)
         axes = getattr(found[name].metadata, "dimension_names", None) or ()
-        lines = [np.asarray(found[axis][:]) for axis in axes[1:] if axis in found]
+        arrays = dict(found.arrays())
+        lines = [np.asarray(arrays[axis][:]) for axis in axes[1:] if axis in arrays]
         if "spacing" not in stored and lines and all(len(line) > 1 for line in lines):
             stored["spacing"] = [float(line[1] - line[0]) for line in lines]
             stored.setdefault("origin", [float(line[0]) for line in lines[::-1]])

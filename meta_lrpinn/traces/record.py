@@ -205,7 +205,7 @@ def _wavelet(
             raise ValueError(f"{name} must be positive, got {value}")
     if (wavelet is None) == (peak_frequency is None):
         raise ValueError("give a peak frequency or a wavelet, one of them")
-    if wavelet is None:
+    if peak_frequency is not None:
         highest = transform.ricker_band(peak_frequency, tolerance)
         step = transform.round_step(highest) if step is None else step
         if 2 * highest * step > 1:

@@ -101,7 +101,7 @@ def _segy(traces: Traces) -> bytes:
     """A SEG-Y file of one trace for each source and receiver, sources as field records."""
     import segyio
 
-    spec = segyio.spec()
+    spec: Any = segyio.spec()
     spec.format = 5  # IEEE floating point
     spec.samples = 1000 * traces.times
     spec.tracecount = len(traces.sources) * len(traces.receivers)
