@@ -101,10 +101,10 @@ def _segy(traces: Traces) -> bytes:
     """A SEG-Y file of one trace for each source and receiver, sources as field records."""
     import segyio
 
-    spec: Any = segyio.spec()
-    spec.format = 5  # IEEE floating point
-    spec.samples = 1000 * traces.times
-    spec.tracecount = len(traces.sources) * len(traces.receivers)
+    number = len(traces.sources) * len(traces.receivers)
+    spec = segyio.spec()
+    # Format 5 is IEEE floating point.
+    vars(spec).update(format=5, samples=1000 * traces.times, tracecount=number)
     microseconds = round(1e6 * traces.step)
     field = segyio.TraceField
     with tempfile.TemporaryDirectory() as folder:
@@ -119,14 +119,14 @@ def _segy(traces: Traces) -> bytes:
                 }
             )
             file.bin.update(hdt=microseconds, hns=len(traces.times), format=5, mfeet=1)
-            for index in range(spec.tracecount):
-                shot, number = divmod(index, len(traces.receivers))
+            for index in range(number):
+                shot, receiver = divmod(index, len(traces.receivers))
                 place = np.rint(1e3 * _PER_METRE * traces.sources[shot]).astype(int)
-                where = np.rint(1e3 * _PER_METRE * traces.receivers[number]).astype(int)
+                where = np.rint(1e3 * _PER_METRE * traces.receivers[receiver]).astype(int)
                 file.header[index] = {
                     field.TRACE_SEQUENCE_LINE: index + 1,
                     field.FieldRecord: shot + 1,
-                    field.TraceNumber: number + 1,
+                    field.TraceNumber: receiver + 1,
                     field.TraceIdentificationCode: 1,
                     field.SourceGroupScalar: -_PER_METRE,
                     field.ElevationScalar: -_PER_METRE,
@@ -140,5 +140,5 @@ def _segy(traces: Traces) -> bytes:
                     field.TRACE_SAMPLE_COUNT: len(traces.times),
                     field.TRACE_SAMPLE_INTERVAL: microseconds,
                 }
-                file.trace[index] = traces.data[shot, number].astype(np.float32)
+                file.trace[index] = traces.data[shot, receiver].astype(np.float32)
         return pathlib.Path(path).read_bytes()
