@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meta_lrpinn.solvers.solve import reference_wavefield, solve
     from meta_lrpinn.solvers.survey import Survey, solve_survey
     from meta_lrpinn.surveys.run import SurveyRun, run_survey
+    from meta_lrpinn.surveys.velocities import open_velocities
     from meta_lrpinn.traces.record import Traces, time_traces
     from meta_lrpinn.velocity import VelocityModel
     from meta_lrpinn.wavefield import Wavefield
@@ -63,6 +64,7 @@ __all__ = [
     "load_wavefield",
     "make_acquisition",
     "make_problem",
+    "open_velocities",
     "receiver_data",
     "reference_wavefield",
     "relative_l2",
@@ -95,6 +97,7 @@ _MODULES = {
     "load_wavefield": "results.storage",
     "make_acquisition": "solvers.acquisition",
     "make_problem": "problem",
+    "open_velocities": "surveys.velocities",
     "receiver_data": "solvers.acquisition",
     "reference_wavefield": "solvers.solve",
     "relative_l2": "metrics",
