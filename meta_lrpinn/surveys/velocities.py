@@ -13,6 +13,8 @@ from meta_lrpinn.velocity import VelocityModel
 
 _UNITS = {"km/s": 1.0, "m/s": 1e-3}
 _DEFAULT_NAME = "velocity"
+# Models are read so many at a time, since those of a zarr file share chunks.
+_BYTES_AT_ONCE = 32 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ArrayFile:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Velocities:
-    """A stack of velocities on one grid, read one by one."""
+    """A stack of velocities on one grid, of which some are read at a time."""
 
     values: np.ndarray | ArrayFile  # (n, nz, nx) or (n, nz, ny, nx)
     number: int  # of models
@@ -56,19 +58,25 @@ class Velocities:
         Raises:
             ValueError: if a value is no velocity; it says of which model.
         """
-        for index in range(self.first, self.first + self.number):
-            values = np.asarray(self.values[slice(index, index + 1)])[0]
-            if self.unit != "km/s":
-                values = values * _UNITS[self.unit]
-            try:
-                yield VelocityModel(values, self.spacing, self.origin)
-            except ValueError as error:
-                raise ValueError(f"velocity {index} of the survey: {error}") from None
+        source = self.values
+        if isinstance(source, ArrayFile):
+            source = source.open()
+        rows = max(1, _BYTES_AT_ONCE // (8 * int(np.prod(source.shape[1:]))))
+        last = self.first + self.number
+        for start in range(self.first, last, rows):
+            block = np.asarray(source[start : min(start + rows, last)])
+            for index, values in enumerate(block, start):
+                if self.unit != "km/s":
+                    values = values * _UNITS[self.unit]
+                try:
+                    yield VelocityModel(values, self.spacing, self.origin)
+                except ValueError as error:
+                    raise ValueError(f"velocity {index} of the survey: {error}") from None
 
     @property
     def grid(self) -> VelocityModel:
         """The first model, which stands for the grid of all."""
-        return next(iter(self))
+        return next(iter(self.part(0, 1)))
 
     def part(self, start: int, stop: int) -> "Velocities":
         """The models from `start` to `stop`; of an array only what they need."""
