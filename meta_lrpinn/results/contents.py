@@ -15,6 +15,7 @@ from meta_lrpinn.solved import SolvedField
 # Dimensions, values, attributes.
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 
+_SPACE = {2: ("z", "x"), 3: ("z", "y", "x")}
 CONVENTIONS = (
     "total = scattered + background; time goes as exp(+i omega t); z is depth, positive "
     "down; background = A H0^(2)(k r) in 2D, A exp(-i k r)/r in 3D, with k = omega/v0"
@@ -41,7 +42,7 @@ def contents(
     """
     model = field.model
     sources: tuple[str, ...] = ("source",) if np.ndim(field.source) == 2 else ()
-    space = ("z", "y", "x")[-model.ndim :] if model.ndim == 3 else ("z", "x")
+    space = _SPACE[model.ndim]
     grid = (*sources, *space)
 
     def wave(values: np.ndarray, name: str) -> Variable:
