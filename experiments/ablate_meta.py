@@ -68,8 +68,8 @@ def starts(unit: HelmholtzProblem) -> dict[str, Start]:
 def unit_problem(model: Any, frequency: float) -> HelmholtzProblem:
     """The problem as the networks see it, of amplitude one."""
     source = study.top_source(model)
-    thickness = study.low_rank_module().layer_share
-    made = problem.make_problem(model, frequency, source, layer_share=thickness)
+    thickness = study.low_rank_module().layer_fraction
+    made = problem.make_problem(model, frequency, source, layer_fraction=thickness)
     made = made.replace(amplitude=made.amplitude / np.abs(made.amplitude))
     return jax.tree.map(jnp.asarray, made)
 

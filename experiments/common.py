@@ -137,8 +137,8 @@ def needed(curve: Sequence[tuple[float, float]], target: float) -> float:
         if error <= target:
             if before is None:
                 return size
-            share = np.log(target / before[1]) / np.log(error / before[1])
-            return float(before[0] * (size / before[0]) ** share)
+            part = np.log(target / before[1]) / np.log(error / before[1])
+            return float(before[0] * (size / before[0]) ** part)
         before = size, error
     return np.inf
 

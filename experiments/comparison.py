@@ -117,8 +117,8 @@ def measure(
     ]
     start = study.meta_start()
     shared, thinner = (
-        survey.shared_problem(chosen, frequency, [position], layer_share)
-        for layer_share in (1.0, start.layer_share)
+        survey.shared_problem(chosen, frequency, [position], layer_fraction)
+        for layer_fraction in (1.0, start.layer_fraction)
     )
 
     def problem_of(model, layer):

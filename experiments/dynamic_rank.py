@@ -107,7 +107,7 @@ def adapt(
         of parameters, and of different networks so far.
     """
     made = problem.make_problem(
-        case.model, case.frequency, case.source, layer_share=start.layer_share
+        case.model, case.frequency, case.source, layer_fraction=start.layer_fraction
     )
     amplitude = np.abs(made.amplitude)
     unit = made.replace(amplitude=made.amplitude / amplitude)

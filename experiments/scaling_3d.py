@@ -87,15 +87,15 @@ def sphere(frequency: float) -> Case:
     number = round(side / spacing) + 1
     model = VelocityModel(np.full((number,) * 3, _SLOWER), spacing)
     points = model.grid_points()
-    center = np.array([side / 2, side / 2, 0.6 * side])
+    centre = np.array([side / 2, side / 2, 0.6 * side])
     source = np.array([side / 2, side / 2, 0.05 * side])
     # Cells at the surface hold both media: without a step, the grid counts for less.
     radius = _RADIUS * side
-    distance = np.linalg.norm(points - center, axis=1)
+    distance = np.linalg.norm(points - centre, axis=1)
     fraction = np.clip(0.5 + (radius - distance) / spacing, 0, 1)
     squared_slowness = fraction / _FASTER**2 + (1 - fraction) / _SLOWER**2
     exact = reference.spherical_inclusion(
-        points, frequency, source, center, radius, _FASTER, _SLOWER
+        points, frequency, source, centre, radius, _FASTER, _SLOWER
     )
     return Case(
         model=model.replace_velocity((squared_slowness**-0.5).reshape(model.shape)),
@@ -197,7 +197,7 @@ def compiled_step(objective: str, ndim: int, points: int, width: int, rank: int)
         source = (*[1.0] * (ndim - 1), 0.1)
         thickness = 0.0 if paper else None
         task = single_task(
-            make_problem(model, 5.0, source, thickness=thickness, layer_share=1.0)
+            make_problem(model, 5.0, source, thickness=thickness, layer_fraction=1.0)
         )
         batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], task)
         key = jax.random.key(seed)

@@ -179,7 +179,7 @@ def random_pinn() -> Callable[[int], Network]:
         depth=low_rank.depth,
         first_scale=low_rank.first_scale,
         features=low_rank.last_width,
-        layer_share=low_rank.layer_share,
+        layer_fraction=low_rank.layer_fraction,
     )
     return random_of(make_network(config))
 

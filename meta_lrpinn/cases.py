@@ -36,9 +36,9 @@ class Case:
 
     model: VelocityModel
     frequency: float | None = None  # Hz
-    source: np.ndarray | None = None  # (ndim,) or (n_sources, ndim), km
+    source: np.ndarray | None = None  # (ndim,) or (n_sources, ndim) [km]
     amplitude: complex | None = None  # factor A of the background field
-    background_velocity: float | None = None  # v0, km/s
+    background_velocity: float | None = None  # v0 [km/s]
     scattered: np.ndarray | None = None  # (nz, nx) or (n_sources, nz, nx), complex
 
 
@@ -87,8 +87,8 @@ def load_velocity(
         The model in km and km/s.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read as a velocity model.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read as a velocity model.
     """
     return load_case(
         path,
@@ -140,8 +140,8 @@ def load_case(
         The case; what the file does not hold is None.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read, or its parts do not fit together.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, or its parts do not fit together.
     """
     _check_options(unit, spacing_unit, fill, transpose, spacing)
     path, name = names.split_name(path, name)

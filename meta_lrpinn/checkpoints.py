@@ -57,7 +57,7 @@ class RunCheckpoints:
             read_only: Leaves all as it is, for a look at a run in progress.
 
         Raises:
-            ValueError: If the directory holds something else than checkpoints.
+            ValueError: if the directory holds something else than checkpoints.
         """
         self.directory = Path(os.path.abspath(directory))
         if not read_only:
@@ -154,7 +154,7 @@ class RunCheckpoints:
             The restored step; None if the directory holds no checkpoint.
 
         Raises:
-            ValueError: If settings differ (all are named), or the checkpoint is
+            ValueError: if settings differ (all are named), or the checkpoint is
                 unreadable.
         """
         number = self.find(step)
@@ -197,7 +197,7 @@ class RunCheckpoints:
         """Number of the "latest", "best" or numbered step; None if there is none.
 
         Raises:
-            ValueError: If a numbered step does not exist.
+            ValueError: if a numbered step does not exist.
         """
         if step == "latest":
             return self._manager.latest_step()
@@ -260,7 +260,7 @@ def load_run_parameters(
         the step.
 
     Raises:
-        ValueError: If there is no such checkpoint, or it is unreadable.
+        ValueError: if there is no such checkpoint, or it is unreadable.
     """
     directory = Path(directory)
     if (directory / FOLDER).is_dir():
@@ -291,7 +291,7 @@ def load_tree(path: str | Path) -> Any:
     """Loads a tree of dictionaries of arrays on the first local device.
 
     Raises:
-        ValueError: If the folder is not a whole checkpoint.
+        ValueError: if the folder is not a whole checkpoint.
     """
     path = Path(os.path.abspath(path))
     with _readable(path), ocp.StandardCheckpointer() as checkpointer:
@@ -314,7 +314,7 @@ def save_initialisation(
         card: The model card: on what, how and how long it was trained; JSON.
 
     Raises:
-        ValueError: If the folder exists.
+        ValueError: if the folder exists.
     """
     path = Path(path)
     if path.exists():
@@ -333,7 +333,7 @@ def load_initialisation(path: str | Path) -> tuple[Any, dict, dict]:
         Parameters on the first local device, model configuration, and card.
 
     Raises:
-        ValueError: If the folder does not hold a whole initialisation.
+        ValueError: if the folder does not hold a whole initialisation.
     """
     path = Path(path)
     try:

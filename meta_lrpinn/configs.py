@@ -26,7 +26,7 @@ class NetworkConfig:
     initialisation: str = "orthonormal"  # or "xavier", the published one
     frequency_input: bool = False  # "pinn" only
     features: int | None = None  # units of the last hidden layer; None for `width`
-    layer_share: float = 1.0  # thickness of the absorbing layer, over the default
+    layer_fraction: float = 1.0  # thickness of the absorbing layer, over the default
 
     def __post_init__(self):
         if self.kind not in NETWORKS:
@@ -89,7 +89,7 @@ class TaskDistribution:
     minimum_velocity: float = 1.5  # km/s
     maximum_velocity: float = 5.0  # km/s
     absorbing: bool = False
-    layer_share: float = 1.0  # thickness of the absorbing layer, over the default
+    layer_fraction: float = 1.0  # thickness of the absorbing layer, over the default
     known_points: int = 0  # points of solved wavefields; 0 for none
 
     def __post_init__(self):
@@ -100,8 +100,8 @@ class TaskDistribution:
             )
         if self.smallest_size > self.largest_size:
             raise ValueError("smallest_size must not exceed largest_size")
-        if not self.layer_share > 0:
-            raise ValueError(f"layer_share must be positive, got {self.layer_share}")
+        if not self.layer_fraction > 0:
+            raise ValueError(f"layer_fraction must be positive, got {self.layer_fraction}")
         if self.known_points and not self.absorbing:
             raise ValueError("without an absorbing layer there is no one wavefield to know")
 
@@ -115,7 +115,7 @@ class TrainingConfig:
 
     algorithm: str = "maml"  # or "reptile"
     iterations: int = 50_000
-    learning_rate: float = 1e-3  # of AdamW; Reptile: the share of the way that it goes
+    learning_rate: float = 1e-3  # of AdamW; Reptile: the fraction of the way that it goes
     weight_decay: float = 4e-5  # "maml" only
     schedule: str = "staircase"  # or "cosine", to zero at the last iteration
     decay: float = 0.8  # staircase: factor of the learning rate ...
@@ -177,7 +177,7 @@ class TrainingConfig:
         if self.algorithm == "reptile":
             if self.learning_rate > 1:
                 raise ValueError(
-                    "learning_rate of Reptile is a share of the way to the adapted "
+                    "learning_rate of Reptile is a fraction of the way to the adapted "
                     f"parameters, at most 1, got {self.learning_rate}"
                 )
             idle = {
@@ -210,10 +210,13 @@ class MetaConfig:
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self):
-        if self.tasks.absorbing and self.tasks.layer_share != self.network.layer_share:
+        if (
+            self.tasks.absorbing
+            and self.tasks.layer_fraction != self.network.layer_fraction
+        ):
             raise ValueError(
-                f"tasks with a layer of {self.tasks.layer_share:g} of the default "
-                f"thickness cannot train a network for {self.network.layer_share:g}"
+                f"tasks with a layer of {self.tasks.layer_fraction:g} of the default "
+                f"thickness cannot train a network for {self.network.layer_fraction:g}"
             )
         if self.objective.name == "own_output" and not self.tasks.absorbing:
             raise ValueError("objective own_output needs tasks with an absorbing layer")
@@ -226,16 +229,20 @@ class MetaConfig:
         return dataclasses.asdict(self)
 
 
+_RENAMED = {"layer_share": " (now layer_fraction: rename it in the card)"}
+
+
 def network_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
     """The network's configuration from what `as_dict` gave.
 
     Raises:
-        ValueError: a field this version does not know.
+        ValueError: if a field is unknown; of one that was renamed it says the name now.
     """
     known = {field.name for field in dataclasses.fields(NetworkConfig)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"unknown network fields: {', '.join(unknown)}")
+        names = [f"{name}{_RENAMED.get(name, '')}" for name in unknown]
+        raise ValueError(f"unknown network fields: {', '.join(names)}")
     return NetworkConfig(**values)
 
 
@@ -247,7 +254,7 @@ def network_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
 _OWN_OUTPUT_LAYER = 0.5  # in half of the default the field changes by less than 1 %
 _OWN_OUTPUT = MetaConfig(
     network=NetworkConfig(
-        width=192, depth=3, rank=64, first_scale=4.0, layer_share=_OWN_OUTPUT_LAYER
+        width=192, depth=3, rank=64, first_scale=4.0, layer_fraction=_OWN_OUTPUT_LAYER
     ),
     objective=ObjectiveConfig(name="own_output", points=32 * 32),
     tasks=TaskDistribution(
@@ -255,7 +262,7 @@ _OWN_OUTPUT = MetaConfig(
         maximum_frequency=8.0,
         log_frequency=True,
         absorbing=True,
-        layer_share=_OWN_OUTPUT_LAYER,
+        layer_fraction=_OWN_OUTPUT_LAYER,
         largest_size=101,
     ),
     training=TrainingConfig(
@@ -298,7 +305,7 @@ PRESETS = {
             depth=3,
             frequency_input=True,
             first_scale=4.0,
-            layer_share=_OWN_OUTPUT_LAYER,
+            layer_fraction=_OWN_OUTPUT_LAYER,
         ),
         training=dataclasses.replace(_OWN_OUTPUT.training, orthonormal_bases=False),
     ),
@@ -309,7 +316,7 @@ PRESETS = {
             rank=64,
             first_scale=1.0,
             features=512,
-            layer_share=0.5,
+            layer_fraction=0.5,
         ),
         objective=ObjectiveConfig(
             name="projection", points=2048, leading=(128, 192, 256, 384)
@@ -320,7 +327,7 @@ PRESETS = {
             log_frequency=True,
             velocities_per_task=8,
             absorbing=True,
-            layer_share=0.5,
+            layer_fraction=0.5,
             known_points=3072,
             largest_size=101,
         ),

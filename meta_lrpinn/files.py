@@ -75,7 +75,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         folder: The folder of the run; created if need be.
 
     Raises:
-        BlockingIOError: If another run holds the folder; it names folder and process.
+        BlockingIOError: if another run holds the folder; it names folder and process.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ def relative_l2(prediction: Array, truth: Array) -> float:
         truth: Array of the same shape.
 
     Raises:
-        ValueError: the shapes differ, or the truth is zero.
+        ValueError: if the shapes differ, or the truth is zero.
     """
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     if prediction.shape != truth.shape:

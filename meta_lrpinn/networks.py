@@ -47,9 +47,9 @@ class Network:
         return self.module.ndim
 
     @property
-    def layer_share(self) -> float:
+    def layer_fraction(self) -> float:
         """Thickness of the absorbing layer it is for, over that of training's default."""
-        return self.module.layer_share
+        return self.module.layer_fraction
 
     @property
     def is_pruned(self) -> bool:
@@ -159,7 +159,7 @@ def make_network(config: configs.NetworkConfig) -> nn.Module:
         "ndim": config.ndim,
         "first_scale": config.first_scale,
         "last_width": config.features,
-        "layer_share": config.layer_share,
+        "layer_fraction": config.layer_fraction,
     }
     if config.kind == "pinn":
         return models.PINN(**common, frequency_input=config.frequency_input)

@@ -142,7 +142,7 @@ def own_derivatives(
         model: Network called with (points, source, frequency).
         params: Its parameters.
         problem: The problem.
-        points: Coordinates (n, ndim), km.
+        points: Coordinates (n, ndim) [km].
         engine: "layers", layer by layer (`models.jets`), for networks that have it; or
             one of `physics.derivatives`, which test it.
 
@@ -243,7 +243,7 @@ def own_output_objective(
         The objective; tasks must hold one velocity each.
 
     Raises:
-        ValueError: an orthogonality weight for a network without low-rank factors.
+        ValueError: if a network without low-rank factors is given an orthogonality weight.
     """
     low_rank = isinstance(model, models.MetaLRPINN)
     if orthogonality and not low_rank:

@@ -81,7 +81,7 @@ def wavefield_figure(
         The figure; save it with `figure.savefig(path)`.
 
     Raises:
-        ValueError: the reference has another shape, or there is no such source.
+        ValueError: if the reference has another shape, or there is no such source.
     """
     model = field.model
     sources = np.atleast_2d(np.asarray(field.source, float))
@@ -167,7 +167,7 @@ def convergence_figure(
         The figure; save it with `figure.savefig(path)`.
 
     Raises:
-        ValueError: no record has the quantity.
+        ValueError: if no record has the quantity.
     """
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.add_subplot()

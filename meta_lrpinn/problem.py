@@ -30,7 +30,7 @@ class HelmholtzProblem(struct.PyTreeNode):
     amplitude: Array  # () complex, A of the background field
     background_velocity: Array  # () km/s, v₀
     layer: absorbing.AbsorbingLayer
-    # () or by axis (ndim,), km/s, sets the decay of features in the layer
+    # () or by axis (ndim,) [km/s], sets the decay of features in the layer
     envelope_velocity: Array
 
     @property
@@ -40,12 +40,12 @@ class HelmholtzProblem(struct.PyTreeNode):
 
     @property
     def lower(self) -> Array:
-        """Smallest coordinates of the model and its layer, (ndim,), km."""
+        """Smallest coordinates of the model and its layer, (ndim,) [km]."""
         return self.layer.lower - self.layer.thickness
 
     @property
     def upper(self) -> Array:
-        """Largest coordinates of the model and its layer, (ndim,), km."""
+        """Largest coordinates of the model and its layer, (ndim,) [km]."""
         return self.layer.upper + self.layer.thickness
 
 
@@ -56,14 +56,14 @@ class Collocation(struct.PyTreeNode):
     squared_slowness: jax.Array  # (n,) s²/km², m
     scattering_source: jax.Array  # (n,) complex, −ω² (m − m₀) u₀
     stretch: jax.Array  # (n, ndim) complex, s
-    stretch_slope: jax.Array  # (n, ndim) complex, 1/km
+    stretch_slope: jax.Array  # (n, ndim) complex [1/km]
     omega: jax.Array  # () rad/s
 
 
 def default_thickness(
-    model: VelocityModel, frequency: float, v0: float, share: float = 1.0
+    model: VelocityModel, frequency: float, v0: float, fraction: float = 1.0
 ) -> float:
-    """Layer thickness that networks are trained in, or a share of it, km.
+    """Layer thickness that networks are trained in, or a fraction of it [km].
 
     The longest of 0.3 km, one background wavelength and 1.1 wavelengths at the mean
     velocity of the model: waves that reach the edge at depth are longer than those at
@@ -72,7 +72,7 @@ def default_thickness(
     """
     mean_wavelength = float(np.mean(model.velocity)) / frequency
     whole = max(_LAYER_MINIMUM, v0 / frequency, _LAYER_WAVELENGTHS * mean_wavelength)
-    return share * whole
+    return fraction * whole
 
 
 def make_problem(
@@ -83,22 +83,22 @@ def make_problem(
     amplitude: complex | None = None,
     background_velocity: float | None = None,
     thickness: float | None = None,
-    layer_share: float | None = None,
+    layer_fraction: float | None = None,
     reflection: float = REFLECTION,
 ) -> HelmholtzProblem:
     """Problem with checked input and the documented defaults.
 
     Args:
         model: Velocity model.
-        frequency: Frequency, Hz.
-        source: Source position (ndim,), km, inside the model.
+        frequency: Frequency [Hz].
+        source: Source position (ndim,) [km], inside the model.
         amplitude: A of the background field; by default that of the fundamental
             solution (see `background.default_amplitude`).
-        background_velocity: v₀, km/s; by default the velocity at the source.
-        thickness: Absorbing layer, km; by default as below, 0 for none.
-        layer_share: None for the layer that the geometry asks for, of plane waves (see
+        background_velocity: v₀ [km/s]; by default the velocity at the source.
+        thickness: Absorbing layer [km]; by default as below, 0 for none.
+        layer_fraction: None for the layer that the geometry asks for, of plane waves (see
             `absorbing.layer_by_geometry`); for the layer that networks are trained in,
-            its share of `default_thickness`.
+            its fraction of `default_thickness`.
         reflection: Reflection of the layer, of any ray in it or, of networks, at normal
             incidence and the model's mean velocity.
 
@@ -106,7 +106,7 @@ def make_problem(
         The problem, with NumPy leaves in double precision.
 
     Raises:
-        ValueError: anything out of range, in one line.
+        ValueError: if anything is out of its range, in one line.
     """
     frequency = check_frequency(frequency)
     position = np.asarray(source, float)
@@ -123,7 +123,7 @@ def make_problem(
         amplitude = background.default_amplitude(model.ndim)
     amplitude = check_amplitude(amplitude)
     omega = 2 * np.pi * frequency
-    if layer_share is None:
+    if layer_fraction is None:
         layer = absorbing.layer_by_geometry(
             model.lower,
             model.upper,
@@ -137,7 +137,7 @@ def make_problem(
         envelope = model.maximum * absorbing.excess(layer, model.maximum, reflection)
     else:
         if thickness is None:
-            thickness = default_thickness(model, frequency, v0, layer_share)
+            thickness = default_thickness(model, frequency, v0, layer_fraction)
         mean = float(np.mean(model.velocity))
         layer = absorbing.make_layer(model.lower, model.upper, thickness, mean, reflection)
         envelope = 0.9 * mean
@@ -207,7 +207,7 @@ def check_amplitude(amplitude: complex) -> complex:
 
 
 def velocity_at(model: VelocityModel, source: Sequence[float] | np.ndarray) -> float:
-    """Velocity at one position (ndim,), km/s, in double precision on the host."""
+    """Velocity at one position (ndim,) [km/s], in double precision on the host."""
     with jax.enable_x64(True):
         return float(model.at(jnp.asarray(source, float)[None])[0])
 
@@ -236,7 +236,7 @@ def collocate(problem: HelmholtzProblem, points: jax.Array) -> Collocation:
 
     Args:
         problem: The problem.
-        points: Coordinates (n, ndim), km, in the model or its layer.
+        points: Coordinates (n, ndim) [km], in the model or its layer.
 
     Returns:
         The collocation; pure, so that it can be jitted and vmapped over tasks.
@@ -273,7 +273,7 @@ def sample_points(
             wavelength around the source, where the right-hand side varies fastest.
 
     Returns:
-        Coordinates (number, ndim), km.
+        Coordinates (number, ndim) [km].
     """
     number_near = int(round(near_source * number))
     key_far, key_near = jax.random.split(key)

@@ -38,7 +38,7 @@ class RunLog:
         """Appends one row.
 
         Raises:
-            ValueError: If the names differ from those of earlier rows.
+            ValueError: if the names differ from those of earlier rows.
         """
         columns = ["step", *scalars]
         if not self._columns:

@@ -19,7 +19,7 @@ class Task(struct.PyTreeNode):
     """One frequency and source, g velocity models; a pytree that can be stacked."""
 
     problem: HelmholtzProblem  # frequency, source and layer of all; one of the velocities
-    velocities: Array  # (g, nz, nx) or (g, nz, ny, nx), km/s
+    velocities: Array  # (g, nz, nx) or (g, nz, ny, nx) [km/s]
     background_velocities: Array  # (g,) km/s, v₀ of each
     points: jax.Array | None = None  # (p, ndim) km, where δu is known, layer included
     scattered: jax.Array | None = None  # (g, p) complex, known δu there

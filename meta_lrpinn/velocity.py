@@ -46,13 +46,13 @@ class VelocityModel:
             default [km].
 
     Raises:
-        ValueError: If the velocity is not a real, finite 2-D or 3-D array of 0.1 to
+        ValueError: if the velocity is not a real, finite 2-D or 3-D array of 0.1 to
             100 km/s without masked values, or the spacing or origin do not fit it.
     """
 
-    velocity: Any  # (nz, nx) or (nz, ny, nx), km/s
-    spacing: tuple[float, ...]  # (ndim,) in array order, km
-    origin: tuple[float, ...]  # (ndim,) in coordinate order, km
+    velocity: Any  # (nz, nx) or (nz, ny, nx) [km/s]
+    spacing: tuple[float, ...]  # (ndim,) in array order [km]
+    origin: tuple[float, ...]  # (ndim,) in coordinate order [km]
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class VelocityModel:
             what: What the points are called in the message.
 
         Raises:
-            ValueError: If a point lies outside or has the wrong number of coordinates.
+            ValueError: if a point lies outside or has the wrong number of coordinates.
         """
         points = real_array(points, what)
         if points.ndim not in (1, 2) or points.shape[-1] != self.ndim:
@@ -219,7 +219,7 @@ class VelocityModel:
             y: The same across, in 3D.
 
         Raises:
-            ValueError: If fewer than two grid points are left on an axis.
+            ValueError: if fewer than two grid points are left on an axis.
         """
         if y is not None and self.ndim == 2:
             raise ValueError("a 2-D model has no y to window")
@@ -347,7 +347,7 @@ def real_array(values: Any, what: str) -> np.ndarray:
         what: What it is called in the message.
 
     Raises:
-        ValueError: If they are not real numbers, or some of them are masked.
+        ValueError: if they are not real numbers, or some of them are masked.
     """
     if np.ma.is_masked(values):
         raise ValueError(
@@ -373,7 +373,7 @@ def fill_nearest(
         spacing: By which distances are measured; that of a cube by default.
 
     Raises:
-        ValueError: If they are not real numbers, or none is there to fill with.
+        ValueError: if they are not real numbers, or none is there to fill with.
     """
     data = real_array(np.ma.getdata(values), "velocity")
     missing = np.ma.getmaskarray(values) | ~np.isfinite(data)

@@ -630,7 +630,7 @@ def tiny(monkeypatch):
     """The preset `small`, at a size that trains within seconds."""
     small = configs.PRESETS["small"]
     config = configs.MetaConfig(
-        network=configs.NetworkConfig(kind="pinn", width=16, depth=1, layer_share=0.5),
+        network=configs.NetworkConfig(kind="pinn", width=16, depth=1, layer_fraction=0.5),
         objective=configs.ObjectiveConfig(points=32, source_penalty=0.0),
         tasks=dataclasses.replace(
             small.tasks,

@@ -154,8 +154,12 @@ def test_configuration_survives_json():
             "unknown network fields: bias, heads",
         ),
         (
+            lambda: configs.network_from_dict({"layer_share": 0.5}),
+            "unknown network fields: layer_share .now layer_fraction: rename it in the card",
+        ),
+        (
             lambda: configs.MetaConfig(
-                network=configs.NetworkConfig(layer_share=0.7),
+                network=configs.NetworkConfig(layer_fraction=0.7),
                 tasks=TaskDistribution(absorbing=True),
             ),
             "a layer of 1 of the default thickness cannot train a network for 0.7",

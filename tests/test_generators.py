@@ -228,7 +228,7 @@ def test_inclusion_has_its_values(ndim, profile):
 
 
 def test_inclusion_profiles_follow_their_formulas():
-    arguments = dict(shape=(41, 61), spacing=0.05, center=(1.0, 1.0), radius=0.5)
+    arguments = dict(shape=(41, 61), spacing=0.05, centre=(1.0, 1.0), radius=0.5)
     gaussian = smooth_inclusion(**arguments)
     compact = smooth_inclusion(**arguments, profile="compact")
     np.testing.assert_allclose(
@@ -291,7 +291,7 @@ def test_builtin_3d_is_small():
         (lambda: smooth_inclusion(profile="box"), "gaussian or compact, got 'box'"),
         (lambda: smooth_inclusion(peak=-1.0), "peak must be positive, got -1.0 km/s"),
         (lambda: smooth_inclusion(radius=0.0), "radius must be positive, got 0.0 km"),
-        (lambda: smooth_inclusion(center=(1.0,)), "center must have 2 coordinates"),
+        (lambda: smooth_inclusion(centre=(1.0,)), "centre must have 2 coordinates"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(call, message):

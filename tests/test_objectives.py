@@ -38,7 +38,9 @@ def pinn(**changes):
 
 @pytest.fixture(scope="module")
 def problem():
-    return make_problem(gradient_model(), FREQUENCY, SOURCE, thickness=0.5, layer_share=1.0)
+    return make_problem(
+        gradient_model(), FREQUENCY, SOURCE, thickness=0.5, layer_fraction=1.0
+    )
 
 
 @pytest.fixture(scope="module")

@@ -241,11 +241,11 @@ def test_bad_input_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("share", "text"),
+    ("fraction", "text"),
     [(0.0162, "1.62 %"), (0.5, "50.0 %"), (1.0, "100 %"), (3.2, "320 %")],
 )
-def test_percent(share, text):
-    assert plotting.percent(share) == text
+def test_percent(fraction, text):
+    assert plotting.percent(fraction) == text
 
 
 def test_no_global_state_of_matplotlib_is_touched():

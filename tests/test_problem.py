@@ -51,14 +51,14 @@ def test_default_thickness(frequency, v0, expected):
     thickness = problems.default_thickness(gradient_model(), frequency, v0)
     np.testing.assert_allclose(thickness, expected, rtol=1e-12)
     half = make_problem(
-        gradient_model(), frequency, SOURCE, background_velocity=v0, layer_share=0.5
+        gradient_model(), frequency, SOURCE, background_velocity=v0, layer_fraction=0.5
     )
     np.testing.assert_allclose(half.layer.thickness, expected / 2, rtol=1e-12)
 
 
 def test_layer_of_networks():
     """What they are trained in: 1.1 wavelengths at the mean velocity, and R there."""
-    problem = make_problem(gradient_model(), FREQUENCY, SOURCE, layer_share=1.0)
+    problem = make_problem(gradient_model(), FREQUENCY, SOURCE, layer_fraction=1.0)
     expected = absorbing.make_layer((0, 0), (1, 1), 0.495, 2.25, 1e-5)
     chex.assert_trees_all_close(problem.layer, expected, rtol=1e-12)
     np.testing.assert_allclose(problem.envelope_velocity, 0.9 * 2.25, rtol=1e-12)

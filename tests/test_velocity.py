@@ -228,8 +228,8 @@ def test_smoothing_keeps_vertical_travel_time_and_reduces_contrast():
     np.testing.assert_allclose(np.sum(1 / smooth.velocity), np.sum(1 / velocity), rtol=1e-3)
     assert np.abs(np.diff(smooth.velocity, axis=0)).max() < 0.3
     # One standard deviation below the interface the Gaussian has done 84 %.
-    share = (1 / 2 - 1 / smooth.velocity[55, 5]) / (1 / 2 - 1 / 4)
-    np.testing.assert_allclose(share, 0.84, atol=0.03)
+    fraction = (1 / 2 - 1 / smooth.velocity[55, 5]) / (1 / 2 - 1 / 4)
+    np.testing.assert_allclose(fraction, 0.84, atol=0.03)
 
 
 def test_smoothing_by_nothing_changes_nothing(model):

@@ -129,7 +129,7 @@ def finetune(
         and what `evaluate` gives.
 
     Raises:
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: if the loss is no longer finite.
     """
     figures = {} if evaluate is None else evaluate(params)
     if not steps:

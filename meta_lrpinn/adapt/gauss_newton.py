@@ -93,7 +93,7 @@ def linearise(
         model: Pruned network.
         params: Its parameters.
         problem: The problem.
-        points: Collocation points (n, ndim), km.
+        points: Collocation points (n, ndim) [km].
         first_layer: Adapt the first layer too.
         projected: Kaufman's Jacobian; False holds the output weights fixed.
         ridge: See `least_squares.output_weights`.
@@ -214,8 +214,8 @@ def gauss_newton(
         seconds without those of compilation, and what `evaluate` gives.
 
     Raises:
-        ValueError: the network is not a pruned `MetaLRPINN`.
-        FloatingPointError: the loss is not finite to begin with.
+        ValueError: if the network is not a pruned `MetaLRPINN`.
+        FloatingPointError: if the loss is not finite to begin with.
     """
     check_pruned(model)
     figures = {} if evaluate is None else evaluate(params)

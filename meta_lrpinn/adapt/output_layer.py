@@ -54,14 +54,14 @@ def solve_nested(
     model: nn.Module,
     params: Params,
     problem: HelmholtzProblem,
-    shares: tuple[float, ...],
+    fractions: tuple[float, ...],
     double: bool = False,
 ) -> jax.Array:
     """Exact output weights of leading parts of the features, assembled once.
 
     Args:
         method, model, params, problem, double: As of `solve`.
-        shares: The leading parts, in (0, 1], of the number of features.
+        fractions: The leading parts, in (0, 1], of the number of features.
 
     Returns:
         Complex weights (width, parts), zero beyond each part.
@@ -77,14 +77,14 @@ def solve_nested(
             _cast(params, double),
             _in_chunks(problem, shape, refinement, rows),
             problem,
-            shares,
+            fractions,
             double,
         )
 
 
-def _of_parts(solver, width: int, shares: tuple[float, ...]) -> jax.Array:
+def _of_parts(solver, width: int, fractions: tuple[float, ...]) -> jax.Array:
     """Weights (width, parts) of a function of each part's size."""
-    sizes = [max(1, round(share * width)) for share in shares]
+    sizes = [max(1, round(fraction * width)) for fraction in fractions]
     columns = [jnp.pad(solver(size), (0, width - size)) for size in sizes]
     return jnp.stack(columns, axis=1)
 
@@ -114,9 +114,9 @@ def _in_chunks(
     )
 
 
-@partial(jax.jit, static_argnames=("model", "shares", "double"))
+@partial(jax.jit, static_argnames=("model", "fractions", "double"))
 @full_precision
-def _galerkin(model, params, chunks, problem, shares, double):
+def _galerkin(model, params, chunks, problem, fractions, double):
     features = objectives.feature_function(model, params, problem)
     if double:
         matrix, rhs, energy = _assemble(features, problem, chunks)
@@ -127,7 +127,7 @@ def _galerkin(model, params, chunks, problem, shares, double):
                 matrix[:size, :size], rhs[:size], scale[:size], _DAMPING
             )
 
-        return _of_parts(of_leading, len(rhs), shares)
+        return _of_parts(of_leading, len(rhs), fractions)
 
     def of_whitened(size):
         """Over an orthonormal basis of what single precision can tell apart."""
@@ -145,7 +145,7 @@ def _galerkin(model, params, chunks, problem, shares, double):
         return change @ weak_form.solve_weights(matrix, rhs, jnp.ones(size))
 
     width = jax.eval_shape(features, chunks.points[0]).shape[1]
-    return _of_parts(of_whitened, width, shares)
+    return _of_parts(of_whitened, width, fractions)
 
 
 def _assemble(features, problem, chunks):
@@ -171,9 +171,9 @@ def _assemble(features, problem, chunks):
     return jax.lax.scan(add, zeros, chunks)[0]
 
 
-@partial(jax.jit, static_argnames=("model", "shares", "double"))
+@partial(jax.jit, static_argnames=("model", "fractions", "double"))
 @full_precision
-def _least_squares(model, params, chunks, problem, shares, double):
+def _least_squares(model, params, chunks, problem, fractions, double):
     features = objectives.feature_function(model, params, problem)
 
     def rows_of_operator(collocation):
@@ -187,7 +187,7 @@ def _least_squares(model, params, chunks, problem, shares, double):
     def of_leading(size):
         return least_squares.output_weights(operator[:, :size], rhs, _RIDGE[double])
 
-    return _of_parts(of_leading, operator.shape[1], shares)
+    return _of_parts(of_leading, operator.shape[1], fractions)
 
 
 def replace(params: Params, weights: jax.Array) -> Params:

@@ -46,7 +46,7 @@ def choose_rank(
         increase of any problem's residual, 0 at full rank.
 
     Raises:
-        ValueError: the network is not a pruned `MetaLRPINN`.
+        ValueError: if the network is not a pruned `MetaLRPINN`.
     """
     low_rank = check_pruned(model)
     tasks = [single_task(jax.tree.map(jnp.asarray, one)) for one in all_problems]

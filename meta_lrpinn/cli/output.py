@@ -68,7 +68,7 @@ def field_path(
         number: Of wavefields; several have the frequency in their names, too.
 
     Raises:
-        ValueError: before anything is computed, if it or its report cannot be written.
+        ValueError: if it or its report cannot be written, before anything is computed.
     """
     import numpy as np
 

@@ -56,7 +56,7 @@ def layered(
         The model; nearly half of all seeds have a layer of water on top.
 
     Raises:
-        ValueError: If an argument makes no sense.
+        ValueError: if an argument makes no sense.
     """
     if structure not in ("random", *STRUCTURES):
         raise ValueError(
@@ -111,7 +111,7 @@ def thrust_belt(
         The model.
 
     Raises:
-        ValueError: If an argument makes no sense.
+        ValueError: if an argument makes no sense.
     """
     fewest, most = faults
     if not 1 <= fewest <= most:
@@ -169,7 +169,7 @@ def salt_body(
         The model; nothing in it is smoothed.
 
     Raises:
-        ValueError: If an argument makes no sense.
+        ValueError: if an argument makes no sense.
     """
     rng = make_rng(seed)
     grid = Grid(shape, spacing)
@@ -223,7 +223,7 @@ def smooth_inclusion(
     spacing: float | Sequence[float] = 0.025,
     background: float = 2.0,
     peak: float = 2.5,
-    center: Sequence[float] | None = None,
+    centre: Sequence[float] | None = None,
     radius: float | None = None,
     profile: str = "gaussian",
 ) -> VelocityModel:
@@ -234,7 +234,7 @@ def smooth_inclusion(
         spacing: Grid spacing in array order, or one number [km].
         background: Velocity far from the inclusion [km/s].
         peak: Velocity at its centre [km/s].
-        center: Its centre, (x, z) or (x, y, z); the model's by default [km].
+        centre: Its centre, (x, z) or (x, y, z); the model's by default [km].
         radius: Standard deviation of the Gaussian, or radius of the compact
             inclusion; by default an eighth, or a quarter, of the shortest side [km].
         profile: "gaussian", or "compact": the bump exp(1 - 1/(1 - r²/R²)), which has
@@ -244,7 +244,7 @@ def smooth_inclusion(
         The model.
 
     Raises:
-        ValueError: If an argument makes no sense.
+        ValueError: if an argument makes no sense.
     """
     if profile not in ("gaussian", "compact"):
         raise ValueError(f"profile must be gaussian or compact, got {profile!r}")
@@ -257,13 +257,13 @@ def smooth_inclusion(
         radius = min(extents) / (8 if profile == "gaussian" else 4)
     if not (np.isfinite(radius) and radius > 0):
         raise ValueError(f"radius must be positive, got {radius} km")
-    if center is None:
-        center = [extent / 2 for extent in extents]
-    if len(center) != len(extents):
-        raise ValueError(f"center must have {len(extents)} coordinates, got {center}")
+    if centre is None:
+        centre = [extent / 2 for extent in extents]
+    if len(centre) != len(extents):
+        raise ValueError(f"centre must have {len(extents)} coordinates, got {centre}")
     squared = sum(
         ((axis - c) / radius) ** 2
-        for axis, c in zip((*grid.horizontal, grid.z), center, strict=True)
+        for axis, c in zip((*grid.horizontal, grid.z), centre, strict=True)
     )
     if profile == "gaussian":
         bump = np.exp(-squared / 2)
@@ -298,7 +298,7 @@ def random_velocity(
         The model.
 
     Raises:
-        ValueError: If an argument makes no sense.
+        ValueError: if an argument makes no sense.
     """
     rng = make_rng(seed)
     grid = Grid(shape, spacing)
@@ -320,8 +320,8 @@ def random_velocity(
             smoothing=0.0,
         ).velocity
         if rng.random() < 0.3:
-            share = rng.uniform(0.2, 0.6)
-            velocity = (1.0 - share) * velocity + share * gradient
+            fraction = rng.uniform(0.2, 0.6)
+            velocity = (1.0 - fraction) * velocity + fraction * gradient
     if rng.random() < 0.3:
         for _ in range(rng.integers(1, 4)):
             velocity = velocity + lens(rng, grid, span)
@@ -336,7 +336,7 @@ def builtin(name: str) -> VelocityModel:
         name: A key of `BUILTIN`.
 
     Raises:
-        ValueError: If there is no such model.
+        ValueError: if there is no such model.
     """
     if name not in BUILTIN:
         raise ValueError(

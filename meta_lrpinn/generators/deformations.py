@@ -16,7 +16,7 @@ def fold_relief(
     *,
     amplitude: float,
 ) -> np.ndarray:
-    """Relief from a few sines, `amplitude` being its typical share of the depth."""
+    """Relief from a few sines, `amplitude` being its typical fraction of the depth."""
     longest = min(2.0 * grid.depth, 1.3 * grid.widths[0])
     along = along + grid.skew(rng, 0.8)
     relief = np.zeros_like(along)

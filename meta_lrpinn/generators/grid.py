@@ -27,7 +27,7 @@ class Grid:
             sparse=True,
         )
         self.z, self.x = axes[0], axes[-1]  # km
-        self.horizontal = axes[:0:-1]  # [x] or [x, y], km
+        self.horizontal = axes[:0:-1]  # [x] or [x, y] [km]
         self.depth = float(self.z.max())  # km
         self.widths = [float(axis.max()) for axis in self.horizontal]  # km
 

@@ -103,10 +103,10 @@ def velocity_gradient(
     """Velocity that grows steadily with depth and drifts sideways."""
     top = rng.uniform(0.0, 0.35)
     bottom = rng.uniform(0.45, 1.0)
-    share = top + (bottom - top) * (grid.z / grid.depth) ** rng.uniform(0.7, 1.3)
+    fraction = top + (bottom - top) * (grid.z / grid.depth) ** rng.uniform(0.7, 1.3)
     for axis, width in zip(grid.horizontal, grid.widths, strict=True):
-        share = share + rng.uniform(-0.1, 0.1) * (axis / width - 0.5)
-    return minimum + span * np.clip(share, 0.0, 1.0)
+        fraction = fraction + rng.uniform(-0.1, 0.1) * (axis / width - 0.5)
+    return minimum + span * np.clip(fraction, 0.0, 1.0)
 
 
 def lens(rng: np.random.Generator, grid: Grid, span: float) -> np.ndarray:

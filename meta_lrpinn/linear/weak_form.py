@@ -29,7 +29,7 @@ class FeatureSamples(struct.PyTreeNode):
     """Features and their slopes at quadrature points; shared by all velocities."""
 
     value: jax.Array  # (n, width)
-    gradient: jax.Array  # (n, ndim, width), 1/km
+    gradient: jax.Array  # (n, ndim, width) [1/km]
 
 
 def with_envelope(features: Features, problem: HelmholtzProblem) -> Features:
@@ -52,7 +52,7 @@ def quadrature_points(
         shift: Position of the point in its cell, 0 to 1; a number or (ndim,).
 
     Returns:
-        Points (Π shape, ndim), km; each stands for the volume of one cell.
+        Points (Π shape, ndim) [km]; each stands for the volume of one cell.
     """
     lower, upper = jnp.asarray(problem.lower), jnp.asarray(problem.upper)
     axes = jnp.meshgrid(*(jnp.arange(count) for count in shape), indexing="ij")
@@ -143,7 +143,7 @@ def stiffness_matrix(
     Args:
         samples: Features at quadrature points, width w.
         stretch: Stretching factors s at the same points, (n, ndim).
-        cell: Volume of a quadrature cell, km^ndim.
+        cell: Volume of a quadrature cell [km^ndim].
 
     Returns:
         (w, w), complex symmetric.

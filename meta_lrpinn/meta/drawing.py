@@ -24,7 +24,7 @@ def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -
 
     Args:
         distribution: Grid, source depth, layer, and whether wavefields are known.
-        frequencies: Frequencies, Hz.
+        frequencies: Frequencies [Hz].
     """
     size, points = distribution.largest_size, distribution.known_points
     width = (size - 1) * distribution.spacing
@@ -157,7 +157,7 @@ def collect(
         progress: Show a progress bar.
 
     Raises:
-        ValueError: the folder holds tasks of other settings.
+        ValueError: if the folder holds tasks of other settings.
     """
     folder = path.with_suffix(".parts")
     file = folder / "state.json"

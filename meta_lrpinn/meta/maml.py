@@ -34,7 +34,7 @@ def number_of_tasks(tasks: Task) -> int:
     """Length of the leading axis that all leaves of a task batch share.
 
     Raises:
-        ValueError: If there is no leaf, or the lengths differ.
+        ValueError: if there is no leaf, or the lengths differ.
     """
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tasks)}
     if len(lengths) != 1 or () in lengths:
@@ -96,7 +96,7 @@ def adapt(
         Adapted parameters, and the loss before each step, (steps,).
 
     Raises:
-        ValueError: If the optimiser is unknown.
+        ValueError: if the optimiser is unknown.
     """
     check_inner_optimiser(optimiser)
     if steps == 0:
@@ -171,7 +171,7 @@ def meta_loss(
         steps also `support_loss`, the mean loss before the first of them.
 
     Raises:
-        ValueError: If task batches differ in length, or `task_axis` is unknown.
+        ValueError: if task batches differ in length, or `task_axis` is unknown.
     """
     one = _one_task(
         objective,
@@ -217,7 +217,7 @@ def meta_gradient(
         ((loss, scalars), gradient), the gradient with the shape of `params`.
 
     Raises:
-        ValueError: If task batches differ in length, or `task_axis` is unknown.
+        ValueError: if task batches differ in length, or `task_axis` is unknown.
     """
     if check_task_axis(task_axis) == "vmap":
         return jax.value_and_grad(meta_loss, argnums=1, has_aux=True)(
@@ -272,7 +272,7 @@ def reptile_gradient(
         and as `support_loss` that before the first.
 
     Raises:
-        ValueError: If `task_axis` is unknown.
+        ValueError: if `task_axis` is unknown.
     """
     del query
 

@@ -34,7 +34,7 @@ def initialise_distributed(
             on Cloud TPU. Without `detect` and `coordinator` nothing happens.
 
     Raises:
-        ValueError: If only some of coordinator, processes and process are given.
+        ValueError: if only some of coordinator, processes and process are given.
     """
     explicit = (coordinator, processes, process)
     if any(part is not None for part in explicit):
@@ -76,16 +76,16 @@ def local_tasks(number: int, mesh: Mesh) -> slice:
     """The tasks of a whole batch of `number` that this process feeds.
 
     Raises:
-        ValueError: If the devices cannot share the batch equally.
+        ValueError: if the devices cannot share the batch equally.
     """
     check_tasks_per_batch(number, mesh)
-    share = number // mesh.size
+    each = number // mesh.size
     ours = [
         index
         for index, device in enumerate(mesh.devices.flat)
         if device.process_index == jax.process_index()
     ]
-    return slice(share * ours[0], share * (ours[-1] + 1))
+    return slice(each * ours[0], each * (ours[-1] + 1))
 
 
 def shard_tasks(tasks: maml.Task, mesh: Mesh) -> maml.Task:
@@ -100,7 +100,7 @@ def shard_tasks(tasks: maml.Task, mesh: Mesh) -> maml.Task:
         The batch of all processes, leaves (tasks, ...), sharded along its first axis.
 
     Raises:
-        ValueError: If the devices cannot share the batch equally.
+        ValueError: if the devices cannot share the batch equally.
     """
     processes = len({device.process_index for device in mesh.devices.flat})
     check_tasks_per_batch(processes * maml.number_of_tasks(tasks), mesh)

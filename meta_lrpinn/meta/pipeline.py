@@ -285,7 +285,7 @@ def load_start(
     """Parameters of an initialisation to train further, and its card.
 
     Raises:
-        ValueError: it is of another network than the one to train.
+        ValueError: if it is of another network than the one to train.
     """
     params, saved, card = checkpoints.load_initialisation(init)
     checkpoints.check_settings(saved, dataclasses.asdict(network), path=init)

@@ -36,8 +36,8 @@ def make_tasks(
 
     Args:
         models: g velocity models on one grid.
-        frequency: Frequency, Hz.
-        sources_x: Horizontal positions of the sources, km, a task each.
+        frequency: Frequency [Hz].
+        sources_x: Horizontal positions of the sources [km], a task each.
         distribution: Source depth, layer and largest size.
 
     Returns:
@@ -51,7 +51,7 @@ def make_tasks(
     thickness = 0.0
     if distribution.absorbing:
         fastest = float(v0.mean(axis=1).max())
-        thickness = default_thickness(mean, frequency, fastest, distribution.layer_share)
+        thickness = default_thickness(mean, frequency, fastest, distribution.layer_fraction)
     missing = distribution.largest_size - mean.shape[0]
     velocities = np.stack(
         [np.pad(m.velocity, ((0, missing),) * m.ndim, mode="edge") for m in models]
@@ -63,7 +63,7 @@ def make_tasks(
             frequency,
             source,
             thickness=thickness,
-            layer_share=distribution.layer_share,
+            layer_fraction=distribution.layer_fraction,
         )
         task = Task(
             problem=problem.replace(
@@ -239,7 +239,7 @@ def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
         has it.
 
     Raises:
-        ValueError: the file is not a task set, or one of other grids.
+        ValueError: if the file is not a task set, or one of other grids.
     """
     unknown = dataclasses.replace(distribution, known_points=0)
     example = stack_tasks(draw_tasks(unknown, np.random.default_rng(0)))
@@ -281,7 +281,7 @@ def file_sampler(
         training: As in `streaming_sampler`.
 
     Raises:
-        ValueError: the files have too few tasks, or do not fit.
+        ValueError: if the files have too few tasks, or do not fit.
     """
     sets = [load_task_set(path, distribution) for path in paths]
     name = ", ".join(map(str, paths))

@@ -187,7 +187,7 @@ def train(
         The last state, on every device of the mesh.
 
     Raises:
-        ValueError: If settings differ from those of the checkpoint, or the devices
+        ValueError: if settings differ from those of the checkpoint, or the devices
             cannot share a batch equally.
         TrainingDiverged: If loss or gradient are not finite; what is saved is from
             before.

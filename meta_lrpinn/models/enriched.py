@@ -30,8 +30,8 @@ class Enriched(nn.Module):
 
         Args:
             points: (n, ndim) in km.
-            source: Horizontal position of the source, (ndim − 1,), km.
-            frequency: Frequency, (), Hz.
+            source: Horizontal position of the source, (ndim − 1,) [km].
+            frequency: Frequency, () [Hz].
 
         Returns:
             (n, sum of both widths).

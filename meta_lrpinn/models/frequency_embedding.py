@@ -67,7 +67,7 @@ class FrequencyEmbedding(nn.Module):
             For each hidden layer σ of shape (rank,) or (n, rank).
 
         Raises:
-            ValueError: If `rank` does not match `depth`, or the initialisation is
+            ValueError: if `rank` does not match `depth`, or the initialisation is
                 unknown.
         """
         check_initialisation(self.initialisation)
@@ -133,7 +133,7 @@ class FreeSingularValues(nn.Module):
             For each hidden layer σ of shape (rank,).
 
         Raises:
-            ValueError: If `rank` does not match `depth`.
+            ValueError: if `rank` does not match `depth`.
         """
         ones = nn.initializers.ones
         return tuple(

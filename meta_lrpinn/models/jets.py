@@ -19,7 +19,7 @@ class Jets(NamedTuple):
     """Values at n points with their pure derivatives along each axis."""
 
     value: jax.Array  # (n, units)
-    slopes: tuple[jax.Array, ...]  # ∂/∂x_d, ndim times (n, units), 1/km
+    slopes: tuple[jax.Array, ...]  # ∂/∂x_d, ndim times (n, units) [1/km]
     curvatures: tuple[jax.Array, ...]  # ∂²/∂x_d², ndim times (n, units), 1/km²
 
 

@@ -29,7 +29,7 @@ def layer_ranks(rank: int | Sequence[int], depth: int) -> tuple[int, ...]:
         `depth` ranks.
 
     Raises:
-        ValueError: If the number of ranks is not `depth`, or one is not positive.
+        ValueError: if the number of ranks is not `depth`, or one is not positive.
     """
     ranks = tuple(rank) if isinstance(rank, Sequence) else (rank,) * depth
     if len(ranks) != depth:
@@ -106,7 +106,7 @@ class LowRankDense(nn.Module):
             (..., features).
 
         Raises:
-            ValueError: If the rank exceeds a dimension of W, or the initialisation is
+            ValueError: if the rank exceeds a dimension of W, or the initialisation is
                 unknown.
         """
         check_initialisation(self.initialisation)

@@ -48,7 +48,7 @@ class LRPINN(nn.Module):
             rank. Kept when the rank is reduced.
         last_width: Units of the last hidden layer, the features of an exact solve;
             None for `width`, as published.
-        layer_share: Thickness of the absorbing layer the features are for, over a
+        layer_fraction: Thickness of the absorbing layer the features are for, over a
             problem's default; `solve` makes it so. Without effect on the network.
         param_dtype: Type of the parameters.
     """
@@ -63,7 +63,7 @@ class LRPINN(nn.Module):
     initialisation: str = "orthonormal"
     gain: tuple[float, ...] | None = None
     last_width: int | None = None
-    layer_share: float = 1.0
+    layer_fraction: float = 1.0
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     @property
@@ -202,9 +202,9 @@ class MetaLRPINN(nn.Module):
         return self.network.ndim
 
     @property
-    def layer_share(self) -> float:
+    def layer_fraction(self) -> float:
         """Thickness of the absorbing layer, see `LRPINN`."""
-        return self.network.layer_share
+        return self.network.layer_fraction
 
     def __call__(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None

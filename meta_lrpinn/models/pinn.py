@@ -31,7 +31,7 @@ def network_input(points: jax.Array, source: jax.Array) -> jax.Array:
         (..., 2 ndim - 1).
 
     Raises:
-        ValueError: If the shape of `source` does not fit.
+        ValueError: if the shape of `source` does not fit.
     """
     points, source = jnp.asarray(points), jnp.asarray(source)
     shape = (*points.shape[:-1], points.shape[-1] - 1)
@@ -115,7 +115,7 @@ class PINN(nn.Module):
         source_scale: The same along the source's coordinates, in rad/km.
         last_width: Units of the last hidden layer, the features of an exact solve;
             None for `width`.
-        layer_share: Thickness of the absorbing layer the features are for, over a
+        layer_fraction: Thickness of the absorbing layer the features are for, over a
             problem's default; `solve` makes it so. Without effect on the network.
         param_dtype: Type of the parameters.
     """
@@ -128,7 +128,7 @@ class PINN(nn.Module):
     first_scale: float = FIRST_SCALE
     source_scale: float = SOURCE_SCALE
     last_width: int | None = None
-    layer_share: float = 1.0
+    layer_fraction: float = 1.0
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     @property

@@ -74,7 +74,7 @@ class PlaneWaves(nn.Module):
             (n, outputs).
 
         Raises:
-            ValueError: If the shape of `points` does not fit.
+            ValueError: if the shape of `points` does not fit.
         """
         return self.last(self.features(points, source, frequency))
 
@@ -95,7 +95,7 @@ class PlaneWaves(nn.Module):
             (n, number).
 
         Raises:
-            ValueError: If the shape of `points` does not fit.
+            ValueError: if the shape of `points` does not fit.
         """
         check_points(points, self.ndim)
         return sine(points @ self.wave_vectors.T + self.phases)
@@ -128,7 +128,7 @@ def plane_wave_parameters(
         minimum ≤ |k| ≤ maximum_wavenumber; phases (number,) in [-π, π].
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: if an argument is out of its range.
     """
     if number < 1:
         raise ValueError(f"number of plane waves must be at least 1, got {number}")

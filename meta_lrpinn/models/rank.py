@@ -37,7 +37,7 @@ def prune_hypernetwork(
         values of each hidden layer, (rank,).
 
     Raises:
-        ValueError: If the model is pruned already, or the frequency is not one positive
+        ValueError: if the model is pruned already, or the frequency is not one positive
             number.
     """
     if is_pruned(model):
@@ -83,7 +83,7 @@ def truncate(
         The reduced model and its parameter tree.
 
     Raises:
-        ValueError: If not exactly one criterion is given or it is out of its range, or
+        ValueError: if not exactly one criterion is given or it is out of its range, or
             if the hypernetwork is not pruned.
     """
     if not is_pruned(model):
@@ -129,7 +129,7 @@ def leading_features(
         The smaller model and its parameter tree.
 
     Raises:
-        ValueError: If the number is not a whole one in that range.
+        ValueError: if the number is not a whole one in that range.
     """
     network = model.network
     smallest = layer_ranks(network.rank, network.depth)[-1]
@@ -172,7 +172,7 @@ def grow(
         The larger model and its parameter tree.
 
     Raises:
-        ValueError: If the hypernetwork is not pruned, or the rank is not a whole number
+        ValueError: if the hypernetwork is not pruned, or the rank is not a whole number
             from 1 to the width.
     """
     if not is_pruned(model):

@@ -26,7 +26,7 @@ class AbsorbingLayer(struct.PyTreeNode):
     lower: Array  # (ndim,) km, smallest coordinates of the box
     upper: Array  # (ndim,) km, largest coordinates of the box
     thickness: Array  # () km, 0 for none
-    strength: Array  # () or by axis (ndim,), rad/s, σ at the outer edge
+    strength: Array  # () or by axis (ndim,) [rad/s], σ at the outer edge
 
 
 def make_layer(
@@ -42,17 +42,17 @@ def make_layer(
     hence σ_max = 3 v ln(1/R) / 2L (Collino and Tsogka 2001).
 
     Args:
-        lower: Smallest coordinates of the box, (ndim,), km.
-        upper: Largest coordinates of the box, (ndim,), km.
-        thickness: Layer thickness L on every side, km; 0 switches the layer off.
-        velocity: Velocity v that R refers to, km/s.
+        lower: Smallest coordinates of the box, (ndim,) [km].
+        upper: Largest coordinates of the box, (ndim,) [km].
+        thickness: Layer thickness L on every side [km]; 0 switches the layer off.
+        velocity: Velocity v that R refers to [km/s].
         reflection: Amplitude R of the reflected wave.
 
     Returns:
         The layer.
 
     Raises:
-        ValueError: negative thickness, or a reflection outside (0, 1).
+        ValueError: if the thickness is negative, or the reflection outside (0, 1).
     """
     if not thickness >= 0:
         raise ValueError(
@@ -74,7 +74,7 @@ def make_layer(
 def resolved_wavenumber(
     lower: np.ndarray, upper: np.ndarray, omega: float, slowest: float
 ) -> float:
-    """Wavenumber that a wavefield has to be resolved to, rad/km.
+    """Wavenumber that a wavefield has to be resolved to [rad/km].
 
     That of the slowest wave, ω/v_min, or where the wave is longer than the model, 2π
     over the smallest side of the model: the field varies on that length then.
@@ -106,19 +106,19 @@ def layer_by_geometry(
     is no matter how many wavelengths the layer has: long waves, too, decay in it.
 
     Args:
-        lower: Smallest coordinates of the box, (ndim,), km.
-        upper: Largest coordinates of the box, (ndim,), km.
-        omega: Angular frequency ω, rad/s.
-        slowest: Smallest velocity v_min, km/s.
-        fastest: Largest velocity v_max, km/s.
+        lower: Smallest coordinates of the box, (ndim,) [km].
+        upper: Largest coordinates of the box, (ndim,) [km].
+        omega: Angular frequency ω [rad/s].
+        slowest: Smallest velocity v_min [km/s].
+        fastest: Largest velocity v_max [km/s].
         reflection: R.
-        thickness: L, km, if it is not to be by this rule; 0 switches the layer off.
+        thickness: L [km], if it is not to be by this rule; 0 switches the layer off.
 
     Returns:
         The layer, with a strength for each axis.
 
     Raises:
-        ValueError: negative thickness, or a reflection outside (0, 1).
+        ValueError: if the thickness is negative, or the reflection outside (0, 1).
     """
     lower, upper = np.asarray(lower, float), np.asarray(upper, float)
     across = np.sqrt(np.sum((upper - lower) ** 2) - (upper - lower) ** 2)
@@ -159,17 +159,17 @@ def damping(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
 
     Args:
         layer: The absorbing layer.
-        points: Coordinates (n, ndim), km.
+        points: Coordinates (n, ndim) [km].
 
     Returns:
-        σ, (n, ndim), rad/s.
+        σ, (n, ndim) [rad/s].
     """
     depth = _depth_inside(layer, points)
     return (depth / _safe_thickness(layer)) ** 2 * layer.strength
 
 
 def damping_slope(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
-    """Derivative of `damping` along its axis, (n, ndim), rad/(s km)."""
+    """Derivative of `damping` along its axis, (n, ndim) [rad/(s km)]."""
     depth = _depth_inside(layer, points)
     return 2 * depth * layer.strength / _safe_thickness(layer) ** 2
 
@@ -179,10 +179,10 @@ def damping_integral(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
 
     Args:
         layer: The absorbing layer.
-        points: Coordinates (n, ndim), km.
+        points: Coordinates (n, ndim) [km].
 
     Returns:
-        ∫σ dx, (n, ndim), km rad/s: positive past `upper`, negative before `lower`.
+        ∫σ dx, (n, ndim) [km rad/s]: positive past `upper`, negative before `lower`.
     """
     depth = _depth_inside(layer, points)
     return depth**3 * layer.strength / (3 * _safe_thickness(layer) ** 2)
@@ -198,7 +198,7 @@ def stretch(layer: AbsorbingLayer, points: jax.Array, omega: Array) -> jax.Array
 
 
 def stretch_slope(layer: AbsorbingLayer, points: jax.Array, omega: Array) -> jax.Array:
-    """Derivative ds/dx = −iσ′/ω of `stretch` along its axis, (n, ndim), 1/km."""
+    """Derivative ds/dx = −iσ′/ω of `stretch` along its axis, (n, ndim) [1/km]."""
     return -1j * damping_slope(layer, points) / omega
 
 
@@ -209,12 +209,12 @@ def stretched_offset(
 
     Args:
         layer: The absorbing layer.
-        points: Coordinates (n, ndim), km.
-        source: Source position (ndim,), km, inside the box.
-        omega: Angular frequency ω, rad/s.
+        points: Coordinates (n, ndim) [km].
+        source: Source position (ndim,) [km], inside the box.
+        omega: Angular frequency ω [rad/s].
 
     Returns:
-        Complex (n, ndim), km.
+        Complex (n, ndim) [km].
     """
     return points - source - 1j * damping_integral(layer, points) / omega
 
@@ -229,11 +229,11 @@ def envelope(
 
     Args:
         layer: The absorbing layer.
-        points: Coordinates (n, ndim), km.
-        velocity: Velocity v_e that sets the decay, () or by axis (ndim,), km/s.
+        points: Coordinates (n, ndim) [km].
+        velocity: Velocity v_e that sets the decay, () or by axis (ndim,) [km/s].
 
     Returns:
-        exp(−Σ_axes |∫σ dx| / v_e), (n,), and its logarithmic gradient (n, ndim), 1/km.
+        exp(−Σ_axes |∫σ dx| / v_e), (n,), and its logarithmic gradient (n, ndim) [1/km].
     """
     integral = damping_integral(layer, points)
     value = jnp.exp(-jnp.sum(jnp.abs(integral) / velocity, axis=-1))

@@ -125,16 +125,16 @@ def background_field(
     2025, eq. 3).
 
     Args:
-        offset: Displacement from the source, shape (..., ndim), km; complex inside an
+        offset: Displacement from the source, shape (..., ndim) [km]; complex inside an
             absorbing layer (see `physics.absorbing.stretched_offset`).
-        wavenumber: k = ω/v₀, rad/km, broadcastable to (...).
+        wavenumber: k = ω/v₀ [rad/km], broadcastable to (...).
         amplitude: A, complex, broadcastable to (...).
 
     Returns:
         Complex array (...).
 
     Raises:
-        ValueError: offset has neither 2 nor 3 columns.
+        ValueError: if the offset has neither 2 nor 3 columns.
     """
     ndim = jnp.shape(offset)[-1]
     # In radians, so that neither floor nor squares depend on the unit of length.

@@ -66,7 +66,7 @@ def derivatives(apply: Apply, points: jax.Array, engine: str = "taylor") -> Deri
     Args:
         apply: Maps points (n, ndim) to values (n, outputs), each row from its own
             point alone.
-        points: Coordinates (n, ndim), km.
+        points: Coordinates (n, ndim) [km].
         engine: "taylor" (forward mode, the default) or "hessian" (`jax.hessian`, the
             oracle).
 
@@ -74,7 +74,7 @@ def derivatives(apply: Apply, points: jax.Array, engine: str = "taylor") -> Deri
         The derivatives, per km and per km².
 
     Raises:
-        ValueError: unknown engine.
+        ValueError: if the engine is unknown.
     """
     if engine not in ENGINES:
         raise ValueError(
@@ -88,7 +88,7 @@ def first_derivatives(apply: Apply, points: jax.Array) -> tuple[jax.Array, jax.A
 
     Args:
         apply: As in `derivatives`.
-        points: Coordinates (n, ndim), km.
+        points: Coordinates (n, ndim) [km].
     """
     pairs = [jax.jvp(apply, (points,), (tangent,)) for tangent in _axis_tangents(points)]
     values, first = zip(*pairs, strict=True)

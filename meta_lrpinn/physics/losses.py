@@ -30,9 +30,9 @@ def source_penalty_weight(
     2022).
 
     Args:
-        distance: Distance r to the source, (n,), km.
-        omega: ω, rad/s.
-        source_velocity: v₀, km/s.
+        distance: Distance r to the source, (n,) [km].
+        omega: ω [rad/s].
+        source_velocity: v₀ [km/s].
     """
     radius = 0.5 * jnp.pi * source_velocity / omega
     return 1e8 * omega * jax.nn.relu(radius**2 - distance**2)

@@ -31,10 +31,10 @@ def scattering_source(
     """Right-hand side −ω² (m − m₀) u₀ of the scattered equation.
 
     Args:
-        squared_slowness: m, (n,), s²/km².
-        background_squared_slowness: m₀, (), s²/km².
+        squared_slowness: m, (n,) [s²/km²].
+        background_squared_slowness: m₀, () [s²/km²].
         background: u₀ at the (stretched) points, (n,), complex.
-        omega: ω, rad/s.
+        omega: ω [rad/s].
 
     Returns:
         Complex (n,).
@@ -80,9 +80,9 @@ def helmholtz_residual(
     Args:
         scattered: δu, (n,), complex.
         laplacian: (Stretched) Laplacian of δu, (n,), complex.
-        squared_slowness: m, (n,), s²/km².
+        squared_slowness: m, (n,) [s²/km²].
         scattering_source: −ω² (m − m₀) u₀, (n,), complex.
-        omega: ω, rad/s.
+        omega: ω [rad/s].
 
     Returns:
         Complex (n,), in units of δu per km².

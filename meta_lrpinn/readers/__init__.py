@@ -51,7 +51,7 @@ def read(
         The arrays by name; one without a name is called velocity.
 
     Raises:
-        ValueError: If the file cannot be read; one line that names it.
+        ValueError: if the file cannot be read; one line that names it.
     """
     suffix = path.suffix.lower()
     kind = _isolated_kind(path, suffix)

@@ -23,7 +23,7 @@ def read(
         order: "C" (x fastest) or "F" (z fastest).
 
     Raises:
-        ValueError: If the file has another size than the shape asks for.
+        ValueError: if the file has another size than the shape asks for.
     """
     if shape is None:
         raise ValueError("a raw file needs its shape, as shape=(nz, nx)")

@@ -51,7 +51,7 @@ def read(
         patience: Seconds after which a small file is given up.
 
     Raises:
-        ValueError: If it refuses the file, takes too long or is ended by it.
+        ValueError: if it refuses the file, takes too long or is ended by it.
     """
     request = json.dumps({"kind": kind, "path": os.path.abspath(path), "name": name})
     patience += _size(path) / _BYTES_PER_SECOND

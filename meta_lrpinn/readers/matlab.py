@@ -63,7 +63,7 @@ def read(path: pathlib.Path) -> Contents:
     """The arrays of numbers; the field `b` of a struct `a` is called `a.b`.
 
     Raises:
-        ValueError: If the file is damaged or no .mat file.
+        ValueError: if the file is damaged or no .mat file.
     """
     data = path.read_bytes()
     arrays: dict[str, np.ndarray] = {}

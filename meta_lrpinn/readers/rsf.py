@@ -26,7 +26,7 @@ def read(path: pathlib.Path) -> Contents:
     """The model, its spacing and its origin.
 
     Raises:
-        ValueError: If the header is incomplete or does not fit the numbers.
+        ValueError: if the header is incomplete or does not fit the numbers.
     """
     with open(path, "rb") as file:
         start = file.read(_LONGEST_HEADER)

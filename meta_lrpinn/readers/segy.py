@@ -30,7 +30,7 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
     """The section, (nz, nx), or the cube, (nz, ny, nx), with its spacing if it has one.
 
     Raises:
-        ValueError: If the traces have several inlines but do not fill a grid.
+        ValueError: if the traces have several inlines but do not fill a grid.
     """
     with segyio.open(str(path), ignore_geometry=True) as file:
         traces = np.array(file.trace.raw[:])  # (n_traces, nz)

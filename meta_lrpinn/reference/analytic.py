@@ -23,16 +23,16 @@ def point_source(
     The double-precision host form of `physics.background.background_field`.
 
     Args:
-        offset: Displacement from the source, (..., 2) or (..., 3), km; real, or
+        offset: Displacement from the source, (..., 2) or (..., 3) [km]; real, or
             complex in an absorbing layer.
-        wavenumber: k = ω/v₀, rad/km.
+        wavenumber: k = ω/v₀ [rad/km].
         amplitude: A; by default that of the fundamental solution.
 
     Returns:
         Complex (...).
 
     Raises:
-        ValueError: the offset has neither 2 nor 3 columns.
+        ValueError: if the offset has neither 2 nor 3 columns.
     """
     if amplitude is None:
         amplitude = background.default_amplitude(_dimension(offset))
@@ -51,9 +51,9 @@ def background_difference(
     """Difference of two `point_source` fields, which is finite at the source.
 
     Args:
-        offset: Displacement from the source, (..., 2) or (..., 3), km, real or complex.
-        wavenumber: k, rad/km.
-        other_wavenumber: k of the field that is subtracted, rad/km.
+        offset: Displacement from the source, (..., 2) or (..., 3) [km], real or complex.
+        wavenumber: k [rad/km].
+        other_wavenumber: k of the field that is subtracted [rad/km].
         amplitude: A of both.
 
     Returns:
@@ -100,11 +100,11 @@ def shifted_background(
     finite at the source, in 2D it has no infinite part either.
 
     Args:
-        points: Coordinates (n, ndim), km.
-        frequency: f, Hz.
-        source: Source position (ndim,), km.
-        velocity: Velocity v of the medium, km/s.
-        background_velocity: Velocity v₀ of the background field, km/s.
+        points: Coordinates (n, ndim) [km].
+        frequency: f [Hz].
+        source: Source position (ndim,) [km].
+        velocity: Velocity v of the medium [km/s].
+        background_velocity: Velocity v₀ of the background field [km/s].
         amplitude: A of both fields.
 
     Returns:
@@ -135,13 +135,13 @@ def circular_inclusion(
     u = Σ c_n J_n(k₁ r) cos nθ, with u and ∂u/∂r continuous at r = a.
 
     Args:
-        points: Coordinates (n, 2), km.
-        frequency: f, Hz.
-        source: Source position (2,), km, outside the inclusion.
-        centre: Centre of the circle (2,), km.
-        radius: Its radius a, km.
-        velocity_inside: Velocity within, km/s.
-        velocity_outside: Velocity around it, also v₀ of the background, km/s.
+        points: Coordinates (n, 2) [km].
+        frequency: f [Hz].
+        source: Source position (2,) [km], outside the inclusion.
+        centre: Centre of the circle (2,) [km].
+        radius: Its radius a [km].
+        velocity_inside: Velocity within [km/s].
+        velocity_outside: Velocity around it, also v₀ of the background [km/s].
         amplitude: A; by default i/4, that of the fundamental solution.
         terms: Number of orders n; by default as many as double precision can use.
 
@@ -149,7 +149,7 @@ def circular_inclusion(
         δu = u − u₀ inside and outside, complex (n,).
 
     Raises:
-        ValueError: a quantity is not positive, or the source lies in the inclusion.
+        ValueError: if a quantity is not positive, or the source lies in the inclusion.
     """
     return _round_inclusion(
         _Cylinder, points, frequency, source, centre, radius,
@@ -174,13 +174,13 @@ def spherical_inclusion(
     (Abramowitz and Stegun 10.1.45–46). The default amplitude is −1/(4π).
 
     Args:
-        points: Coordinates (n, 3), km.
-        frequency: f, Hz.
-        source: Source position (3,), km, outside the inclusion.
-        centre: Centre of the sphere (3,), km.
-        radius: Its radius a, km.
-        velocity_inside: Velocity within, km/s.
-        velocity_outside: Velocity around it, also v₀ of the background, km/s.
+        points: Coordinates (n, 3) [km].
+        frequency: f [Hz].
+        source: Source position (3,) [km], outside the inclusion.
+        centre: Centre of the sphere (3,) [km].
+        radius: Its radius a [km].
+        velocity_inside: Velocity within [km/s].
+        velocity_outside: Velocity around it, also v₀ of the background [km/s].
         amplitude: A.
         terms: Number of orders n; by default as many as double precision can use.
 
@@ -188,7 +188,7 @@ def spherical_inclusion(
         δu = u − u₀ inside and outside, complex (n,).
 
     Raises:
-        ValueError: a quantity is not positive, or the source lies in the inclusion.
+        ValueError: if a quantity is not positive, or the source lies in the inclusion.
     """
     return _round_inclusion(
         _Sphere, points, frequency, source, centre, radius,

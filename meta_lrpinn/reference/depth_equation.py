@@ -32,11 +32,11 @@ class DepthEquation:
     element once, so that a wavenumber costs a few products and a tridiagonal solve.
     """
 
-    wavenumbers: np.ndarray  # k above, at the source and below, (3,), rad/km
-    source: float  # z_s, km
+    wavenumbers: np.ndarray  # k above, at the source and below, (3,) [rad/km]
+    source: float  # z_s [km]
     edges: np.ndarray  # (E + 1,) km
-    stiffness: np.ndarray  # (E, 2, 2) B among the ends of an element, 1/km
-    mass: np.ndarray  # (E, 2, 2) M among the ends, km
+    stiffness: np.ndarray  # (E, 2, 2) B among the ends of an element [1/km]
+    mass: np.ndarray  # (E, 2, 2) M among the ends [km]
     eigenvalues: np.ndarray  # (E, p − 1) of B − μM in the interior, 1/km²
     coupling: np.ndarray  # (E, p − 1, 2) B between eigenvectors and ends
     mass_coupling: np.ndarray  # (E, p − 1, 2) M between eigenvectors and ends

@@ -63,7 +63,7 @@ class FiniteDifferenceSolver:
     refinement: int  # cells per cell of the model
     margins: tuple[int, ...]  # unknown nodes of the layer, each side, in array order
     axes: tuple[stencils.Axis, ...]  # in array order
-    squared_slowness: np.ndarray  # m at the quadrature points, s²/km²
+    squared_slowness: np.ndarray  # m at the quadrature points [s²/km²]
     is_graded: bool  # whether the layer's lines stand at graded complex positions
     elimination: np.ndarray  # (unknowns,) order of the unknowns in the factors
     factors: scipy.sparse.linalg.SuperLU | None  # None once all is solved
@@ -88,9 +88,9 @@ class FiniteDifferenceSolver:
         """Scattered wavefield of one source on the solver's own grid.
 
         Args:
-            source: Source position (ndim,), km.
+            source: Source position (ndim,) [km].
             amplitude: A of the background field.
-            background_velocity: v₀, km/s.
+            background_velocity: v₀ [km/s].
 
         Returns:
             δu, complex, of shape `shape`.
@@ -170,7 +170,7 @@ class FiniteDifferenceSolver:
 
         Args:
             field: Complex values on the solver's own grid.
-            points: Coordinates (n, ndim), km.
+            points: Coordinates (n, ndim) [km].
             layer: Whether points may lie in the absorbing layer too, one of a
                 thickness: the lines of a graded one have no real positions.
 
@@ -178,7 +178,7 @@ class FiniteDifferenceSolver:
             Complex (n,).
 
         Raises:
-            ValueError: a point lies outside the model (and its layer), or points of a
+            ValueError: if a point lies outside the model (and its layer), or points of a
                 graded layer are asked for.
         """
         if layer and self.is_graded:
@@ -218,10 +218,10 @@ def factorise(
 
     Args:
         model: Velocity model; it continues with its edge values into the layer.
-        frequency: f, Hz.
+        frequency: f [Hz].
         refinement: Cells per cell of the model; by default from `refinement_for`. A
             fine model is never coarsened.
-        thickness: Thickness of a layer of equal real steps, km, rounded up to whole
+        thickness: Thickness of a layer of equal real steps [km], rounded up to whole
             cells; by default the layer is graded, see `grids`.
         reflection: Amplitude that the layer reflects: of thickness, at normal incidence,
             1e-5 by default; graded, at any angle that the model allows.
@@ -232,7 +232,7 @@ def factorise(
         The solver.
 
     Raises:
-        ValueError: an argument is out of its range, or the factors would not fit into
+        ValueError: if an argument is out of its range, or the factors would not fit into
             the machine's memory.
     """
     check_arguments(frequency, refinement, thickness, order)
@@ -317,7 +317,7 @@ def check_arguments(
     """Raises where one of the arguments is out of its range.
 
     Raises:
-        ValueError: it is.
+        ValueError: if it is.
     """
     if not (np.isfinite(frequency) and frequency > 0):
         raise ValueError(f"frequency must be positive, got {frequency} Hz")

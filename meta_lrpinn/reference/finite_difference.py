@@ -50,11 +50,11 @@ def reference_wavefield(
 
     Args:
         model: Velocity model.
-        frequency: f, Hz.
-        source: Source (ndim,) or sources (n_sources, ndim), km.
+        frequency: f [Hz].
+        source: Source (ndim,) or sources (n_sources, ndim) [km].
         amplitude: A of the background field; by default i/4 in 2D and −1/(4π) in 3D,
             which makes u the fundamental solution.
-        background_velocity: v₀, km/s, one or one per source; by default the velocity
+        background_velocity: v₀ [km/s], one or one per source; by default the velocity
             at the source.
         refinement: Cells per cell of the model; by default from the wavelength.
         tolerance: Where given, the grid is refined, 1, 2, 3, ... (from `refinement`,
@@ -63,7 +63,7 @@ def reference_wavefield(
             changes δu by less than half of it.
         max_refinement: Where refinement stops even if the tolerance is not met;
             `converged` is then False and `error_estimate` above the tolerance.
-        thickness: Thickness of a layer of equal steps, km; by default the layer is
+        thickness: Thickness of a layer of equal steps [km]; by default the layer is
             graded, by geometry and wavelength. Where a tolerance decides, the first.
         reflection: Amplitude that the layer reflects; see `factorise`.
         order: Order of the scheme, 4 or 2.
@@ -74,7 +74,7 @@ def reference_wavefield(
         by the better layer.
 
     Raises:
-        ValueError: an argument is out of its range, a source lies outside the model, or
+        ValueError: if an argument is out of its range, a source lies outside the model, or
             the factors would not fit into the machine's memory.
     """
     started = time.perf_counter()
@@ -243,17 +243,17 @@ def background_on_grid(
 
     Args:
         model: Velocity model.
-        frequency: f, Hz.
-        source: Source (ndim,) or sources (n_sources, ndim), km.
+        frequency: f [Hz].
+        source: Source (ndim,) or sources (n_sources, ndim) [km].
         amplitude: A; by default that of the fundamental solution.
-        background_velocity: v₀, km/s; by default the velocity at the source.
+        background_velocity: v₀ [km/s]; by default the velocity at the source.
 
     Returns:
         Complex ([n_sources,] nz, [ny,] nx). At a source that is a grid node, where u₀
         is infinite, its value at a billionth of 1/k.
 
     Raises:
-        ValueError: an argument is out of its range, or a source outside the model.
+        ValueError: if an argument is out of its range, or a source outside the model.
     """
     check_arguments(frequency, None, None, stencils.ORDERS[0])
     sources, amplitude, velocities = _sources(model, source, amplitude, background_velocity)

@@ -47,7 +47,7 @@ _LARGEST_INDEX = 2**31 - 1
 class GradedLayer:
     """A layer of complex steps that grow geometrically."""
 
-    extent: float  # |x̃| at which it ends, km
+    extent: float  # |x̃| at which it ends [km]
     growth: float  # b, for a cell of the model
 
 
@@ -58,7 +58,7 @@ def refinement_for(
 
     Args:
         model: Velocity model.
-        frequency: f, Hz.
+        frequency: f [Hz].
         points: Grid points per shortest wavelength v_min / f; 10 in 2D and 6 in 3D by
             default.
     """
@@ -85,13 +85,13 @@ def graded_layer(
 
     Args:
         model: Velocity model.
-        frequency: f, Hz.
+        frequency: f [Hz].
         refinement: Of the coarsest grid that the layer is for.
         reflection: R.
         level: 0, or higher for a layer that much better.
 
     Raises:
-        ValueError: the reflection is not between 0 and 1.
+        ValueError: if the reflection is not between 0 and 1.
     """
     if reflection is None:
         reflection = REFLECTION[model.ndim]
@@ -129,7 +129,7 @@ def grid_lines(
         model: Velocity model.
         refinement: Cells per cell of the model.
         layer: A graded layer, or one of a thickness, whose steps are those of the grid.
-        omega: ω, rad/s.
+        omega: ω [rad/s].
     """
     result = []
     strengths = np.zeros(model.ndim)
@@ -224,7 +224,7 @@ def check_size(
     """Raises where the factors would not fit into the machine's memory.
 
     Raises:
-        ValueError: they would not.
+        ValueError: if they would not.
     """
     shape = grid_shape(model, refinement, layer)
     unknowns = float(np.prod(shape, dtype=float))

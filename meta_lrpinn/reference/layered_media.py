@@ -43,11 +43,11 @@ def depth_profile(model: VelocityModel) -> tuple[np.ndarray, np.ndarray]:
         model: Velocity model, 2D or 3D.
 
     Returns:
-        Depths (nz,), km, and velocities (nz,), km/s, linear between the depths and
+        Depths (nz,) [km], and velocities (nz,) [km/s], linear between the depths and
         constant beyond them, as the model is.
 
     Raises:
-        ValueError: the velocity varies along a layer.
+        ValueError: if the velocity varies along a layer.
     """
     velocity = np.asarray(model.velocity, float).reshape(model.shape[0], -1)
     if np.any(velocity != velocity[:, :1]):
@@ -72,12 +72,12 @@ def layered_medium(
     `depths=[0.5, 0.5], velocities=[1.5, 3.0]` are two ideal half-spaces.
 
     Args:
-        points: Coordinates (n, 2) or (n, 3), km; quickest on a grid.
-        frequency: f, Hz.
-        source: Source position (ndim,), km, not on a jump.
-        depths: Depths (m,), km, not falling.
-        velocities: Velocities there (m,), km/s.
-        background_velocity: v₀ of the background field, km/s; by default that at the
+        points: Coordinates (n, 2) or (n, 3) [km]; quickest on a grid.
+        frequency: f [Hz].
+        source: Source position (ndim,) [km], not on a jump.
+        depths: Depths (m,) [km], not falling.
+        velocities: Velocities there (m,) [km/s].
+        background_velocity: v₀ of the background field [km/s]; by default that at the
             source.
         amplitude: A; by default that of the fundamental solution.
 
@@ -85,7 +85,7 @@ def layered_medium(
         δu = u − u₀, complex (n,).
 
     Raises:
-        ValueError: an argument is out of its range, or the source lies on a jump.
+        ValueError: if an argument is out of its range, or the source lies on a jump.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
     depths, velocities = _checked_profile(depths, velocities)
@@ -133,20 +133,20 @@ def two_half_spaces(
     i e^{−iγ|z − z_s|}/2γ of which the source's field consists (Chew 1995, 2.1 and 2.2).
 
     Args:
-        points: Coordinates (n, 2) or (n, 3), km.
-        frequency: f, Hz.
-        source: Source position (ndim,), km, not on the interface.
-        interface: Depth of the interface, km.
-        velocity_above: Velocity at smaller depths, km/s.
-        velocity_below: Velocity at larger depths, km/s.
-        background_velocity: v₀, km/s; by default that at the source.
+        points: Coordinates (n, 2) or (n, 3) [km].
+        frequency: f [Hz].
+        source: Source position (ndim,) [km], not on the interface.
+        interface: Depth of the interface [km].
+        velocity_above: Velocity at smaller depths [km/s].
+        velocity_below: Velocity at larger depths [km/s].
+        background_velocity: v₀ [km/s]; by default that at the source.
         amplitude: A; by default that of the fundamental solution.
 
     Returns:
         δu = u − u₀, complex (n,).
 
     Raises:
-        ValueError: an argument is out of its range, or the source on the interface.
+        ValueError: if an argument is out of its range, or the source on the interface.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
     omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
@@ -210,19 +210,19 @@ def linear_velocity(
     ∫_d^∞ e^{−iνt} (2 cosh t − 2 cosh d)^{−1/2} dt (DLMF 14.12.6), along t = d + (1 − i)s.
 
     Args:
-        points: Coordinates (n, 2), km, where v > 0.
-        frequency: f, Hz, above b/4π.
-        source: Source position (2,), km.
-        velocity: v₁ at z = 0, km/s.
+        points: Coordinates (n, 2) [km], where v > 0.
+        frequency: f [Hz], above b/4π.
+        source: Source position (2,) [km].
+        velocity: v₁ at z = 0 [km/s].
         gradient: b, 1/s, not zero.
-        background_velocity: v₀, km/s; by default that at the source.
+        background_velocity: v₀ [km/s]; by default that at the source.
         amplitude: A; by default i/4, that of the fundamental solution.
 
     Returns:
         δu = u − u₀, complex (n,).
 
     Raises:
-        ValueError: an argument is out of its range, or v is not positive at a point.
+        ValueError: if an argument is out of its range, or v is not positive at a point.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
     omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
@@ -275,9 +275,9 @@ def _inverse_transform(
 
     Args:
         transform: Wavenumbers (n_kappa,) → values at all heights (n_kappa, n_heights).
-        offsets: Horizontal distance from the source of each point, (n,), km.
+        offsets: Horizontal distance from the source of each point, (n,) [km].
         height_of: Index of each point's height, (n,).
-        depth: Extent of medium and points across the layers, km.
+        depth: Extent of medium and points across the layers [km].
         wavenumbers: Wavenumbers of the medium: no pole or branch point beyond them.
         ndim: Space dimension, 2 or 3.
 
@@ -310,10 +310,10 @@ def _path(
     """Wavenumbers and weights: above the singularities, then doubling blocks to infinity.
 
     Args:
-        lowest: Smallest wavenumber of the medium, rad/km.
-        highest: Largest wavenumber of the medium, rad/km.
-        reach: Largest horizontal distance, km.
-        depth: Extent across the layers, km.
+        lowest: Smallest wavenumber of the medium [rad/km].
+        highest: Largest wavenumber of the medium [rad/km].
+        reach: Largest horizontal distance [km].
+        depth: Extent across the layers [km].
 
     Yields:
         κ (n,), complex, and dκ (n,), complex.

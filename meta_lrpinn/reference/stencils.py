@@ -33,10 +33,10 @@ class Axis:
     quadrature: np.ndarray  # (q,) km, real
     stretched: np.ndarray  # (q,) km, complex, x̃ of the quadrature points
     window: np.ndarray  # (n, 4) which quadrature points the hat function of a node sees
-    test: np.ndarray  # (n, 4) their weights times the hat function, km
+    test: np.ndarray  # (n, 4) their weights times the hat function [km]
     trial: np.ndarray  # (n, 4, 3) parabolas of the three nodes at these points
-    second: np.ndarray  # (n, 3) ∫ φ u″, 1/km
-    mass: np.ndarray  # (n, 3) ∫ φ u, km
+    second: np.ndarray  # (n, 3) ∫ φ u″ [1/km]
+    mass: np.ndarray  # (n, 3) ∫ φ u [km]
 
 
 def make_axis(
@@ -45,10 +45,10 @@ def make_axis(
     """Operators along one axis.
 
     Args:
-        positions: Real node positions, (n + 2,), km; where the velocity is looked up.
-        stretched: Complex node positions, (n + 2,), km.
+        positions: Real node positions, (n + 2,) [km]; where the velocity is looked up.
+        stretched: Complex node positions, (n + 2,) [km].
         order: 4 or 2.
-        interval: Step within the model, km.
+        interval: Step within the model [km].
     """
     step = np.diff(stretched)
     before, after = step[:-1, None], step[1:, None]
@@ -134,7 +134,7 @@ def dispersion_correction(axes: Sequence[Axis], wavenumber: np.ndarray) -> np.nd
 
     Args:
         axes: The axes.
-        wavenumber: k at the nodes, (n_1, ..., n_d), rad/km.
+        wavenumber: k at the nodes, (n_1, ..., n_d) [rad/km].
 
     Returns:
         Stencils (n_1, 3, ..., n_d, 3).

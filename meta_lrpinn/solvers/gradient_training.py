@@ -27,7 +27,7 @@ def solve(request: Request, settings: GradientTraining) -> Solution:
     """
     network = as_network(settings.network, request)
     outcomes = []
-    for index, problem in enumerate(request.problems(network.layer_share)):
+    for index, problem in enumerate(request.problems(network.layer_fraction)):
         key = exact.key_of_source(request.keys.points, index)
         truth = exact.truth_of(request, index)
         outcomes.append(_train(network, problem, settings, truth, key, request.progress))

@@ -36,7 +36,7 @@ def solve(request: Request, settings: NetworkFeatures) -> Solution:
         ValueError: if there is no such network, or it is not what the settings need.
     """
     network = as_network(settings.network, request)
-    posed = request.problems(network.layer_share)
+    posed = request.problems(network.layer_fraction)
     if settings.rank_tolerance is not None:
         network = _with_chosen_rank(network, posed, settings.rank_tolerance, request)
     outcomes = []

@@ -49,14 +49,14 @@ class Request:
     keys: Keys
     progress: bool
 
-    def problems(self, layer_share: float | None = None) -> list[HelmholtzProblem]:
+    def problems(self, layer_fraction: float | None = None) -> list[HelmholtzProblem]:
         """The problems of all sources, in one layer, so that they can share a matrix.
 
         Args:
-            layer_share: Of a network, the layer that its features were trained in, over
+            layer_fraction: Of a network, the layer that its features were trained in, over
                 training's default; None for the layer of exact solvers.
         """
-        options = {} if layer_share is None else {"layer_share": layer_share}
+        options = {} if layer_fraction is None else {"layer_fraction": layer_fraction}
         if self.reflection is not None:
             options["reflection"] = self.reflection
         posed = [

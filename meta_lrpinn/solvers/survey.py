@@ -109,7 +109,7 @@ class Bounds:
     steps: tuple[np.ndarray, ...]  # by array axis, (cells,), largest |Δ ln v| in a cell
 
     def steepest(self) -> list[np.ndarray]:
-        """For each axis a velocity whose steps along it are the largest of all, km/s."""
+        """For each axis a velocity whose steps along it are the largest of all [km/s]."""
         velocities = []
         for axis, steps in enumerate(self.steps):
             # Up and down by turns, so that it stays finite in any number of cells.
@@ -146,33 +146,33 @@ def shared_problem(
     models: Sequence[VelocityModel],
     frequency: float,
     sources: np.ndarray,
-    layer_share: float | None = None,
+    layer_fraction: float | None = None,
 ) -> HelmholtzProblem:
     """A problem whose layer and smallest velocity serve all models of a survey.
 
     Args:
         models: Velocity models on one grid.
-        frequency: Frequency, Hz.
-        sources: Source positions (n_sources, ndim), km.
-        layer_share: As of `problem.make_problem`.
+        frequency: Frequency [Hz].
+        sources: Source positions (n_sources, ndim) [km].
+        layer_fraction: As of `problem.make_problem`.
 
     Returns:
         The problem of the smallest velocity at every grid point, in a layer for the
         largest; of networks, for the mean of all.
 
     Raises:
-        ValueError: the models are on different grids, or a source lies outside.
+        ValueError: if the models are on different grids, or a source lies outside.
     """
     _check_one_grid(models)
     for source in sources:
         models[0].check_contains(source, what="source")
-    representative = np.max if layer_share is None else np.mean
+    representative = np.max if layer_fraction is None else np.mean
     for_layer = models[0].replace_velocity(
         representative([m.velocity for m in models], axis=0)
     )
     lowest = models[0].replace_velocity(np.min([m.velocity for m in models], axis=0))
     problem = problems.make_problem(
-        for_layer, frequency, sources[0], layer_share=layer_share
+        for_layer, frequency, sources[0], layer_fraction=layer_fraction
     )
     return problem.replace(model=lowest)
 

@@ -22,7 +22,7 @@ METHODS = pytest.mark.parametrize("method", ["galerkin", "least_squares"])
 def problem():
     depth = np.linspace(1.6, 2.6, 9)[:, None]
     model = VelocityModel(np.array(np.broadcast_to(depth, (9, 9))), 0.1)
-    return make_problem(model, 4.0, (0.3, 0.1), thickness=0.4, layer_share=1.0)
+    return make_problem(model, 4.0, (0.3, 0.1), thickness=0.4, layer_fraction=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_parts_are_the_least_squares_of_their_columns(problem):
 
 
 @METHODS
-def test_a_share_is_of_one_feature_at_least(method, network, problem):
+def test_a_fraction_is_of_one_feature_at_least(method, network, problem):
     """And rounded to the nearest number of features."""
     nested = output_layer.solve_nested(method, *network, problem, (1e-3, 0.1, 0.11))
     assert nested.dtype == np.complex64

@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 
 from meta_lrpinn import checkpoints, configs, models, networks
 
-TINY = {"width": 8, "depth": 1, "rank": 3, "layer_share": 0.5}
+TINY = {"width": 8, "depth": 1, "rank": 3, "layer_fraction": 0.5}
 
 
 @pytest.fixture(autouse=True)

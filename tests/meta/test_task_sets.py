@@ -71,8 +71,8 @@ def test_batch_shapes(sample):
     chex.assert_trees_all_equal(support, query)
 
 
-def test_layer_of_a_share_of_the_default():
-    thinner = dataclasses.replace(DISTRIBUTION, layer_share=0.5)
+def test_layer_of_a_fraction_of_the_default():
+    thinner = dataclasses.replace(DISTRIBUTION, layer_fraction=0.5)
     whole, half = (
         task_sets.draw_tasks(distribution, np.random.default_rng(3))[0].problem
         for distribution in (DISTRIBUTION, thinner)
@@ -81,8 +81,8 @@ def test_layer_of_a_share_of_the_default():
     assert thickness > 0
     np.testing.assert_allclose(half.layer.thickness, thickness / 2, rtol=1e-6)
     np.testing.assert_array_equal(half.layer.upper, whole.layer.upper)
-    with pytest.raises(ValueError, match="layer_share must be positive, got 0"):
-        dataclasses.replace(DISTRIBUTION, layer_share=0)
+    with pytest.raises(ValueError, match="layer_fraction must be positive, got 0"):
+        dataclasses.replace(DISTRIBUTION, layer_fraction=0)
 
 
 def test_shapes_are_equal_whatever_the_size(tasks):

@@ -136,7 +136,7 @@ def test_bases_are_orthonormal_after_every_update(tmp_path):
 
 
 def test_reptile_interpolates_towards_the_adapted_parameters(tmp_path):
-    """A share of 1 ends at their mean: here, one long step, the centres of the tasks."""
+    """A fraction of 1 ends at their mean: here, one long step, the centres of the tasks."""
     config = dataclasses.replace(
         CONFIG,
         algorithm="reptile",
@@ -154,14 +154,14 @@ def test_reptile_interpolates_towards_the_adapted_parameters(tmp_path):
     start = {"centre": np.full(2, 5.0, np.float32)}
     ends = [
         training.train(
-            dataclasses.replace(config, learning_rate=share),
+            dataclasses.replace(config, learning_rate=fraction),
             exact,
             sampler,
             start,
-            tmp_path / str(share),
+            tmp_path / str(fraction),
             progress=False,
         ).params["centre"]
-        for share in (1.0, 0.25)
+        for fraction in (1.0, 0.25)
     ]
     mean = sampler(config.seed, 0)[0]["centre"].mean(axis=0)
     np.testing.assert_allclose(ends[0], mean, rtol=1e-5)

@@ -206,7 +206,7 @@ def test_features_are_solved_for_in_the_layer_they_are_for(model):
     sources = np.array([[0.3, 0.1], [0.3, 0.7]])
 
     def field(fraction, **more):
-        settings = ml.NetworkFeatures(network_of(layer_share=fraction))
+        settings = ml.NetworkFeatures(network_of(layer_fraction=fraction))
         return solve(model, FREQUENCY, sources, settings, **more).scattered
 
     fastest = float(model.at(sources)[1])
@@ -222,17 +222,17 @@ def test_gauss_newton_moves_the_singular_values_alone(model, truth, pruned, kept
     settings = ml.NetworkFeatures(
         pruned,
         output_layer=layer,
-        adaptation=ml.GaussNewton(steps=2, points=200),
+        adaptation=ml.GaussNewton(steps=4, points=400),
         precision="single",
     )
     field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
-    check(field, truth, 2)
+    check(field, truth, 4)
     held_out = [record["held_out"] for record in field.history]
-    assert held_out == sorted(held_out, reverse=True)
+    assert held_out == sorted(held_out, reverse=True) and held_out[-1] < held_out[0]
     before, after = kept["before"], kept["after"]
     jax.tree.map(np.testing.assert_array_equal, before["network"], after["network"])
-    has_moved = np.any(before["embedding"]["hidden_0"] != after["embedding"]["hidden_0"])
-    assert has_moved == (held_out[-1] < held_out[0])
+    for name, sigma in before["embedding"].items():
+        assert np.any(sigma != after["embedding"][name]), name
 
 
 def test_rank_chosen_by_the_residual_it_costs(model, pruned):
@@ -246,7 +246,7 @@ def test_rank_chosen_by_the_residual_it_costs(model, pruned):
 
 
 def test_seeds_of_a_random_start_reproduce_and_differ(model, monkeypatch):
-    network = dataclasses.replace(SMALL, layer_share=0.5)
+    network = dataclasses.replace(SMALL, layer_fraction=0.5)
     small = dataclasses.replace(configs.PRESETS["small"], network=network)
     monkeypatch.setitem(configs.PRESETS, "small", small)
     settings = ml.NetworkFeatures(None, precision="single")

@@ -30,8 +30,8 @@ class _Axis(struct.PyTreeNode):
 
     stretch: jax.Array  # (G,) s at the nodes, complex
     envelope: jax.Array  # (G,) e at the nodes
-    stiffness: jax.Array  # (2e + 1, 2e + 1) ∫ ∂φ_i* ∂φ_j / s dx, 1/km
-    mass: jax.Array  # (2e + 1, 2e + 1) ∫ s φ_i* φ_j dx, km
+    stiffness: jax.Array  # (2e + 1, 2e + 1) ∫ ∂φ_i* ∂φ_j / s dx [1/km]
+    mass: jax.Array  # (2e + 1, 2e + 1) ∫ s φ_i* φ_j dx [km]
 
 
 def _wave_vectors(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
@@ -103,7 +103,7 @@ def _outer(factors: list[jax.Array]) -> jax.Array:
 
 
 def _node_points(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
-    """The tensor grid of nodes, (G_1, …, G_d, ndim), km."""
+    """The tensor grid of nodes, (G_1, …, G_d, ndim) [km]."""
     axes = [
         jnp.asarray(problem.lower)[d] + jnp.asarray(axis)
         for d, axis in enumerate(lattice.nodes)
@@ -294,7 +294,7 @@ def evaluate(
         problem: The problem.
         lattice: From `make_lattice`.
         weights: Complex output weights (n, n_sources).
-        points: Coordinates (p, ndim), km.
+        points: Coordinates (p, ndim) [km].
         chunk: Points evaluated at a time.
 
     Returns:

@@ -90,8 +90,8 @@ def solve_weights(
     Args:
         problem: Velocity, frequency and layer; its own source is not used.
         lattice: From `make_lattice`.
-        sources: Source positions (n_sources, ndim), km.
-        background_velocities: v₀ of each source, (n_sources,), km/s.
+        sources: Source positions (n_sources, ndim) [km].
+        background_velocities: v₀ of each source, (n_sources,) [km/s].
         tolerance: Relative residual at which iterations end.
 
     Returns:

@@ -35,7 +35,7 @@ class Lattice(struct.PyTreeNode):
 
     indices: Array  # (N, ndim) int, k = 2π indices / period, longest waves first
     nodes: tuple[Array, ...]  # quadrature points by axis, km from lower
-    node_weights: tuple[Array, ...]  # their weights, km
+    node_weights: tuple[Array, ...]  # their weights [km]
     check_nodes: tuple[Array, ...]  # those of another, coarser rule
     check_weights: tuple[Array, ...]
     # n, how many waves are solved for directly
@@ -65,7 +65,7 @@ class Lattice(struct.PyTreeNode):
 
 
 def period_of(problem: HelmholtzProblem) -> Array:
-    """Size of the model with its layer, (ndim,), km: the period of the lattice."""
+    """Size of the model with its layer, (ndim,) [km]: the period of the lattice."""
     return problem.upper - problem.lower
 
 
@@ -89,7 +89,7 @@ def make_lattice(
         dense: Wavenumber ratio of the waves that are solved for directly; default: 1.1,
             or all where so many sources make a larger matrix the cheaper way.
         sources: Number of sources that will be solved for together.
-        velocities: Others on the grid of the model, km/s, whose steps the quadrature is to
+        velocities: Others on the grid of the model [km/s], whose steps the quadrature is to
             integrate as well.
 
     Returns:
@@ -97,7 +97,7 @@ def make_lattice(
         V (κ ω/v_min)³/6π² in 3D.
 
     Raises:
-        ValueError: the wavenumber ratio is not positive, or the waves are too many.
+        ValueError: if the wavenumber ratio is not positive, or the waves are too many.
     """
     if not wavenumber_ratio > 0:
         raise ValueError(f"wavenumber ratio must be positive, got {wavenumber_ratio}")
@@ -135,7 +135,7 @@ def make_lattice(
 
 
 def resolved_wavenumber(problem: HelmholtzProblem) -> float:
-    """Wavenumber that κ multiplies (see `absorbing.resolved_wavenumber`), rad/km."""
+    """Wavenumber that κ multiplies (see `absorbing.resolved_wavenumber`) [rad/km]."""
     return absorbing.resolved_wavenumber(
         problem.model.lower,
         problem.model.upper,
@@ -161,12 +161,12 @@ def _check_size(problem: HelmholtzProblem, wavenumber_ratio: float) -> None:
 
 
 def wavenumber_ratio_for_tolerance(tolerance: float) -> float:
-    """Margin κ to begin with for a relative error; measured on layered models."""
+    """Wavenumber ratio κ to begin with for a relative error; measured on layered models."""
     return float(np.interp(np.log10(tolerance), [-3, -2.5, -2, -1], [2.8, 1.9, 1.5, 1.2]))
 
 
 def wavenumber_ratio_for(problem: HelmholtzProblem, number: int) -> float:
-    """Margin κ that gives about `number` plane waves (see `make_lattice`)."""
+    """Wavenumber ratio κ that gives about `number` plane waves (see `make_lattice`)."""
     wavenumber = resolved_wavenumber(problem)
     volume = float(np.prod(np.asarray(period_of(problem))))
     ball = {2: np.pi, 3: 4 * np.pi / 3}[problem.ndim]
@@ -188,13 +188,13 @@ def quadrature_rules(
 
     Args:
         problem: The problem, with concrete values.
-        spacing: Distance of points that the waves need, km.
+        spacing: Distance of points that the waves need [km].
         steps: Points that steps need, see `_step_points`.
         fewer: Points left out in cells with a step, and in intervals of the layer.
 
     Returns:
         For each axis, coordinate order, points (G,), km from `problem.lower`, and their
-        weights (G,), km.
+        weights (G,) [km].
     """
     contrasts = [np.maximum(count - fewer, 1) for count in steps[::-1]]
     lower, upper = np.asarray(problem.lower), np.asarray(problem.upper)
