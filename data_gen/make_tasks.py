@@ -12,55 +12,13 @@ less than a velocity, so that several tasks may share theirs:
 
     python -m data_gen.make_tasks --preset=small --random=1000 --sources=4 --wavefields
 
-The same command goes on where it was stopped. `meta-lrpinn make-tasks` is the same with
-the installed package alone.
+The same command goes on where it was stopped. This is `meta-lrpinn make-tasks`, under the
+name that it has among the scripts of this folder.
 """
 
-from pathlib import Path
+import sys
 
-import numpy as np
-from absl import flags
-
-from meta_lrpinn import configs, scripts
-from meta_lrpinn.meta import drawing
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("out", "tasks.npz", "File to write; its manifest is beside it.")
-flags.DEFINE_enum(
-    "preset", "paper", tuple(configs.PRESETS), "Whose grid and layer the tasks have."
-)
-flags.DEFINE_integer(
-    "random", None, "So many tasks from the preset's distribution instead.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "sources", 1, "Tasks that share velocities and frequency (--random).", lower_bound=1
-)
-flags.DEFINE_integer("points", 3072, "Points of each wavefield.", lower_bound=1)
-flags.DEFINE_integer("models", 40, "Velocity models.", lower_bound=1)
-flags.DEFINE_float("minimum_frequency", 2.0, "Lowest frequency, Hz.")
-flags.DEFINE_float("maximum_frequency", 15.0, "Highest frequency, Hz.")
-flags.DEFINE_integer("frequencies", 14, "How many, evenly spaced.", lower_bound=1)
-flags.DEFINE_bool("wavefields", False, "Add the solved wavefields (needs a layer).")
-flags.DEFINE_integer("seed", 0, "Seed.")
-
-
-def main():
-    path = Path(FLAGS.out)
-    number = drawing.make_task_set(
-        path,
-        configs.PRESETS[FLAGS.preset].tasks,
-        random=FLAGS.random,
-        sources=FLAGS.sources,
-        models=FLAGS.models,
-        frequencies=np.linspace(
-            FLAGS.minimum_frequency, FLAGS.maximum_frequency, FLAGS.frequencies
-        ),
-        wavefields=FLAGS.wavefields,
-        points=FLAGS.points,
-        seed=FLAGS.seed,
-    )
-    print(f"{number} tasks in {path}")
-
+from meta_lrpinn import cli
 
 if __name__ == "__main__":
-    scripts.run(main)
+    sys.exit(cli.main(["make-tasks", *sys.argv[1:]]))

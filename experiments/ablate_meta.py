@@ -190,14 +190,8 @@ def relative_loss(method: str, row: histories.Row, silence: float) -> float:
     return row["held_out"] / silence
 
 
-def report(
-    curves: Mapping[str, histories.Curves],
-    diagnoses: Mapping[str, Sequence[histories.Row]],
-    chosen: Sequence[tuple[float, float]],
-    frequency: float,
-) -> str:
-    """Markdown: how each start ended, and what it was like at first."""
-    silence = 0.1 * float(np.mean([row["source"] for row in diagnoses[META]]))
+def _ends(curves: Mapping[str, histories.Curves], silence: float) -> tuple[str, int]:
+    """The table of how each start ended, and the number of steps."""
     lines, steps = [], 0
     for method, own in curves.items():
         for (_, start), runs in own.items():
@@ -219,7 +213,18 @@ def report(
         "start,adaptation,loss at the start,loss at the end,error at the start,"
         "error at the end,failed"
     )
-    ended = common.table(columns.split(","), lines)
+    return common.table(columns.split(","), lines), steps
+
+
+def report(
+    curves: Mapping[str, histories.Curves],
+    diagnoses: Mapping[str, Sequence[histories.Row]],
+    chosen: Sequence[tuple[float, float]],
+    frequency: float,
+) -> str:
+    """Markdown: how each start ended, and what it was like at first."""
+    silence = 0.1 * float(np.mean([row["source"] for row in diagnoses[META]]))
+    ended, steps = _ends(curves, silence)
     names = {
         "pde_loss": "L_pde",
         "source_loss": "L_reg",

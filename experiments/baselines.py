@@ -22,6 +22,7 @@ take about twenty minutes on one core and the adaptations as long.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,8 @@ def training_curve(name: str, seed: int) -> dict[str, Any]:
 
 def random_start(name: str):
     """Seed to a network of the same size and random parameters."""
-    return study.random_of(networks.make_network(configuration(name, 0).network))
+    module = networks.make_network(configuration(name, 0).network)
+    return functools.partial(networks.random_network, module)
 
 
 def number_of_parameters(name: str) -> tuple[int, int]:

@@ -119,12 +119,7 @@ def adapt(
     seconds, met = 0.0, set()
     for stage, first in enumerate(range(0, steps, length)):
         met.add(network.ranks)
-        size = {
-            "stage": stage,
-            "rank": float(np.mean(network.ranks)),
-            "parameters": trained(network),
-            "networks": len(met),
-        }
+        size = {"stage": stage, **size_of(network), "networks": len(met)}
 
         def evaluate(params, network=network):
             own = network.with_parameters(params)
@@ -144,16 +139,16 @@ def adapt(
             report_every=length,
             evaluate=evaluate,
         )
-        for record in history:
-            rows.append(
-                {
-                    "step": first + record["step"],
-                    "seconds": seconds + record["seconds"],
-                    "relative_l2": record["relative_l2"],
-                    "residual": record["residual"],
-                    **size,
-                }
-            )
+        rows += [
+            {
+                "step": first + record["step"],
+                "seconds": seconds + record["seconds"],
+                "relative_l2": record["relative_l2"],
+                "residual": record["residual"],
+                **size,
+            }
+            for record in history
+        ]
         seconds += history[-1]["seconds"]
         network = network.with_parameters(params)
         before, after = history[0]["residual"], residual_at(network, task, key)
@@ -187,6 +182,11 @@ def residual_at(network: Network, task: Task, key: jax.Array) -> float:
 @functools.partial(jax.jit, static_argnames="objective")
 def _relative(objective, params, task, key):
     return jnp.exp(objective(params, task, key)[0])
+
+
+def size_of(network: Network) -> dict[str, float]:
+    """Mean rank, and the number of parameters that adapt."""
+    return {"rank": float(np.mean(network.ranks)), "parameters": trained(network)}
 
 
 def trained(network: Network) -> int:

@@ -144,7 +144,7 @@ def solve_sphere(
         f"rad/km, {FLAGS.cube_points} points"
     )
     contender = study.Contender(
-        study.random_of(network),
+        functools.partial(networks.random_network, network),
         points=FLAGS.cube_points,
         thickness=FLAGS.cube_thickness,
         precision="single",  # a third of the time, and far from its limits here

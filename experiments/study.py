@@ -7,22 +7,21 @@ contender to every case and keeps each history as rows of one CSV file, from whi
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
-from flax import linen as nn
 
 import meta_lrpinn as ml
 from experiments import common, histories
 from experiments.histories import Curves, Row
 from meta_lrpinn import configs, models
 from meta_lrpinn.cases import Case
-from meta_lrpinn.networks import Network, make_network
+from meta_lrpinn.networks import Network, make_network, random_network
 from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
@@ -131,16 +130,6 @@ def meta_start(seed: int = 0) -> Network:
     return ml.load_network(FLAGS.init, kind="lrpinn", ndim=2)
 
 
-def random_of(module: nn.Module) -> Callable[[int], Network]:
-    """Random parameters of a module, by the seed."""
-
-    def start(seed):
-        params = models.initial_parameters(module, jax.random.key(seed))
-        return Network(module, params, is_trained=False)
-
-    return start
-
-
 def random_start(**changes: Any) -> Callable[[int], Network]:
     """Random parameters of a network of the shape of --init's, by the seed.
 
@@ -153,7 +142,8 @@ def random_start(**changes: Any) -> Callable[[int], Network]:
     module = meta_start().module
     low_rank = module.network.clone(gain=None, **changes)
     embedding = module.embedding.clone(initialisation=low_rank.initialisation)
-    return random_of(module.clone(network=low_rank, embedding=embedding))
+    module = module.clone(network=low_rank, embedding=embedding)
+    return functools.partial(random_network, module)
 
 
 def top_source(model: VelocityModel, seed: int | None = None) -> np.ndarray:
@@ -181,7 +171,7 @@ def random_pinn() -> Callable[[int], Network]:
         features=low_rank.last_width,
         layer_fraction=low_rank.layer_fraction,
     )
-    return random_of(make_network(config))
+    return functools.partial(random_network, make_network(config))
 
 
 def low_rank_module() -> models.LRPINN:

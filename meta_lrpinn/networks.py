@@ -133,8 +133,7 @@ class Network:
 
     def reinitialised(self, seed: int | jax.Array) -> "Network":
         """The same network with random parameters, by a seed or a random key."""
-        key = jax.random.key(seed) if isinstance(seed, int) else seed
-        params = models.initial_parameters(self.module, key)
+        params = random_network(self.module, seed).params
         return dataclasses.replace(self, params=params, is_trained=False)
 
     def with_parameters(self, params: Any) -> "Network":
@@ -168,6 +167,13 @@ def make_network(config: configs.NetworkConfig) -> nn.Module:
     )
 
 
+def random_network(module: nn.Module, seed: int | jax.Array) -> Network:
+    """A module with random parameters, by a seed or a random key."""
+    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    params = models.initial_parameters(module, key)
+    return Network(module, params, is_trained=False)
+
+
 def load_network(
     name: str | Path | None = "default",
     *,
@@ -195,10 +201,7 @@ def load_network(
     if name is None:
         small = configs.PRESETS["small"].network
         config = dataclasses.replace(small, kind=kind or "lrpinn", ndim=ndim or 2)
-        module = make_network(config)
-        key = jax.random.key(seed) if isinstance(seed, int) else seed
-        params = models.initial_parameters(module, key)
-        return Network(module, params, is_trained=False)
+        return random_network(make_network(config), seed)
     folder = find_initialisation(name)
     if (folder / checkpoints.FOLDER).is_dir():
         params, settings, _ = checkpoints.load_run_parameters(folder)

@@ -155,7 +155,7 @@ def test_configuration_survives_json():
         ),
         (
             lambda: configs.network_from_dict({"layer_share": 0.5}),
-            "unknown network fields: layer_share .now layer_fraction: rename it in the card",
+            "layer_share .now layer_fraction: rename it in the card",
         ),
         (
             lambda: configs.MetaConfig(

@@ -143,6 +143,26 @@ def test_everything_public_has_a_docstring(module):
                         assert function.__doc__, f"{module}.{name}.{key}"
 
 
+def functions(path):
+    """(name, lines of the body without its docstring, the line above) of each function."""
+    text = path.read_text()
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[ast.get_docstring(node) is not None :]
+            length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            yield node.name, length, lines[node.lineno - 2].strip()
+
+
+@pytest.mark.parametrize("folder", ["meta_lrpinn", "experiments", "data_gen"])
+def test_files_and_functions_are_short(folder):
+    """A function may be longer where the comment above it, "# Long: ...", says why."""
+    for path in (FOLDER.parent / folder).rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 500, path
+        for name, length, above in functions(path):
+            assert length <= 50 or above.startswith("# Long: "), f"{path}: {name}"
+
+
 def is_written(function):
     """Whether it stands in a file of ours; decorators write some methods themselves."""
     path = pathlib.Path(inspect.getsourcefile(function) or "")

@@ -27,6 +27,7 @@ _TRAINING: dict[str, tuple[type, str]] = {
 }
 
 
+# Long: nothing but one option after the other.
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     group = parser.add_argument_group("meta-training")

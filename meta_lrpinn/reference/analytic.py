@@ -249,14 +249,7 @@ def _round_inclusion(
     series, points, frequency, source, centre, radius,
     velocity_inside, velocity_outside, amplitude, terms,
 ):  # fmt: skip
-    for name, value, unit in (
-        ("frequency", frequency, "Hz"),
-        ("radius", radius, "km"),
-        ("velocity inside", velocity_inside, "km/s"),
-        ("velocity outside", velocity_outside, "km/s"),
-    ):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value} {unit}")
+    _check_positive(frequency, radius, velocity_inside, velocity_outside)
     points, source, centre = (np.asarray(a, float) for a in (points, source, centre))
     if points.ndim != 2 or points.shape[1] != series.ndim:
         raise ValueError(f"points must have shape (n, {series.ndim}), got {points.shape}")
@@ -283,34 +276,20 @@ def _round_inclusion(
     scattered = np.zeros(len(points), complex)
     near, far = distance[is_inside], distance[~is_inside]
     for order in range(_largest_order(outer, inner, radius) if terms is None else terms):
-        # Products such as H_n(k r_s) J_n(k a) are moderate, their factors are not:
-        # every quotient is formed before it is multiplied.
-        at_edge = series.regular(order, outer * radius)
-        slope_at_edge = outer * series.regular_slope(order, outer * radius)
-        within = series.regular(order, inner * radius)
-        within_slope = inner * series.regular_slope(order, inner * radius)
-        without = series.outgoing(order, outer * radius)
-        without_slope = outer * series.outgoing_slope(order, outer * radius)
         incident = (
             amplitude
             * series.weight(order, outer)
             * series.outgoing(order, outer * source_distance)
         )
-        if not (np.isfinite(without) and np.isfinite(without_slope)) or at_edge == 0:
-            break
-        # Continuity, with the outgoing wave scaled to one at the edge.
-        ratio = without_slope / without
-        determinant = within_slope - ratio * within
-        reflected = incident * (
-            (at_edge * within_slope - slope_at_edge * within) / -determinant
+        reflected, transmitted = _coefficients(
+            series, order, outer, inner, radius, incident
         )
-        transmitted = incident * (slope_at_edge - ratio * at_edge) / determinant
         if not (np.isfinite(reflected) and np.isfinite(transmitted)):
             break
         angular = series.angular(order, cosine)
         scattered[~is_inside] += (
             reflected
-            * (series.outgoing(order, outer * far) / without)
+            * (series.outgoing(order, outer * far) / series.outgoing(order, outer * radius))
             * angular[~is_inside]
         )
         scattered[is_inside] += (
@@ -319,6 +298,38 @@ def _round_inclusion(
     if np.any(is_inside):
         scattered[is_inside] -= point_source(points[is_inside] - source, outer, amplitude)
     return scattered
+
+
+def _check_positive(frequency, radius, velocity_inside, velocity_outside) -> None:
+    for name, value, unit in (
+        ("frequency", frequency, "Hz"),
+        ("radius", radius, "km"),
+        ("velocity inside", velocity_inside, "km/s"),
+        ("velocity outside", velocity_outside, "km/s"),
+    ):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value} {unit}")
+
+
+def _coefficients(series, order, outer, inner, radius, incident) -> tuple[complex, complex]:
+    """Amplitudes of the outgoing wave, at the edge, and of the wave within, by continuity.
+
+    They are NaN where an order is too high for double precision.
+    """
+    # Products such as H_n(k r_s) J_n(k a) are moderate, their factors are not: every
+    # quotient is formed before it is multiplied.
+    at_edge = series.regular(order, outer * radius)
+    slope_at_edge = outer * series.regular_slope(order, outer * radius)
+    within = series.regular(order, inner * radius)
+    within_slope = inner * series.regular_slope(order, inner * radius)
+    without = series.outgoing(order, outer * radius)
+    without_slope = outer * series.outgoing_slope(order, outer * radius)
+    if not (np.isfinite(without) and np.isfinite(without_slope)) or at_edge == 0:
+        return np.nan, np.nan
+    ratio = without_slope / without
+    determinant = within_slope - ratio * within
+    reflected = (at_edge * within_slope - slope_at_edge * within) / -determinant
+    return incident * reflected, incident * (slope_at_edge - ratio * at_edge) / determinant
 
 
 def _largest_order(outer: float, inner: float, radius: float) -> int:

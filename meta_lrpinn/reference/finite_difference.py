@@ -80,13 +80,9 @@ def reference_wavefield(
     started = time.perf_counter()
     check_arguments(frequency, refinement, thickness, order, tolerance)
     sources, amplitude, velocities = _sources(model, source, amplitude, background_velocity)
-    if tolerance is None:
-        first = last = refinement or grids.refinement_for(model, frequency)
-    else:
-        first = refinement or grids.refinement_for(
-            model, frequency, grids.FIRST_POINTS_PER_WAVELENGTH
-        )
-        last = max(first + 1, max_refinement)
+    points = None if tolerance is None else grids.FIRST_POINTS_PER_WAVELENGTH
+    first = refinement or grids.refinement_for(model, frequency, points)
+    smallest = model.minimum / (frequency * max(model.spacing))
 
     def solved(factor, level):
         layer = make_layer(model, frequency, first, thickness, reflection, level)
@@ -98,9 +94,7 @@ def reference_wavefield(
         record = {
             "refinement": factor,
             "layer": level,
-            "points_per_wavelength": factor
-            * model.minimum
-            / (frequency * max(model.spacing)),
+            "points_per_wavelength": factor * smallest,
             "unknowns": solver.unknowns,
             "elapsed": time.perf_counter() - started,
         }
@@ -110,21 +104,19 @@ def reference_wavefield(
     history, errors, converged = [solution.record], None, None
     if tolerance is not None:
         solution, history, errors, converged = _refined(
-            solved, solution, last, tolerance, order
+            solved, solution, max(first + 1, max_refinement), tolerance, order
         )
-    is_single = np.ndim(source) == 1
-    scattered = solution.on_model_grid()
-
+    own = 0 if np.ndim(source) == 1 else slice(None)
     return Wavefield(
         model=model,
         frequency=float(frequency),
         source=np.asarray(source, float),
-        scattered=scattered[0] if is_single else scattered,
+        scattered=solution.on_model_grid()[own],
         background=background_on_grid(
             model, frequency, source, amplitude, background_velocity
         ),
         amplitude=amplitude,
-        background_velocity=velocities[0] if is_single else velocities,
+        background_velocity=velocities[own],
         solver="finite_differences",
         settings=None,
         elapsed=time.perf_counter() - started,

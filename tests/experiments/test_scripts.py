@@ -138,8 +138,7 @@ def test_wavefields_need_a_layer(tmp_path):
     options = "--preset=paper", "--random=1", "--wavefields"
     result = run("data_gen.make_tasks", f"--out={path}", *options)
     assert result.returncode == 2 and not path.exists()
-    message = "error: wavefields need a preset with an absorbing layer\n"
-    assert result.stdout == message
+    assert "wavefields need a preset with an absorbing layer" in result.stderr
 
 
 def test_task_set_goes_on_where_it_was_stopped(tmp_path):
