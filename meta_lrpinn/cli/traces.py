@@ -3,11 +3,15 @@
 import argparse
 import dataclasses
 import pathlib
+from typing import TYPE_CHECKING
 
 from meta_lrpinn import files
 from meta_lrpinn.cli import output, problem, solver, values
 from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import Report
+
+if TYPE_CHECKING:
+    from meta_lrpinn.traces.record import Traces
 
 SUMMARY = "Solve for seismograms: the wavefield at receivers as a function of time."
 _MOVIE_FRAMES = 60
@@ -75,16 +79,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         seed=options.seed,
         progress=report.shows_progress,
     )
-    shape = " x ".join(str(count) for count in traces.data.shape)
-    report.say("traces", f"{shape} (sources, receivers, samples of {traces.step:g} s)")
-    used = traces.frequencies
-    report.say("frequencies", f"{len(used)}, {used[0]:.3g} to {used[-1]:.3g} Hz")
-    report.say("seconds", f"{traces.elapsed:.2f}, compilation included")
-    if not traces.wrap_around < options.accuracy:
-        report.warn(
-            f"waves are left after the longest period: {traces.wrap_around:.2g} of the "
-            "largest; ask for a longer record"
-        )
+    _say(traces, options.accuracy, report)
     writers = {path: storage.writer(traces, path)}
     if film is not None:
         writers[film] = movie.writer(traces)
@@ -94,8 +89,21 @@ def run(options: argparse.Namespace, report: Report) -> None:
     report.add(
         shape=traces.data.shape,
         step=traces.step,
-        frequencies=len(used),
+        frequencies=len(traces.frequencies),
         wrap_around=traces.wrap_around,
         seconds=traces.elapsed,
         files=written,
     )
+
+
+def _say(traces: "Traces", accuracy: float, report: Report) -> None:
+    shape = " x ".join(str(count) for count in traces.data.shape)
+    report.say("traces", f"{shape} (sources, receivers, samples of {traces.step:g} s)")
+    used = traces.frequencies
+    report.say("frequencies", f"{len(used)}, {used[0]:.3g} to {used[-1]:.3g} Hz")
+    report.say("seconds", f"{traces.elapsed:.2f}, compilation included")
+    if not traces.wrap_around < accuracy:
+        report.warn(
+            f"waves are left after the longest period: {traces.wrap_around:.2g} of the "
+            "largest; ask for a longer record"
+        )
