@@ -47,6 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("workers", "Processes on this machine, by Dask; by default one without it.", int)
 
 
+# Long: options become arguments of one call, whose result becomes lines.
 def run(options: argparse.Namespace, report: Report) -> None:
     """Solves what is not there yet."""
     for name in ("velocity", "frequencies", "sources"):

@@ -128,6 +128,7 @@ def _check_same(out: str, found: Any, description: Mapping[str, Any]) -> None:
         )
 
 
+# Long: one array of the store after the other.
 def _create(
     output: Output,
     description: Mapping[str, Any],
