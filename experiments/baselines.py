@@ -56,6 +56,7 @@ flags.DEFINE_float(
 )
 
 STEPS = 20
+METHOD = "galerkin"
 FREQUENCIES = (3, 8)
 _VELOCITY_SEED = 770_000  # of no meta-training: those draw theirs from 31 bits
 _EVALUATIONS = 4
@@ -287,7 +288,7 @@ def main() -> None:
             curve = {} if folder is None else training_curve(name, seed)
             curves.setdefault(name, []).append({"folder": folder, **curve})
     steps = FLAGS.steps or STEPS
-    adapted = study.run(NAME, cases(), contenders(trained), steps)
+    adapted = study.run(NAME, cases(), contenders(trained), steps, METHOD)
     config = configuration(next(iter(NETWORKS)), 0)
     sizes = (
         f"Mean ± standard deviation over {FLAGS.seeds} seeds, each meta-trained from "
@@ -297,7 +298,7 @@ def main() -> None:
         f"{config.training.iterations} iterations of {config.training.tasks_per_batch} "
         f"tasks with {config.tasks.velocities_per_task} velocities and "
         f"{config.objective.points} points each, objective {config.objective.name}. "
-        f"Adaptation by {study.HOW[study.METHOD]}, {steps} steps of {FLAGS.points} "
+        f"Adaptation by {study.HOW[METHOD]}, {steps} steps of {FLAGS.points} "
         "points, at the learning rates of `solve`, smaller for a meta-trained start. "
         "Errors are relative L2; the held-out one is the mean over seven tasks that "
         "training never draws, without adaptation. Seconds are of the steps alone."

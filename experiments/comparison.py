@@ -115,7 +115,7 @@ def measure(
         by_refinement(model, frequency, position, _TRUTH_REFINEMENT).scattered.ravel()
         for model in chosen
     ]
-    start = study.meta_start()
+    start = study.feature_start()
     shared, thinner = (
         survey.shared_problem(chosen, frequency, [position], layer_fraction)
         for layer_fraction in (1.0, start.layer_fraction)
@@ -313,7 +313,7 @@ def main() -> None:
     for frequency in common.frequencies((4, 5, 8, 10)):
         rows += ensure(
             lambda: measure(test_models(), frequency, _SOURCE, all_solvers),
-            *(frequency, "solvers", FLAGS.init, number),
+            *(frequency, "solvers", study.initialisation("galerkin"), number),
         )
         of_basis = f"{FLAGS.snapshot_models} models"
         rows += ensure(
@@ -323,7 +323,7 @@ def main() -> None:
         for name, model, frequency, source in published_models():
             published += ensure(
                 lambda: measure([model], frequency, source, waves_and_learned),
-                *(frequency, name, FLAGS.init, 1),
+                *(frequency, name, study.initialisation("galerkin"), 1),
             )
     parts = [report(rows), *([of_published(published)] if published else [])]
     common.save_report(NAME, "\n\n".join(parts))

@@ -67,34 +67,34 @@ def converged(runs: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
     return [rows for rows in runs if np.isfinite(rows[-1]["relative_l2"])]
 
 
-def errors(curves: Curves, threshold: float = 0.2) -> str:
-    """Markdown table: errors along the way and of what `solve` returns, and the pace."""
-    columns = ["case", "contender"]
-    rows = []
-    for (case, contender), runs in curves.items():
-        longest = max(runs, key=len)
-        last = longest[-1]["step"]
-        middle = longest[len(longest) // 2]["step"]
-        columns = [
-            "case",
-            "contender",
-            "error, step 0",
-            f"step {middle}",
-            f"step {last}",
-            "returned",
-            f"steps to {threshold:.0%}",
-            "seconds",
+def errors(curves: Curves, thresholds: Sequence[float] = (0.3, 0.2, 0.1)) -> str:
+    """Markdown table: errors along the way, of what `solve` returns, and the pace.
+
+    Args:
+        curves: Of `study.run`.
+        thresholds: Errors to which the steps are counted.
+    """
+    ends = {runs[0][-1]["step"] for runs in curves.values()}
+    shown = sorted({fraction * max(ends) // 20 for fraction in (0, 1, 2, 5, 10, 20)})
+    rows = [
+        [
+            case,
+            contender,
+            *(error_at(runs, step) for step in shown),
+            error_returned(runs),
+            *(steps_to(runs, threshold) for threshold in thresholds),
+            common.spread([run[-1]["seconds"] for run in runs]),
         ]
-        rows.append(
-            [
-                case,
-                contender,
-                *(error_at(runs, step) for step in (0, middle, last)),
-                error_returned(runs),
-                steps_to(runs, threshold),
-                common.spread([run[-1]["seconds"] for run in runs]),
-            ]
-        )
+        for (case, contender), runs in curves.items()
+    ]
+    columns = [
+        "case",
+        "contender",
+        *(f"error, step {step}" for step in shown),
+        "returned",
+        *(f"steps to {threshold:.0%}" for threshold in thresholds),
+        "seconds",
+    ]
     return common.table(columns, rows)
 
 

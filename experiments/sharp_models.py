@@ -9,9 +9,8 @@ errors after equal steps, with a random start beside the meta start, and the ste
 the level. Rates decay over a whole adaptation, so each number of steps is an
 adaptation of its own.
 
-By default 5 Hz, 7 models, 3 seeds, 40 and 120 steps of 1,600 points, the output layer
-eliminated: about a quarter of an hour on one core. The models come from the data
-folder.
+By default 5 Hz, 7 models, 3 seeds, 200 and 600 steps of 1,600 points, errors of the
+networks' own output: about two hours on one core. The models come from the data folder.
 """
 
 import functools
@@ -31,7 +30,7 @@ flags.DEFINE_float("sharp_smoothing", 0.1, "Of the smoothed models, km.", lower_
 
 NAME = "sharp_models"
 FREQUENCIES = (5,)
-STEPS = 40
+STEPS = 200
 # Name, left and top, km: salt or faults are inside, and the source above them.
 WINDOWS = {
     "Hess salt": ("hess", 2.75, 0.5),
@@ -103,7 +102,7 @@ def main() -> None:
     cases, sections, short = {}, [], {}
     for frequency in common.frequencies(FREQUENCIES):
         own = make_cases(frequency)
-        chosen = study.contenders(FLAGS.meta_pinn)
+        chosen = study.contenders()
         equal = study.run(NAME, own, {name: chosen[name] for name in (META, RANDOM)}, steps)
         longer = study.run(NAME, own, {META: chosen[META]}, steps * FLAGS.sharp_more)
         sections.append(pace(own, equal, longer, steps))

@@ -25,20 +25,27 @@ from meta_lrpinn.networks import Network, make_network, random_network
 from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("init", "default", "Meta-initialisation: default, or a folder.")
-flags.DEFINE_string("meta_pinn", None, "Folder of a meta-trained dense network.")
+flags.DEFINE_string(
+    "init", None, "Meta-initialisation: a name or a folder; by default the method's own."
+)
+flags.DEFINE_string(
+    "meta_pinn", None, "Meta-trained dense network to compare with: a name or a folder."
+)
 flags.DEFINE_integer("steps", None, "Adaptation steps.", lower_bound=1)
 flags.DEFINE_integer("points", 1600, "Collocation points per step.", lower_bound=1)
 
-METHOD = "galerkin"
-# Of a history. Each takes a solve in double precision, as long as several steps.
-_RECORDS = 5
 HOW = {
+    "own_output": "AdamW on everything, the network's own output, the residual relative "
+    "to the right-hand side",
+    "published": "AdamW on everything, the network's own output, the published losses",
     "galerkin": "AdamW on the strong residual, the output layer eliminated, and solved "
     "for in the weak form (Galerkin) at every record",
     "least_squares": "AdamW on the strong residual, the output layer eliminated",
-    "gradient": "AdamW on everything, from a solved output layer",
 }
+METHOD = "own_output"  # the paper's meta-testing, with the scaled loss
+_OWN_OUTPUT = ("own_output", "published")
+# Of a history. An exact solve in double precision takes as long as several steps.
+_RECORDS, _EXACT_RECORDS = 50, 5
 _COLUMNS = ("step", "seconds", "relative_l2", "held_out", "error_estimate")
 
 
@@ -49,7 +56,8 @@ class Contender:
     start: Callable[[int], Network]  # seed to the network
     is_pruned: bool = True  # whether a hypernetwork is pruned before adaptation
     learning_rate: float | None = None  # of AdamW; None for the solver's own
-    output_start: str = "solved"  # of "gradient", as of `GradientTraining`
+    output_start: str = "network"  # of the own output, as of `GradientTraining`
+    polish: bool = False  # of the own output: its layer solved exactly at the end
     points: int | None = None  # a step; None for those of --points
     precision: str = "double"  # of the exact solves
     thickness: float | None = None  # of the absorbing layer [km]; None for the default
@@ -85,9 +93,13 @@ class Contender:
             points=self.points or FLAGS.points,
             report_every=report_every,
         )
-        if method == "gradient":
+        if method in _OWN_OUTPUT:
             return ml.GradientTraining(
-                network, adamw=adamw, loss="published", output_start=self.output_start
+                network,
+                adamw=adamw,
+                loss="relative" if method == "own_output" else "published",
+                output_start=self.output_start,
+                polish=self.polish,
             )
         return ml.NetworkFeatures(
             network,
@@ -102,16 +114,13 @@ def saved(folder: str) -> Callable[[int], Network]:
     return lambda seed: ml.load_network(folder)
 
 
-def contenders(meta_pinn: str | None = None) -> dict[str, Contender]:
+def contenders() -> dict[str, Contender]:
     """The paper's: Meta-LRPINN, pruned and kept, Meta-PINN, and random starts.
 
-    Random starts have the size of the meta-initialisation.
-
-    Args:
-        meta_pinn: Folder of a meta-trained dense network; without it there is none.
+    Random starts have the sizes of the meta-trained networks.
 
     Returns:
-        Name to contender.
+        Name to contender; Meta-PINN is among them with --meta_pinn.
     """
     chosen = {
         "Meta-LRPINN": Contender(meta_start),
@@ -119,27 +128,42 @@ def contenders(meta_pinn: str | None = None) -> dict[str, Contender]:
         "LRPINN, random start": Contender(random_start()),
         "PINN, random start": Contender(random_pinn()),
     }
-    if meta_pinn is not None:
-        chosen["Meta-PINN"] = Contender(saved(meta_pinn))
+    if FLAGS.meta_pinn is not None:
+        chosen["Meta-PINN"] = Contender(saved(FLAGS.meta_pinn))
     return chosen
 
 
+def initialisation(method: str = METHOD) -> str:
+    """Name or folder of the meta-initialisation: that of --init, or the method's own."""
+    own = "meta_lrpinn" if method in _OWN_OUTPUT else "default"
+    return FLAGS.init or own
+
+
 def meta_start(seed: int = 0) -> Network:
-    """The meta-initialisation of --init, a 2D LRPINN, for every seed."""
+    """The initialisation for the own output, a 2D LRPINN, for every seed."""
     del seed
-    return ml.load_network(FLAGS.init, kind="lrpinn", ndim=2)
+    return ml.load_network(initialisation(), kind="lrpinn", ndim=2)
 
 
-def random_start(**changes: Any) -> Callable[[int], Network]:
-    """Random parameters of a network of the shape of --init's, by the seed.
+def feature_start(seed: int = 0) -> Network:
+    """The initialisation for exact solves over features, for every seed."""
+    del seed
+    return ml.load_network(initialisation("galerkin"), kind="lrpinn", ndim=2)
+
+
+def random_start(
+    like: Callable[[], Network] = meta_start, **changes: Any
+) -> Callable[[int], Network]:
+    """Random parameters of a network of the shape of a meta-trained one, by the seed.
 
     Args:
+        like: Gives that one.
         **changes: Attributes of the low-rank network that differ, as `initialisation`.
 
     Returns:
         What `Contender` takes as its `start`.
     """
-    module = meta_start().module
+    module = like().module
     low_rank = module.network.clone(gain=None, **changes)
     embedding = module.embedding.clone(initialisation=low_rank.initialisation)
     module = module.clone(network=low_rank, embedding=embedding)
@@ -161,7 +185,13 @@ def top_source(model: VelocityModel, seed: int | None = None) -> np.ndarray:
 
 
 def random_pinn() -> Callable[[int], Network]:
-    """Random parameters of a dense network of the shape of --init's, by seed."""
+    """Random parameters of a dense network, by seed.
+
+    Of the shape of --meta_pinn; without it, as wide and deep as the low-rank network.
+    """
+    if FLAGS.meta_pinn is not None:
+        dense = ml.load_network(FLAGS.meta_pinn, kind="pinn", ndim=2)
+        return functools.partial(random_network, dense.module)
     low_rank = low_rank_module()
     config = configs.NetworkConfig(
         kind="pinn",
@@ -175,7 +205,7 @@ def random_pinn() -> Callable[[int], Network]:
 
 
 def low_rank_module() -> models.LRPINN:
-    """The low-rank network of --init, without its hypernetwork."""
+    """The low-rank network for the own output, without its hypernetwork."""
     return meta_start().module.network
 
 
@@ -246,9 +276,10 @@ def adapt(
     Returns:
         A row per record of the history: step, seconds (compilation excluded), relative
         L2 error, loss at held-out points, and the estimate of the error, not a number
-        of "gradient", which has none.
+        of the own output, which has none.
     """
-    every = max(1, steps // _RECORDS)
+    records = _RECORDS if method in _OWN_OUTPUT else _EXACT_RECORDS
+    every = max(1, steps // records)
     settings = contender.settings(method, case.frequency, steps, seed, every)
     try:
         field = _solve(case, contender, settings, seed, truth=case.scattered)
@@ -335,8 +366,8 @@ def run(
                     return adapt(made[0], contender, method, steps, seed)
 
                 values = (
-                    case_name, contender_name, method, steps, FLAGS.points, FLAGS.init,
-                    seed,
+                    case_name, contender_name, method, steps, FLAGS.points,
+                    initialisation(method), seed,
                 )  # fmt: skip
                 rows = records.ensure(dict(zip(keys, values, strict=True)), measure)
                 curves.setdefault((case_name, contender_name), []).append(rows)
@@ -360,7 +391,7 @@ def direct_lines(case: Case) -> dict[str, tuple[float, float]]:
     solvers = {
         "plane waves": lambda: ml.solve(*position, **problem),
         "meta-learned features, 0 steps": lambda: ml.solve(
-            *position, ml.NetworkFeatures(meta_start().prune(case.frequency)), **problem
+            *position, ml.NetworkFeatures(feature_start().prune(case.frequency)), **problem
         ),
         "finite differences, one grid": lambda: ml.solve(
             *position, ml.FiniteDifferences(tolerance=None), **problem
@@ -398,7 +429,9 @@ def direct(
                 for solver, (error, seconds) in lines.items()
             ]
 
-        rows = records.ensure({"case": case_name, "init": FLAGS.init}, measure)
+        rows = records.ensure(
+            {"case": case_name, "init": initialisation("galerkin")}, measure
+        )
         found[case_name] = {r["solver"]: (r["error"], r["seconds"]) for r in rows}
     return found
 
@@ -421,8 +454,9 @@ def sizes(method: str = METHOD) -> str:
         f"and random starts. Adaptation by {HOW[method]}, {FLAGS.points} "
         f"points a step; networks {low_rank.width} wide with {low_rank.depth} hidden "
         f"layers of rank {low_rank.rank} and {low_rank.number_of_features} features. "
-        "Errors are relative L2 against finite differences refined until they change by "
-        "0.3 %; seconds are of the steps alone, without compilation and exact solves."
+        f"Initialisation {initialisation(method)}. Errors are relative L2 against finite "
+        "differences refined until they change by 0.3 %; seconds are of the steps alone, "
+        "without compilation and evaluation."
     )
 
 

@@ -32,7 +32,7 @@ def test_table_and_resumption(experiment, tiny_init, monkeypatch):
     assert np.all(np.isfinite(list(errors.values())))
     assert max(errors[out_of_distribution.PLANE_WAVES]) < 0.1
     # Seeds are sources, so that even what is not trained differs between them.
-    first, second = errors[out_of_distribution.GALERKIN][:2]
+    first, second = errors[out_of_distribution.FEATURES][:2]
     assert first != second
     assert (out / "figure.png").stat().st_size > 0
 
