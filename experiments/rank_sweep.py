@@ -158,7 +158,7 @@ def draw(errors: Errors) -> Figure:
 def main() -> None:
     """Measures what is missing, then writes tables and figure."""
     network = study.meta_start()
-    full = min(network.ranks)
+    full, init = min(network.ranks), study.initialisation()
     keys = ("frequency", "rank", "steps", "points", "init", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     errors: dict[tuple[float, int, int], list[float]] = {}
@@ -170,7 +170,7 @@ def main() -> None:
                     def run(f=frequency, rank=rank, steps=steps, seed=seed):
                         return measure(f, rank, steps, seed)
 
-                    values = (frequency, rank, steps, FLAGS.points, study.initialisation(), seed)
+                    values = (frequency, rank, steps, FLAGS.points, init, seed)
                     rows = records.ensure(dict(zip(keys, values, strict=True)), run)
                     errors.setdefault((frequency, rank, steps), []).extend(
                         row["relative_l2"] for row in rows

@@ -8,8 +8,6 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import all as everything
-from experiments import baselines
-from meta_lrpinn.meta import pipeline
 
 PAGES = Path(__file__).parents[2] / "docs" / "results"
 NOT_EXPERIMENTS = {"published_models"}  # made by the command line
@@ -55,10 +53,11 @@ def test_flags_are_passed_on():
         options = everything.command("layered")
         assert options[1:3] == ["-m", "experiments.layered"]
         assert {"--out=there", "--seeds=2"} <= set(options)
-        assert options.count("--frequencies=3,6,12") == 1
-    with flagsaver.as_parsed(frequencies=["3,4"]):
+        assert options.count("--points=576") == 1
+    with flagsaver.as_parsed(frequencies=["3,4"], points="99"):
         options = everything.command("layered")  # the last one counts
-        assert options.index("--frequencies=3,4") > options.index("--steps=20")
+        assert "--frequencies=3,4" in options
+        assert options.index("--points=99") > options.index("--points=576")
     with flagsaver.as_parsed(init="folder", steps="7"):
         assert {"--init=folder", "--steps=7"} <= set(everything.command("layered"))
         assert "--init=folder" not in everything.command("accuracy")
@@ -71,7 +70,7 @@ def test_settings_are_those_of_the_pages():
         commands = re.findall(r"^python -m experiments\.(\w+)(.*)$", text, re.M)
         assert [script for script, _ in commands] == [name]
         options = commands[0][1].split()
-        local = [o for o in options if o.startswith(("--data=", "--meta_pinn="))]
+        local = [o for o in options if o.startswith("--data=")]
         assert [o for o in options if o not in local] == list(settings), name
 
 
@@ -130,15 +129,11 @@ def test_pages_are_written_of_experiments_that_succeed(tmp_path, monkeypatch):
         assert (docs / f"{name}.md").read_text() == text
 
 
-def test_others_compare_with_the_first_meta_pinn(tmp_path):
-    with flagsaver.flagsaver(out=str(tmp_path)):
-        assert not [o for o in everything.command("layered") if "--meta_pinn" in o]
-        trained = baselines.run_folder("Meta-PINN", 0) / pipeline.INITIALISATION
-        trained.mkdir(parents=True)
-        assert f"--meta_pinn={trained}" in everything.command("layered")
-        assert not [o for o in everything.command("speed") if "--meta_pinn" in o]
-        with flagsaver.as_parsed(meta_pinn="mine"):
-            assert "--meta_pinn=mine" in everything.command("layered")
+def test_others_compare_with_the_shipped_dense_network():
+    assert "--meta_pinn=meta_pinn" in everything.command("layered")
+    assert not [o for o in everything.command("speed") if "--meta_pinn" in o]
+    with flagsaver.as_parsed(meta_pinn="mine"):
+        assert everything.command("layered")[-1] == "--meta_pinn=mine"  # the last counts
 
 
 def test_real_process_and_its_exit_code(tmp_path):

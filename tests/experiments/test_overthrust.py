@@ -28,7 +28,7 @@ def test_both_models_are_adapted_and_shown(experiment, tiny_init, data, monkeypa
     monkeypatch.setattr(study, "contenders", lambda *_: meta)
     monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
     out = experiment("overthrust", init=tiny_init, data=data, **TINY)
-    with open(out / "history_galerkin.csv", newline="") as file:
+    with open(out / "history_own_output.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     cases = {row["case"] for row in rows}
     assert cases == {"Overthrust smoothed, 2 Hz", "Overthrust as it is, 2 Hz"}
@@ -42,7 +42,7 @@ def test_both_models_are_adapted_and_shown(experiment, tiny_init, data, monkeypa
         assert (out / f"{figure}.png").stat().st_size > 10_000
 
 
-def test_the_window_is_moved_to_the_origin(experiment, data, monkeypatch):
+def test_the_window_is_moved_to_the_origin(experiment, tiny_init, data, monkeypatch):
     models = []
 
     def remember(model, frequency):
@@ -51,7 +51,7 @@ def test_the_window_is_moved_to_the_origin(experiment, data, monkeypatch):
 
     monkeypatch.setattr(study, "known_case", remember)
     with pytest.raises(ValueError, match="seen"):
-        experiment("overthrust", data=data, overthrust_left=1.0, **TINY)
+        experiment("overthrust", init=tiny_init, data=data, overthrust_left=1.0, **TINY)
     smoothed = models[0]
     sharp = generators.thrust_belt(0, shape=(101, 391)).velocity[:91, 40:131]
     assert smoothed.shape == (91, 91)

@@ -32,7 +32,7 @@ def test_all_models_stand_beside_the_layered_one(experiment, tiny_init, data, mo
     monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
     options = {"frequencies": ["2"], "points": 40, "steps": 2, "seeds": 2}
     out = experiment("sharp_models", init=tiny_init, data=data, **options)
-    with open(out / "history_galerkin.csv", newline="") as file:
+    with open(out / "history_own_output.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     cases = ["layered 2 Hz", "Hess salt, smoothed, 2 Hz", "Hess salt, sharp, 2 Hz"]
     assert list(dict.fromkeys(row["case"] for row in rows)) == cases

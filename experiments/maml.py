@@ -1,0 +1,154 @@
+"""What is the inner loop of meta-training worth?
+
+Cheng and Alkhalifah (2025) meta-train with one inner SGD step of 2e-3, which hardly moves
+anything. Put to the test on the own output, scaled loss: for equal seconds from the same
+random parameters and on the same tasks,
+
+- joint training, without inner steps: what is learned without MAML;
+- first-order MAML with one SGD step (the paper's) and with five Adam steps;
+- second-order MAML and Meta-SGD (a learned rate for each array) with five Adam steps;
+- Reptile with twenty Adam steps, without and with orthonormal bases after every update.
+
+What counts is the error of the own output on tasks that training never drew, after 0, 10,
+50, 100 and 500 steps of AdamW, each number of steps a run with a rate that decays to zero.
+What Meta-SGD learns is the start; its rates are of the inner steps alone.
+
+At the defaults (preset own_output, 576 points, four held tasks, 1,800 seconds for each)
+four hours on one core.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments import common
+from meta_lrpinn import checkpoints, configs, models, networks, objectives, scripts
+from meta_lrpinn.meta import pipeline
+
+FLAGS = flags.FLAGS
+NAME = "maml"
+flags.DEFINE_float("maml_seconds", 1800.0, "Of each meta-training.", lower_bound=1.0)
+flags.DEFINE_list("maml_steps", ["10", "50", "100", "500"], "Of adaptation.")
+flags.DEFINE_integer("maml_points", 576, "Points of a step.", lower_bound=1)
+flags.DEFINE_integer("maml_tasks", 4, "Tasks of a meta-iteration.", lower_bound=1)
+
+RANDOM = "random start"
+# Frequency [Hz] and source position [km] of the judging tasks; none is one by which
+# meta-training chooses its best checkpoint.
+HELD = ((3.5, 0.6), (4.5, 1.2), (5.0, 1.6), (6.5, 0.9))
+_MAML = {
+    "algorithm": "maml",
+    "learning_rate": 1e-3,
+    "clip_norm": 1.0,
+    "orthonormal_bases": False,
+}
+_SGD = {"inner_optimiser": "sgd", "inner_clip_norm": None}
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "joint training": {**_MAML, **_SGD, "inner_steps": 0},
+    "first-order MAML, 1 SGD step": {**_MAML, **_SGD, "inner_steps": 1},
+    "first-order MAML, 5 Adam steps": {**_MAML, "inner_steps": 5},
+    "second-order MAML, 5 Adam steps": {**_MAML, "inner_steps": 5, "first_order": False},
+    "Meta-SGD, 5 Adam steps": {
+        **_MAML,
+        "inner_steps": 5,
+        "first_order": False,
+        "learn_inner_rates": True,
+    },
+    "Reptile, 20 Adam steps": {"orthonormal_bases": False},
+    "Reptile, orthonormal bases": {},
+}
+
+
+def configuration(name: str, seed: int) -> configs.MetaConfig:
+    """The preset `own_output` with the algorithm of that name."""
+    preset = configs.PRESETS["own_output"]
+    training = dataclasses.replace(
+        preset.training,
+        tasks_per_batch=FLAGS.maml_tasks,
+        evaluate_every=preset.training.iterations,  # at the start and the end
+        seed=seed,
+        **ALGORITHMS[name],
+    )
+    objective = dataclasses.replace(preset.objective, points=FLAGS.maml_points)
+    return dataclasses.replace(preset, training=training, objective=objective)
+
+
+def meta_train(name: str, seed: int) -> tuple[Any, int]:
+    """Parameters after the last update, and the tasks that they have seen.
+
+    A run that was stopped goes on.
+    """
+    config = configuration(name, seed)
+    folder = common.folder(NAME) / f"{list(ALGORITHMS).index(name)}_{seed}"
+    pipeline.meta_train(config, folder, seconds=FLAGS.maml_seconds, progress=False)
+    params, _, step = checkpoints.load_run_parameters(folder / "checkpoints", "latest")
+    return params, step * FLAGS.maml_tasks
+
+
+def errors_of(params: Any) -> dict[str, float]:
+    """Error after each number of steps, the mean over the held tasks."""
+    preset = configs.PRESETS["own_output"]
+    model = networks.make_network(preset.network)
+    objective = objectives.own_output_objective(model, FLAGS.maml_points)
+    found = {}
+    for steps in map(int, FLAGS.maml_steps):
+        evaluate = pipeline.own_output_evaluation(
+            preset.tasks, model, objective, HELD, (0, steps)
+        )
+        figures = evaluate(params, 0)
+        found |= {"0": figures["error_0"], str(steps): figures["error"]}
+    return found
+
+
+def measure(name: str, seed: int) -> list[dict[str, Any]]:
+    """A row of the table: tasks seen, and the errors."""
+    if name == RANDOM:
+        model = networks.make_network(configs.PRESETS["own_output"].network)
+        # As meta-training draws them.
+        params, tasks = models.initial_parameters(model, jax.random.key(seed)), 0
+    else:
+        params, tasks = meta_train(name, seed)
+    return [{"tasks": tasks, **errors_of(params)}]
+
+
+def report(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: error by algorithm and steps."""
+    counts = ["0", *FLAGS.maml_steps]
+    lines = [
+        [
+            name,
+            common.spread([row["tasks"] for row in own]),
+            *(common.spread([100 * row[count] for row in own], " %") for count in counts),
+        ]
+        for name, own in rows.items()
+    ]
+    columns = ["meta-training", "tasks", *(f"{count} steps" for count in counts)]
+    preset = configs.PRESETS["own_output"]
+    held = ", ".join(f"{frequency:g}" for frequency, _ in HELD)
+    return (
+        f"{common.table(columns, lines)}\n\nRelative L2 error of the own output, mean over "
+        f"held random velocities at {held} Hz; {FLAGS.seeds} seeds. Meta-training of "
+        f"{FLAGS.maml_seconds:g} s each, of which evaluation takes a part, on tasks of "
+        f"{preset.tasks.minimum_frequency:g} to {preset.tasks.maximum_frequency:g} Hz, "
+        f"{FLAGS.maml_tasks} an iteration; {FLAGS.maml_points} points a step."
+    )
+
+
+def main() -> None:
+    """Meta-trains and measures what is missing, then writes the table."""
+    keys = ("algorithm", "seconds", "points", "tasks_per_batch", "seed")
+    records = common.Records(common.folder(NAME) / "errors.csv", keys)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name in (RANDOM, *ALGORITHMS):
+        for seed in range(FLAGS.seeds):
+            values = (name, FLAGS.maml_seconds, FLAGS.maml_points, FLAGS.maml_tasks, seed)
+            setting = dict(zip(keys, values, strict=True))
+            found = records.ensure(setting, lambda: measure(name, seed))
+            rows.setdefault(name, []).extend(found)
+    common.save_report(NAME, report(rows))
+
+
+if __name__ == "__main__":
+    scripts.run(main)
