@@ -2,10 +2,12 @@
 
 Accelerators round the factors of single-precision products to 8 (TPU) or 11 bits (GPU)
 unless told otherwise. Of a phase k·x of ten wavelengths that is a tenth of a radian, and
-an exact solve has no use for the rest.
+an exact solve has no use for the rest. The environment variable `META_LRPINN_PRECISION`
+chooses another of JAX's matrix precisions, for training on a GPU in "tensorfloat32".
 """
 
 import functools
+import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeAlias, TypeVar
 
@@ -19,12 +21,27 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def matrix_precision() -> str:
+    """The precision of matrix products: "highest", or META_LRPINN_PRECISION.
+
+    Raises:
+        ValueError: if the variable names none of JAX's.
+    """
+    name = os.environ.get("META_LRPINN_PRECISION", "highest")
+    if name not in ("highest", "tensorfloat32", "bfloat16"):
+        raise ValueError(
+            "META_LRPINN_PRECISION must be highest, tensorfloat32 or bfloat16, "
+            f"got {name!r}"
+        )
+    return name
+
+
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, traced or called, with matrix products in full precision."""
+    """The function, traced or called, with matrix products in `matrix_precision`."""
 
     @functools.wraps(function)
     def precise(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision(matrix_precision()):
             return function(*args, **kwargs)
 
     return precise
