@@ -37,16 +37,22 @@ _META_PINN = ("--meta_pinn=meta_pinn",)
 # Each with the settings of its page in docs/results, which flags given here override.
 EXPERIMENTS = {
     "baselines": (),
-    "layered": ("--points=576", *_META_PINN),
-    "figure5": ("--points=576", *_META_PINN),
-    "overthrust": ("--points=576", *_META_PINN),
-    "marmousi": ("--points=576", *_META_PINN),
-    "maml": ("--maml_seconds=240", "--seeds=1"),
-    "ablate_meta": ("--points=576",),
-    "rank_sweep": ("--points=576",),
-    "out_of_distribution": ("--points=576",),
-    "dynamic_rank": ("--points=576",),
-    "sharp_models": ("--points=576",),
+    "layered": ("--frequencies=3,5,8", "--points=576", "--seeds=2", *_META_PINN),
+    "figure5": ("--points=576", "--steps=1000", "--seeds=2", *_META_PINN),
+    "overthrust": ("--frequencies=4,6", "--points=576", "--seeds=1", *_META_PINN),
+    "marmousi": ("--frequencies=4,6", "--points=576", "--seeds=1", *_META_PINN),
+    "maml": ("--maml_seconds=240", "--maml_steps=10,50,100", "--seeds=1"),
+    "ablate_meta": ("--points=576", "--seeds=2"),
+    "rank_sweep": ("--frequencies=3,5,8", "--points=576", "--seeds=1"),
+    "out_of_distribution": ("--points=576", "--seeds=1"),
+    "dynamic_rank": ("--points=576", "--seeds=1"),
+    "sharp_models": ("--points=576", "--seeds=1"),
+    "accelerator": (
+        "--accelerator_repeats=3",
+        "--accelerator_velocities=5",
+        "--accelerator_sources=4",
+        "--torch",
+    ),
     "scaling_3d": (),
     "adaptation": ("--points=4400",),
     "accuracy": (),
@@ -61,15 +67,23 @@ EXPERIMENTS = {
     "inversion": ("--iterations=6",),
     "trust": (),
 }
-_OPTIONAL = ("preset", "frequencies")
+_OPTIONAL = ("seeds", "preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
-WITHOUT_STUDY = ("absorbing_layer", "accuracy", "inversion", "maml", "speed", "trust")
+WITHOUT_STUDY = (
+    "absorbing_layer",
+    "accelerator",
+    "accuracy",
+    "inversion",
+    "maml",
+    "speed",
+    "trust",
+)
 MARKERS = ("<!-- table:begin -->", "<!-- table:end -->")
 
 
 def command(name: str) -> list[str]:
     """The command line of an experiment."""
-    shared = {"out": FLAGS.out, "seeds": FLAGS.seeds, "data": FLAGS.data}
+    shared = {"out": FLAGS.out, "data": FLAGS.data}
     for flag in (*_OPTIONAL, *(() if name in WITHOUT_STUDY else _OF_STUDY)):
         if FLAGS[flag].present:
             value = FLAGS[flag].value
