@@ -39,6 +39,11 @@ def test_the_one_used_longest_ago_is_forgotten():
     assert [shape for shape, *_ in traced] == [(1,), (2,), (3,), (2,)]
 
 
+def test_static_arguments_may_stand_in_any_place():
+    scale = programs.jit_latest(lambda name, x: x * len(name), ("name",))
+    assert [scale("ab", 3.0), scale(name="abc", x=3.0), scale("ab", x=1.0)] == [6, 9, 2]
+
+
 def test_gradients_and_outer_programs_pass_through():
     total, _ = counted()
     gradient = jax.jit(jax.grad(total))(jnp.arange(3.0))

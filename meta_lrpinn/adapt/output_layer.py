@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from meta_lrpinn import objectives
+from meta_lrpinn import objectives, programs
 from meta_lrpinn.linear import least_squares, weak_form
 from meta_lrpinn.objectives import Params
 from meta_lrpinn.physics import derivatives, residual
@@ -94,7 +94,7 @@ def _cast(params: Params, double: bool) -> Params:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
 
-@partial(jax.jit, static_argnames=("shape", "refinement", "rows"))
+@partial(programs.jit_latest, static_argnames=("shape", "refinement", "rows"))
 def _in_chunks(
     problem: HelmholtzProblem,
     shape: tuple[int, ...],
@@ -114,7 +114,7 @@ def _in_chunks(
     )
 
 
-@partial(jax.jit, static_argnames=("model", "fractions", "double"))
+@partial(programs.jit_latest, static_argnames=("model", "fractions", "double"))
 @full_precision
 def _galerkin(model, params, chunks, problem, fractions, double):
     features = objectives.feature_function(model, params, problem)
@@ -171,7 +171,7 @@ def _assemble(features, problem, chunks):
     return jax.lax.scan(add, zeros, chunks)[0]
 
 
-@partial(jax.jit, static_argnames=("model", "fractions", "double"))
+@partial(programs.jit_latest, static_argnames=("model", "fractions", "double"))
 @full_precision
 def _least_squares(model, params, chunks, problem, fractions, double):
     features = objectives.feature_function(model, params, problem)
@@ -224,7 +224,7 @@ class FeatureField:
             )
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
 def _apply_features(model, params, problem, weights, points):
     features = objectives.feature_function(model, params, problem)
@@ -247,7 +247,7 @@ class OwnField:
         return np.asarray(outputs)
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
 def _apply(model, params, problem, points):
     outputs = objectives.output_function(model, params, problem)
