@@ -30,7 +30,6 @@ from experiments import common
 from meta_lrpinn import generators, scripts
 from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO
 
 FLAGS = flags.FLAGS
 NAME = "speed"
@@ -119,7 +118,7 @@ def solve_cube(nodes: int, solver: str, factor: float = 1.0) -> Row:
         settings = ml.FiniteDifferences(tolerance=None, refinement=1)
     else:
         problem = problems.make_problem(model, _FREQUENCY, source)
-        ratio = factor * DEFAULT_WAVENUMBER_RATIO[3]
+        ratio = factor * lattices.default_wavenumber_ratio(problem)
         number = lattices.make_lattice(problem, ratio).number
         settings = ml.PlaneWaves(unknowns=number)
     field = ml.solve(model, _FREQUENCY, source, settings)

@@ -19,7 +19,6 @@ from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.precision import Array
 from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO
 from meta_lrpinn.velocity import VelocityModel
 
 
@@ -65,7 +64,7 @@ def make_acquisition(
     model.check_contains(sources, what="source")
     model.check_contains(receivers, what="receiver")
     problem = problems.make_problem(model, frequency, sources[0], amplitude=amplitude)
-    ratio = wavenumber_ratio or DEFAULT_WAVENUMBER_RATIO[model.ndim]
+    ratio = wavenumber_ratio or lattices.default_wavenumber_ratio(problem)
     return Acquisition(
         problem=problem,
         lattice=lattices.make_lattice(problem, ratio, sources=len(sources)),

@@ -17,8 +17,6 @@ from meta_lrpinn.solved import Statistics
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import PlaneWaves
 
-# Largest wavenumber over that of the slowest wave, by dimension: errors near 0.3 %.
-DEFAULT_WAVENUMBER_RATIO = {2: 2.4, 3: 1.9}
 # Factor in the number of waves from one solve to the next, and the fall of the estimate
 # over two such steps, which would be 2 or more, below which more waves do not help.
 _GROWTH, _STALLED = 1.5, 0.8
@@ -62,11 +60,12 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
     """
     tolerance = settings.tolerance
     problem = _problem(request, tolerance)
-    ratio = DEFAULT_WAVENUMBER_RATIO[problem.ndim]
     if settings.unknowns is not None:
         ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
     elif tolerance is not None:
         ratio = lattices.wavenumber_ratio_for_tolerance(tolerance)
+    else:
+        ratio = lattices.default_wavenumber_ratio(problem)
     history, best = [], None
     is_double = settings.precision == "double"
     with (

@@ -19,7 +19,7 @@ from meta_lrpinn import problem as problems
 from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solvers.plane_waves import DEFAULT_WAVENUMBER_RATIO, checked_lattice
+from meta_lrpinn.solvers.plane_waves import checked_lattice
 from meta_lrpinn.solvers.settings import PlaneWaves, Settings, name_of
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.velocity import VelocityModel
@@ -312,8 +312,9 @@ def _shared_solver(
         problem = problems.make_problem(
             bounds.highest, frequency, sources[0], amplitude=plan.amplitude
         ).replace(model=bounds.lowest)
-        ratio = DEFAULT_WAVENUMBER_RATIO[problem.ndim]
-        if settings.unknowns is not None:
+        if settings.unknowns is None:
+            ratio = lattices.default_wavenumber_ratio(problem)
+        else:
             ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
         lattice = checked_lattice(problem, ratio, len(sources), bounds.steepest())
     shape = problem.model.shape if plan.receivers is None else (len(plan.receivers),)

@@ -94,12 +94,37 @@ def test_smaller_lattice_is_the_leading_block():
     )
 
 
+def layer_of_one_node(contrast):
+    velocity = np.full((41, 41), 2.0)
+    velocity[20] += contrast
+    return make_problem(VelocityModel(velocity, 0.02), FREQUENCY, SOURCE)
+
+
 def test_margin():
     assert lattices.wavenumber_ratio_for_tolerance(
         1e-2
     ) < lattices.wavenumber_ratio_for_tolerance(1e-3)
     with pytest.raises(ValueError, match="wavenumber ratio must be positive, got 0"):
         lattices.make_lattice(make_problem(gradient_model(), 5.0, SOURCE), 0)
+
+
+def test_rough_models_have_more_waves():
+    smooth, rough = make_problem(gradient_model(), 5.0, SOURCE), layer_of_one_node(1.0)
+    ratios = [lattices.default_wavenumber_ratio(problem) for problem in (smooth, rough)]
+    assert ratios[0] < ratios[1]
+    assert lattices.missing_share(smooth, np.array(ratios[:1])) < 0.01
+    numbers = [lattices.make_lattice(rough, ratio).number for ratio in ratios]
+    assert numbers[1] < 1.9 * numbers[0]
+
+
+def test_missing_share_is_that_of_a_thin_layer():
+    """Nearly white: ω² m / q² beyond K has the norm K^{-3/2}, whatever the contrast."""
+    ratios = np.array([1.5, 3.0])
+    for contrast in (1e-3, 0.5):
+        shares = lattices.missing_share(layer_of_one_node(contrast), ratios)
+        assert 0.8 < shares[0] / shares[1] / 2**1.5 < 1.2
+    homogeneous = layer_of_one_node(0.0)
+    np.testing.assert_array_equal(lattices.missing_share(homogeneous, ratios), 0)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

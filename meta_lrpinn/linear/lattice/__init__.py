@@ -7,10 +7,11 @@ The weak form over the stretched domain Ω, in coordinates and with its absorbin
 
 is complex symmetric, needs first derivatives only, and no condition at the outer edge.
 The features are plane waves times the absorbing envelope, φ_j = e(x) exp(i k_j·x), with
-wave vectors on the lattice 2π ℤ/P (P the size of Ω) inside a ball: `waves`. On a lattice
-every entry of the matrix is a Fourier coefficient of a weight at k_i − k_j, which is
-integrated over the cells of the model: `operator`. The system is solved by minimal
-residuals, preconditioned by the factored block of the longest waves: `two_level`.
+wave vectors on the lattice 2π ℤ/P (P the size of Ω) inside a ball: `waves`, and how large
+it is to be: `resolution`. On a lattice every entry of the matrix is a Fourier coefficient
+of a weight at k_i − k_j, which is integrated over the cells of the model: `operator`. The
+system is solved by minimal residuals, preconditioned by the factored block of the longest
+waves: `two_level`.
 """
 
 from meta_lrpinn.linear.lattice.operator import (
@@ -22,24 +23,30 @@ from meta_lrpinn.linear.lattice.operator import (
     right_hand_side,
     right_hand_sides,
 )
+from meta_lrpinn.linear.lattice.resolution import (
+    default_wavenumber_ratio,
+    missing_share,
+    wavenumber_ratio_for,
+    wavenumber_ratio_for_tolerance,
+)
 from meta_lrpinn.linear.lattice.two_level import Solution, solve, solve_weights
 from meta_lrpinn.linear.lattice.waves import (
     Lattice,
     make_lattice,
     period_of,
-    wavenumber_ratio_for,
-    wavenumber_ratio_for_tolerance,
 )
 
 __all__ = [
     "Lattice",
     "Solution",
     "assemble",
+    "default_wavenumber_ratio",
     "diagonal",
     "evaluate",
     "evaluate_on_grid",
     "make_lattice",
     "make_operator",
+    "missing_share",
     "period_of",
     "right_hand_side",
     "right_hand_sides",

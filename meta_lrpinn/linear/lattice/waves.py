@@ -160,20 +160,6 @@ def _check_size(problem: HelmholtzProblem, wavenumber_ratio: float) -> None:
         )
 
 
-def wavenumber_ratio_for_tolerance(tolerance: float) -> float:
-    """Wavenumber ratio κ to begin with for a relative error; measured on layered models."""
-    return float(np.interp(np.log10(tolerance), [-3, -2.5, -2, -1], [2.8, 1.9, 1.5, 1.2]))
-
-
-def wavenumber_ratio_for(problem: HelmholtzProblem, number: int) -> float:
-    """Wavenumber ratio κ that gives about `number` plane waves (see `make_lattice`)."""
-    wavenumber = resolved_wavenumber(problem)
-    volume = float(np.prod(np.asarray(period_of(problem))))
-    ball = {2: np.pi, 3: 4 * np.pi / 3}[problem.ndim]
-    density = volume / (2 * np.pi) ** problem.ndim
-    return (number / (density * ball)) ** (1 / problem.ndim) / wavenumber
-
-
 def quadrature_rules(
     problem: HelmholtzProblem,
     spacing: float,
