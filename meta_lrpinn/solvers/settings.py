@@ -197,7 +197,7 @@ class GradientTraining:
     """
 
     network: NetworkLike = dataclasses.field(
-        default=None, kw_only=False, metadata={"help": None}
+        default="meta_lrpinn", kw_only=False, metadata={"help": None}
     )
     adamw: AdamW = dataclasses.field(default=AdamW(steps=200), metadata={"help": None})
     loss: str = option(
