@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import pathlib
 
 import chex
 import numpy as np
@@ -12,31 +11,19 @@ import scipy.io
 from meta_lrpinn.cases import Case, load_case, load_velocity, save_case, save_velocity
 from meta_lrpinn.velocity import VelocityModel
 
-SHAPES = {2: (7, 9), 3: (5, 6, 7)}
-SPACINGS = {2: (0.02, 0.03), 3: (0.02, 0.025, 0.03)}
-ORIGINS = {2: (1.0, 0.5), 3: (1.0, -0.2, 0.5)}
 GOOD = np.full((4, 5), 2.0)
-
-
-def linear(points):
-    slopes = np.array([0.7, 0.4, -0.3])[: points.shape[-1]]
-    return 2.0 + points @ slopes
-
-
-def make_model(ndim, values=None, dtype=np.float64):
-    model = VelocityModel(np.ones(SHAPES[ndim]), SPACINGS[ndim], ORIGINS[ndim])
-    if values is None:
-        values = linear(model.grid_points()).reshape(model.shape)
-    return model.replace_velocity(values.astype(dtype))
-
-
-def random_values(ndim, seed=0):
-    return np.random.default_rng(seed).uniform(1.5, 4.5, SHAPES[ndim])
+RNG = np.random.default_rng(0)
+MODELS = {
+    2: VelocityModel(RNG.uniform(1.5, 4.5, (7, 9)), (0.02, 0.03), (1.0, 0.5)),
+    3: VelocityModel(
+        RNG.uniform(1.5, 4.5, (5, 6, 7)), (0.02, 0.025, 0.03), (1.0, -0.2, 0.5)
+    ),
+}
 
 
 @pytest.fixture
 def model():
-    return make_model(2, random_values(2))
+    return MODELS[2]
 
 
 def assert_same(loaded, expected):
@@ -47,7 +34,8 @@ def assert_same(loaded, expected):
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_npz_round_trip(tmp_path, ndim):
-    model = make_model(ndim, random_values(ndim), np.float32)
+    model = MODELS[ndim]
+    model = model.replace_velocity(model.velocity.astype(np.float32))
     save_velocity(tmp_path / "model.npz", model)
     assert_same(load_velocity(tmp_path / "model.npz"), model)
     assert load_velocity(tmp_path / "model.npz").velocity.dtype == np.float32
@@ -349,27 +337,19 @@ def test_a_named_model_does_not_take_the_case_of_another(tmp_path):
     assert case.model.shape == (4, 4)
 
 
-DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the public research data are not beside the project"
-)
-
-
-@needs_data
 @pytest.mark.parametrize("name", ["marmousi", "overthrust", "redsea", "hess"])
-def test_published_models_are_read(name):
-    model = load_velocity(f"{DATA / 'velocity_models.npz'}:{name}")
+def test_published_models_are_read(data_dir, name):
+    model = load_velocity(f"{data_dir / 'velocity_models.npz'}:{name}")
     assert 1.39 <= model.minimum < model.maximum <= 6.0
     assert model.upper[0] > model.upper[1] > 2.0
 
 
-@needs_data
-def test_published_cases_are_read():
-    one = load_case(DATA / "layered_5hz.npz")
+def test_published_cases_are_read(data_dir):
+    one = load_case(data_dir / "layered_5hz.npz")
     chex.assert_shape(one.scattered, (91, 91))
     np.testing.assert_allclose(one.source, [1.0, 0.025])
     assert (one.frequency, one.amplitude) == (5.0, 1.925j)
-    nine = load_case(DATA / "layered_4hz_9sources.npz")
+    nine = load_case(data_dir / "layered_4hz_9sources.npz")
     chex.assert_shape(nine.scattered, (9, 101, 101))
     chex.assert_shape(nine.source, (9, 2))
     assert nine.background_velocity == 1.5
