@@ -12,6 +12,7 @@ import sys
 import chex
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from meta_lrpinn import cases, checkpoints, cli, configs, generators, networks, plotting
@@ -49,7 +50,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Arguments of the calls of solve, which answers at once with zeros."""
+    """Arguments of the calls of solve, which answers at once with zeros, undrawn."""
     calls = []
 
     def solve(model, frequency, source, settings, **options):
@@ -58,6 +59,7 @@ def asked(monkeypatch):
         return answer(model, frequency, source, settings, np.array(0.2), options)
 
     monkeypatch.setattr(ml, "solve", solve)
+    monkeypatch.setattr(ml.Wavefield, "plot", lambda *_: Figure())
     return calls
 
 
@@ -296,6 +298,7 @@ def test_nine_published_fields_in_one_call(data_dir, out):
     assert errors.max() <= 0.025
 
 
+@pytest.mark.slow  # .ci/run gives this command, too
 def test_without_options_the_builtin_model(out, capsys, monkeypatch):
     monkeypatch.setattr("meta_lrpinn.cli.output.REFERENCE_TOLERANCE", 0.03)
     assert run("solve", f"--out={out}") == 0
