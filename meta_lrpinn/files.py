@@ -43,6 +43,22 @@ def write_together(
             _remove(path)
 
 
+def check_file(path: pathlib.Path) -> None:
+    """Refuses, before anything is computed, a place where no file can be written.
+
+    Raises:
+        ValueError: if a folder is there, a file is in the place of its folder, or the
+            folder cannot be written to.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a file; choose another name")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise ValueError(f"{path} needs a folder, {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{path} cannot be written: no permission in {there}")
+
+
 def _replace(new: pathlib.Path, path: pathlib.Path) -> None:
     """Puts something whole in the place of what is there."""
     if not path.is_dir():

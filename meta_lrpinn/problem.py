@@ -10,11 +10,16 @@ from flax import struct
 
 from meta_lrpinn.physics import absorbing, background, residual
 from meta_lrpinn.precision import Array
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.velocity import FASTEST, SLOWEST, VelocityModel
 
 # The layer of networks: it absorbs at every velocity, not only at the source's.
 _LAYER_WAVELENGTHS = 1.1
 _LAYER_MINIMUM = 0.3
+# Beyond so many wavelengths, or so few, numbers overflow and mean nothing.
+_MOST_WAVELENGTHS = 1e6
+# Thickness of a layer over that of the model and of its longest wave; reflection.
+_THICKEST, _LEAST_REFLECTION = 10.0, 1e-30
+_LARGEST_AMPLITUDE = 1e30
 
 
 # Amplitude that a layer reflects at normal incidence.
@@ -109,6 +114,8 @@ def make_problem(
         ValueError: if anything is out of its range, in one line.
     """
     frequency = check_frequency(frequency)
+    check_scale(model, frequency)
+    check_layer(model, frequency, thickness, reflection)
     position = np.asarray(source, float)
     if position.shape != (model.ndim,):
         raise ValueError(
@@ -175,13 +182,78 @@ def check_frequencies(frequencies: Sequence[float] | np.ndarray) -> np.ndarray:
     return checked
 
 
+def check_scale(model: VelocityModel, frequency: float) -> None:
+    """Refuses a model and a frequency that belong to different units.
+
+    Raises:
+        ValueError: if the model is less than a millionth of its shortest wavelength, or
+            more than a million of them, long.
+    """
+    wavelengths = _longest_side(model) * float(frequency) / model.minimum
+    if not 1 / _MOST_WAVELENGTHS <= wavelengths <= _MOST_WAVELENGTHS:
+        raise ValueError(
+            f"at {frequency:.4g} Hz the model is {wavelengths:.3g} wavelengths long; is "
+            "the frequency in Hz and the spacing in km?"
+        )
+
+
+def check_layer(
+    model: VelocityModel,
+    frequency: float,
+    thickness: float | None,
+    reflection: float | None,
+) -> None:
+    """Refuses an absorbing layer that no computation is meant to have.
+
+    Args:
+        model: Velocity model.
+        frequency: Frequency [Hz].
+        thickness: Absorbing layer [km], 0 for none; None for a default.
+        reflection: Amplitude that it reflects; None for a default.
+
+    Raises:
+        ValueError: if the thickness is negative, over ten times the model and the longest
+            wavelength, or positive and less than a millionth of the model; or if the
+            reflection is not between 1e-30 and 1.
+    """
+    if reflection is not None and not _LEAST_REFLECTION <= reflection < 1:
+        raise ValueError(
+            f"reflection must lie between 0 and 1, got {reflection} (the least is "
+            f"{_LEAST_REFLECTION:g})"
+        )
+    if thickness is None or thickness == 0:
+        return
+    if not thickness > 0:
+        raise ValueError(
+            f"absorbing layer thickness must not be negative, got {thickness} km"
+        )
+    side = _longest_side(model)
+    most = _THICKEST * max(side, model.maximum / frequency)
+    if not side / _MOST_WAVELENGTHS <= thickness <= most:
+        raise ValueError(
+            f"absorbing layer thickness must be at most {most:.4g} km, ten times the "
+            f"model or its longest wave, and 0 for none, got {thickness:g} km; is it in "
+            "metres?"
+        )
+
+
+def _longest_side(model: VelocityModel) -> float:
+    return float(np.max(model.upper - model.lower))
+
+
 def check_velocity(velocity: float) -> float:
-    """One positive finite background velocity [km/s], as a float.
+    """One background velocity that sound can have [km/s], as a float.
 
     Raises:
         ValueError: if it is anything else.
     """
-    return _check_positive(velocity, "background velocity", "km/s")
+    velocity = _check_positive(velocity, "background velocity", "km/s")
+    if not SLOWEST <= velocity <= FASTEST:
+        raise ValueError(
+            f"background velocity must be {SLOWEST:g} to {FASTEST:g} km/s, got "
+            f"{velocity:g}; is it in m/s?"
+        )
+    return velocity
 
 
 def _check_positive(value: float, what: str, unit: str) -> float:
@@ -203,6 +275,11 @@ def check_amplitude(amplitude: complex) -> complex:
         raise ValueError(f"amplitude must be one number, got {amplitude!r}"[:300])
     if not (np.isfinite(amplitude) and amplitude != 0):
         raise ValueError(f"amplitude must be finite and not zero, got {amplitude}")
+    if not 1 / _LARGEST_AMPLITUDE <= abs(amplitude) <= _LARGEST_AMPLITUDE:
+        raise ValueError(
+            f"amplitude must be {1 / _LARGEST_AMPLITUDE:g} to {_LARGEST_AMPLITUDE:g} in "
+            f"size, as wavefields are kept in single precision, got {amplitude:g}"
+        )
     return complex(amplitude)
 
 

@@ -24,8 +24,8 @@ from meta_lrpinn.precision import Array
 
 _GRID_AXES = {2: ("z", "x"), 3: ("z", "y", "x")}
 # Nothing carries sound faster or slower, in km/s: beyond, a model is in other units.
-_FASTEST = 100.0
-_SLOWEST = 0.1
+FASTEST = 100.0
+SLOWEST = 0.1
 # From a micrometre to twice around the Earth, in km: other extents are in other units.
 _SHORTEST_SIDE = 1e-9
 _LONGEST_SIDE = 1e5
@@ -171,30 +171,38 @@ class VelocityModel:
         # Half a thousandth of a cell forgives float32 coordinates.
         slack = 5e-4 * np.array(self.spacing[::-1])
         lower, upper = self.lower, self.upper
-        for point in np.atleast_2d(points):
-            if not np.all((point >= lower - slack) & (point <= upper + slack)):
-                values = ", ".join(f"{value!s}" for value in _short(point))
-                extent = ", ".join(
-                    f"{name} {low} to {high} km"
-                    for name, low, high in zip(
-                        _GRID_AXES[self.ndim][::-1],
-                        _short(lower),
-                        _short(upper),
-                        strict=True,
-                    )
-                )
-                raise ValueError(f"{what} ({values}) lies outside the model, {extent}")
+        points = np.atleast_2d(points)
+        is_inside = np.all((points >= lower - slack) & (points <= upper + slack), axis=-1)
+        if is_inside.all():
+            return
+        values = ", ".join(map(str, _short(points[~is_inside][0])))
+        extent = ", ".join(
+            f"{name} {low} to {high} km"
+            for name, low, high in zip(
+                _GRID_AXES[self.ndim][::-1], _short(lower), _short(upper), strict=True
+            )
+        )
+        raise ValueError(f"{what} ({values}) lies outside the model, {extent}")
 
     def smoothed(self, length: float) -> VelocityModel:
         """The model with its slowness smoothed, which keeps travel times.
 
         Args:
             length: Standard deviation of the Gaussian [km]; zero changes nothing.
+
+        Raises:
+            ValueError: if it is negative or larger than the model.
         """
         if not (np.isfinite(length) and length >= 0):
             raise ValueError(f"smoothing length must be zero or more, got {length} km")
         if length == 0:
             return self
+        longest = float(np.max(self.upper - self.lower))
+        if length > longest:
+            raise ValueError(
+                f"smoothing length is {length:g} km, more than the model of {longest:g} "
+                "km; is it in metres?"
+            )
         velocity = np.asarray(self.velocity)
         slowness = scipy.ndimage.gaussian_filter(
             1.0 / velocity.astype(np.float64),
@@ -441,14 +449,14 @@ def _checked_velocity(velocity: Any) -> Any:
     smallest, largest = float(array.min()), float(array.max())
     if smallest <= 0:
         raise ValueError(f"velocity must be positive, got {smallest:g} km/s")
-    if largest > _FASTEST:
+    if largest > FASTEST:
         raise ValueError(
             f"velocity must be in km/s, but its largest value is {largest:g}: that looks "
             "like m/s; divide by 1000 (or read the file with unit='m/s')"
         )
-    if smallest < _SLOWEST:
+    if smallest < SLOWEST:
         raise ValueError(
-            f"velocity must be at least {_SLOWEST} km/s, got {smallest:g}: is it slowness "
+            f"velocity must be at least {SLOWEST} km/s, got {smallest:g}: is it slowness "
             "(s/km), slowness squared (s²/km²) or in another unit?"
         )
     return velocity

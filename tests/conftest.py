@@ -3,6 +3,8 @@
 import gc
 import os
 import pathlib
+import shutil
+import tempfile
 
 import pytest
 
@@ -15,6 +17,19 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false",
 )
+
+
+def pytest_configure(config):
+    """Shares compiled programs between the processes of a run, in a temporary folder.
+
+    Workers and child processes inherit the folder's name; a folder that
+    JAX_COMPILATION_CACHE_DIR names already is used instead, and kept.
+    """
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="meta_lrpinn_programs_")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

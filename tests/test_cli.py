@@ -12,6 +12,7 @@ import sys
 import chex
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from meta_lrpinn import cases, checkpoints, cli, configs, generators, networks, plotting
@@ -49,7 +50,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Arguments of the calls of solve, which answers at once with zeros."""
+    """Arguments of the calls of solve, which answers at once with zeros, undrawn."""
     calls = []
 
     def solve(model, frequency, source, settings, **options):
@@ -58,6 +59,7 @@ def asked(monkeypatch):
         return answer(model, frequency, source, settings, np.array(0.2), options)
 
     monkeypatch.setattr(ml, "solve", solve)
+    monkeypatch.setattr(ml.Wavefield, "plot", lambda *_: Figure())
     return calls
 
 
@@ -296,6 +298,7 @@ def test_nine_published_fields_in_one_call(data_dir, out):
     assert errors.max() <= 0.025
 
 
+@pytest.mark.slow  # .ci/run gives this command, too
 def test_without_options_the_builtin_model(out, capsys, monkeypatch):
     monkeypatch.setattr("meta_lrpinn.cli.output.REFERENCE_TOLERANCE", 0.03)
     assert run("solve", f"--out={out}") == 0
@@ -403,6 +406,30 @@ def test_bad_cases(contents, message, tmp_path, out, capsys):
         ("--solver=network_features --prune=maybe", "--prune must be true or false"),
         ("--solver=network_features --rank_fraction=2", "at most 1, got 2.0"),
         ("--seed=-1", "seed must be a whole number from 0 up, got -1"),
+        ("--seed=4294967296", "seed must be at most 4294967295"),
+        ("--thickness=1e6", "thickness must be at most 12 km"),
+        ("--thickness=inf", "thickness must be at most 12 km"),
+        ("--thickness=1e-300", "0 for none, got 1e-300 km"),
+        ("--thickness=50", "is it in metres?"),
+        ("--reflection=5e-324", "reflection must lie between 0 and 1"),
+        ("--spacing=1e300", "km long in z: is the spacing in metres?"),
+        ("--spacing=10", "is the spacing in metres?"),
+        ("--background_velocity=1e6", "0.1 to 100 km/s, got 1e+06; is it in m/s?"),
+        ("--background_velocity=1e-300", "background velocity must be 0.1 to 100 km/s"),
+        ("--unknowns=2147483647", "more than 2,000,000"),
+        ("--unknowns=2147483648", "unknowns must be at most 2147483647"),
+        ("--unknowns=1" + 400 * "0", "unknowns must be at most 2147483647"),
+        ("--frequency=1e308", "wavelengths long; is the frequency in Hz"),
+        ("--frequency=1e-320", "wavelengths long; is the frequency in Hz"),
+        ("--frequency=1e5", "choose a smaller window or a lower frequency"),
+        ("--solver=finite_differences --frequency=1e5", "is the spacing in metres"),
+        ("--solver=finite_differences --thickness=1e6", "thickness must be at most 12 km"),
+        ("--tolerance=1e-12", "tolerance is a relative error, from 1e-06 to below 1"),
+        ("--tolerance=1e308", "tolerance is a relative error, from 1e-06 to below 1"),
+        ("--amplitude=1e308", "amplitude must be 1e-30 to 1e+30 in size"),
+        ("--amplitude=1e-320j", "amplitude must be 1e-30 to 1e+30 in size"),
+        ("--smooth=1e300", "more than the model of 1.2 km; is it in metres?"),
+        ("--window=nan,nan,0,1", "holds 0 grid points"),
         ("--freq=3", "no option --freq, did you mean --frequency?"),
         ("--shifted=3", "solve has no option --shifted"),
         ("5", "takes options only, as --name=value; got '5'"),

@@ -16,6 +16,22 @@ SOLVER = ("--solver=finite_differences", "--refinement=1")
 VELOCITIES = [generators.random_velocity(seed, (11, 11), 0.05) for seed in range(3)]
 
 
+SOLVE = ("solve", "--velocity=model.npz", "--frequency=5")
+SEVERAL = ("solve", "--velocity=model.npz", "--frequencies=4,5")
+TRACES = (
+    "traces", "--velocity=model.npz", "--source=0.1,0.05", "--receivers=0.3,0.05",
+    "--record=0.5", "--peak_frequency=3",
+)  # fmt: skip
+VOLUME = (
+    "--velocity=volume.npz", "--source=0.1,0.1,0.05", "--receivers=0.2,0.1,0.05",
+)  # fmt: skip
+# Folders with something in them, where files would be written.
+TAKEN = (
+    "taken.zarr", "taken.sgy", "taken.gif", "taken.nc", "drawn.png", "told.html",
+    "many_5Hz.zarr", "many_5Hz.png",
+)  # fmt: skip
+
+
 def run(*arguments):
     return cli.main([str(argument) for argument in arguments])
 
@@ -67,16 +83,74 @@ def test_survey_solves_once_and_goes_on(here, capsys):
         ((*SURVEY, "--out=models.npy"), "models.npy"),
         ((*SURVEY, "--prune"), "--prune is no option of --solver=finite_differences"),
         (("traces",), "traces needs --receivers"),
+        ((*SURVEY, "--frequencies=3,1e308"), "is the frequency in Hz"),
+        ((*SURVEY, "--frequencies=1e-300,3"), "is the frequency in Hz"),
+        ((*SURVEY[:-1], "--frequencies=3,1e5"), "finite differences over 0.5 x 0.5 km"),
+        ((*SURVEY[:-2], "--frequencies=3,1e5"), "choose a smaller window"),
+        ((*SURVEY[:-2], "--frequencies=3,1e5", "--tolerance=0.01"), "plane waves"),
+        ((*SURVEY[:-2], "--tolerance=1e-12"), "tolerance is a relative error"),
+        ((*SURVEY, "--spacing=1e300"), "is the spacing in metres?"),
+        ((*SURVEY, "--spacing=nan"), "spacing must be positive"),
+        ((*SURVEY, "--seed=-1"), "seed must be a whole number from 0 up"),
+        ((*SURVEY, "--amplitude=0"), "amplitude must be finite and not zero"),
+        ((*SURVEY, "--receivers=0:0.5:9999999999,0"), "at most 1,000,000"),
+        ((*SURVEY, "--receivers=0:1:9999,0:1:9999"), "more than 1,000,000 receivers"),
+        ((*SURVEY, "--receivers=none.txt"), "receiver must be numbers such as"),
+        ((*SURVEY, "--receivers=empty.txt"), "empty.txt: it holds nothing"),
+        ((*SURVEY, "--receivers=complex.npy"), "must be an array of real numbers"),
+        ((*SURVEY, "--out=taken.zarr"), "taken.zarr is there and no survey"),
+        ((*TRACES, "--record=1e300"), "is the time in s and the frequency in Hz?"),
+        ((*TRACES, "--record=nan"), "record must be positive"),
+        ((*TRACES, "--record=1e-300"), "is shorter than a step"),
+        ((*TRACES, "--peak_frequency=1e300"), "is the time in s and the frequency in Hz?"),
+        ((*TRACES, "--peak_frequency=1e-300"), "is shorter than a step"),
+        ((*TRACES, "--step=1e-12"), "is the time in s and the frequency in Hz?"),
+        ((*TRACES, "--step=1e300"), "does not sample"),
+        ((*TRACES, "--accuracy=1e-320"), "tolerance is a relative error, from 1e-09"),
+        ((*TRACES, "--accuracy=1000"), "tolerance is a relative error, from 1e-09"),
+        ((*TRACES, "--receivers=0.1,0.05"), "a receiver stands on a source"),
+        ((*TRACES, "--wavelet=none.txt"), "none.txt"),
+        ((*TRACES, "--out=traces.png"), "wavefields are written as .nc"),
+        ((*TRACES, "--out=model.npz/traces.npz"), "model.npz is a file"),
+        ((*TRACES, "--out=taken.sgy"), "taken.sgy is a folder, not a file"),
+        ((*TRACES, "--out=taken.zarr"), "taken.zarr is a folder with something else"),
+        ((*TRACES, "--movie=film.mp4"), "movies are written as .gif"),
+        ((*TRACES, "--movie=taken.gif"), "taken.gif is a folder, not a file"),
+        ((*TRACES, "--movie=model.npz/film.gif"), "model.npz is a file"),
+        ((*TRACES, *VOLUME, "--movie=film.gif"), "movies are of models in 2D"),
+        ((*SOLVE, "--out=taken.zarr"), "taken.zarr is a folder with something else"),
+        ((*SOLVE, "--out=taken.nc"), "taken.nc is a folder"),
+        ((*SOLVE, "--out=drawn.nc"), "drawn.png is a folder, not a file"),
+        ((*SOLVE, "--out=told.nc", "--report"), "told.html is a folder, not a file"),
+        ((*SEVERAL, "--out=many.zarr"), "many_5Hz.zarr is a folder with something else"),
+        ((*SEVERAL, "--out=many.nc"), "many_5Hz.png is a folder, not a file"),
+        ((*SEVERAL, "--frequencies=3,1e308"), "is the frequency in Hz"),
+        (("solve", "--frequencies=4,-5"), "frequency must be positive, got -5.0 Hz"),
+        (("models", "--velocity=layered"), "models has no option --velocity"),
+        (("models", "layered"), "models takes options only"),
         (("solve", "--frequency=3", "--frequencies=3,4"), "not both"),
         (("solve", "--frequencies=3,3"), "the same frequency is given twice"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(here, capsys, arguments, message):
-    before = sorted(here.iterdir())
+    for name in TAKEN:
+        (here / name).mkdir()
+        (here / name / "mine").write_text("mine")
+    (here / "empty.txt").write_text("")
+    np.save("complex.npy", np.full((2, 2), 0.1j))
+    ml.save_velocity("volume.npz", ml.VelocityModel(np.full((5, 5, 5), 2.0), 0.05))
+    before = sorted(here.rglob("*"))
     assert run(*arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    assert sorted(here.iterdir()) == before
+    assert sorted(here.rglob("*")) == before
+
+
+def test_near_frequencies_have_files_of_their_own(here):
+    frequencies = "--frequencies=3.0000001,3.0000002"
+    assert run("solve", "--velocity=model.npz", frequencies, *SOLVER) == 0
+    assert ml.load_case("wavefield_3.0000001Hz.npz").frequency == 3.0000001
+    assert ml.load_case("wavefield_3.0000002Hz.npz").frequency == 3.0000002
 
 
 def test_the_scheduler_may_stand_in_the_environment(here, capsys, monkeypatch):

@@ -70,6 +70,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     truth = posed.published
     if truth is None:
         truth = output.reference_field(posed, output.REFERENCE_TOLERANCE).scattered
+    problem.warn_of_grid(posed, report)
     known = "reference" if posed.published is None else "published"
     report.say(
         "error", f"relative L2 against the {known} field, mean over seeds and sources"

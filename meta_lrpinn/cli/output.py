@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 REFERENCE_TOLERANCE = 0.003
 _SMALLEST_SHOWN = 1e-4
-_PAGE = ".html"
+_FIGURE, _PAGE = ".png", ".html"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,19 +56,30 @@ class Compared(NamedTuple):
     errors: Mapping[str, list[float | None]] = {}
 
 
-def field_path(
-    options: argparse.Namespace, name: str, problem: Problem, number: int = 1
-) -> pathlib.Path:
-    """The file to write: what --out names, or NAME.npz in the folder that it names.
+class Places(NamedTuple):
+    """Where wavefields are written to; the figures' names differ in the ending only."""
+
+    fields: list[pathlib.Path]  # one for each frequency
+    page: pathlib.Path | None  # of all of them
+
+    @property
+    def figures(self) -> list[pathlib.Path]:
+        """One for each field."""
+        return [path.with_suffix(_FIGURE) for path in self.fields]
+
+
+def field_places(
+    options: argparse.Namespace, name: str, problems: Sequence[Problem]
+) -> Places:
+    """The files to write: what --out names, or NAME.npz in the folder that it names.
 
     Args:
         options: Parsed options of `add_field_options`.
         name: Of the file, where --out is a folder.
-        problem: What is solved.
-        number: Of wavefields; several have the frequency in their names, too.
+        problems: What is solved; several have their frequency in the files' names, too.
 
     Raises:
-        ValueError: if it or its report cannot be written, before anything is computed.
+        ValueError: if one of them cannot be written, before anything is computed.
     """
     import numpy as np
 
@@ -78,11 +89,20 @@ def field_path(
     if path.suffix.lower() not in storage.SUFFIXES:
         path = path / f"{name}.npz"
     check_folder(path.parent)
-    storage.check_path(path)
-    if options.report:
-        report.check_path(path.with_suffix(_PAGE))
-        report.check_size(problem.model, number * len(np.atleast_2d(problem.source)))
-    return path
+    own = [path]
+    if len(problems) > 1:
+        own = [path.with_stem(f"{path.stem}_{one.frequency:.15g}Hz") for one in problems]
+    page = path.with_suffix(_PAGE) if options.report else None
+    places = Places(own, page)
+    for field in places.fields:
+        storage.check_path(field)
+    for figure in places.figures:
+        files.check_file(figure)
+    if page is not None:
+        report.check_path(page)
+        sources = sum(len(np.atleast_2d(one.source)) for one in problems)
+        report.check_size(problems[0].model, sources)
+    return places
 
 
 def reference_field(problem: Problem, tolerance: float | None) -> "ml.Wavefield":
@@ -137,20 +157,13 @@ def in_words(errors: list[float | None]) -> str:
     return "relative L2 " + ", ".join(shown)
 
 
-def write_fields(
-    path: pathlib.Path,
-    results: Sequence[Compared],
-    report: Report,
-    with_page: bool = False,
-) -> None:
+def write_fields(places: Places, results: Sequence[Compared], report: Report) -> None:
     """Writes fields, cases that can be loaded again, with their figures beside them.
 
     Args:
-        path: The file; of several fields the frequency is added to its name. The
-            figures' names differ in the ending only.
+        places: Where to, and whether one HTML page of all is written, too.
         results: The fields of different frequencies.
         report: Where to say so.
-        with_page: Whether to write one HTML page of all, too.
     """
     import numpy as np
 
@@ -158,22 +171,19 @@ def write_fields(
     from meta_lrpinn.results import report as pages
 
     writers: dict[pathlib.Path, Any] = {}
-    for field, truth, errors in results:
-        own = path
-        if len(results) > 1:
-            own = path.with_stem(f"{path.stem}_{field.frequency:g}Hz")
+    for path, image, (field, truth, errors) in zip(
+        places.fields, places.figures, results, strict=True
+    ):
         known = {name: np.array(error, float) for name, error in errors.items()}
-        writers[own] = storage.writer(contents.contents(field, known), own)
+        writers[path] = storage.writer(contents.contents(field, known), path)
         figure = field.plot(truth)
-        writers[own.with_suffix(".png")] = functools.partial(
-            figure.savefig, format="png", dpi=150
-        )
-    if with_page:
+        writers[image] = functools.partial(figure.savefig, format="png", dpi=150)
+    if places.page is not None:
         truths = [one.truth for one in results if one.truth is not None]
         text = pages.html(
             [one.field for one in results], truths if len(truths) == len(results) else None
         )
-        writers[path.with_suffix(_PAGE)] = lambda file: file.write(text.encode())
+        writers[places.page] = lambda file: file.write(text.encode())
     files.write_together(writers)
     written = [str(one) for one in writers]
     report.say("wrote", ", ".join(written))

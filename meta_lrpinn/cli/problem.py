@@ -122,7 +122,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     frequency = _first_given(options.frequency, case.frequency)
     if frequency is None:
         raise ValueError(f"{name} has no frequency of its own; add --frequency=HZ")
-    problems.check_frequency(frequency)
+    problems.check_scale(model, problems.check_frequency(frequency))
     source = _source(options, case, model)
     amplitude = _first_given(
         None if options.amplitude is None else values.amplitude(options.amplitude),
@@ -238,7 +238,7 @@ def _window(text: str, ndim: int) -> dict[str, tuple[float, float]]:
 
 
 def describe(problem: Problem, report: Report) -> None:
-    """Says what is solved, and warns of a grid too coarse for it."""
+    """Says what is solved."""
     import numpy as np
 
     from meta_lrpinn.velocity import transposition_hint
@@ -253,7 +253,7 @@ def describe(problem: Problem, report: Report) -> None:
     hint = None if problem.is_builtin else transposition_hint(model)
     if hint:
         report.say("note", hint)
-    points = model.minimum / problem.frequency / max(model.spacing)
+    points = points_per_wavelength(problem)
     report.say("grid", f"{points:.1f} points per shortest wavelength")
     report.add(
         model=problem.name,
@@ -263,8 +263,18 @@ def describe(problem: Problem, report: Report) -> None:
         sources=sources,
         points_per_wavelength=points,
     )
+
+
+def warn_of_grid(problem: Problem, report: Report) -> None:
+    """Warns of a grid too coarse; once it is solved, as a refusal is to stand alone."""
+    points = points_per_wavelength(problem)
     if points < _POINTS_PER_WAVELENGTH:
         report.warn(
             f"the grid is too coarse for {problem.frequency:g} Hz: {points:.1f} points "
             f"per wavelength, fewer than {_POINTS_PER_WAVELENGTH:g}"
         )
+
+
+def points_per_wavelength(problem: Problem) -> float:
+    """Grid points on the shortest wavelength."""
+    return problem.model.minimum / problem.frequency / max(problem.model.spacing)

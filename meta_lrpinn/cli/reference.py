@@ -26,11 +26,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, report: Report) -> None:
     """Solves, and writes reference.npz and reference.png."""
     posed = problem.pose(options, report)
-    path = output.field_path(options, "reference", posed)
+    places = output.field_places(options, "reference", [posed])
     problem.describe(posed, report)
     field = output.reference_field(posed, options.tolerance)
+    problem.warn_of_grid(posed, report)
     output.say_field(field, report)
-    output.write_fields(path, [output.Compared(field)], report, options.report)
+    output.write_fields(places, [output.Compared(field)], report)
     if field.converged is False:
         raise CommandFailed(
             f"not converged: the tolerance {options.tolerance:g} was not reached; the "

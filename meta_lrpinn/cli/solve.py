@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """Solves, compares, and writes wavefield.npz and wavefield.png, of each frequency."""
     several = _each_frequency(options)
     posed = [problem.pose(one, report) for one in several]
-    path = output.field_path(options, "wavefield", posed[0], len(posed))
+    places = output.field_places(options, "wavefield", posed)
     settings = [
         solver.make_settings(options, one.frequency, one.model.ndim) for one in posed
     ]
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     for one, own in zip(posed, settings, strict=True):
         part = report if len(posed) == 1 else report.part("wavefields")
         results.append(_solve(one, own, options, part))
-    output.write_fields(path, results, report, options.report)
+    output.write_fields(places, results, report)
     missed = [result.field for result in results if result.field.converged is False]
     if missed:
         where = ", ".join(f"{field.frequency:g}" for field in missed)
@@ -105,6 +105,7 @@ def _solve(
         progress=report.shows_progress,
         **posed.keywords(),
     )
+    problem.warn_of_grid(posed, report)
     output.say_field(field, report)
     if field.error_estimate is not None and field.error_estimate > _TRUSTED:
         report.warn("do not trust this field; ask for more unknowns")

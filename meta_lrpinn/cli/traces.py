@@ -60,6 +60,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     if film is not None:
         movie.check_path(film)
     name, model, source = problem.model_and_source(options)
+    if film is not None:
+        movie.check_dimension(model)
     settings = solver.make_settings(options, None, model.ndim)
     if isinstance(settings, ml.FiniteDifferences) and options.tolerance is None:
         # On one grid, as `time_traces` by default: there are many frequencies.

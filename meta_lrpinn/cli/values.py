@@ -1,5 +1,6 @@
 """Values of options that are more than one number: lists, ranges, positions, files."""
 
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 # Of a range, so that its last number is there in spite of rounding.
 _SLACK = 1e-6
-_MOST_FREQUENCIES = 100_000
+_MOST_FREQUENCIES, _MOST_POSITIONS = 100_000, 1_000_000
 
 
 def numbers(text: str, what: str) -> list[float]:
@@ -90,6 +91,8 @@ def positions(text: str, ndim: int, what: str) -> "np.ndarray":
             raise ValueError(
                 f"{what} needs {ndim} coordinates in km, {order}, got {point!r}"
             )
+        if math.prod(map(len, columns)) > _MOST_POSITIONS:
+            raise ValueError(f"{point!r} are more than {_MOST_POSITIONS:,} {what}s")
         grid = np.broadcast_arrays(*np.ix_(*columns))
         rows.extend(np.stack(grid, -1).reshape(-1, ndim))
     return np.array(rows)
@@ -111,12 +114,17 @@ def _rows(path: str) -> "np.ndarray":
     """The numbers of a text file, with commas or blanks between, or of a .npy file."""
     import numpy as np
 
+    from meta_lrpinn.velocity import real_array
+
     if path.endswith(".npy"):
         rows = np.load(path, allow_pickle=False)
     else:
         with open(path) as file:
-            rows = np.loadtxt(line.replace(",", " ") for line in file)
-    return np.asarray(rows, float)
+            lines = [line.replace(",", " ") for line in file if line.strip()]
+        rows = np.loadtxt(lines) if lines else np.empty(0)
+    if not rows.size:
+        raise ValueError("it holds nothing")
+    return real_array(rows, "it").astype(float)
 
 
 def _coordinate(text: str, whole: str, what: str) -> "np.ndarray":
@@ -127,13 +135,13 @@ def _coordinate(text: str, whole: str, what: str) -> "np.ndarray":
         if ":" not in text:
             return np.array([float(text)])
         first, last, count = text.split(":")
-        if int(count) < 1:
+        if not 1 <= int(count) <= _MOST_POSITIONS:
             raise ValueError
         return np.linspace(float(first), float(last), int(count))
     except ValueError:
         raise ValueError(
-            f"{what} must be numbers such as 1.0,0.025 or 0.2:2.2:9,0.025 in km, or a "
-            f"file, got {whole!r}"
+            f"{what} must be numbers such as 1.0,0.025 or 0.2:2.2:9,0.025 in km (a range "
+            f"has at most {_MOST_POSITIONS:,}), or a file, got {whole!r}"
         ) from None
 
 

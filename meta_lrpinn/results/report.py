@@ -66,11 +66,13 @@ def check_path(path: pathlib.Path) -> None:
     """Refuses, before anything is computed, a report that cannot be written.
 
     Raises:
-        ValueError: if its ending is not .html, or plotly is not installed.
+        ValueError: if its ending is not .html, plotly is not installed, or a folder is in
+            its place.
     """
     if path.suffix.lower() != ".html":
         raise ValueError(f"reports are written as .html, got {path}")
     extras.require(("plotly",), "report", "a report")
+    files.check_file(path)
 
 
 def check_size(model: VelocityModel, pictures: int) -> None:

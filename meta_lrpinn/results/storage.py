@@ -57,6 +57,8 @@ def check_path(path: pathlib.Path) -> None:
         raise ValueError(f"{path} is a folder with something else in it")
     if suffix == ".zarr" and path.is_file():
         raise ValueError(f"{path} is a file, not a folder of zarr")
+    if not is_store:
+        files.check_file(path)
 
 
 def writer(

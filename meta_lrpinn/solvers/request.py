@@ -12,6 +12,9 @@ from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.solved import Statistics
 from meta_lrpinn.velocity import VelocityModel
 
+# Random keys drop what is beyond 32 bits.
+_LARGEST_SEED = 2**32 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
@@ -27,10 +30,12 @@ def split_seed(seed: int) -> Keys:
     """The keys of a seed.
 
     Raises:
-        ValueError: if the seed is not a whole number from 0 up.
+        ValueError: if the seed is not a whole number from 0 up, or has over 32 bits.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0 up, got {seed!r}")
+    if seed > _LARGEST_SEED:
+        raise ValueError(f"seed must be at most {_LARGEST_SEED}, got {seed}")
     return Keys(*jax.random.split(jax.random.key(int(seed)), 4))
 
 

@@ -18,6 +18,9 @@ PRECISIONS = ("double", "single")
 OUTPUT_LAYERS = ("galerkin", "least_squares")
 OUTPUT_STARTS = ("network", "solved")
 LOSSES = ("relative", "published")
+# Below, rounding and quadrature decide; from one up, zero is as good a wavefield.
+_LEAST_TOLERANCE, _MOST_TOLERANCE = 1e-6, 1.0
+_LARGEST_WHOLE = 2**31 - 1
 
 # A network, "default" or another name of a shipped initialisation, the folder of an
 # initialisation or of a training run, or None for random parameters.
@@ -32,7 +35,7 @@ def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> A
 def _check_positive(settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
+        if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive, got {value}")
 
 
@@ -43,6 +46,19 @@ def _check_whole(settings: Any, *names: str) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"{name} must be a whole number from 0 up, got {value!r}")
+        if value > _LARGEST_WHOLE:
+            raise ValueError(f"{name} must be at most {_LARGEST_WHOLE}")
+
+
+def _check_tolerance(settings: Any) -> None:
+    """Refuses a relative error that no solver reaches, or that says nothing."""
+    _check_positive(settings, "tolerance")
+    tolerance = settings.tolerance
+    if tolerance is not None and not _LEAST_TOLERANCE <= tolerance < _MOST_TOLERANCE:
+        raise ValueError(
+            f"tolerance is a relative error, from {_LEAST_TOLERANCE:g} to below "
+            f"{_MOST_TOLERANCE:g}, got {tolerance:g}"
+        )
 
 
 def _check_choices(settings: Any) -> None:
@@ -71,7 +87,8 @@ class PlaneWaves:
 
     def __post_init__(self):
         _check_choices(self)
-        _check_positive(self, "tolerance", "unknowns")
+        _check_tolerance(self)
+        _check_positive(self, "unknowns")
         _check_whole(self, "unknowns")
         if self.unknowns is not None and self.tolerance is not None:
             raise ValueError("give unknowns or tolerance, not both")
@@ -109,7 +126,8 @@ class FiniteDifferences:
     scheme_order: int = option(4, "Order of the scheme, 2 or 4.")
 
     def __post_init__(self):
-        _check_positive(self, "tolerance", "refinement", "maximum_refinement")
+        _check_tolerance(self)
+        _check_positive(self, "refinement", "maximum_refinement")
         _check_whole(self, "refinement", "maximum_refinement")
         if self.scheme_order not in (2, 4):
             raise ValueError(f"scheme_order must be 2 or 4, got {self.scheme_order}")

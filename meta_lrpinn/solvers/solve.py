@@ -177,6 +177,8 @@ def _checked(
             "array by VelocityModel(velocity, spacing)"
         )
     frequency = problems.check_frequency(frequency)
+    problems.check_scale(model, frequency)
+    problems.check_layer(model, frequency, thickness, reflection)
     model.check_contains(source, what="source")
     sources = np.atleast_2d(np.asarray(source, float))
     if not len(sources):

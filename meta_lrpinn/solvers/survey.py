@@ -19,8 +19,10 @@ from meta_lrpinn import problem as problems
 from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.reference import grids
 from meta_lrpinn.solvers.plane_waves import checked_lattice
-from meta_lrpinn.solvers.settings import PlaneWaves, Settings, name_of
+from meta_lrpinn.solvers.request import split_seed
+from meta_lrpinn.solvers.settings import FiniteDifferences, PlaneWaves, Settings, name_of
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.velocity import VelocityModel
 
@@ -87,6 +89,7 @@ def make_plan(
     if receivers is not None:
         receivers = np.atleast_2d(np.asarray(receivers, float))
         grid.check_contains(receivers, what="receiver")
+    split_seed(seed)
     if not (np.isfinite(memory) and memory > 0):
         raise ValueError(f"memory must be positive, got {memory} GiB")
     return Plan(
@@ -260,6 +263,31 @@ class Solved(NamedTuple):
     unknowns: int
 
 
+def check_sizes(plan: Plan, bounds: Bounds) -> None:
+    """Refuses, before anything is solved, frequencies that cannot be solved for.
+
+    Args:
+        plan: The survey.
+        bounds: Of all its velocities.
+
+    Raises:
+        ValueError: if the first or the highest is out of range, or the solver's matrix
+            would be too large at the highest.
+    """
+    highest = float(np.max(plan.frequencies))
+    for frequency in (float(np.min(plan.frequencies)), highest):
+        problems.check_scale(bounds.lowest, frequency)
+    settings = plan.settings
+    if isinstance(settings, PlaneWaves):
+        _shared_lattice(plan, settings, bounds, highest)
+    elif isinstance(settings, FiniteDifferences):
+        model = bounds.lowest
+        points = settings.tolerance and grids.FIRST_POINTS_PER_WAVELENGTH
+        first = settings.refinement or grids.refinement_for(model, highest, points)
+        layer = grids.graded_layer(model, highest, first)
+        grids.check_size(model, highest, first, layer)
+
+
 def frequency_solver(
     plan: Plan, bounds: Bounds, frequency: float
 ) -> Callable[[VelocityModel], Solved]:
@@ -309,14 +337,7 @@ def _shared_solver(
     sources = plan.sources
     is_double = settings.precision == "double"
     with jax.enable_x64(is_double):
-        problem = problems.make_problem(
-            bounds.highest, frequency, sources[0], amplitude=plan.amplitude
-        ).replace(model=bounds.lowest)
-        if settings.unknowns is None:
-            ratio = lattices.default_wavenumber_ratio(problem)
-        else:
-            ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
-        lattice = checked_lattice(problem, ratio, len(sources), bounds.steepest())
+        problem, lattice = _shared_lattice(plan, settings, bounds, frequency)
     shape = problem.model.shape if plan.receivers is None else (len(plan.receivers),)
     batch = _sources_per_batch(lattice, shape, len(sources), plan.memory)
 
@@ -336,6 +357,23 @@ def _shared_solver(
         return Solved(np.concatenate(fields), np.concatenate(errors), lattice.number)
 
     return solve_model
+
+
+def _shared_lattice(
+    plan: Plan, settings: PlaneWaves, bounds: Bounds, frequency: float
+) -> tuple[HelmholtzProblem, lattices.Lattice]:
+    """Problem of the smallest velocities and lattice for all of them."""
+    problem = problems.make_problem(
+        bounds.highest, frequency, plan.sources[0], amplitude=plan.amplitude
+    ).replace(model=bounds.lowest)
+    if settings.unknowns is not None:
+        ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
+    elif settings.tolerance is not None:
+        ratio = lattices.wavenumber_ratio_for_tolerance(settings.tolerance)
+    else:
+        ratio = lattices.default_wavenumber_ratio(problem)
+    number = len(plan.sources)
+    return problem, checked_lattice(problem, ratio, number, bounds.steepest())
 
 
 def _sources_per_batch(

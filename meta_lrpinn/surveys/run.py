@@ -21,6 +21,7 @@ from meta_lrpinn.solvers.survey import (
     Plan,
     Solved,
     bounds_of,
+    check_sizes,
     frequency_solver,
     make_plan,
 )
@@ -116,6 +117,7 @@ def run_survey(
     shape = (len(velocities), len(plan.frequencies), len(plan.sources))
     sizes = block_sizes(shape[0], shape[2], points, memory, models_per_chunk)
     bounds, checksum = _scan(velocities)
+    check_sizes(plan, bounds)
     description = _description(plan, grid, shape[0], checksum, sizes)
     store.check_room(out, 8 * int(np.prod(shape)) * points)
     with contextlib.ExitStack() as stack:

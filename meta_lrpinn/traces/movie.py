@@ -10,6 +10,7 @@ import numpy as np
 
 from meta_lrpinn import files
 from meta_lrpinn.traces.record import Traces
+from meta_lrpinn.velocity import VelocityModel
 
 _FRAMES_PER_SECOND = 20
 # Of the largest amplitude, the part that has the full colour: late waves are weak.
@@ -28,10 +29,21 @@ def check_path(path: pathlib.Path) -> None:
     """Refuses, before anything is computed, another format.
 
     Raises:
-        ValueError: if the ending is not .gif.
+        ValueError: if the ending is not .gif, or a folder is in its place.
     """
     if path.suffix.lower() != ".gif":
         raise ValueError(f"movies are written as .gif, got {path}")
+    files.check_file(path)
+
+
+def check_dimension(model: VelocityModel) -> None:
+    """Refuses, before anything is computed, a model that there are no movies of.
+
+    Raises:
+        ValueError: if it is in 3D.
+    """
+    if model.ndim == 3:
+        raise ValueError("movies are of models in 2D")
 
 
 def writer(traces: Traces) -> Callable[[IO[Any]], None]:
@@ -45,9 +57,8 @@ def writer(traces: Traces) -> Callable[[IO[Any]], None]:
 
     if not len(traces.snapshots):
         raise ValueError("there are no snapshots; ask time_traces for some")
-    if traces.model.ndim == 3:
-        raise ValueError("movies are of models in 2D")
     model = traces.model
+    check_dimension(model)
     (left, top), (right, bottom) = model.lower, model.upper
     extent = (left, right, bottom, top)
     height = np.clip(_WIDTH * (bottom - top) / (right - left), 1.5, 10) + 0.8

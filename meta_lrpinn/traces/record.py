@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 _FIRST_PERIOD, _DOUBLINGS = 1.25, 4
 # The end of the period, where nothing must be left.
 _END = 0.1
+# Rounding leaves more than any less.
+_LEAST_TOLERANCE = 1e-9
 _MOST_FREQUENCIES = 20_000
+# Of one period; a trace of so many is longer than any record.
+_MOST_SAMPLES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +193,15 @@ def _check_number(indices: np.ndarray, period: float) -> None:
         )
 
 
+def _check_samples(length: float, step: float) -> None:
+    number = _FIRST_PERIOD * length / step
+    if number > _MOST_SAMPLES:
+        raise ValueError(
+            f"{length:g} s in steps of {step:g} s are {number:.3g} samples, more than "
+            f"{_MOST_SAMPLES:,}; is the time in s and the frequency in Hz?"
+        )
+
+
 def _wavelet(
     peak_frequency: float | None,
     wavelet: np.ndarray | None,
@@ -203,6 +216,11 @@ def _wavelet(
     ):  # fmt: skip
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive, got {value}")
+    if not _LEAST_TOLERANCE <= tolerance < 1:
+        raise ValueError(
+            f"tolerance is a relative error, from {_LEAST_TOLERANCE:g} to below 1, got "
+            f"{tolerance:g}"
+        )
     if (wavelet is None) == (peak_frequency is None):
         raise ValueError("give a peak frequency or a wavelet, one of them")
     if peak_frequency is not None:
@@ -214,6 +232,7 @@ def _wavelet(
                 f"has; at most {1 / (2 * highest):.3g} s"
             )
         delay = transform.ricker_delay(peak_frequency)
+        _check_samples(max(record, 2 * delay), step)
         times = step * np.arange(int(np.ceil(2 * delay / step)) + 1)
         samples = transform.ricker(times, peak_frequency)
     else:
@@ -223,6 +242,7 @@ def _wavelet(
         if samples.ndim != 1 or not np.all(np.isfinite(samples)) or not samples.any():
             raise ValueError(f"wavelet must be samples in time, got {samples.shape}")
         delay = float(step * np.argmax(np.abs(samples)))
+    _check_samples(max(record, step * len(samples)), step)
     if record < step:
         raise ValueError(f"a record of {record} s is shorter than a step of {step} s")
     return step, samples, delay

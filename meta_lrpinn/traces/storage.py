@@ -45,13 +45,14 @@ def check_path(path: pathlib.Path, step: float | None = None) -> None:
         step: Time between samples [s], where it is known.
 
     Raises:
-        ValueError: if the ending is unknown, a library is missing, or SEG-Y has no such
-            step.
+        ValueError: if the ending is unknown, a library is missing, something else is in
+            its place, or SEG-Y has no such step.
     """
     if path.suffix.lower() not in SEGY:
         storage.check_path(path)
         return
     extras.require(("segyio",), "segy", "writing SEG-Y")
+    files.check_file(path)
     if step is not None:
         microseconds = 1e6 * step
         is_whole = abs(microseconds - round(microseconds)) < 1e-6 * microseconds

@@ -70,9 +70,7 @@ def slow_step(model, params, problem, points, damping, first_layer, projected):
     return np.linalg.lstsq(stacked, wanted, rcond=None)[0]
 
 
-@pytest.mark.parametrize(
-    ("first_layer", "projected"), [(False, True), (True, True), (False, False)]
-)
+@pytest.mark.parametrize(("first_layer", "projected"), [(True, True), (False, False)])
 def test_damped_step_is_that_of_least_squares(problem, first_layer, projected):
     with jax.enable_x64(True):
         model, params = make_network(param_dtype=jnp.float64)

@@ -80,6 +80,7 @@ def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
     assert trained == {name for name in started if name.startswith("Meta-")}
 
 
+@pytest.mark.slow  # test_ablate_meta trains by this method, too
 @pytest.mark.usefixtures("only_meta")
 def test_figure5_adapts_by_the_papers_method(experiment, tiny_init, monkeypatch):
     monkeypatch.setattr(study, "direct_lines", stub_direct)

@@ -17,7 +17,11 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    # test_cli meta-trains and adapts as the second one does.
+    ["quickstart", pytest.param("meta_training", marks=pytest.mark.slow)],
+)
 def test_notebook_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")

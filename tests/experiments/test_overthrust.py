@@ -23,6 +23,7 @@ def data(tmp_path):
     return str(tmp_path)
 
 
+@pytest.mark.slow  # test_layered has the study, with one model
 def test_both_models_are_adapted_and_shown(experiment, tiny_init, data, monkeypatch):
     meta = {"Meta-LRPINN": study.Contender(study.saved(tiny_init))}
     monkeypatch.setattr(study, "contenders", lambda *_: meta)

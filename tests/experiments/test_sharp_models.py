@@ -24,6 +24,7 @@ def data(tmp_path):
     return str(tmp_path)
 
 
+@pytest.mark.slow  # test_layered has the study, with one model
 def test_all_models_stand_beside_the_layered_one(experiment, tiny_init, data, monkeypatch):
     windows = {"Hess salt": ("hess", 1.0, 0.5)}
     monkeypatch.setattr(sharp_models, "WINDOWS", windows)
