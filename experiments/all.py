@@ -57,10 +57,18 @@ EXPERIMENTS = {
     "speed": ("--cube",),
     "inversion": ("--iterations=6",),
     "trust": (),
+    "calibration": (),
 }
 _OPTIONAL = ("preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
-WITHOUT_STUDY = ("absorbing_layer", "accuracy", "inversion", "speed", "trust")
+WITHOUT_STUDY = (
+    "absorbing_layer",
+    "accuracy",
+    "calibration",
+    "inversion",
+    "speed",
+    "trust",
+)
 META_PINN = Path("baselines", "pinn_0", "initialisation")
 MARKERS = ("<!-- table:begin -->", "<!-- table:end -->")
 _COMPARE_WITH_META_PINN = ("layered", "figure5", "overthrust")
