@@ -83,6 +83,7 @@ EXPERIMENTS = {
     "speed": ("--cube",),
     "inversion": ("--iterations=6",),
     "trust": (),
+    "calibration": (),
 }
 _OPTIONAL = ("seeds", "preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
@@ -90,6 +91,7 @@ WITHOUT_STUDY = (
     "absorbing_layer",
     "accelerator",
     "accuracy",
+    "calibration",
     "inversion",
     "maml",
     "speed",
