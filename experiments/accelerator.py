@@ -186,7 +186,7 @@ def meta_iteration() -> Row:
 
 
 def survey(name: str, settings: Any) -> Row:
-    """Wavefields per second of a survey, compilation excluded."""
+    """Wavefields per second of a survey, the compilation of its own shapes included."""
     number = FLAGS.accelerator_velocities
     velocities = [
         generators.random_velocity(_FIRST_SEED + index) for index in range(number)
