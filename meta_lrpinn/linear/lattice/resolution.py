@@ -60,7 +60,7 @@ def missing_share(problem: HelmholtzProblem, ratios: np.ndarray) -> np.ndarray:
     if np.ptp(slowness) <= _ROUNDING * np.max(slowness):
         return np.zeros(len(ratios))
     # Cosines: the even continuation of a model has no step at its edges.
-    amplitude = scipy.fft.dctn(slowness, norm="ortho")
+    amplitude = np.asarray(scipy.fft.dctn(slowness, norm="ortho"))
     amplitude.flat[0] = 0.0
     axes = [
         np.pi * np.arange(count) / (count * step)
