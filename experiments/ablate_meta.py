@@ -303,8 +303,7 @@ def diagnose_all(
                 return [{**diagnose(network, unit, seed), **scales}]
 
             values = (frequency, name, FLAGS.points, study.initialisation(), seed)
-            setting = dict(zip(keys, values, strict=True))
-            found.setdefault(name, []).extend(records.ensure(setting, measure))
+            found.setdefault(name, []).extend(records.at(values, measure))
     chosen = [(row["first_scale"], row["sigma_scale"]) for row in found[TUNED]]
     return found, chosen
 

@@ -80,9 +80,7 @@ def main() -> None:
     for frequency in common.frequencies((5, 10)):
         for index in range(FLAGS.models):
             values = (frequency, *settings, index)
-            rows += records.ensure(
-                dict(zip(keys, values, strict=True)), lambda: measure(frequency, index)
-            )
+            rows += records.at(values, lambda: measure(frequency, index))
     common.save_report(NAME, report(rows))
     draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
 

@@ -82,8 +82,7 @@ def main() -> None:
     for frequency in common.frequencies((4, 5, 8, 10)):
         for wavenumber_ratio in ratios:
             values = (frequency, wavenumber_ratio, FLAGS.models, FLAGS.first_seed)
-            setting = dict(zip(keys, values, strict=True))
-            rows += records.ensure(setting, lambda: measure(frequency, wavenumber_ratio))
+            rows += records.at(values, lambda: measure(frequency, wavenumber_ratio))
     common.save_report(NAME, report(rows))
     draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
 

@@ -138,8 +138,7 @@ def main() -> None:
     for name in names:
         for seed in range(FLAGS.models):
             values = (name, seed, FLAGS.sources)
-            setting = dict(zip(keys, values, strict=True))
-            rows += records.ensure(setting, lambda values=values: measure(*values))
+            rows += records.at(values, lambda values=values: measure(*values))
     common.save_report(NAME, report(rows))
 
 

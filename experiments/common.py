@@ -84,6 +84,12 @@ class Records:
         self._save()
         return new
 
+    def at(
+        self, values: Sequence[Any], measure: Callable[[], Sequence[Mapping[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """`ensure` for the setting of these values, in the order of the keys."""
+        return self.ensure(dict(zip(self.keys, values, strict=True)), measure)
+
     def _save(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         partial = self.path.with_suffix(".partial")

@@ -307,7 +307,7 @@ def main() -> None:
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
 
     def ensure(made, *values):
-        return records.ensure(dict(zip(keys, values, strict=True)), made)
+        return records.at(values, made)
 
     rows, published, number = [], [], FLAGS.velocities
     for frequency in common.frequencies((4, 5, 8, 10)):

@@ -37,33 +37,29 @@ def polished(cases: dict[str, Callable[[], study.Case]]) -> str:
     """Markdown: errors with the output layer solved after the last step, and without."""
     keys = ("case", "steps", "points", "init", "polish", "seed")
     records = common.Records(common.folder(NAME) / "polish.csv", keys)
-    lines = []
-    for name, case in cases.items():
-        for steps in POLISHED_STEPS:
-            cells = []
-            for polish in (False, True):
-                contender = study.Contender(study.meta_start, polish=polish)
-                errors = []
-                for seed in range(FLAGS.seeds):
 
-                    def measure(case=case, contender=contender, steps=steps, seed=seed):
-                        return [
-                            study.final_error(case(), contender, study.METHOD, steps, seed)
-                        ]
+    def errors(name: str, steps: int, polish: bool) -> str:
+        contender = study.Contender(study.meta_start, polish=polish)
+        found = []
+        for seed in range(FLAGS.seeds):
 
-                    values = (
-                        name, steps, FLAGS.points, study.initialisation(), polish, seed
-                    )  # fmt: skip
-                    setting = dict(zip(keys, values, strict=True))
-                    errors += records.ensure(setting, measure)
-                cells.append(
-                    common.spread([100 * row["relative_l2"] for row in errors], " %")
-                )
-            lines.append([name, steps, *cells])
+            def measure(seed=seed):
+                case = cases[name]()
+                return [study.final_error(case, contender, study.METHOD, steps, seed)]
+
+            init = study.initialisation()
+            values = (name, steps, FLAGS.points, init, polish, seed)
+            found += records.at(values, measure)
+        return common.spread([100 * row["relative_l2"] for row in found], " %")
+
+    lines = [
+        [name, steps, errors(name, steps, False), errors(name, steps, True)]
+        for name in cases
+        for steps in POLISHED_STEPS
+    ]
     columns = ("case", "steps", "own output", "output layer solved at the end")
-    return "Meta-LRPINN, every number of steps a run of its own:\n\n" + common.table(
-        columns, lines
-    )
+    table = common.table(columns, lines)
+    return f"Meta-LRPINN, every number of steps a run of its own:\n\n{table}"
 
 
 if __name__ == "__main__":

@@ -144,8 +144,7 @@ def main() -> None:
     for name in (RANDOM, *ALGORITHMS):
         for seed in range(FLAGS.seeds):
             values = (name, FLAGS.maml_seconds, FLAGS.maml_points, FLAGS.maml_tasks, seed)
-            setting = dict(zip(keys, values, strict=True))
-            found = records.ensure(setting, lambda: measure(name, seed))
+            found = records.at(values, lambda: measure(name, seed))
             rows.setdefault(name, []).extend(found)
     common.save_report(NAME, report(rows))
 

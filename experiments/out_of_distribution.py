@@ -137,7 +137,7 @@ def measure(steps: int) -> dict[tuple[Setting, str], list[float]]:
                     setting.scale, setting.frequency, name, number, FLAGS.points,
                     study.initialisation(), seed,
                 )  # fmt: skip
-                rows = records.ensure(dict(zip(keys, values, strict=True)), run)
+                rows = records.at(values, run)
                 errors.setdefault((setting, name), []).extend(
                     row["relative_l2"] for row in rows
                 )

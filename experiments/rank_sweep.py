@@ -159,22 +159,18 @@ def main() -> None:
     """Measures what is missing, then writes tables and figure."""
     network = study.meta_start()
     full, init = min(network.ranks), study.initialisation()
+    steps = FLAGS.steps or STEPS
     keys = ("frequency", "rank", "steps", "points", "init", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     errors: dict[tuple[float, int, int], list[float]] = {}
     for frequency in common.frequencies(FREQUENCIES):
         for rank in ranks(full):
-            for steps in (FLAGS.steps or STEPS,):
-                for seed in range(FLAGS.seeds):
-
-                    def run(f=frequency, rank=rank, steps=steps, seed=seed):
-                        return measure(f, rank, steps, seed)
-
-                    values = (frequency, rank, steps, FLAGS.points, init, seed)
-                    rows = records.ensure(dict(zip(keys, values, strict=True)), run)
-                    errors.setdefault((frequency, rank, steps), []).extend(
-                        row["relative_l2"] for row in rows
-                    )
+            for seed in range(FLAGS.seeds):
+                values = (frequency, rank, steps, FLAGS.points, init, seed)
+                rows = records.at(values, lambda: measure(frequency, rank, steps, seed))
+                errors.setdefault((frequency, rank, steps), []).extend(
+                    row["relative_l2"] for row in rows
+                )
     common.save_report(NAME, report(errors, network.module.network.width))
     draw(errors).savefig(common.folder(NAME) / "figure.png", dpi=150)
 

@@ -56,7 +56,6 @@ class Contender:
     start: Callable[[int], Network]  # seed to the network
     is_pruned: bool = True  # whether a hypernetwork is pruned before adaptation
     learning_rate: float | None = None  # of AdamW; None for the solver's own
-    output_start: str = "network"  # of the own output, as of `GradientTraining`
     polish: bool = False  # of the own output: its layer solved exactly at the end
     points: int | None = None  # a step; None for those of --points
     precision: str = "double"  # of the exact solves
@@ -98,7 +97,6 @@ class Contender:
                 network,
                 adamw=adamw,
                 loss="relative" if method == "own_output" else "published",
-                output_start=self.output_start,
                 polish=self.polish,
             )
         return ml.NetworkFeatures(
@@ -369,7 +367,7 @@ def run(
                     case_name, contender_name, method, steps, FLAGS.points,
                     initialisation(method), seed,
                 )  # fmt: skip
-                rows = records.ensure(dict(zip(keys, values, strict=True)), measure)
+                rows = records.at(values, measure)
                 curves.setdefault((case_name, contender_name), []).append(rows)
     return curves
 

@@ -169,8 +169,7 @@ def main() -> None:
             continue
         for solver in solvers():
             values = (name, solver, FLAGS.trust_tolerance)
-            setting = dict(zip(keys, values, strict=True))
-            rows += records.ensure(setting, lambda: measure(case, truth, solver))
+            rows += records.at(values, lambda: measure(case, truth, solver))
     common.save_report(NAME, report(rows))
 
 

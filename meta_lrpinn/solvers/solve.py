@@ -40,7 +40,9 @@ def solve(
     source: np.ndarray,
     settings: choices.Settings | None = None,
     **options: Any,
-) -> Wavefield: ...
+) -> Wavefield:
+    """At one frequency [Hz]: its wavefield."""
+    ...
 
 
 @overload
@@ -50,7 +52,9 @@ def solve(
     source: np.ndarray,
     settings: choices.Settings | None = None,
     **options: Any,
-) -> tuple[Wavefield, ...]: ...
+) -> tuple[Wavefield, ...]:
+    """At several frequencies [Hz]: a wavefield of each, in their order."""
+    ...
 
 
 # The overloads leave out the options, which have no part in the type of the result.
