@@ -6,7 +6,8 @@ Within ten minutes on one GPU, and with small --accelerator_* flags on a CPU:
 - seconds of a step of adaptation (value and gradient of the scaled loss) for the paper's
   network (6 × 320, rank 100, 4,000 points) and for the shipped one (3 × 192, rank 64),
   and the part of the matrix rate that its products reach;
-- with --torch, the same step as published: PyTorch, nested automatic differentiation;
+- with --torch, which needs PyTorch, the same step as published: nested automatic
+  differentiation;
 - seconds of a meta-iteration of the preset `paper`, and what 50,000 take;
 - wavefields per second of surveys at 5 Hz: plane waves, finite differences, and an exact
   solve over the shipped features.
