@@ -125,6 +125,7 @@ class TrainingConfig:
     inner_learning_rate: float = 2e-3
     inner_optimiser: str = "sgd"  # or "adam", anew for every task
     inner_clip_norm: float | None = None  # of the gradient of an inner step
+    inner_embedding_rate: float = 1.0  # of the hypernetwork, over inner_learning_rate
     learn_inner_rates: bool = False  # one for each array (Meta-SGD); "maml" only
     first_order: bool = True  # "maml" only
     same_task: bool = False  # query points of the support tasks, not other tasks
@@ -144,7 +145,8 @@ class TrainingConfig:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "inner_steps", "inner_learning_rate"):
+        not_negative = "weight_decay inner_steps inner_learning_rate inner_embedding_rate"
+        for name in not_negative.split():
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.schedule not in SCHEDULES:
@@ -169,6 +171,7 @@ class TrainingConfig:
             idle = {
                 "inner_optimiser adam": self.inner_optimiser != "sgd",
                 "inner_clip_norm": self.inner_clip_norm is not None,
+                "inner_embedding_rate": self.inner_embedding_rate != 1,
                 "learn_inner_rates": self.learn_inner_rates,
             }
             for name, chosen in idle.items():
@@ -223,6 +226,8 @@ class MetaConfig:
         wants_bases = self.objective.orthogonality or self.training.orthonormal_bases
         if wants_bases and self.network.kind != "lrpinn":
             raise ValueError("only a low-rank network has bases to keep orthogonal")
+        if self.training.inner_embedding_rate != 1 and self.network.kind != "lrpinn":
+            raise ValueError("only a low-rank network has a hypernetwork to slow down")
 
     def as_dict(self) -> dict[str, Any]:
         """Nested dictionary of plain values, for checkpoints and cards."""

@@ -17,6 +17,7 @@ _TRAINING: dict[str, tuple[type, str]] = {
     "learning_rate": (float, "Of the outer AdamW; of Reptile, the fraction it goes."),
     "inner_steps": (int, "Adaptation steps inside a meta-iteration."),
     "inner_learning_rate": (float, "Of these steps."),
+    "inner_embedding_rate": (float, "Of the hypernetwork, over inner_learning_rate."),
     "learn_inner_rates": (bool, "Learn a rate for each array (Meta-SGD)."),
     "first_order": (bool, "First-order meta-gradient; no: second-order."),
     "same_task": (bool, "Query points of the support tasks, instead of other tasks."),

@@ -70,7 +70,7 @@ def adapt(
     optimiser: str = "sgd",
     clip_norm: float | None = None,
     log_rates: Params | None = None,
-    trainable: Any = None,
+    rate_factors: Any = None,
 ) -> tuple[Params, jax.Array]:
     """Adapts parameters to one task by a few steps of SGD or Adam.
 
@@ -89,8 +89,8 @@ def adapt(
         log_rates: A number r () for each array of `params`, whose step length is
             exp(10 r) times `learning_rate`: positive, and doubled by 70 updates of
             AdamW at 1e-3.
-        trainable: Booleans in a prefix of the tree of `params`: what is adapted. By
-            default everything.
+        rate_factors: Factors of the learning rate in a prefix of the tree of `params`;
+            what has zero is not adapted. By default one everywhere.
 
     Returns:
         Adapted parameters, and the loss before each step, (steps,).
@@ -101,11 +101,11 @@ def adapt(
     check_inner_optimiser(optimiser)
     if steps == 0:
         return params, jnp.zeros((0,))
-    mask = jax.tree.broadcast(True if trainable is None else trainable, params)
-    rates = jax.tree.map(lambda _: learning_rate, params)
+    factors = jax.tree.broadcast(1.0 if rate_factors is None else rate_factors, params)
+    rates = jax.tree.map(lambda factor: learning_rate * factor, factors)
     if log_rates is not None:
         rates = jax.tree.map(
-            lambda log: learning_rate * jnp.exp(_RATE_SPEED * log), log_rates
+            lambda rate, log: rate * jnp.exp(_RATE_SPEED * log), rates, log_rates
         )
     descent = optax.identity()
     if clip_norm is not None:
@@ -120,13 +120,7 @@ def adapt(
         if first_order:
             gradient = jax.lax.stop_gradient(gradient)
         direction, state = descent.update(gradient, state)
-        params = jax.tree.map(
-            lambda p, d, rate, moves: p - rate * d if moves else p,
-            params,
-            direction,
-            rates,
-            mask,
-        )
+        params = jax.tree.map(lambda p, d, rate: p - rate * d, params, direction, rates)
         return (params, state), loss
 
     start = (params, descent.init(params))
@@ -164,7 +158,7 @@ def meta_loss(
         task_axis: "vmap" treats all tasks at once, "map" one after the other, in a
             fraction of the memory.
         **inner: `learn_rates`, whether `params` holds log rates; `optimiser`,
-            `clip_norm` and `trainable` of `adapt`.
+            `clip_norm` and `rate_factors` of `adapt`.
 
     Returns:
         The loss, and the objective's scalars averaged over the query tasks; with inner
@@ -264,8 +258,8 @@ def reptile_gradient(
         query: Not used; here so that the call is `meta_gradient`'s.
         key: Random key, or one for each task, (tasks,).
         task_axis: See `meta_gradient`.
-        **inner: `steps`, `learning_rate`, `optimiser`, `clip_norm`, `trainable` of
-            `adapt`.
+        **inner: `steps`, `learning_rate`, `optimiser`, `clip_norm`, `rate_factors`
+            of `adapt`.
 
     Returns:
         ((loss, scalars), params − mean adapted); the loss before the last inner step,

@@ -87,6 +87,8 @@ def _make_gradient(
         "clip_norm": config.inner_clip_norm,
         "task_axis": config.task_axis,
     }
+    if config.inner_embedding_rate != 1:
+        inner["rate_factors"] = {"network": 1.0, "embedding": config.inner_embedding_rate}
     if config.algorithm == "reptile":
         gradient_of = maml.reptile_gradient
     else:

@@ -209,14 +209,14 @@ def test_adaptation_reports_its_losses_and_descends(params, batch):
     assert objective(adapted, one, key)[0] < 0.5 * objective(params, one, key)[0]
 
 
-def test_only_what_is_trainable_is_adapted(params, batch):
+def test_what_has_no_rate_is_not_adapted(params, batch):
     support, _, key = batch
     adapted, _ = maml.adapt(
         objective,
         params,
         task(support, 0),
         key,
-        trainable={"first": False, "bias": False, "last": True},
+        rate_factors={"first": 0.0, "bias": 0.0, "last": 1.0},
         first_order=True,
         **INNER,
     )
