@@ -245,8 +245,8 @@ def report(
     scales = ", ".join(f"{a:g} rad/km and {b:g}" for a, b in chosen)
     width = diagnoses[META][0]["width"]
     return (
-        f"{ended}\n\nBuilt-in layered model at {frequency:g} Hz; mean ± standard "
-        f"deviation of {FLAGS.seeds} seeds; {width} wide, {FLAGS.points} points, {steps} "
+        f"{ended}\n\nBuilt-in layered model at {frequency:g} Hz; "
+        f"{common.over_seeds()}; {width} wide, {FLAGS.points} points, {steps} "
         f"steps. Losses are relative to that of δu = 0.\n\nBefore the first step "
         f"(numerical rank: singular values of the features at the points above {_SAME:g} "
         f"of the largest, of {width}):\n\n{first}\n\n"

@@ -291,10 +291,10 @@ def main() -> None:
     adapted = study.run(NAME, cases(), contenders(trained), steps, METHOD)
     config = configuration(next(iter(NETWORKS)), 0)
     sizes = (
-        f"Mean ± standard deviation over {FLAGS.seeds} seeds, each meta-trained from "
-        f"scratch. Networks {config.network.width} wide with {config.network.depth} "
-        f"hidden layers, rank {config.network.rank} where it is low, initial "
-        f"wavenumbers of {config.network.first_scale:g} rad/km; "
+        f"{common.over_seeds().capitalize()}, each meta-trained from scratch. Networks "
+        f"{config.network.width} wide with {config.network.depth} hidden layers, "
+        f"rank {config.network.rank} where it is low, initial wavenumbers of "
+        f"{config.network.first_scale:g} rad/km; "
         f"{config.training.iterations} iterations of {config.training.tasks_per_batch} "
         f"tasks with {config.tasks.velocities_per_task} velocities and "
         f"{config.objective.points} points each, objective {config.objective.name}. "

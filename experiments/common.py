@@ -131,6 +131,17 @@ def spread(values: Sequence[float], unit: str = "") -> str:
     return f"{values.mean():.3g} ± {deviation:.2g}{unit}"
 
 
+def count_seeds() -> str:
+    """The number of seeds in words: "one seed", "3 seeds"."""
+    return "one seed" if FLAGS.seeds == 1 else f"{FLAGS.seeds} seeds"
+
+
+def over_seeds() -> str:
+    """What the cells that `spread` writes are; a single seed has no deviation."""
+    mean = "" if FLAGS.seeds == 1 else "mean ± standard deviation of "
+    return mean + count_seeds()
+
+
 def needed(curve: Sequence[tuple[float, float]], target: float) -> float:
     """Unknowns at which a curve falls to an error, between its sizes; inf if never.
 

@@ -249,8 +249,8 @@ def report(curves: histories.Curves, width: int) -> str:
         "networks compiled",
     ]  # fmt: skip
     return (
-        f"{common.table(columns, lines)}\n\n{case}, built-in model; mean ± standard "
-        f"deviation of {FLAGS.seeds} seeds (points, new columns); {width} wide, "
+        f"{common.table(columns, lines)}\n\n{case}, built-in model; "
+        f"{common.over_seeds()} (points, new columns); {width} wide, "
         f"{FLAGS.points} points, {FLAGS.dynamic_stages} stages, shrinking to "
         f"{FLAGS.dynamic_energy:g} of Σσ², growing by {FLAGS.dynamic_growth} where the "
         f"residual fell by less than {FLAGS.dynamic_stall:.0%}. Seconds exclude "

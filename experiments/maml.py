@@ -129,7 +129,7 @@ def report(rows: dict[str, list[dict[str, Any]]]) -> str:
     held = ", ".join(f"{frequency:g}" for frequency, _ in HELD)
     return (
         f"{common.table(columns, lines)}\n\nRelative L2 error of the own output, mean over "
-        f"held random velocities at {held} Hz; {FLAGS.seeds} seeds. Meta-training of "
+        f"held random velocities at {held} Hz; {common.count_seeds()}. Meta-training of "
         f"{FLAGS.maml_seconds:g} s each, of which evaluation takes a part, on tasks of "
         f"{preset.tasks.minimum_frequency:g} to {preset.tasks.maximum_frequency:g} Hz, "
         f"{FLAGS.maml_tasks} an iteration; {FLAGS.maml_points} points a step."

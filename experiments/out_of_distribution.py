@@ -167,8 +167,8 @@ def report(errors: Errors, steps: int) -> str:
     columns = ["km/s", "Hz", "of training", *names, "random over meta"]
     return (
         f"{common.table(columns, lines)}\n\nBuilt-in layered model, its velocities scaled; "
-        f"mean ± standard deviation of {FLAGS.seeds} seeds (sources, points and random "
-        f"starts); {FLAGS.points} points, {steps} steps where adapted, "
+        f"{common.over_seeds()} (sources, points and random starts); {FLAGS.points} "
+        f"points, {steps} steps where adapted, "
         f"initialisation {study.initialisation()}. Training, of the shipped one: "
         f"{LOWEST:g}–{HIGHEST:g} Hz, {SLOWEST:g}–{FASTEST:g} km/s. nan: diverged."
     )

@@ -120,8 +120,8 @@ def report(errors: Errors, width: int) -> str:
     columns = ["reduction", "rank", "steps", *(f"{f:g} Hz" for f in frequencies)]
     parts.append(f"Error over that of full rank:\n\n{common.table(columns, lines)}")
     parts.append(
-        f"Built-in layered model; mean ± standard deviation of {FLAGS.seeds} seeds "
-        f"(sources and points); {width} wide, {FLAGS.points} points. Viable: mean error "
+        f"Built-in layered model; {common.over_seeds()} (sources and points); {width} "
+        f"wide, {FLAGS.points} points. Viable: mean error "
         f"within {_VIABLE:g} times that of rank {full}, where that is at most "
         f"{_USELESS:.0%}; nan: diverged."
     )

@@ -381,11 +381,11 @@ def report(
         f"of {FLAGS.cube_side:g} km and {_SLOWER:g} km/s, grid {FLAGS.cube_spacing:g} "
         f"km; relative L2 against the exact solution. Network {FLAGS.cube_width} wide, "
         f"2 hidden layers of rank {_cube_rank()}; {FLAGS.cube_points} points a step; "
-        f"mean ± standard deviation of {FLAGS.seeds} seeds (plane waves have none); "
+        f"{common.over_seeds()} (plane waves have none); "
         "seconds exclude compilation."
     )
     timed = (
-        f"Fitted to {spans}, {FLAGS.scaling_depth} hidden layers, {FLAGS.seeds} seeds "
+        f"Fitted to {spans}, {FLAGS.scaling_depth} hidden layers, {common.count_seeds()} "
         f"of median of {_REPEATS} calls on {rows[0]['device']}; tried on "
         + ", ".join(f"{tried[name]} {name}" for name in SIZES)
         + ", which no fit has seen. Scatter is the standard deviation from the law."

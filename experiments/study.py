@@ -448,8 +448,8 @@ def sizes(method: str = METHOD) -> str:
     """A line that says on what the numbers of a table rest."""
     low_rank = low_rank_module()
     return (
-        f"Mean ± standard deviation over {FLAGS.seeds} seeds, of collocation points "
-        f"and random starts. Adaptation by {HOW[method]}, {FLAGS.points} "
+        f"{common.over_seeds().capitalize()} (collocation points and random "
+        f"starts). Adaptation by {HOW[method]}, {FLAGS.points} "
         f"points a step; networks {low_rank.width} wide with {low_rank.depth} hidden "
         f"layers of rank {low_rank.rank} and {low_rank.number_of_features} features. "
         f"Initialisation {initialisation(method)}. Errors are relative L2 against finite "

@@ -65,6 +65,8 @@ REPTILE = {"algorithm": "reptile", "weight_decay": 0.0, "same_task": True}
         ({"inner_steps": 0, "inner_optimiser": "adam"}, "no effect without inner steps"),
         ({"inner_steps": 0, "learn_inner_rates": True}, "no effect without inner steps"),
         ({"inner_steps": 0, "inner_clip_norm": 1.0}, "no effect without inner steps"),
+        ({"inner_steps": 0, "inner_embedding_rate": 0.1}, "effect without inner steps"),
+        ({"inner_embedding_rate": -0.1}, "inner_embedding_rate must not be negative"),
         ({**REPTILE, "inner_steps": 0}, "Reptile needs inner steps"),
         ({**REPTILE, "learning_rate": 1.1}, "at most 1, got 1.1"),
         ({**REPTILE, "weight_decay": 1e-4}, "weight_decay has no effect in Reptile"),
@@ -92,12 +94,15 @@ def test_objective_settings_that_do_not_fit_are_refused(objective, message):
         configs.MetaConfig(objective=configs.ObjectiveConfig(**objective))
 
 
-def test_bases_are_those_of_the_low_rank_network():
+def test_bases_and_hypernetwork_are_those_of_the_low_rank_network():
     own = configs.PRESETS["meta_pinn"]
     with pytest.raises(ValueError, match="only a low-rank network has bases"):
         dataclasses.replace(
             own, objective=configs.ObjectiveConfig("own_output", orthogonality=1.0)
         )
+    training = dataclasses.replace(own.training, inner_embedding_rate=0.1)
+    with pytest.raises(ValueError, match="only a low-rank network has a hypernetwork"):
+        dataclasses.replace(own, training=training)
 
 
 def test_networks_have_the_size_asked_for():

@@ -41,6 +41,7 @@ def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypat
     assert np.all(np.isfinite([[float(row[n]) for n in ("0", "1", "3")] for row in rows]))
     table = (out / "table.md").read_text()
     assert "| 0 steps | 1 steps | 3 steps |" in table
+    assert "one seed" in table and "±" not in table
 
     def again(*_):
         raise AssertionError("measured again")

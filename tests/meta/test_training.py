@@ -167,6 +167,33 @@ def test_reptile_interpolates_towards_the_adapted_parameters(tmp_path):
     np.testing.assert_allclose(ends[1], 0.75 * start["centre"] + 0.25 * mean, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_the_hypernetwork_has_its_own_rate_in_the_inner_steps(tmp_path, rate):
+    config = dataclasses.replace(
+        CONFIG,
+        algorithm="reptile",
+        iterations=1,
+        learning_rate=1.0,
+        weight_decay=0.0,
+        same_task=True,
+        clip_norm=100.0,
+        inner_learning_rate=0.25,
+        inner_embedding_rate=rate,
+    )
+
+    def squares(params, task, key):
+        leaves = jax.tree.leaves(params)
+        return sum(jnp.sum(leaf**2) for leaf in leaves) * task["weight"], {}
+
+    start = {"network": {"W": np.ones(2)}, "embedding": {"W": np.ones(3)}}
+    params = training.train(
+        config, squares, sampler, start, tmp_path, progress=False
+    ).params
+    # The gradient is 2: a step goes half of the way, at half of the rate a quarter.
+    np.testing.assert_allclose(params["network"]["W"], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(params["embedding"]["W"], 1 - rate / 2, rtol=1e-6)
+
+
 def test_learned_rates_are_trained_with_the_parameters(tmp_path):
     config = dataclasses.replace(CONFIG, learn_inner_rates=True, learning_rate=0.01)
     state = run(tmp_path, config)
