@@ -17,7 +17,7 @@ from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import Collocation, HelmholtzProblem
 
 # Products of features have half of their wavelength.
-_POINTS_PER_WAVELENGTH = 8.0
+POINTS_PER_WAVELENGTH = 8.0
 _CHUNK = 1024
 # Relative to the scaled diagonal, of systems whose features nearly depend on each other.
 _RIDGE = {True: 1e-12, False: least_squares.RIDGE}
@@ -67,7 +67,7 @@ def solve_nested(
         Complex weights (width, parts), zero beyond each part.
     """
     with jax.enable_x64(double):
-        shape = weak_form.quadrature_shape(problem, _POINTS_PER_WAVELENGTH)
+        shape = weak_form.quadrature_shape(problem, POINTS_PER_WAVELENGTH)
         rows = -(-_CHUNK // int(np.prod(shape[1:])))
         shape = (-(-shape[0] // rows) * rows, *shape[1:])
         refinement = weak_form.refinement_of(problem, shape)

@@ -222,9 +222,11 @@ def solve_weights(
 
 
 def _weighted_gram(features: jax.Array, weight: jax.Array) -> jax.Array:
-    """Σ_points w φ_i φ_j for real features and a complex weight."""
-    real = features.T @ (jnp.real(weight)[:, None] * features)
-    imaginary = features.T @ (jnp.imag(weight)[:, None] * features)
+    """Σ_points w φ_i φ_j for real features and a complex weight, as precise as they."""
+    real, imaginary = (
+        features.T @ (part.astype(features.dtype)[:, None] * features)
+        for part in (jnp.real(weight), jnp.imag(weight))
+    )
     return jax.lax.complex(real, imaginary)
 
 

@@ -60,9 +60,17 @@ def as_network(given: NetworkLike, request: Request) -> Network:
     Raises:
         ValueError: if there is none, or it is of another space dimension.
     """
-    ndim = request.model.ndim
+    return find_network(given, request.model.ndim, request.keys.network)
+
+
+def find_network(given: NetworkLike, ndim: int, seed: Any) -> Network:
+    """The network that settings name, or are; the seed is of random parameters.
+
+    Raises:
+        ValueError: if there is none, or it is of another space dimension.
+    """
     if not isinstance(given, Network):
-        return load_network(given, ndim=ndim, seed=request.keys.network)
+        return load_network(given, ndim=ndim, seed=seed)
     if given.ndim != ndim:
         raise ValueError(f"the network is {given.ndim}D, the model {ndim}D")
     return given

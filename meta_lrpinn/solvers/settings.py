@@ -206,6 +206,12 @@ class NetworkFeatures:
                 f"adaptation must be AdamW, GaussNewton or None, got {self.adaptation!r}"
             )
 
+    @property
+    def is_shareable(self) -> bool:
+        """Whether the features are the same for all velocities of a survey."""
+        unadapted = self.adaptation is None and self.rank_tolerance is None
+        return unadapted and self.output_layer == "galerkin"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientTraining:

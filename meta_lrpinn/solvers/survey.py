@@ -2,7 +2,8 @@
 
 With plane waves one lattice serves all velocities of a frequency, so that the solver is
 compiled once per frequency; a matrix is factored once per velocity and frequency, and the
-sources are its right-hand sides. `surveys` does the same for surveys larger than memory.
+sources are its right-hand sides. A network's features are evaluated once per frequency and
+source, for all velocities. `surveys` does the same for surveys larger than memory.
 """
 
 import dataclasses
@@ -20,9 +21,16 @@ from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.reference import grids
+from meta_lrpinn.solvers import network_features, shared_features
 from meta_lrpinn.solvers.plane_waves import checked_lattice
 from meta_lrpinn.solvers.request import split_seed
-from meta_lrpinn.solvers.settings import FiniteDifferences, PlaneWaves, Settings, name_of
+from meta_lrpinn.solvers.settings import (
+    FiniteDifferences,
+    NetworkFeatures,
+    PlaneWaves,
+    Settings,
+    name_of,
+)
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.velocity import VelocityModel
 
@@ -304,6 +312,8 @@ def frequency_solver(
     settings = plan.settings
     if isinstance(settings, PlaneWaves) and settings.tolerance is None:
         return _shared_solver(plan, settings, bounds, frequency)
+    if isinstance(settings, NetworkFeatures) and settings.is_shareable:
+        return _feature_solver(plan, settings, bounds, frequency)
     return _separate_solver(plan, frequency)
 
 
@@ -325,6 +335,56 @@ def _separate_solver(plan: Plan, frequency: float) -> Callable[[VelocityModel], 
             values,
             np.broadcast_to(errors, len(plan.sources)),
             field.stats.unknowns or 0,
+        )
+
+    return solve_model
+
+
+def _feature_solver(
+    plan: Plan, settings: NetworkFeatures, bounds: Bounds, frequency: float
+) -> Callable[[VelocityModel], Solved]:
+    """By a network's features, which are evaluated once for each source."""
+    grid = bounds.lowest
+    network = network_features.find_network(
+        settings.network, grid.ndim, split_seed(plan.seed).network
+    )
+    # The layer for a velocity in the middle of all: networks are trained in one for the
+    # mean velocity.
+    middle = grid.replace_velocity((grid.velocity + bounds.highest.velocity) / 2)
+    receivers = grid.grid_points() if plan.receivers is None else plan.receivers
+    shape = grid.shape if plan.receivers is None else (len(receivers),)
+
+    def make(source):
+        problem = problems.make_problem(
+            middle,
+            frequency,
+            source,
+            amplitude=plan.amplitude,
+            layer_fraction=network.layer_fraction,
+        ).replace(model=grid)
+        return problem, shared_features.make_solver(
+            network, problem, receivers, settings.precision
+        )
+
+    first, solver = make(plan.sources[0])
+    each = shared_features.bytes_of(network, first, len(receivers))
+    # Those that memory has no room for are made again for every velocity.
+    room = int(plan.memory * 2**30 // each)
+    made = {0: solver}
+
+    def solver_of(index):
+        if index in made:
+            return made[index]
+        _, solver = make(plan.sources[index])
+        if len(made) < room:
+            made[index] = solver
+        return solver
+
+    def solve_model(model):
+        solved = [solver_of(index)(model) for index in range(len(plan.sources))]
+        fields, errors = zip(*solved, strict=True)
+        return Solved(
+            np.stack(fields).reshape(-1, *shape), np.array(errors), solver.unknowns
         )
 
     return solve_model

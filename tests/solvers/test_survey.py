@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from meta_lrpinn import generators
+from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.configs import NetworkConfig
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.networks import make_network, random_network
+from meta_lrpinn.solvers import shared_features
 from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
-from meta_lrpinn.solvers.settings import FiniteDifferences, PlaneWaves
+from meta_lrpinn.solvers.settings import FiniteDifferences, NetworkFeatures, PlaneWaves
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.solvers.survey import solve_survey
 from meta_lrpinn.velocity import VelocityModel
@@ -93,6 +97,56 @@ def test_any_solver_makes_a_survey(models, survey):
     assert reference.unknowns[0, 0] > 1000
     chex.assert_shape(reference.error_estimates, (1, 1, 3))
     assert relative_l2(survey.scattered[:1], reference.scattered) < 0.02
+
+
+@pytest.fixture(scope="module")
+def features():
+    """Untrained, so that nothing here depends on how well features are trained."""
+    config = NetworkConfig(width=48, depth=2, rank=24, layer_fraction=0.5, features=96)
+    return random_network(make_network(config), 0)
+
+
+def test_features_of_one_velocity_are_those_of_a_single_solve(
+    models, features, monkeypatch
+):
+    # Row by row, so that a single solve does not round its quadrature up.
+    monkeypatch.setattr(output_layer, "_CHUNK", 1)
+    settings = NetworkFeatures(features)
+    shared = solve_survey(models[:1], [FREQUENCY], SOURCES, settings)
+    alone = solve(models[0], FREQUENCY, SOURCES, settings)
+    assert relative_l2(shared.scattered[0, 0], alone.scattered) < 1e-4
+    np.testing.assert_allclose(
+        shared.error_estimates[0, 0], alone.error_estimates, rtol=0.01
+    )
+    assert np.all(shared.unknowns == 96)
+
+
+def test_single_precision_of_shared_features_changes_nothing(models, features):
+    fields = [
+        solve_survey(
+            models, [FREQUENCY], SOURCES[:1], NetworkFeatures(features, precision=precision)
+        ).scattered
+        for precision in ("double", "single")
+    ]
+    assert relative_l2(*fields) < 1e-4
+
+
+def test_features_are_evaluated_once_for_all_velocities(models, features, monkeypatch):
+    made = []
+    make_solver = shared_features.make_solver
+
+    def counted(*arguments):
+        made.append(arguments)
+        return make_solver(*arguments)
+
+    monkeypatch.setattr(shared_features, "make_solver", counted)
+    settings = NetworkFeatures(features)
+    whole = solve_survey(models, [FREQUENCY], SOURCES, settings)
+    assert len(made) == len(SOURCES)
+    # Where memory has no room for them, they are made again.
+    again = solve_survey(models, [FREQUENCY], SOURCES, settings, memory=1e-9)
+    assert len(made) == len(SOURCES) + 1 + 2 * (len(SOURCES) - 1)
+    np.testing.assert_allclose(again.scattered, whole.scattered, rtol=1e-5)
 
 
 def test_cubes_have_the_default_of_three_dimensions():

@@ -1,0 +1,196 @@
+"""A network's features for all velocities of a survey, evaluated once for each source.
+
+Of the weak form (`linear.weak_form`) only the mass matrix and the right-hand side depend
+on the velocity. The features themselves, their stiffness matrix and their values at the
+receivers are those of a frequency and a source. Made orthonormal there, in double
+precision, they can be summed in single precision for each velocity.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from meta_lrpinn import objectives, programs
+from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.linear import weak_form
+from meta_lrpinn.linear.weak_form import FeatureSamples
+from meta_lrpinn.networks import Network
+from meta_lrpinn.physics import absorbing
+from meta_lrpinn.precision import full_precision
+from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.solvers import exact
+from meta_lrpinn.velocity import VelocityModel
+
+# What a feature of norm one adds to those before it; less is rounding of the network.
+_CUT = 1e-10
+_BATCH = 1024  # points whose features are evaluated at a time
+
+
+class SharedFeatures(struct.PyTreeNode):
+    """Orthonormal features of one frequency and source: w of them, at n points."""
+
+    value: jax.Array  # (n, w), in the precision of the sums
+    stiffness: jax.Array  # (w, w) complex
+    receivers: jax.Array  # (n_receivers, w), features there
+    leading: int = struct.field(pytree_node=False)  # of the coarser solution
+    shape: tuple[int, ...] = struct.field(pytree_node=False)  # of the quadrature
+    refinement: tuple[int, ...] = struct.field(pytree_node=False)  # for the velocity
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSolver:
+    """Solves any velocity of a survey at one frequency, for one source."""
+
+    problem: HelmholtzProblem  # frequency, source, amplitude, and the layer of all
+    features: SharedFeatures
+
+    @property
+    def unknowns(self) -> int:
+        """Number of complex weights."""
+        return self.features.value.shape[1]
+
+    def __call__(self, model: VelocityModel) -> tuple[np.ndarray, float]:
+        """δu at the receivers, (n_receivers,), and its estimated relative error."""
+        unit, factor = exact.unit_problem(self.problem)
+        with jax.enable_x64(True):
+            v0 = model.at(jnp.asarray(unit.source)[None])[0]
+            own = unit.replace(model=model, background_velocity=v0)
+            values = np.asarray(_solve(own, self.features))
+        return factor * values[:, 0], exact.estimate(values)
+
+
+def make_solver(
+    network: Network,
+    problem: HelmholtzProblem,
+    receivers: np.ndarray,
+    precision: str = "double",
+) -> FeatureSolver:
+    """A solver that holds the features of a network for one frequency and source.
+
+    Args:
+        network: Network with features.
+        problem: Of the smallest velocity at every grid point, which sets the quadrature,
+            and in the layer that all velocities share.
+        receivers: Positions (n_receivers, ndim) [km].
+        precision: "double" or "single", of the sums for each velocity.
+    """
+    shape = weak_form.quadrature_shape(problem, output_layer.POINTS_PER_WAVELENGTH)
+    refinement = weak_form.refinement_of(problem, shape)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), network.params)
+        samples, at_receivers = _sample(
+            network.module, params, problem, jnp.asarray(receivers), shape
+        )
+        leading = max(1, round(samples.value.shape[1] / exact.ENRICHMENT))
+        samples, at_receivers, leading = _orthonormal(samples, at_receivers, leading)
+        kind = jnp.float64 if precision == "double" else jnp.float32
+        features = SharedFeatures(
+            value=samples.value.astype(kind),
+            stiffness=_stiffness(problem, samples, shape),
+            receivers=at_receivers,
+            leading=leading,
+            shape=shape,
+            refinement=refinement,
+        )
+    return FeatureSolver(problem, features)
+
+
+def bytes_of(network: Network, problem: HelmholtzProblem, receivers: int) -> int:
+    """Bytes that a solver of `make_solver` holds."""
+    shape = weak_form.quadrature_shape(problem, output_layer.POINTS_PER_WAVELENGTH)
+    width = network.number_of_features
+    return 8 * width * (int(np.prod(shape)) + 2 * width + receivers)
+
+
+@partial(programs.jit_latest, static_argnames=("module", "shape"))
+@full_precision
+def _sample(
+    module: Any,
+    params: Any,
+    problem: HelmholtzProblem,
+    receivers: jax.Array,
+    shape: tuple[int, ...],
+) -> tuple[FeatureSamples, jax.Array]:
+    """Features at the quadrature points, and at the receivers."""
+    features = objectives.feature_function(module, params, problem)
+
+    def sample(point):
+        own = weak_form.sample_features(features, point[None])
+        return jax.tree.map(lambda leaf: leaf[0], own)
+
+    points = weak_form.quadrature_points(problem, shape)
+    samples = jax.lax.map(sample, points, batch_size=_BATCH)
+    at_receivers = jax.lax.map(
+        lambda point: features(point[None])[0], receivers, batch_size=_BATCH
+    )
+    return samples, at_receivers
+
+
+def _orthonormal(
+    samples: FeatureSamples, at_receivers: jax.Array, leading: int
+) -> tuple[FeatureSamples, jax.Array, int]:
+    """Features orthonormal over the points, the first of which span the first given.
+
+    Returns:
+        Samples, values at the receivers, and how many span the `leading` ones given.
+    """
+    scale = 1 / (jnp.linalg.norm(samples.value, axis=0) + jnp.finfo(jnp.float64).tiny)
+    added = jnp.abs(jnp.diag(jnp.linalg.qr(samples.value * scale, mode="r")))
+    kept = np.flatnonzero(np.asarray(added) > _CUT)
+    triangle = jnp.linalg.qr((samples.value * scale)[:, kept], mode="r")
+
+    def change(values):
+        scaled = (values * scale)[..., kept]
+        rows = scaled.reshape(-1, len(kept))
+        solved = jax.scipy.linalg.solve_triangular(triangle, rows.T, trans="T")
+        return solved.T.reshape(scaled.shape)
+
+    samples = jax.tree.map(change, samples)
+    return samples, change(at_receivers), max(1, int(np.sum(kept < leading)))
+
+
+@partial(programs.jit_latest, static_argnames=("shape",))
+@full_precision
+def _stiffness(
+    problem: HelmholtzProblem, samples: FeatureSamples, shape: tuple[int, ...]
+) -> jax.Array:
+    points = weak_form.quadrature_points(problem, shape)
+    stretch = absorbing.stretch(problem.layer, points, jnp.asarray(problem.omega))
+    return weak_form.stiffness_matrix(samples, stretch, _cell(problem, shape))
+
+
+@programs.jit_latest
+@full_precision
+def _solve(problem: HelmholtzProblem, features: SharedFeatures) -> jax.Array:
+    """δu at the receivers, (n_receivers, 2), the second over the leading features."""
+    collocation = weak_form.collocate_grid(problem, features.shape, features.refinement)
+    samples = FeatureSamples(value=features.value, gradient=features.value[:, None])
+    cell = _cell(problem, features.shape)
+    mass = weak_form.mass_matrix(samples, collocation, cell)
+    matrix = features.stiffness + mass
+    rhs = weak_form.load_vector(samples, collocation, cell)
+    weights = _nested(matrix, rhs, features.leading)
+    return jax.lax.complex(
+        features.receivers @ weights.real, features.receivers @ weights.imag
+    )
+
+
+def _nested(matrix: jax.Array, rhs: jax.Array, leading: int) -> jax.Array:
+    """Weights (w, 2) of K a = b, and of its leading part: one elimination gives both."""
+    first, rest = slice(None, leading), slice(leading, None)
+    sides = jnp.concatenate([rhs[first, None], matrix[first, rest]], axis=1)
+    solved = jnp.linalg.solve(matrix[first, first], sides)
+    coarse, change = solved[:, 0], solved[:, 1:]
+    schur = matrix[rest, rest] - matrix[rest, first] @ change
+    added = jnp.linalg.solve(schur, rhs[rest] - matrix[rest, first] @ coarse)
+    fine = jnp.concatenate([coarse - change @ added, added])
+    return jnp.stack([fine, jnp.pad(coarse, (0, len(added)))], axis=1)
+
+
+def _cell(problem: HelmholtzProblem, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.prod(jnp.asarray(problem.upper - problem.lower)) / np.prod(shape)
