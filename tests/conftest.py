@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import gc
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -10,13 +11,13 @@ import pytest
 
 # Most of the time of a small test is compilation. Set before JAX is imported; child
 # processes inherit it. At level 0 (JAX_DISABLE_MOST_OPTIMIZATIONS) some processors get
-# wrong gradients of `custom_linear_solve`. Without fusion emitters a test of an
-# experiment takes two thirds of the time.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
-)
+# wrong gradients of `custom_linear_solve`.
+_FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+# Without fusion emitters a test of an experiment takes two thirds of the time. Later
+# versions do not know the flag and would end the process.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _FLAGS)
 
 
 def pytest_configure(config):
