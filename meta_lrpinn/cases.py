@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from meta_lrpinn import files, readers
+from meta_lrpinn import files, readers, stored
+from meta_lrpinn.grid_values import real_array
 from meta_lrpinn.readers import names
-from meta_lrpinn.velocity import VelocityModel, fill_nearest, real_array
+from meta_lrpinn.velocity import VelocityModel, fill_nearest
 
 SUFFIXES = readers.SUFFIXES
 
 _VELOCITY_UNITS = {"km/s": 1.0, "m/s": 1e-3}
 _LENGTH_UNITS = {"km": 1.0, "m": 1e-3}
 _DEFAULT_NAMES = ("velocity", "vel", "v")
-_CASE_KEYS = ("frequency", "source", "amplitude", "v0", "scattered")
+_CASE_KEYS = ("frequency", "source", "amplitude", "v0", "scattered", stored.QUALITY)
 # Arrays of a file that are never velocities, even when they have two axes.
 _NOT_MODELS = (*_CASE_KEYS, "spacing", "origin", "source_x", "source_y", "source_z")
 # Headers are rounded: a spacing given may differ by this much from the file's.
@@ -38,7 +39,7 @@ class Case:
     frequency: float | None = None  # Hz
     source: np.ndarray | None = None  # (ndim,) or (n_sources, ndim) [km]
     amplitude: complex | None = None  # factor A of the background field
-    background_velocity: float | None = None  # v0 [km/s]
+    background_velocity: complex | None = None  # v0 [km/s]
     scattered: np.ndarray | None = None  # (nz, nx) or (n_sources, nz, nx), complex
 
 
@@ -119,9 +120,9 @@ def load_case(
 ) -> Case:
     """Reads a velocity model and the problem stored beside it, if there is one.
 
-    Next to `velocity` and `spacing` a file may hold `frequency` [Hz], `source` [km] (or
-    `source_x` with `source_z`), `amplitude`, `v0` [km/s] and `scattered` on the model's
-    grid, one per source.
+    Next to `velocity` and `spacing` a file may hold `quality`, `frequency` [Hz], `source`
+    [km] (or `source_x` with `source_z`), `amplitude`, `v0` [km/s] and `scattered` on the
+    model's grid, one per source.
 
     Args:
         path: As for `load_velocity`, like all arguments.
@@ -165,13 +166,13 @@ def load_case(
         arrays, name, is_default = _beside(contents.arrays, name)
         length = _length_scale(contents.length_unit, spacing_unit, unit)
         velocity = _section(real_array(arrays[name], name), index, transpose)
-        stored = _stored_spacing(arrays, name, transpose)
+        own = _stored_spacing(arrays, name, transpose)
         if spacing is not None:
             given = real_array(spacing, "spacing") * _LENGTH_UNITS[spacing_unit or "km"]
-            if is_segy and stored is not None:
-                _check_agreement(given, stored * length, velocity.ndim)
+            if is_segy and own is not None:
+                _check_agreement(given, own * length, velocity.ndim)
         else:
-            given = _own_spacing(stored, velocity.ndim, len(index), name, is_segy) * length
+            given = _own_spacing(own, velocity.ndim, len(index), name, is_segy) * length
         if velocity.ndim == 3 and given.size != 3 and not is_segy:
             raise ValueError(_ambiguous(name, velocity.shape))
         if unit == "m/s":
@@ -180,14 +181,47 @@ def load_case(
             steps = np.broadcast_to(given, velocity.ndim) if given.size == 1 else given
             velocity = fill_nearest(velocity, steps)
         origin = _stored_origin(arrays, name, length)
-        model = VelocityModel(velocity, given, origin)
-        if not is_default or index:
+        is_whole = is_default and not index
+        quality = stored.quality_of(arrays, transpose) if is_whole else None
+        model = VelocityModel(velocity, given, origin, quality)
+        if not is_whole:
             return Case(model)
         return _stored_case(arrays, model, length, _VELOCITY_UNITS[unit], transpose)
     except ValueError as error:
         text = str(error)
         text = text if text.startswith(str(path)) else f"{path}: {text}"
         raise ValueError(readers.one_line(text)) from None
+
+
+def load_quality(path: str | os.PathLike, name: str | None = None) -> np.ndarray:
+    """Reads a quality factor Q, as `VelocityModel` takes it.
+
+    Args:
+        path: A file of any format but raw ones; "FILE:NAME" names an array in it.
+        name: Which array; by default `quality`, else the only one.
+
+    Returns:
+        One number, (), or an array (nz, nx) or (nz, ny, nx).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no such array.
+    """
+    path, name = names.split_name(path, name)
+    if not names.is_there(path):
+        raise FileNotFoundError(readers.one_line(f"there is no quality file {path}"))
+    if path.suffix.lower() not in set(SUFFIXES) - set(readers.RAW):
+        raise ValueError(readers.one_line(f"cannot read a quality from {path}"))
+    arrays = readers.read(path, name).arrays
+    if name is None:
+        name = stored.QUALITY if stored.QUALITY in arrays else next(iter(arrays), "")
+        if len(arrays) != 1 and name != stored.QUALITY:
+            name = ""
+    if name not in arrays:
+        raise ValueError(
+            f"{path} holds no quality {name!r}; it holds {names.listed(arrays)}"
+        )
+    return real_array(np.squeeze(arrays[name]), "quality")
 
 
 def save_velocity(path: str | os.PathLike, model: VelocityModel) -> None:
@@ -217,6 +251,7 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
         "velocity": np.asarray(model.velocity),
         "spacing": np.array(model.spacing),
         "origin": np.array(model.origin),
+        stored.QUALITY: model.quality,
         "frequency": case.frequency,
         "source": case.source,
         "amplitude": case.amplitude,
@@ -389,7 +424,7 @@ def _stored_case(
     transpose: bool,
 ) -> Case:
     """The case, with lengths and velocities converted by these factors."""
-    source = _stored_source(contents, length)
+    source = stored.source_of(contents, length)
     if source is not None:
         if source.size == 0:
             raise ValueError(f"source holds no point, its shape is {source.shape}")
@@ -404,95 +439,9 @@ def _stored_case(
             raise ValueError(f"amplitude must be finite, got {amplitude}")
     return Case(
         model=model,
-        frequency=_stored_positive(contents, "frequency", "Hz"),
+        frequency=stored.positive(contents, "frequency", "Hz"),
         source=source,
         amplitude=amplitude,
-        background_velocity=_stored_background(contents, model, source, speed),
-        scattered=_stored_scattered(contents, model, source, transpose),
+        background_velocity=stored.background_of(contents, model, source, speed),
+        scattered=stored.scattered_of(contents, model, source, transpose),
     )
-
-
-def _stored_positive(
-    contents: Mapping[str, np.ndarray], key: str, unit: str, scale: float = 1.0
-) -> float | None:
-    if key not in contents:
-        return None
-    value = real_array(contents[key], key)
-    if value.size != 1:
-        raise ValueError(f"{key} must be one number, got shape {value.shape}")
-    number = float(value.item()) * scale
-    if not (np.isfinite(number) and number > 0):
-        raise ValueError(f"{key} must be positive, got {number} {unit}")
-    return number
-
-
-def _stored_background(
-    contents: Mapping[str, np.ndarray],
-    model: VelocityModel,
-    source: np.ndarray | None,
-    scale: float,
-) -> float | None:
-    """One velocity v₀; None for those at several sources, which are the default."""
-    known = contents.get("v0")
-    if known is None or source is None or source.ndim == 1 or len(source) != known.size:
-        return _stored_positive(contents, "v0", "km/s", scale)
-    values = real_array(known, "v0") * scale
-    if np.ptp(values) == 0:
-        return _stored_positive({"v0": values[:1]}, "v0", "km/s")
-    if not np.allclose(values, model.at(source), rtol=1e-3):
-        raise ValueError("v0 must be one number, or the velocities at the sources")
-    return None
-
-
-def _stored_source(contents: Mapping[str, np.ndarray], scale: float) -> np.ndarray | None:
-    """(ndim,) or (n_sources, ndim)."""
-    if "source" in contents:
-        source = real_array(contents["source"], "source")
-    elif "source_x" in contents:
-        if "source_z" not in contents:
-            raise ValueError("source_x needs source_z beside it")
-        columns = [
-            real_array(contents[key], key)
-            for key in ("source_x", "source_y", "source_z")
-            if key in contents
-        ]
-        try:
-            source = np.stack(np.broadcast_arrays(*columns), axis=-1)
-        except ValueError:
-            raise ValueError(
-                "source_x and source_z must be of one length, or one of them a number"
-            ) from None
-    else:
-        return None
-    return source.astype(np.float64) * scale
-
-
-def _stored_scattered(
-    contents: Mapping[str, np.ndarray],
-    model: VelocityModel,
-    source: np.ndarray | None,
-    transpose: bool,
-) -> np.ndarray | None:
-    """The field on the model's grid, with a leading axis where the source has one."""
-    if "scattered" not in contents:
-        return None
-    field = np.asarray(contents["scattered"])
-    if field.dtype.kind not in "fc":
-        raise ValueError("scattered must be an array of complex numbers")
-    if transpose and field.ndim >= model.ndim:
-        axes = range(field.ndim - model.ndim, field.ndim)
-        field = np.moveaxis(field, axes, tuple(axes)[::-1])
-    leading = field.shape[:1] if field.ndim > model.ndim else ()
-    if source is not None:
-        leading = source.shape[:-1]
-    expected = leading + model.shape
-    alone = (1,) + model.shape
-    if field.shape != expected and {field.shape, expected} != {alone, model.shape}:
-        raise ValueError(
-            f"scattered must have shape {expected} to fit the model and its sources, "
-            f"got {field.shape}"
-        )
-    if field.size == 0 or not np.all(np.isfinite(field)):
-        raise ValueError(f"scattered must be finite and not empty, shape {field.shape}")
-    field = field.reshape(expected)
-    return field if np.iscomplexobj(field) else field.astype(np.complex64)

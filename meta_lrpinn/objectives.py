@@ -118,7 +118,7 @@ def paper_objective(
         if source_penalty:
             distance = jnp.linalg.norm(points - problem.source, axis=-1)
             weight = losses.source_penalty_weight(
-                distance, collocation.omega, problem.background_velocity
+                distance, collocation.omega, problem.background_speed
             )
             parts["source"] = source_penalty * losses.source_loss(scattered, weight)
         if isinstance(model, models.MetaLRPINN):
@@ -267,7 +267,7 @@ def own_output_objective(
         parts = points.reshape(-1, points_at_a_time(len(points)), problem.ndim)
         remainder, source = map(jnp.sum, jax.lax.map(energies, parts))
         # A model without contrast has no right-hand side; its δu is zero.
-        smallest = _SMALLEST_SOURCE * problem.omega**2 / problem.background_velocity**2
+        smallest = _SMALLEST_SOURCE * problem.omega**2 / problem.background_speed**2
         size = jnp.maximum(losses.safe_sqrt(source / len(points)), smallest)
         loss = losses.safe_sqrt(remainder / len(points)) / size
         scalars = {"residual": loss}

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from meta_lrpinn.grid_values import FASTEST, SLOWEST
 from meta_lrpinn.physics import absorbing, background, residual
 from meta_lrpinn.precision import Array
-from meta_lrpinn.velocity import FASTEST, SLOWEST, VelocityModel
+from meta_lrpinn.velocity import VelocityModel
 
 # The layer of networks: it absorbs at every velocity, not only at the source's.
 _LAYER_WAVELENGTHS = 1.1
@@ -33,7 +35,7 @@ class HelmholtzProblem(struct.PyTreeNode):
     omega: Array  # () rad/s
     source: Array  # (ndim,) km
     amplitude: Array  # () complex, A of the background field
-    background_velocity: Array  # () km/s, v₀
+    background_velocity: Array  # () km/s, v₀; complex with attenuation
     layer: absorbing.AbsorbingLayer
     # () or by axis (ndim,) [km/s], sets the decay of features in the layer
     envelope_velocity: Array
@@ -42,6 +44,11 @@ class HelmholtzProblem(struct.PyTreeNode):
     def ndim(self) -> int:
         """Space dimension, 2 or 3."""
         return self.model.ndim
+
+    @property
+    def background_speed(self) -> Array:
+        """Real part of v₀, by which lengths are measured, () [km/s]."""
+        return jnp.real(self.background_velocity)
 
     @property
     def lower(self) -> Array:
@@ -58,7 +65,7 @@ class Collocation(struct.PyTreeNode):
     """Points of a problem, with all that residuals and weak forms need there."""
 
     points: jax.Array  # (n, ndim) km
-    squared_slowness: jax.Array  # (n,) s²/km², m
+    squared_slowness: jax.Array  # (n,) s²/km², m; complex with attenuation
     scattering_source: jax.Array  # (n,) complex, −ω² (m − m₀) u₀
     stretch: jax.Array  # (n, ndim) complex, s
     stretch_slope: jax.Array  # (n, ndim) complex [1/km]
@@ -86,7 +93,7 @@ def make_problem(
     source: Sequence[float] | np.ndarray,
     *,
     amplitude: complex | None = None,
-    background_velocity: float | None = None,
+    background_velocity: complex | None = None,
     thickness: float | None = None,
     layer_fraction: float | None = None,
     reflection: float = REFLECTION,
@@ -99,7 +106,8 @@ def make_problem(
         source: Source position (ndim,) [km], inside the model.
         amplitude: A of the background field; by default that of the fundamental
             solution (see `background.default_amplitude`).
-        background_velocity: v₀ [km/s]; by default the velocity at the source.
+        background_velocity: v₀ [km/s]; by default the velocity at the source, complex
+            where the model has a quality.
         thickness: Absorbing layer [km]; by default as below, 0 for none.
         layer_fraction: None for the layer that the geometry asks for, of plane waves (see
             `absorbing.layer_by_geometry`); for the layer that networks are trained in,
@@ -144,7 +152,7 @@ def make_problem(
         envelope = model.maximum * absorbing.excess(layer, model.maximum, reflection)
     else:
         if thickness is None:
-            thickness = default_thickness(model, frequency, v0, layer_fraction)
+            thickness = default_thickness(model, frequency, v0.real, layer_fraction)
         mean = float(np.mean(model.velocity))
         layer = absorbing.make_layer(model.lower, model.upper, thickness, mean, reflection)
         envelope = 0.9 * mean
@@ -153,7 +161,7 @@ def make_problem(
         omega=np.asarray(omega),
         source=position,
         amplitude=np.asarray(amplitude, complex),
-        background_velocity=np.asarray(float(v0)),
+        background_velocity=np.asarray(v0),
         layer=layer,
         envelope_velocity=np.asarray(envelope),
     )
@@ -241,12 +249,23 @@ def _longest_side(model: VelocityModel) -> float:
     return float(np.max(model.upper - model.lower))
 
 
-def check_velocity(velocity: float) -> float:
+def check_velocity(velocity: Any) -> complex:
     """One background velocity that sound can have [km/s], as a float.
+
+    A complex one, v/(1 − i/2Q), has a positive imaginary part and stays complex.
 
     Raises:
         ValueError: if it is anything else.
     """
+    if np.iscomplexobj(velocity) and np.ndim(velocity) == 0:
+        loss = float(np.imag(velocity))
+        if not 0 <= loss <= np.real(velocity):
+            raise ValueError(
+                "a complex background velocity is v/(1 - i/2Q), with an imaginary part "
+                f"from 0 to the real part, got {velocity:g}"
+            )
+        speed = check_velocity(float(np.real(velocity)))
+        return complex(speed.real, loss) if loss else speed
     velocity = _check_positive(velocity, "background velocity", "km/s")
     if not SLOWEST <= velocity <= FASTEST:
         raise ValueError(
@@ -283,10 +302,14 @@ def check_amplitude(amplitude: complex) -> complex:
     return complex(amplitude)
 
 
-def velocity_at(model: VelocityModel, source: Sequence[float] | np.ndarray) -> float:
-    """Velocity at one position (ndim,) [km/s], in double precision on the host."""
+def velocity_at(model: VelocityModel, source: Sequence[float] | np.ndarray) -> complex:
+    """Velocity at one position (ndim,) [km/s], in double precision on the host.
+
+    Complex where the model has a quality, so that the contrast m − m₀ vanishes there.
+    """
     with jax.enable_x64(True):
-        return float(model.at(jnp.asarray(source, float)[None])[0])
+        value = model.complex_velocity_at(jnp.asarray(source, float)[None])[0]
+        return value.item()
 
 
 def background_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
@@ -301,7 +324,7 @@ def background_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
 def scattering_source_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
     """Right-hand side −ω² (m − m₀) u₀ at points (n, ndim); complex (n,)."""
     return residual.scattering_source(
-        1 / problem.model.at(points) ** 2,
+        problem.model.squared_slowness_at(points),
         1 / problem.background_velocity**2,
         background_at(problem, points),
         problem.omega,
@@ -321,7 +344,7 @@ def collocate(problem: HelmholtzProblem, points: jax.Array) -> Collocation:
     omega = jnp.asarray(problem.omega)
     return Collocation(
         points=points,
-        squared_slowness=1 / problem.model.at(points) ** 2,
+        squared_slowness=problem.model.squared_slowness_at(points),
         scattering_source=scattering_source_at(problem, points),
         stretch=absorbing.stretch(problem.layer, points, omega),
         stretch_slope=absorbing.stretch_slope(problem.layer, points, omega),
@@ -359,7 +382,7 @@ def sample_points(
         key_far, (number - number_near, problem.ndim), dtype=lower.dtype
     )
     far = lower + (upper - lower) * far
-    wavelength = 2 * jnp.pi * problem.background_velocity / problem.omega
+    wavelength = 2 * jnp.pi * problem.background_speed / problem.omega
     near = jax.random.normal(key_near, (number_near, problem.ndim), dtype=lower.dtype)
     near = jnp.asarray(problem.source) + 0.5 * wavelength * near
     return jnp.concatenate([far, jnp.clip(near, lower, upper)])

@@ -48,7 +48,8 @@ class SolvedField:
     frequency: float  # Hz
     source: np.ndarray  # (ndim,) or (n_sources, ndim) [km]
     amplitude: complex  # A of the background field
-    background_velocity: np.ndarray  # v₀, () or (n_sources,) [km/s]
+    # v₀, () or (n_sources,) [km/s]; v/(1 − i/2Q), complex, with attenuation
+    background_velocity: np.ndarray
     scattered: np.ndarray  # δu on the grid, ([n_sources,] nz, [ny,] nx), complex
     background: np.ndarray  # u₀ on the grid, the same shape
     solver: str  # name of the solver, as in `solvers.settings.SOLVERS`

@@ -18,25 +18,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
-from jax.core import Tracer
 
+from meta_lrpinn.grid_values import (
+    GRID_AXES,
+    axis_names,
+    check_extent,
+    checked_origin,
+    checked_quality,
+    checked_spacing,
+    checked_velocity,
+    is_traced,
+    real_array,
+)
 from meta_lrpinn.precision import Array
-
-_GRID_AXES = {2: ("z", "x"), 3: ("z", "y", "x")}
-# Nothing carries sound faster or slower, in km/s: beyond, a model is in other units.
-FASTEST = 100.0
-SLOWEST = 0.1
-# From a micrometre to twice around the Earth, in km: other extents are in other units.
-_SHORTEST_SIDE = 1e-9
-_LONGEST_SIDE = 1e5
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, init=False)
 class VelocityModel:
-    """Wave speed on a regular grid, a pytree whose only leaf is the velocity.
+    """Wave speed on a regular grid, a pytree whose leaves are velocity and quality.
 
-    Values are checked when the velocity is concrete; inside `jit`, `vmap` and `grad`
-    only shapes are. Models stacked with `jax.tree.map` are meant for `jax.vmap`.
+    With a quality factor Q waves lose energy: the complex slowness at any one frequency
+    is (1/v)(1 − i/2Q), which with e^{+iωt} damps a wave by e^{−ωx/2Qv} over a distance x
+    (docs/theory.md).
+
+    Values are checked when they are concrete; inside `jit`, `vmap` and `grad` only
+    shapes are. Models stacked with `jax.tree.map` are meant for `jax.vmap`.
 
     Args:
         velocity: (nz, nx) or (nz, ny, nx) [km/s].
@@ -44,26 +50,31 @@ class VelocityModel:
             (dz, dy, dx), or one number for all axes [km].
         origin: Coordinates of the first grid point, (x, z) or (x, y, z); zero by
             default [km].
+        quality: Q, one number or an array of the velocity's shape, at least 1; None for
+            a lossless model.
 
     Raises:
         ValueError: if the velocity is not a real, finite 2-D or 3-D array of 0.1 to
-            100 km/s without masked values, or the spacing or origin do not fit it.
+            100 km/s without masked values, or spacing, origin or quality do not fit it.
     """
 
     velocity: Any  # (nz, nx) or (nz, ny, nx) [km/s]
     spacing: tuple[float, ...]  # (ndim,) in array order [km]
     origin: tuple[float, ...]  # (ndim,) in coordinate order [km]
+    quality: Any  # Q, of the velocity's shape, or None
 
     def __init__(
         self,
         velocity: Any,
         spacing: float | Sequence[float] | np.ndarray,
         origin: Sequence[float] | np.ndarray | None = None,
+        quality: Any = None,
     ):
-        velocity = _checked_velocity(velocity)
-        steps = _checked_spacing(spacing, velocity.ndim)
-        _check_extent(velocity.shape, steps)
-        self._set(velocity, steps, _checked_origin(origin, velocity.ndim))
+        velocity = checked_velocity(velocity)
+        steps = checked_spacing(spacing, velocity.ndim)
+        check_extent(velocity.shape, steps)
+        start = checked_origin(origin, velocity.ndim)
+        self._set(velocity, steps, start, checked_quality(quality, velocity))
 
     def _set(self, *values: Any) -> None:
         for field, value in zip(dataclasses.fields(self), values, strict=True):
@@ -73,10 +84,13 @@ class VelocityModel:
         shape = " x ".join(str(n) for n in np.shape(self.velocity))
         spacing = ", ".join(f"{d:g}" for d in dict.fromkeys(self.spacing))
         values = ""
-        if isinstance(self.velocity, (np.ndarray, jax.Array)) and not _is_traced(
+        if isinstance(self.velocity, (np.ndarray, jax.Array)) and not is_traced(
             self.velocity
         ):
             values = f", {self.minimum:.3g} to {self.maximum:.3g} km/s"
+            if self.quality is not None and not is_traced(self.quality):
+                low, high = np.min(self.quality), np.max(self.quality)
+                values += f", Q {low:.3g}" + (f" to {high:.3g}" if high > low else "")
         return f"VelocityModel({shape}, spacing {spacing} km{values})"
 
     @property
@@ -110,6 +124,13 @@ class VelocityModel:
         """Largest velocity [km/s]; traced where the velocity is."""
         return _extreme(np.max, self.velocity)
 
+    @property
+    def complex_velocity(self) -> Any:
+        """v/(1 − i/2Q) on the grid [km/s], which waves see; real without a quality."""
+        if self.quality is None:
+            return self.velocity
+        return self.velocity / (1 - 0.5j / self.quality)
+
     def axes(self) -> tuple[np.ndarray, ...]:
         """Grid coordinates along each array axis: (z, x) or (z, y, x) [km]."""
         return tuple(
@@ -135,22 +156,41 @@ class VelocityModel:
         Returns:
             (...,) velocities [km/s].
         """
+        return self._interpolated(self.velocity, points)
+
+    def complex_velocity_at(self, points: Array) -> jax.Array:
+        """`complex_velocity` at points, interpolated as `at` does, (...,) [km/s]."""
+        return self._interpolated(self.complex_velocity, points)
+
+    def squared_slowness_at(self, points: Array) -> jax.Array:
+        """m of the Helmholtz equation at points, complex with a quality, (...,) [s²/km²].
+
+        Args:
+            points: As for `at`.
+        """
+        return 1 / self.complex_velocity_at(points) ** 2
+
+    def _interpolated(self, values: Any, points: Array) -> jax.Array:
         points = jnp.asarray(points)
         if points.ndim == 0 or points.shape[-1] != self.ndim:
             raise ValueError(
-                f"points must have {self.ndim} coordinates {_names(self.ndim)} in "
+                f"points must have {self.ndim} coordinates {axis_names(self.ndim)} in "
                 f"their last axis, got shape {points.shape}"
             )
-        return _interpolate(self, points)
+        return _interpolate(values, points, self.spacing, self.origin)
 
     def replace_velocity(self, velocity: Any) -> VelocityModel:
-        """The same grid with another velocity of the same shape [km/s]."""
+        """The same grid and quality with another velocity of the same shape [km/s]."""
         if np.shape(velocity) != self.shape:
             raise ValueError(
                 f"velocity must have the shape of the model, {self.shape}, "
                 f"got {np.shape(velocity)}"
             )
-        return VelocityModel(velocity, self.spacing, self.origin)
+        return VelocityModel(velocity, self.spacing, self.origin, self.quality)
+
+    def replace_quality(self, quality: Any) -> VelocityModel:
+        """The same velocity with another quality, one number or an array, or none."""
+        return VelocityModel(self.velocity, self.spacing, self.origin, quality)
 
     def check_contains(self, points: Any, what: str = "source") -> None:
         """Raises unless every point lies in the model, edges included.
@@ -165,7 +205,7 @@ class VelocityModel:
         points = real_array(points, what)
         if points.ndim not in (1, 2) or points.shape[-1] != self.ndim:
             raise ValueError(
-                f"{what} must have {self.ndim} coordinates {_names(self.ndim)}, "
+                f"{what} must have {self.ndim} coordinates {axis_names(self.ndim)}, "
                 f"got shape {points.shape}"
             )
         # Half a thousandth of a cell forgives float32 coordinates.
@@ -179,7 +219,7 @@ class VelocityModel:
         extent = ", ".join(
             f"{name} {low} to {high} km"
             for name, low, high in zip(
-                _GRID_AXES[self.ndim][::-1], _short(lower), _short(upper), strict=True
+                GRID_AXES[self.ndim][::-1], _short(lower), _short(upper), strict=True
             )
         )
         raise ValueError(f"{what} ({values}) lies outside the model, {extent}")
@@ -203,13 +243,12 @@ class VelocityModel:
                 f"smoothing length is {length:g} km, more than the model of {longest:g} "
                 "km; is it in metres?"
             )
-        velocity = np.asarray(self.velocity)
         slowness = scipy.ndimage.gaussian_filter(
-            1.0 / velocity.astype(np.float64),
+            1.0 / _in_double(self.complex_velocity),
             [length / step for step in self.spacing],
             mode="nearest",
         )
-        return self.replace_velocity((1.0 / slowness).astype(velocity.dtype))
+        return self._of_slowness(slowness, self.spacing)
 
     def window(
         self,
@@ -234,7 +273,7 @@ class VelocityModel:
         limits = {"x": x, "y": y, "z": z}
         index, origin = [], []
         for name, axis, step in zip(
-            _GRID_AXES[self.ndim], self.axes(), self.spacing, strict=True
+            GRID_AXES[self.ndim], self.axes(), self.spacing, strict=True
         ):
             first, last = limits[name] or (-np.inf, np.inf)
             slack = 1e-6 * step
@@ -246,7 +285,9 @@ class VelocityModel:
                 )
             index.append(slice(kept[0], kept[-1] + 1))
             origin.append(axis[kept[0]])
-        return VelocityModel(self.velocity[tuple(index)], self.spacing, origin[::-1])
+        part = tuple(index)
+        quality = None if self.quality is None else self.quality[part]
+        return VelocityModel(self.velocity[part], self.spacing, origin[::-1], quality)
 
     def resampled(self, spacing: float | Sequence[float]) -> VelocityModel:
         """The model interpolated on another grid with the same first point.
@@ -257,10 +298,10 @@ class VelocityModel:
         Args:
             spacing: New spacing, in the order of the array's axes, or one number [km].
         """
-        spacing = _checked_spacing(spacing, self.ndim)
+        spacing = checked_spacing(spacing, self.ndim)
         shape = []
         for name, count, old, new in zip(
-            _GRID_AXES[self.ndim], self.shape, self.spacing, spacing, strict=True
+            GRID_AXES[self.ndim], self.shape, self.spacing, spacing, strict=True
         ):
             extent = (count - 1) * old
             shape.append(int(np.floor(extent / new + 1e-6)) + 1)
@@ -268,7 +309,6 @@ class VelocityModel:
                 raise ValueError(
                     f"spacing {new} km is larger than the model, {extent:g} km in {name}"
                 )
-        velocity = np.asarray(self.velocity)
         index = np.meshgrid(
             *(
                 np.minimum(np.arange(n) * new / old, count - 1)
@@ -279,14 +319,34 @@ class VelocityModel:
             indexing="ij",
         )
         values = scipy.ndimage.map_coordinates(
-            velocity.astype(np.float64), index, order=1, mode="nearest"
+            _in_double(self.complex_velocity), index, order=1, mode="nearest"
         )
-        return VelocityModel(values.astype(velocity.dtype), spacing, self.origin)
+        if self.quality is None:
+            values = values.astype(np.asarray(self.velocity).dtype)
+            return VelocityModel(values, spacing, self.origin)
+        return self._of_slowness(1 / values, spacing)
+
+    def _of_slowness(
+        self, slowness: np.ndarray, spacing: tuple[float, ...]
+    ) -> VelocityModel:
+        """The model of a slowness, complex where this one has a quality [s/km]."""
+        dtype = np.asarray(self.velocity).dtype
+        quality = None
+        if self.quality is not None:
+            quality = -0.5 * np.real(slowness) / np.imag(slowness)
+        velocity = (1.0 / np.real(slowness)).astype(dtype)
+        return VelocityModel(velocity, spacing, self.origin, quality)
+
+
+def _in_double(values: Any) -> np.ndarray:
+    values = np.asarray(values)
+    return values.astype(np.result_type(values.dtype, np.float64))
 
 
 def _unflatten(static, children) -> VelocityModel:
     model = object.__new__(VelocityModel)
-    model._set(*children, *static)
+    velocity, quality = children
+    model._set(velocity, *static, quality)
     return model
 
 
@@ -295,22 +355,30 @@ def _unflatten(static, children) -> VelocityModel:
 jax.tree_util.register_pytree_with_keys(
     VelocityModel,
     lambda model: (
-        ((jax.tree_util.GetAttrKey("velocity"), model.velocity),),
+        (
+            (jax.tree_util.GetAttrKey("velocity"), model.velocity),
+            (jax.tree_util.GetAttrKey("quality"), model.quality),
+        ),
         (model.spacing, model.origin),
     ),
     _unflatten,
-    lambda model: ((model.velocity,), (model.spacing, model.origin)),
+    lambda model: ((model.velocity, model.quality), (model.spacing, model.origin)),
 )
 
 
-@jax.jit
-def _interpolate(model: VelocityModel, points: jax.Array) -> jax.Array:
-    """The sum over the corners of each point's cell, (...,) [km/s]."""
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _interpolate(
+    values: jax.Array,
+    points: jax.Array,
+    spacing: tuple[float, ...],
+    origin: tuple[float, ...],
+) -> jax.Array:
+    """The sum over the corners of each point's cell, (...,), of the values' unit."""
     # Each axis contributes ((offset, weight) of its lower, of its upper node).
     nodes = []
     stride = 1
     for column, (count, step, start) in enumerate(
-        zip(model.shape[::-1], model.spacing[::-1], model.origin, strict=True)
+        zip(values.shape[::-1], spacing[::-1], origin, strict=True)
     ):
         position = (points[..., column] - start) / step
         position = jnp.clip(position, 0.0, count - 1.0)
@@ -319,7 +387,7 @@ def _interpolate(model: VelocityModel, points: jax.Array) -> jax.Array:
         offset = cell * stride
         nodes.append(((offset, 1.0 - weight), (offset + stride, weight)))
         stride *= count
-    values = jnp.reshape(model.velocity, -1)
+    values = jnp.reshape(values, -1)
     terms = []
     for corner in itertools.product(*nodes):
         term = values.at[sum(offset for offset, _ in corner)].get(mode="clip")
@@ -329,46 +397,14 @@ def _interpolate(model: VelocityModel, points: jax.Array) -> jax.Array:
     return functools.reduce(jnp.add, terms)
 
 
-def _is_traced(array: Any) -> bool:
-    return isinstance(array, Tracer)
-
-
 def _extreme(reduction: Callable[[Any], Any], velocity: Any) -> Any:
     value = reduction(velocity)  # of an array of JAX by its own method
-    return value if _is_traced(value) else float(value)
-
-
-def _names(ndim: int) -> str:
-    return f"({', '.join(_GRID_AXES[ndim][::-1])})"
+    return value if is_traced(value) else float(value)
 
 
 def _short(values: np.ndarray) -> list[float]:
     """Floats without the digits that only rounding put there."""
     return [round(float(value), 9) for value in values]
-
-
-def real_array(values: Any, what: str) -> np.ndarray:
-    """The values as a floating-point array.
-
-    Args:
-        values: Anything that NumPy makes an array of.
-        what: What it is called in the message.
-
-    Raises:
-        ValueError: if they are not real numbers, or some of them are masked.
-    """
-    if np.ma.is_masked(values):
-        raise ValueError(
-            f"{what} has {np.ma.count_masked(values)} masked values: fill them first, "
-            "as velocity.fill_nearest does"
-        )
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind not in "fiu":
-            raise TypeError
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} must be an array of real numbers") from None
-    return array if array.dtype in (np.float32, np.float64) else array.astype(float)
 
 
 def fill_nearest(
@@ -422,79 +458,3 @@ def transposition_hint(model: VelocityModel) -> str | None:
         order = "(nx, nz)" if model.ndim == 2 else "(nx, ny, nz)"
         return f"velocity grows along x, not z: is the file {order}? Add transpose"
     return None
-
-
-def _checked_velocity(velocity: Any) -> Any:
-    if not _is_traced(velocity):
-        array = real_array(velocity, "velocity")
-        if not isinstance(velocity, jax.Array):
-            velocity = array
-    if velocity.ndim not in (2, 3):
-        raise ValueError(
-            "velocity must be a 2-D (nz, nx) or 3-D (nz, ny, nx) array, "
-            f"got shape {velocity.shape}"
-        )
-    if min(velocity.shape) < 2:
-        raise ValueError(
-            f"velocity needs at least 2 points per axis, got shape {velocity.shape}"
-        )
-    if _is_traced(velocity):
-        return velocity
-    bad = np.count_nonzero(~np.isfinite(array))
-    if bad:
-        raise ValueError(
-            f"velocity must be finite, got {bad} NaN or infinite values of {array.size} "
-            "(load_velocity fills them with fill='nearest')"
-        )
-    smallest, largest = float(array.min()), float(array.max())
-    if smallest <= 0:
-        raise ValueError(f"velocity must be positive, got {smallest:g} km/s")
-    if largest > FASTEST:
-        raise ValueError(
-            f"velocity must be in km/s, but its largest value is {largest:g}: that looks "
-            "like m/s; divide by 1000 (or read the file with unit='m/s')"
-        )
-    if smallest < SLOWEST:
-        raise ValueError(
-            f"velocity must be at least {SLOWEST} km/s, got {smallest:g}: is it slowness "
-            "(s/km), slowness squared (s²/km²) or in another unit?"
-        )
-    return velocity
-
-
-def _checked_spacing(spacing: Any, ndim: int) -> tuple[float, ...]:
-    steps = real_array(spacing, "spacing").ravel()
-    if steps.size == 1:
-        steps = np.repeat(steps, ndim)
-    if steps.size != ndim:
-        order = ", ".join(f"d{name}" for name in _GRID_AXES[ndim])
-        raise ValueError(
-            f"spacing must be one number or {ndim}, ({order}), got {steps.size}"
-        )
-    for step in steps:
-        if not (np.isfinite(step) and step > 0):
-            raise ValueError(f"spacing must be positive, got {step:g} km")
-    return tuple(float(step) for step in steps)
-
-
-def _check_extent(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
-    for name, count, step in zip(_GRID_AXES[len(shape)], shape, spacing, strict=True):
-        extent = (count - 1) * step
-        if extent > _LONGEST_SIDE:
-            raise ValueError(
-                f"the model is {extent:g} km long in {name}: is the spacing in metres?"
-            )
-        if extent < _SHORTEST_SIDE:
-            raise ValueError(f"the model is only {extent:g} km long in {name}")
-
-
-def _checked_origin(origin: Any, ndim: int) -> tuple[float, ...]:
-    if origin is None:
-        return (0.0,) * ndim
-    start = real_array(origin, "origin").ravel()
-    if start.size != ndim or not np.all(np.isfinite(start)):
-        raise ValueError(
-            f"origin must be {ndim} finite coordinates {_names(ndim)}, "
-            f"got {', '.join(f'{value:g}' for value in start[:4])}"
-        )
-    return tuple(float(value) for value in start)

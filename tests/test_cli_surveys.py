@@ -70,6 +70,27 @@ def test_survey_solves_once_and_goes_on(here, capsys):
     assert json.loads(capsys.readouterr().out)["solved"] == 0
 
 
+def test_quality_of_all_commands(here):
+    """A number and a file with the same number on the grid are the same model."""
+    quality = np.full((11, 11), 30.0)
+    np.savez("quality.npz", quality=quality)
+    model = VELOCITIES[0].replace_quality(30.0)
+    exact = ml.solve(model, 5.0, (0.1, 0.05), ml.FiniteDifferences(refinement=1))
+    command = (*SOLVE, "--source=0.1,0.05", *SOLVER)
+    for name, given in (("a", "30"), ("b", "quality.npz"), ("c", "quality.npz:quality")):
+        assert run(*command, f"--quality={given}", f"--out={name}.npz") == 0
+        found = ml.load_case(f"{name}.npz")
+        np.testing.assert_array_equal(found.scattered, exact.scattered)
+        np.testing.assert_array_equal(found.model.quality, quality)
+    assert run(*SURVEY, "--quality=30") == 0
+    with xarray.open_zarr("survey.zarr") as data:
+        expected = ml.solve_survey(
+            [model], [3.0], [[0.1, 0.05]], ml.FiniteDifferences(refinement=1),
+            receivers=[[0.2, 0.05], [0.3, 0.1]],
+        )  # fmt: skip
+        np.testing.assert_array_equal(data.scattered[0, 0, 0], expected.scattered[0, 0, 0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,6 +100,11 @@ def test_survey_solves_once_and_goes_on(here, capsys):
         ((*SURVEY, "--receivers=1"), "receiver needs 2 coordinates"),
         ((*SURVEY, "--receivers=1,a"), "receiver must be numbers such as"),
         ((*SURVEY, "--sources=9,0"), "lies outside the model"),
+        ((*SURVEY, "--quality=0"), "quality must be positive and finite"),
+        ((*SURVEY, "--quality=inf"), "quality must be positive and finite"),
+        ((*SOLVE, "--quality=0.01"), "is it 1/Q?"),
+        ((*SOLVE, "--quality=high"), "quality must be a number such as 80, or a file"),
+        ((*SOLVE, "--quality=models.npy"), "have the shape of the velocity, (11, 11)"),
         ((*SURVEY, "--memory=0"), "memory must be positive"),
         ((*SURVEY, "--out=models.npy"), "models.npy"),
         ((*SURVEY, "--prune"), "--prune is no option of --solver=finite_differences"),

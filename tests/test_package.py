@@ -20,9 +20,10 @@ MODULES = sorted(
 )
 # From the ground up; a part imports from its own line's left and from lines before.
 ORDER = (
-    "precision programs configs files extras",
+    "precision programs configs files extras grid_values",
     "readers",
     "velocity physics models",
+    "stored",
     "metrics run_log checkpoints generators cases solved",
     "plotting",
     "results",

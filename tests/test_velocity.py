@@ -363,3 +363,51 @@ def test_transposed_models_are_noticed(ndim):
     assert transposition_hint(model) is None
     assert "(nx, " in transposition_hint(VelocityModel(model.velocity.T, 0.025))
     assert transposition_hint(VelocityModel(np.full(shape, 2.0), 0.025)) is None
+
+
+# Attenuation --------------------------------------------------------------------------
+
+
+def lossy_model():
+    velocity = 2.0 + np.linspace(0, 1, 7)[:, None] * np.ones(9)
+    return VelocityModel(velocity, 0.1, quality=np.linspace(20, 90, 63).reshape(7, 9))
+
+
+def test_squared_slowness_is_that_of_the_quality():
+    model = lossy_model()
+    with jax.enable_x64(True):
+        found = model.squared_slowness_at(model.grid_points()).reshape(model.shape)
+    expected = (1 - 0.5j / model.quality) ** 2 / model.velocity**2
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    one = VelocityModel(model.velocity, 0.1, quality=40)
+    np.testing.assert_array_equal(one.quality, np.full(model.shape, 40.0))
+    assert "Q 20 to 90" in repr(model) and "Q 40)" in repr(one)
+
+
+def test_parts_and_pytrees_keep_the_quality():
+    model = lossy_model()
+    part = model.window(x=(0.2, 0.5))
+    np.testing.assert_array_equal(part.quality, model.quality[:, 2:6])
+    leaves, tree = jax.tree.flatten(model)
+    assert len(leaves) == 2
+    np.testing.assert_array_equal(jax.tree.unflatten(tree, leaves).quality, model.quality)
+    other = model.replace_velocity(model.velocity + 1)
+    np.testing.assert_array_equal(other.quality, model.quality)
+    assert model.replace_quality(None).quality is None
+    assert len(jax.tree.leaves(model.replace_quality(None))) == 1
+
+
+def test_smoothing_and_resampling_keep_a_uniform_quality():
+    model = lossy_model().replace_quality(30.0)
+    for other in (model.smoothed(0.2), model.resampled(0.05)):
+        np.testing.assert_allclose(other.quality, 30.0, rtol=1e-9)
+    lossless = model.replace_quality(None)
+    np.testing.assert_allclose(
+        model.smoothed(0.2).velocity, lossless.smoothed(0.2).velocity, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("quality", [0, -3, np.inf, np.nan, 0.0125, np.ones(3), "high"])
+def test_what_is_no_quality_is_refused(quality):
+    with pytest.raises(ValueError, match="quality must"):
+        VelocityModel(np.full((3, 4), 2.0), 0.1, quality=quality)

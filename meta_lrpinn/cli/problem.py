@@ -31,7 +31,7 @@ class Problem:
     frequency: float  # Hz
     source: "np.ndarray"  # (ndim,) or (n_sources, ndim) [km]
     amplitude: complex  # A of the background field
-    background_velocity: float | None  # [km/s]
+    background_velocity: complex | None  # [km/s]
     published: "np.ndarray | None"  # δu of the file, if it is that of this very problem
     is_builtin: bool
 
@@ -102,8 +102,20 @@ def add_model_options(group: Any) -> None:
     add("shape", "Of a raw file, nz,nx or nz,ny,nx.")
     add("dtype", "Of a raw file's numbers; by default float32.")
     add("order", "Of a raw file: C, rows first (default), or F.", choices=("C", "F"))
+    add_quality_option(group)
     add("window", "Part to use, x0,x1,z0,z1 (3D: x0,x1,y0,y1,z0,z1), in km.")
     add("smooth", "Gaussian smoothing of slowness, standard deviation in km.", float, 0.0)
+
+
+def add_quality_option(group: Any) -> None:
+    """Adds the attenuation of a model."""
+    add_option(
+        group,
+        "quality",
+        str,
+        "Quality factor Q of attenuation: a number, or FILE or FILE:NAME with one on the "
+        "model's grid; by default the file's own, or lossless.",
+    )
 
 
 def pose(options: argparse.Namespace, report: Report) -> Problem:
@@ -171,9 +183,33 @@ def model_and_source(
 
 
 def _prepared(model: "ml.VelocityModel", options: argparse.Namespace) -> "ml.VelocityModel":
+    quality = quality_of(options.quality)
+    if quality is not None:
+        model = model.replace_quality(quality)
     if options.window is not None:
         model = model.window(**_window(options.window, model.ndim))
     return model.smoothed(options.smooth)
+
+
+def quality_of(text: str | None) -> "float | np.ndarray | None":
+    """What --quality names: one number, or an array of a file.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        from meta_lrpinn import cases
+
+        try:
+            return cases.load_quality(os.path.expanduser(text))
+        except FileNotFoundError:
+            raise ValueError(
+                f"quality must be a number such as 80, or a file, got {text!r}"
+            ) from None
 
 
 def _source(

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from meta_lrpinn.cli import solver, values
+from meta_lrpinn.cli import problem, solver, values
 from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import CommandFailed, Report
 
@@ -26,6 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("spacing", "Grid spacing in km, dz,dx or one number; for files without it.")
     add("unit", "Of the file's velocity.", default="km/s", choices=("km/s", "m/s"))
+    problem.add_quality_option(group)
     add("frequencies", "In Hz: 3,4,5 or first:last:step, such as 2:15:0.5.")
     add(
         "sources",
@@ -62,6 +63,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         os.path.expanduser(options.velocity),
         None if spacing is None else values.numbers(spacing, "spacing"),
         options.unit,
+        problem.quality_of(options.quality),
     )
     grid = velocities.grid
     frequencies = values.frequencies(options.frequencies)

@@ -122,9 +122,11 @@ def collocate_grid(
         return jnp.fft.ifftn(spectrum).ravel()
 
     exact = problems.collocate(problem, points)
+    slowness = filtered(exact.squared_slowness)
+    is_lossy = jnp.iscomplexobj(exact.squared_slowness)
     coarse = problems.collocate(problem, quadrature_points(problem, shape, shift))
     return coarse.replace(
-        squared_slowness=jnp.real(filtered(exact.squared_slowness)),
+        squared_slowness=slowness if is_lossy else jnp.real(slowness),
         scattering_source=filtered(exact.scattering_source),
     )
 

@@ -16,7 +16,7 @@ _SMALLEST_PHASE = 1e-9
 
 
 def point_source(
-    offset: np.ndarray, wavenumber: float, amplitude: complex | None = None
+    offset: np.ndarray, wavenumber: complex, amplitude: complex | None = None
 ) -> np.ndarray:
     """Background wavefield u₀: A H₀⁽²⁾(kr) in 2D and A e^{−ikr}/r in 3D.
 
@@ -25,7 +25,7 @@ def point_source(
     Args:
         offset: Displacement from the source, (..., 2) or (..., 3) [km]; real, or
             complex in an absorbing layer.
-        wavenumber: k = ω/v₀ [rad/km].
+        wavenumber: k = ω/v₀ [rad/km]; complex, Im k < 0, with attenuation.
         amplitude: A; by default that of the fundamental solution.
 
     Returns:
@@ -36,7 +36,7 @@ def point_source(
     """
     if amplitude is None:
         amplitude = background.default_amplitude(_dimension(offset))
-    distance = _distance(offset, _SMALLEST_PHASE / wavenumber)
+    distance = _distance(offset, _SMALLEST_PHASE / abs(wavenumber))
     if _dimension(offset) == 2:
         return amplitude * scipy.special.hankel2(0, wavenumber * distance)
     return amplitude * np.exp(-1j * wavenumber * distance) / distance
@@ -44,8 +44,8 @@ def point_source(
 
 def background_difference(
     offset: np.ndarray,
-    wavenumber: float,
-    other_wavenumber: float,
+    wavenumber: complex,
+    other_wavenumber: complex,
     amplitude: complex | None = None,
 ) -> np.ndarray:
     """Difference of two `point_source` fields, which is finite at the source.
@@ -62,7 +62,9 @@ def background_difference(
     if amplitude is None:
         amplitude = background.default_amplitude(_dimension(offset))
     # One distance for both, else their infinities would not cancel.
-    distance = _distance(offset, _SMALLEST_PHASE / max(wavenumber, other_wavenumber))
+    distance = _distance(
+        offset, _SMALLEST_PHASE / max(abs(wavenumber), abs(other_wavenumber))
+    )
     if _dimension(offset) == 2:
         return amplitude * (
             scipy.special.hankel2(0, wavenumber * distance)
@@ -90,8 +92,8 @@ def shifted_background(
     points: np.ndarray,
     frequency: float,
     source: np.ndarray,
-    velocity: float,
-    background_velocity: float,
+    velocity: complex,
+    background_velocity: complex,
     amplitude: complex | None = None,
 ) -> np.ndarray:
     """Scattered field of a homogeneous medium seen from another background.
@@ -103,7 +105,7 @@ def shifted_background(
         points: Coordinates (n, ndim) [km].
         frequency: f [Hz].
         source: Source position (ndim,) [km].
-        velocity: Velocity v of the medium [km/s].
+        velocity: Velocity v of the medium [km/s]; v/(1 − i/2Q) with attenuation.
         background_velocity: Velocity v₀ of the background field [km/s].
         amplitude: A of both fields.
 
@@ -123,8 +125,8 @@ def circular_inclusion(
     source: np.ndarray,
     centre: np.ndarray,
     radius: float,
-    velocity_inside: float,
-    velocity_outside: float,
+    velocity_inside: complex,
+    velocity_outside: complex,
     amplitude: complex | None = None,
     terms: int | None = None,
 ) -> np.ndarray:
@@ -140,7 +142,7 @@ def circular_inclusion(
         source: Source position (2,) [km], outside the inclusion.
         centre: Centre of the circle (2,) [km].
         radius: Its radius a [km].
-        velocity_inside: Velocity within [km/s].
+        velocity_inside: Velocity within [km/s]; v/(1 − i/2Q) with attenuation.
         velocity_outside: Velocity around it, also v₀ of the background [km/s].
         amplitude: A; by default i/4, that of the fundamental solution.
         terms: Number of orders n; by default as many as double precision can use.
@@ -163,8 +165,8 @@ def spherical_inclusion(
     source: np.ndarray,
     centre: np.ndarray,
     radius: float,
-    velocity_inside: float,
-    velocity_outside: float,
+    velocity_inside: complex,
+    velocity_outside: complex,
     amplitude: complex | None = None,
     terms: int | None = None,
 ) -> np.ndarray:
@@ -179,7 +181,7 @@ def spherical_inclusion(
         source: Source position (3,) [km], outside the inclusion.
         centre: Centre of the sphere (3,) [km].
         radius: Its radius a [km].
-        velocity_inside: Velocity within [km/s].
+        velocity_inside: Velocity within [km/s]; v/(1 − i/2Q) with attenuation.
         velocity_outside: Velocity around it, also v₀ of the background [km/s].
         amplitude: A.
         terms: Number of orders n; by default as many as double precision can use.
@@ -307,7 +309,7 @@ def _check_positive(frequency, radius, velocity_inside, velocity_outside) -> Non
         ("velocity inside", velocity_inside, "km/s"),
         ("velocity outside", velocity_outside, "km/s"),
     ):
-        if not value > 0:
+        if not np.real(value) > 0 or np.imag(value) < 0:
             raise ValueError(f"{name} must be positive, got {value} {unit}")
 
 
@@ -332,7 +334,7 @@ def _coefficients(series, order, outer, inner, radius, incident) -> tuple[comple
     return incident * reflected, incident * (slope_at_edge - ratio * at_edge) / determinant
 
 
-def _largest_order(outer: float, inner: float, radius: float) -> int:
+def _largest_order(outer: complex, inner: complex, radius: float) -> int:
     """Orders that can matter, k a + c (k a)^{1/3}; c is generous (Wiscombe 1980)."""
-    size = max(outer, inner) * radius
+    size = max(abs(outer), abs(inner)) * radius
     return int(np.ceil(size + 20 * size ** (1 / 3) + 30))

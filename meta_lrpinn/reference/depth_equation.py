@@ -18,8 +18,8 @@ _ELEMENT_PHASE, _ELEMENT_RATIO = 1.5, 1.25
 _SMALLEST_ELEMENT = 1e-3
 
 
-def vertical_wavenumber(wavenumber: float, kappa: np.ndarray) -> np.ndarray:
-    """γ = √(k² − κ²) with Im γ ≤ 0, for κ in the first quadrant."""
+def vertical_wavenumber(wavenumber: complex, kappa: np.ndarray) -> np.ndarray:
+    """γ = √(k² − κ²) with Im γ ≤ 0, for κ in the first quadrant and Im k ≤ 0."""
     return -1j * np.sqrt(np.asarray(kappa, complex) ** 2 - wavenumber**2)
 
 
@@ -67,7 +67,7 @@ class DepthEquation:
         load = -(scaled * (squared - own**2))[..., None] * basis  # (E, q, p + 1)
         ends, inner = [0, _DEGREE], slice(1, _DEGREE)
         solved = [
-            scipy.linalg.eigh(b, m)
+            _eigenvectors(b, m)
             for b, m in zip(stiffness[:, inner, inner], mass[:, inner, inner], strict=True)
         ]
         vectors = np.stack([vector for _, vector in solved])
@@ -132,6 +132,17 @@ class DepthEquation:
         )
 
 
+def _eigenvectors(matrix: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and V with Vᵀ B V diagonal and Vᵀ M V = 1; B may be complex symmetric."""
+    if not np.iscomplexobj(matrix):
+        return scipy.linalg.eigh(matrix, mass)
+    lower = np.linalg.cholesky(mass)
+    inner = np.linalg.solve(lower, np.linalg.solve(lower, matrix).T)
+    values, vectors = np.linalg.eig(inner)
+    vectors = vectors / np.sqrt(np.sum(vectors**2, axis=0))
+    return values, np.linalg.solve(lower.T, vectors)
+
+
 def _tridiagonal(diagonal: np.ndarray, beside: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Solutions of n complex symmetric tridiagonal systems, all (n, m)."""
     diagonal, right = diagonal.copy(), right.copy()
@@ -147,7 +158,7 @@ def _tridiagonal(diagonal: np.ndarray, beside: np.ndarray, right: np.ndarray) ->
 
 def _element_edges(omega, source, depths, velocities, heights) -> np.ndarray:
     """Edges at every depth of the profile and the source, closer towards the source."""
-    slowest = velocities.min()
+    slowest = velocities.real.min()
     smallest = _SMALLEST_ELEMENT * slowest / omega
     first = min(depths[0], source, heights[0]) - smallest
     last = max(depths[-1], source, heights[-1]) + smallest
@@ -157,7 +168,7 @@ def _element_edges(omega, source, depths, velocities, heights) -> np.ndarray:
     while stack:
         low, high = edges[-1], stack[-1]
         middle = np.array([low + 1e-9 * (high - low), high - 1e-9 * (high - low)])
-        speeds = np.interp(middle, depths, velocities)
+        speeds = np.interp(middle, depths, velocities).real
         length = high - low
         distance = max(low - source, source - high, 0.0)
         if (

@@ -43,8 +43,10 @@ def _interpolation(model: VelocityModel, axis: int, positions: np.ndarray):
 
 
 def velocity_on(model: VelocityModel, positions: Iterable[np.ndarray]) -> np.ndarray:
-    """`model.at` on a grid of positions along each array axis, in double precision."""
-    values = np.asarray(model.velocity, float)
+    """`model.complex_velocity_at` on a grid of positions along each array axis, in
+    double precision."""
+    values = np.asarray(model.complex_velocity)
+    values = values.astype(np.result_type(values.dtype, float))
     for axis, places in enumerate(positions):
         values = np.moveaxis(
             np.tensordot(_interpolation(model, axis, places), values, (1, axis)),
@@ -63,7 +65,7 @@ class FiniteDifferenceSolver:
     refinement: int  # cells per cell of the model
     margins: tuple[int, ...]  # unknown nodes of the layer, each side, in array order
     axes: tuple[stencils.Axis, ...]  # in array order
-    squared_slowness: np.ndarray  # m at the quadrature points [s²/km²]
+    squared_slowness: np.ndarray  # m at the quadrature points [s²/km²], maybe complex
     is_graded: bool  # whether the layer's lines stand at graded complex positions
     elimination: np.ndarray  # (unknowns,) order of the unknowns in the factors
     factors: scipy.sparse.linalg.SuperLU | None  # None once all is solved
@@ -83,14 +85,14 @@ class FiniteDifferenceSolver:
         return dataclasses.replace(self, factors=None)
 
     def solve(
-        self, source: np.ndarray, amplitude: complex, background_velocity: float
+        self, source: np.ndarray, amplitude: complex, background_velocity: complex
     ) -> np.ndarray:
         """Scattered wavefield of one source on the solver's own grid.
 
         Args:
             source: Source position (ndim,) [km].
             amplitude: A of the background field.
-            background_velocity: v₀ [km/s].
+            background_velocity: v₀ [km/s], complex with attenuation.
 
         Returns:
             δu, complex, of shape `shape`.
@@ -111,8 +113,8 @@ class FiniteDifferenceSolver:
         self,
         source: np.ndarray,
         amplitude: complex,
-        velocity: float,
-        background_velocity: float,
+        velocity: complex,
+        background_velocity: complex,
     ) -> np.ndarray:
         """u₀(r̃) of a velocity less that of another at all nodes, of shape `shape`."""
         omega = 2 * np.pi * self.frequency
@@ -131,7 +133,7 @@ class FiniteDifferenceSolver:
         )
 
     def _scattering_source(
-        self, source: np.ndarray, amplitude: complex, own_velocity: float
+        self, source: np.ndarray, amplitude: complex, own_velocity: complex
     ) -> np.ndarray:
         """−ω² (m − m_s) u_s(r̃) at the quadrature points, (q_1, ..., q_d).
 
@@ -140,7 +142,7 @@ class FiniteDifferenceSolver:
         omega = 2 * np.pi * self.frequency
         contrast = self.squared_slowness - own_velocity**-2
         # Hankel functions are dear: none where the contrast is rounding only.
-        place = np.nonzero(np.abs(contrast) > _ROUNDING * own_velocity**-2)
+        place = np.nonzero(np.abs(contrast) > _ROUNDING * abs(own_velocity**-2))
         offset = np.stack(
             [
                 axis.stretched[index] - start

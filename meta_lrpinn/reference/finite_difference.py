@@ -276,14 +276,15 @@ def _sources(
             [velocity_on(model, place[::-1, None]).item() for place in sources]
         )
     else:
-        velocities = np.asarray(background_velocity, float)
+        velocities = np.asarray(background_velocity)
+        velocities = velocities.astype(np.result_type(velocities.dtype, float))
         if velocities.shape not in ((), (len(sources),)):
             raise ValueError(
                 "background velocity must be one number or one per source, got shape "
                 f"{velocities.shape}"
             )
         velocities = np.broadcast_to(velocities, (len(sources),))
-    if not np.all(np.isfinite(velocities) & (velocities > 0)):
+    if not np.all(np.isfinite(velocities) & (np.real(velocities) > 0)):
         raise ValueError(
             f"background velocity must be positive, got {background_velocity} km/s"
         )

@@ -36,6 +36,9 @@ _TAIL = 1e-8
 _CHUNK = 256  # wavenumbers at a time, which bounds the memory
 
 
+# Complex velocities v/(1 − i/2Q) stand for a quality factor Q throughout.
+
+
 def depth_profile(model: VelocityModel) -> tuple[np.ndarray, np.ndarray]:
     """Depths and velocities of a model that varies with depth alone.
 
@@ -44,12 +47,12 @@ def depth_profile(model: VelocityModel) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         Depths (nz,) [km], and velocities (nz,) [km/s], linear between the depths and
-        constant beyond them, as the model is.
+        constant beyond them, as the model is; complex where it has a quality.
 
     Raises:
         ValueError: if the velocity varies along a layer.
     """
-    velocity = np.asarray(model.velocity, float).reshape(model.shape[0], -1)
+    velocity = _in_double(model.complex_velocity).reshape(model.shape[0], -1)
     if np.any(velocity != velocity[:, :1]):
         raise ValueError("the velocity must vary with depth alone")
     return model.axes()[0], velocity[:, 0]
@@ -62,7 +65,7 @@ def layered_medium(
     depths: np.ndarray,
     velocities: np.ndarray,
     *,
-    background_velocity: float | None = None,
+    background_velocity: complex | None = None,
     amplitude: complex | None = None,
 ) -> np.ndarray:
     """Scattered field of a point source in a medium v(z), in 2D or 3D.
@@ -76,7 +79,7 @@ def layered_medium(
         frequency: f [Hz].
         source: Source position (ndim,) [km], not on a jump.
         depths: Depths (m,) [km], not falling.
-        velocities: Velocities there (m,) [km/s].
+        velocities: Velocities there (m,) [km/s], real or complex.
         background_velocity: v₀ of the background field [km/s]; by default that at the
             source.
         amplitude: A; by default that of the fundamental solution.
@@ -96,7 +99,7 @@ def layered_medium(
             f"points and source must have 2 or 3 columns each, got {points.shape} and "
             f"{source.shape}"
         )
-    depths = _without_slivers(depths, source[-1], 1e-9 * velocities.min() / omega)
+    depths = _without_slivers(depths, source[-1], 1e-9 * np.real(velocities).min() / omega)
     own_velocity = _velocity_at(source[-1], depths, velocities)
     heights, height_of = np.unique(points[:, -1], return_inverse=True)
     equation = DepthEquation.make(
@@ -120,10 +123,10 @@ def two_half_spaces(
     frequency: float,
     source: np.ndarray,
     interface: float,
-    velocity_above: float,
-    velocity_below: float,
+    velocity_above: complex,
+    velocity_below: complex,
     *,
-    background_velocity: float | None = None,
+    background_velocity: complex | None = None,
     amplitude: complex | None = None,
 ) -> np.ndarray:
     """Scattered field of two half-spaces, by reflection and transmission coefficients.
@@ -152,8 +155,8 @@ def two_half_spaces(
     omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
     velocities = np.array(
         [
-            _positive(velocity_above, "velocity above", "km/s"),
-            _positive(velocity_below, "velocity below", "km/s"),
+            _lossy(velocity_above, "velocity above"),
+            _lossy(velocity_below, "velocity below"),
         ]
     )
     gap = abs(source[-1] - interface)
@@ -198,7 +201,7 @@ def linear_velocity(
     velocity: float,
     gradient: float,
     *,
-    background_velocity: float | None = None,
+    background_velocity: complex | None = None,
     amplitude: complex | None = None,
 ) -> np.ndarray:
     """Scattered field of a line source where v = v₁ + b z everywhere, in closed form.
@@ -286,7 +289,8 @@ def _inverse_transform(
     """
     reaches, reach_of = np.unique(offsets, return_inverse=True)
     field = np.zeros(len(offsets), complex)
-    path = _path(wavenumbers.min(), wavenumbers.max(), reaches[-1], depth)
+    sizes = np.abs(wavenumbers)
+    path = _path(sizes.min(), sizes.max(), reaches[-1], depth)
     for kappa, weight in path:
         block = np.zeros(1)
         for part in np.array_split(np.arange(len(kappa)), 1 + len(kappa) // _CHUNK):
@@ -351,7 +355,7 @@ def _with_amplitude(
     scattered = scattered * (amplitude / default)
     if background_velocity is None or background_velocity == own_velocity:
         return scattered
-    _positive(background_velocity, "background velocity", "km/s")
+    _lossy(background_velocity, "background velocity")
     return scattered + analytic.shifted_background(
         points, frequency, source, own_velocity, background_velocity, amplitude
     )
@@ -364,15 +368,15 @@ def _without_slivers(depths: np.ndarray, source: float, smallest: float) -> np.n
     return depths[np.maximum.accumulate(np.where(is_new, np.arange(len(depths)), 0))]
 
 
-def _velocity_at(depth: float, depths: np.ndarray, velocities: np.ndarray) -> float:
+def _velocity_at(depth: float, depths: np.ndarray, velocities: np.ndarray) -> complex:
     jumps = depths[1:][(np.diff(depths) == 0) & (np.diff(velocities) != 0)]
     if depth in jumps:
         raise ValueError(f"the source lies on a jump of the velocity, at {depth} km")
-    return float(np.interp(depth, depths, velocities))
+    return np.interp(depth, depths, velocities).item()
 
 
 def _checked_profile(depths, velocities) -> tuple[np.ndarray, np.ndarray]:
-    depths, velocities = np.asarray(depths, float), np.asarray(velocities, float)
+    depths, velocities = np.asarray(depths, float), _in_double(velocities)
     if depths.ndim != 1 or depths.shape != velocities.shape or len(depths) == 0:
         raise ValueError(
             "depths and velocities must be lists of the same length, got shapes "
@@ -380,9 +384,24 @@ def _checked_profile(depths, velocities) -> tuple[np.ndarray, np.ndarray]:
         )
     if np.any(np.diff(depths) < 0) or not np.all(np.isfinite(depths)):
         raise ValueError("depths must be finite and not fall")
-    if not np.all((velocities > 0) & np.isfinite(velocities)):
+    is_fine = (
+        (np.real(velocities) > 0) & (np.imag(velocities) >= 0) & np.isfinite(velocities)
+    )
+    if not np.all(is_fine):
         raise ValueError("velocities must be positive and finite")
     return depths, velocities
+
+
+def _in_double(values) -> np.ndarray:
+    values = np.asarray(values)
+    return values.astype(np.result_type(values.dtype, float))
+
+
+def _lossy(velocity: complex, name: str) -> complex:
+    _positive(np.real(velocity), name, "km/s")
+    if np.imag(velocity) < 0:
+        raise ValueError(f"{name} must not have a negative imaginary part, got {velocity}")
+    return velocity
 
 
 def _positive(value: float, name: str, unit: str) -> float:

@@ -65,9 +65,12 @@ def contents(
         "v0": (
             sources,
             np.asarray(field.background_velocity),
-            {"long_name": "velocity of the background wavefield", **speed},
+            {"long_name": "velocity of the background wavefield, v/(1 - i/2Q)", **speed},
         ),
     }
+    if model.quality is not None:
+        values = np.asarray(model.quality)
+        variables["quality"] = space, values, {"long_name": "quality factor Q"}
     if field.error_estimates is not None:
         name = "the solver's estimate of the relative L2 error of scattered"
         values = np.asarray(field.error_estimates, float)

@@ -47,7 +47,7 @@ class Request:
     frequency: float  # Hz
     sources: np.ndarray  # (n_sources, ndim) [km]
     amplitude: complex  # A of the background field
-    background_velocities: np.ndarray  # (n_sources,) [km/s]
+    background_velocities: np.ndarray  # (n_sources,) [km/s], complex with attenuation
     thickness: float | None  # of the absorbing layer [km]; None for the solver's default
     reflection: float | None  # amplitude that the layer reflects; likewise
     truth: np.ndarray | None  # known δu, (n_sources, nz, nx)

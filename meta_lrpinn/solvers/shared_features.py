@@ -58,7 +58,7 @@ class FeatureSolver:
         """δu at the receivers, (n_receivers,), and its estimated relative error."""
         unit, factor = exact.unit_problem(self.problem)
         with jax.enable_x64(True):
-            v0 = model.at(jnp.asarray(unit.source)[None])[0]
+            v0 = model.complex_velocity_at(jnp.asarray(unit.source)[None])[0]
             own = unit.replace(model=model, background_velocity=v0)
             values = np.asarray(_solve(own, self.features))
         return factor * values[:, 0], exact.estimate(values)

@@ -65,7 +65,7 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
     settings: choices.Settings | None = None,
     *,
     amplitude: complex | None = None,
-    background_velocity: float | None = None,
+    background_velocity: complex | None = None,
     thickness: float | None = None,
     reflection: float | None = None,
     truth: np.ndarray | None = None,
@@ -80,7 +80,8 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
         source: Source position (ndim,), or several, (n_sources, ndim) [km].
         settings: Which solver, and how it is to work; by default `PlaneWaves()`.
         amplitude: A of the background field; default: fundamental solution.
-        background_velocity: v₀ [km/s]; default: the velocity at each source.
+        background_velocity: v₀ [km/s]; default: the velocity at each source, which is
+            v/(1 − i/2Q), complex, where the model has a quality Q.
         thickness: Thickness of the absorbing layer [km], 0 for none; default: the
             solver's own.
         reflection: Amplitude that the layer reflects; default: the solver's own.
@@ -167,7 +168,7 @@ def _checked(
     frequency: Any,
     source: np.ndarray,
     amplitude: complex | None,
-    background_velocity: float | None,
+    background_velocity: complex | None,
     thickness: float | None,
     reflection: float | None,
     truth: np.ndarray | None,

@@ -404,7 +404,7 @@ def _shared_solver(
     def solve_model(model):
         own = problem.replace(model=model)
         with jax.enable_x64(True):
-            own_v0 = np.asarray(model.at(jnp.asarray(sources)))
+            own_v0 = np.asarray(model.complex_velocity_at(jnp.asarray(sources)))
         fields, errors = [], []
         with jax.enable_x64(is_double):
             for start in range(0, len(sources), batch):

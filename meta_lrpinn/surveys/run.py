@@ -203,7 +203,10 @@ def _scan(velocities: Velocities) -> tuple[Bounds, str]:
             digest.update(np.asarray(model.velocity, float).tobytes())
             yield model.velocity
 
-    return bounds_of(velocities.grid, values()), digest.hexdigest()
+    bounds = bounds_of(velocities.grid, values())
+    if bounds.lowest.quality is not None:
+        digest.update(np.asarray(bounds.lowest.quality, float).tobytes())
+    return bounds, digest.hexdigest()
 
 
 def _description(

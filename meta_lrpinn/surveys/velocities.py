@@ -48,6 +48,7 @@ class Velocities:
     origin: tuple[float, ...] | None = None  # (ndim,) in coordinate order, km
     unit: str = "km/s"  # of the values
     first: int = 0  # row of the first model
+    quality: np.ndarray | float | None = None  # Q of all, one number or on the grid
 
     def __len__(self) -> int:
         return self.number
@@ -69,7 +70,7 @@ class Velocities:
                 if self.unit != "km/s":
                     values = values * _UNITS[self.unit]
                 try:
-                    yield VelocityModel(values, self.spacing, self.origin)
+                    yield VelocityModel(values, self.spacing, self.origin, self.quality)
                 except ValueError as error:
                     raise ValueError(f"velocity {index} of the survey: {error}") from None
 
@@ -91,6 +92,7 @@ def open_velocities(
     given: str | os.PathLike | Velocities | VelocityModel | Sequence[VelocityModel],
     spacing: float | Sequence[float] | None = None,
     unit: str = "km/s",
+    quality: float | np.ndarray | None = None,
 ) -> Velocities:
     """Velocities in memory, or those that a file holds.
 
@@ -101,11 +103,15 @@ def open_velocities(
         given: Models, or a file or URL, as FILE:NAME where it holds several arrays.
         spacing: Grid spacing [km], of files without it.
         unit: Of the velocities in a file, "km/s" or "m/s".
+        quality: Quality factor Q of all velocities, one number or on their grid.
 
     Raises:
         ValueError: if there is no velocity, or it has no spacing.
         FileNotFoundError: if there is no such file.
     """
+    if quality is not None:
+        found = open_velocities(given, spacing, unit)
+        return dataclasses.replace(found, quality=quality)
     if isinstance(given, Velocities):
         return given
     if isinstance(given, VelocityModel):
@@ -142,8 +148,14 @@ def _of_models(models: list[VelocityModel]) -> Velocities:
         raise ValueError("a survey needs at least one model")
     if len({(m.shape, m.spacing, m.origin) for m in models}) != 1:
         raise ValueError("the models of a survey must share one grid")
+    first, *others = models
+    for other in others:
+        same = (first.quality is None) == (other.quality is None)
+        if not same or not np.array_equal(first.quality, other.quality):
+            raise ValueError("the models of a survey must share one quality")
     values = np.stack([np.asarray(model.velocity) for model in models])
-    return Velocities(values, len(models), models[0].spacing, models[0].origin)
+    quality = None if first.quality is None else np.asarray(first.quality)
+    return Velocities(values, len(models), first.spacing, first.origin, quality=quality)
 
 
 def _of_stack(

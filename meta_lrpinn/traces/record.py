@@ -112,6 +112,10 @@ def time_traces(
     tolerance, so that nothing of it is seen at the beginning; frequencies already solved
     are kept.
 
+    A quality factor Q is the same at all frequencies, which is causal where velocities
+    grow as f^γ, γ = (2/π) arctan(1/2Q) (Kjartansson 1979); those of the model hold at the
+    peak of the wavelet's spectrum.
+
     Args:
         model: Velocity model.
         source: Source position (ndim,), or several, (n_sources, ndim) [km].
@@ -137,7 +141,9 @@ def time_traces(
     model.check_contains(receivers, what="receiver")
     _check_apart(model, sources, receivers)
     step, samples, delay = _wavelet(peak_frequency, wavelet, step, record, tolerance)
-    spectra = _Spectra(model, sources, receivers, settings, seed, snapshots > 0)
+    peak = peak_frequency or transform.peak_of(samples, step)
+    with_fields = snapshots > 0
+    spectra = _Spectra(model, peak, sources, receivers, settings, seed, with_fields)
     number = round(record / step) + 1
     period_samples = round(max(_FIRST_PERIOD * record, len(samples) * step) / step)
     with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
@@ -256,11 +262,26 @@ class _Values:
     fields: np.ndarray  # (n_frequencies, n_sources, nz, nx) complex64; or no sources
 
 
+def dispersed(model: VelocityModel, ratio: float) -> VelocityModel:
+    """A model of constant Q at another frequency; the same where it is lossless.
+
+    Args:
+        model: The model, at the frequency of its velocities.
+        ratio: The other frequency over that one.
+    """
+    if model.quality is None:
+        return model
+    quality = np.asarray(model.quality, float)
+    factor = ratio ** (2 / np.pi * np.arctan(0.5 / quality))
+    return model.replace_velocity(np.asarray(model.velocity) * factor)
+
+
 class _Spectra:
     """Solves at frequencies, each once."""
 
-    def __init__(self, model, sources, receivers, settings, seed, with_fields):
+    def __init__(self, model, peak, sources, receivers, settings, seed, with_fields):
         self._model, self._sources, self._receivers = model, sources, receivers
+        self._peak = peak
         self._options = {"settings": settings, "seed": seed}
         self._with_fields = with_fields
         self._known: dict[float, tuple[np.ndarray, np.ndarray]] = {}
@@ -280,8 +301,7 @@ class _Spectra:
     def _solve(self, frequency: float) -> tuple[np.ndarray, np.ndarray]:
         # The fundamental solution is that of (Δ + k²) u = δ.
         amplitude = -background.default_amplitude(self._model.ndim)
-        field = solve(
-            self._model, frequency, self._sources, amplitude=amplitude, **self._options
-        )
+        model = dispersed(self._model, frequency / self._peak)
+        field = solve(model, frequency, self._sources, amplitude=amplitude, **self._options)
         whole = field.total.filled(0) if self._with_fields else np.empty(0)
         return field.at(self._receivers, "total"), np.asarray(whole, np.complex64)

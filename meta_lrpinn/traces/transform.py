@@ -55,6 +55,17 @@ def round_step(highest_frequency: float) -> float:
     return math.floor(step / digit * (1 + 1e-9)) * digit
 
 
+def peak_of(samples: np.ndarray, step: float) -> float:
+    """Frequency at which the spectrum of a wavelet is largest [Hz].
+
+    Args:
+        samples: (n,).
+        step: Between them [s].
+    """
+    count = 16 * len(samples)  # padded, so that the peak lies between few of them
+    return float((np.argmax(np.abs(np.fft.rfft(samples, count))[1:]) + 1) / (count * step))
+
+
 def needed(spectrum: np.ndarray, tolerance: float) -> np.ndarray:
     """Indices of the frequencies that matter.
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.special
 
 import meta_lrpinn as ml
 from meta_lrpinn.traces import record, transform
@@ -43,6 +44,30 @@ def test_nothing_arrives_before_its_time(homogeneous):
         is_early = homogeneous.times < distance / 2.0
         assert np.abs(trace[is_early]).max() < 1e-3 * largest
     assert homogeneous.wrap_around < 1e-3
+
+
+def test_constant_quality_is_causal_and_exact():
+    """u = −(i/4) H₀⁽²⁾(ω s r) with s ∝ (iω)^{−γ}, Re s = 1/v at the peak (Kjartansson)."""
+    velocity, quality, distance = 2.0, 20.0, 0.5
+    model = ml.VelocityModel(np.full((9, 17), velocity), 0.05, quality=quality)
+    traces = ml.time_traces(model, (0.1, 0.2), [(0.1 + distance, 0.2)], PEAK, record=0.9)
+    step, count = traces.step, 2**15
+    frequencies = np.fft.rfftfreq(count, step)[1:]
+    exponent = 2 / np.pi * np.arctan(0.5 / quality)
+    slowness = (1j * frequencies / PEAK) ** -exponent
+    slowness /= velocity * np.cos(np.pi * exponent / 2)
+    field = -0.25j * scipy.special.hankel2(0, 2 * np.pi * frequencies * slowness * distance)
+    spectrum = np.fft.rfft(traces.wavelet, count)
+    spectrum[1:] *= field
+    spectrum[0] = 0
+    exact = np.fft.irfft(spectrum, count)[: len(traces.times)]
+    largest = np.abs(exact).max()
+    np.testing.assert_allclose(traces.data[0, 0], exact, atol=3e-3 * largest)
+    lossless = homogeneous_trace(traces.times, distance / velocity)
+    assert largest < 0.9 * np.abs(lossless).max()
+    # The fastest waves of the band, three times the peak, are 2.7 % faster.
+    is_early = traces.times < 0.95 * distance / velocity
+    assert np.abs(traces.data[0, 0][is_early]).max() < 2e-3 * largest
 
 
 def test_snapshots_are_the_wavefield_of_their_times(homogeneous):

@@ -122,7 +122,7 @@ class WeakForm(struct.PyTreeNode):
 def weak_form(problem: HelmholtzProblem, lattice: Lattice) -> WeakForm:
     """Integrals of a problem over the nodes of a lattice."""
     axes = tuple(_axis_of(problem, lattice, d) for d in range(problem.ndim))
-    slowness = 1 / problem.model.at(_node_points(problem, lattice)) ** 2
+    slowness = problem.model.squared_slowness_at(_node_points(problem, lattice))
     weights = [
         jnp.asarray(w) * axis.stretch * axis.envelope**2
         for w, axis in zip(lattice.node_weights, axes, strict=True)
@@ -250,7 +250,7 @@ def right_hand_sides(
     """Right-hand sides of several sources, (n, n_sources); see `solve_weights`."""
     omega = jnp.asarray(problem.omega)
     points = _node_points(problem, lattice)
-    slowness = 1 / problem.model.at(points) ** 2
+    slowness = problem.model.squared_slowness_at(points)
     flat = points.reshape(-1, problem.ndim)
     stretched = absorbing.stretched_offset(problem.layer, flat, 0.0, omega)
     matrices = []
@@ -264,13 +264,16 @@ def right_hand_sides(
             phases * (jnp.asarray(lattice.node_weights[d]) * stretch * envelope)
         )
 
+    is_lossy = jnp.iscomplexobj(background_velocities)
+    single = jnp.complex64 if is_lossy else jnp.float32
+
     def load(pair):
         source, velocity = pair
         # Single precision in any case: its error, 1e-5, is far below the residual that
         # iterations leave, and it depends on neither the velocity nor the solution.
         field = background.background_field(
             (stretched - source).astype(jnp.complex64),
-            (omega / velocity).astype(jnp.float32),
+            (omega / velocity).astype(single),
             jnp.asarray(problem.amplitude, jnp.complex64),
         ).astype(stretched.dtype)
         values = residual.scattering_source(slowness.ravel(), 1 / velocity**2, field, omega)

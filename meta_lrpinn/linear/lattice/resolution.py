@@ -56,8 +56,10 @@ def missing_share(problem: HelmholtzProblem, ratios: np.ndarray) -> np.ndarray:
         (n,), of the relative L2 norm.
     """
     model, omega = problem.model, float(problem.omega)
-    slowness = np.asarray(model.velocity, float) ** -2
-    if np.ptp(slowness) <= _ROUNDING * np.max(slowness):
+    velocity = np.asarray(model.complex_velocity)
+    slowness = velocity.astype(np.result_type(velocity.dtype, float)) ** -2
+    contrast = np.abs(slowness - slowness.flat[0])
+    if np.max(contrast) <= _ROUNDING * np.max(np.abs(slowness)):
         return np.zeros(len(ratios))
     # Cosines: the even continuation of a model has no step at its edges.
     amplitude = np.asarray(scipy.fft.dctn(slowness, norm="ortho"))
@@ -70,8 +72,8 @@ def missing_share(problem: HelmholtzProblem, ratios: np.ndarray) -> np.ndarray:
     for q, step in zip(mesh, model.spacing, strict=True):
         amplitude *= np.sinc(q * step / (2 * np.pi)) ** 2  # linear between nodes
     wavenumber = np.sqrt(sum(q**2 for q in mesh))
-    travelling = omega * np.sqrt(np.mean(slowness))
-    power = (amplitude / np.maximum(wavenumber, travelling) ** 2) ** 2
+    travelling = omega * np.sqrt(np.abs(np.mean(slowness)))
+    power = np.abs(amplitude / np.maximum(wavenumber, travelling) ** 2) ** 2
     limits = np.asarray(ratios) * resolved_wavenumber(problem)
     beyond = [np.sum(power[wavenumber > limit]) for limit in limits]
     return np.sqrt(np.array(beyond) / np.sum(power))

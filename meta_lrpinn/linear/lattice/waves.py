@@ -113,7 +113,7 @@ def make_lattice(
     # Longest waves first, so that a smaller lattice is a leading block.
     order = inside[np.argsort(norm[inside], kind="stable")]
     spacing = 2 * np.pi / wavenumber / points_per_wavelength
-    steps = _step_points([problem.model.velocity, *velocities])
+    steps = _step_points([problem.model.complex_velocity, *velocities])
     nodes, weights = zip(*quadrature_rules(problem, spacing, steps), strict=True)
     coarser = quadrature_rules(problem, _CHECK_SPACING * spacing, steps, fewer=1)
     check_nodes, check_weights = zip(*coarser, strict=True)
@@ -222,7 +222,10 @@ def _points_in_cells(lengths: np.ndarray, spacing: float) -> np.ndarray:
 
 def _step_points(velocities: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Gauss points that steps of any of the velocities need, by array axis, (cells,)."""
-    logarithms = [np.log(np.asarray(velocity, float)) for velocity in velocities]
+    logarithms = [
+        np.log(np.asarray(velocity, np.result_type(velocity, float)))
+        for velocity in velocities
+    ]
     counts = []
     for axis in range(logarithms[0].ndim):
         others = tuple(d for d in range(logarithms[0].ndim) if d != axis)
