@@ -50,8 +50,11 @@ def test_mat_files_are_read_as_scipy_reads_them(tmp_path, version, compress):
         assert value.dtype.kind == theirs[key].dtype.kind or key == "flags"
 
 
-# Some of them repeat a name.
-@pytest.mark.filterwarnings("ignore::scipy.io.matlab.MatReadWarning")
+# Some of them repeat a name; some hold sparse matrices, which are not compared.
+@pytest.mark.filterwarnings(
+    "ignore::scipy.io.matlab.MatReadWarning",
+    "ignore:The default value for `spmatrix`:DeprecationWarning",
+)
 def test_scipys_own_mat_files_are_read_as_scipy_reads_them():
     folder = pathlib.Path(scipy.io.matlab.__file__).parent / "tests" / "data"
     compared = 0
