@@ -26,6 +26,9 @@ _DEFAULT_RETURN, _REFLECTION_POWER = 4e-3, 2
 # Largest residual of the iterations where a tolerance is asked for, and how far the
 # residual stays below the tolerance.
 _LARGEST_RESIDUAL, _ERROR_OVER_RESIDUAL = 1e-3, 4.0
+# Waves are added until the estimate is this fraction of the tolerance, since it can be
+# little more than half of the error.
+_AIM = 0.5
 # The matrix of this many waves takes 2.3 GiB, and its factors as much again.
 _MAXIMUM_WAVES = 12_000
 
@@ -52,8 +55,9 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
     """Solves for all sources of a request at once, with one matrix.
 
     With a tolerance the layer and the residual of the iterations follow from it, and
-    waves are added until the estimate of every source is below it, as long as that
-    brings the estimates down and the matrix can be afforded.
+    waves are added until the estimate of every source is below half of it, as long as
+    that brings the estimates down and the matrix can be afforded. Converged is what has
+    its estimates below the tolerance.
 
     Raises:
         ValueError: if the problem needs more waves than can be solved for.
@@ -63,7 +67,7 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
     if settings.unknowns is not None:
         ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
     elif tolerance is not None:
-        ratio = lattices.wavenumber_ratio_for_tolerance(tolerance)
+        ratio = lattices.wavenumber_ratio_for_tolerance(problem, tolerance)
     else:
         ratio = lattices.default_wavenumber_ratio(problem)
     history, best = [], None
@@ -89,7 +93,7 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
             bar.set_postfix(unknowns=lattice.number, estimate=f"{largest:.2g}")
             if best is None or largest < best[0]:
                 best = largest, lattice, found
-            if tolerance is None or largest <= tolerance or _has_stalled(history):
+            if tolerance is None or largest <= _AIM * tolerance or _has_stalled(history):
                 break
             ratio *= _GROWTH ** (1 / problem.ndim)
     largest, lattice, found = best

@@ -429,7 +429,7 @@ def _shared_lattice(
     if settings.unknowns is not None:
         ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
     elif settings.tolerance is not None:
-        ratio = lattices.wavenumber_ratio_for_tolerance(settings.tolerance)
+        ratio = lattices.wavenumber_ratio_for_tolerance(problem, settings.tolerance)
     else:
         ratio = lattices.default_wavenumber_ratio(problem)
     number = len(plan.sources)

@@ -100,12 +100,15 @@ def layer_of_one_node(contrast):
     return make_problem(VelocityModel(velocity, 0.02), FREQUENCY, SOURCE)
 
 
-def test_margin():
-    assert lattices.wavenumber_ratio_for_tolerance(
-        1e-2
-    ) < lattices.wavenumber_ratio_for_tolerance(1e-3)
+def test_tighter_tolerances_and_rougher_models_begin_with_more_waves():
+    smooth, rough = make_problem(gradient_model(), 5.0, SOURCE), layer_of_one_node(1.0)
+    loose, tight, most = (
+        lattices.wavenumber_ratio_for_tolerance(problem, tolerance)
+        for problem, tolerance in ((smooth, 1e-2), (smooth, 1e-3), (rough, 1e-3))
+    )
+    assert loose < tight < most
     with pytest.raises(ValueError, match="wavenumber ratio must be positive, got 0"):
-        lattices.make_lattice(make_problem(gradient_model(), 5.0, SOURCE), 0)
+        lattices.make_lattice(smooth, 0)
 
 
 def test_rough_models_have_more_waves():
@@ -114,7 +117,7 @@ def test_rough_models_have_more_waves():
     assert ratios[0] < ratios[1]
     assert lattices.missing_share(smooth, np.array(ratios[:1])) < 0.01
     numbers = [lattices.make_lattice(rough, ratio).number for ratio in ratios]
-    assert numbers[1] < 1.9 * numbers[0]
+    assert numbers[1] < 2.5 * numbers[0]
 
 
 def test_missing_share_is_that_of_a_thin_layer():
