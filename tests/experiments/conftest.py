@@ -4,11 +4,14 @@ import dataclasses
 import importlib
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from meta_lrpinn import checkpoints, configs, models, networks
+import meta_lrpinn as ml
+from experiments import study
+from meta_lrpinn import cases, checkpoints, configs, models, networks
 
 TINY = {"width": 8, "depth": 1, "rank": 3, "layer_fraction": 0.5}
 
@@ -38,6 +41,19 @@ def tiny_init(tmp_path_factory):
 def tiny_pinn(tmp_path_factory):
     """Folder of an initialisation of a tiny dense network."""
     return _save(tmp_path_factory.mktemp("tiny") / "pinn", "pinn")
+
+
+@pytest.fixture
+def quick_truth(monkeypatch):
+    """Known wavefields on one grid, in a tenth of the time; test_layered refines."""
+
+    def known_case(model, frequency, source=None):
+        source = study.top_source(model) if source is None else source
+        settings = ml.FiniteDifferences(tolerance=None)
+        scattered = ml.solve(model, frequency, source, settings).scattered
+        return cases.Case(model, float(frequency), np.asarray(source), scattered=scattered)
+
+    monkeypatch.setattr(study, "known_case", known_case)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from absl.testing import flagsaver
 
 from experiments import ablate_meta
 
+pytestmark = pytest.mark.usefixtures("quick_truth")
+
 TINY = {
     "seeds": 2, "steps": 2, "points": 60, "frequencies": ["2"],
     "tuned_first_scales": ["4", "8"], "tuned_sigma_scales": ["1"],

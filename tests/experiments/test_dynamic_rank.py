@@ -10,6 +10,8 @@ from absl.testing import flagsaver
 from experiments import dynamic_rank
 from meta_lrpinn.networks import load_network
 
+pytestmark = pytest.mark.usefixtures("quick_truth")
+
 TINY = {
     "seeds": 2, "steps": 6, "points": 60, "frequencies": ["2"], "dynamic_stages": 3,
     "dynamic_low": 2, "dynamic_growth": 1, "dynamic_energy": 0.6,

@@ -8,6 +8,8 @@ import pytest
 from experiments import out_of_distribution
 from experiments.out_of_distribution import Setting
 
+pytestmark = pytest.mark.usefixtures("quick_truth")
+
 TINY = {
     "seeds": 2, "steps": 2, "points": 60, "frequencies": ["2.5"],
     "ood_velocity_scales": ["1.5"], "ood_frequency": 2.0,

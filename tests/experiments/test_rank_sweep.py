@@ -6,6 +6,8 @@ from absl.testing import flagsaver
 
 from experiments import rank_sweep
 
+pytestmark = pytest.mark.usefixtures("quick_truth")
+
 TINY = {
     "seeds": 2, "steps": 2, "points": 60, "frequencies": ["2"],
     "ranks": ["1", "50", "full"], "rank_fractions": ["0.5"],
