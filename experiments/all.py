@@ -81,7 +81,11 @@ EXPERIMENTS = {
         "--published",
     ),
     "speed": ("--cube",),
-    "inversion": ("--iterations=6",),
+    "inversion": (
+        "--models=layered,marmousi",
+        "--frequencies=3,4,6,8",
+        "--iterations=12",
+    ),
     "trust": (),
     "calibration": (),
 }

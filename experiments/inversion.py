@@ -27,7 +27,7 @@ from meta_lrpinn import generators, scripts
 
 FLAGS = flags.FLAGS
 NAME = "inversion"
-flags.DEFINE_list("models", ["layered", "marmousi"], "True models.")
+flags.DEFINE_list("models", ["layered"], "True models, of layered and marmousi.")
 flags.DEFINE_integer("sources", 12, "Sources along the top.", lower_bound=1)
 flags.DEFINE_integer(
     "receivers", 60, "Receivers along the top; half as many in a well.", lower_bound=2
@@ -36,8 +36,8 @@ flags.DEFINE_integer("wells", 2, "Wells with receivers: 0, 1 (right) or 2.", 0, 
 flags.DEFINE_integer("iterations", 20, "L-BFGS iterations per frequency.")
 flags.DEFINE_float("wrong_by", 0.15, "How much too slow the start is, as a fraction.")
 flags.DEFINE_float("noise", 0.1, "Of the data, relative to their root mean square.")
-flags.DEFINE_float("variation", 0.01, "Weight of the total variation.")
-flags.DEFINE_float("blur", 0.06, "Width of the Gaussian, in wavelengths of 2 km/s.")
+flags.DEFINE_float("variation", 0.03, "Weight of the total variation.")
+flags.DEFINE_float("blur", 0.15, "Width of the Gaussian, in wavelengths of 2 km/s.")
 
 FREQUENCIES = (3, 4, 5, 6, 8, 10)
 _DEPTH = 0.025  # km, of sources and receivers

@@ -42,7 +42,7 @@ def run(module, *arguments):
         ),
         (
             "inversion",
-            ("--frequencies=3", "--iterations=1", "--sources=2", "--receivers=9"),
+            ("--frequencies=3", "--iterations=1", "--sources=2", "--receivers=8"),
             ("layered.npz", "table.md", "layered.png"),
         ),
     ],
