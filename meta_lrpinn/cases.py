@@ -24,7 +24,15 @@ SUFFIXES = readers.SUFFIXES
 _VELOCITY_UNITS = {"km/s": 1.0, "m/s": 1e-3}
 _LENGTH_UNITS = {"km": 1.0, "m": 1e-3}
 _DEFAULT_NAMES = ("velocity", "vel", "v")
-_CASE_KEYS = ("frequency", "source", "amplitude", "v0", "scattered", stored.QUALITY)
+_CASE_KEYS = (
+    "frequency",
+    "source",
+    "amplitude",
+    "v0",
+    "scattered",
+    stored.QUALITY,
+    stored.SURFACE,
+)
 # Arrays of a file that are never velocities, even when they have two axes.
 _NOT_MODELS = (*_CASE_KEYS, "spacing", "origin", "source_x", "source_y", "source_z")
 # Headers are rounded: a spacing given may differ by this much from the file's.
@@ -40,6 +48,7 @@ class Case:
     source: np.ndarray | None = None  # (ndim,) or (n_sources, ndim) [km]
     amplitude: complex | None = None  # factor A of the background field
     background_velocity: complex | None = None  # v0 [km/s]
+    free_surface: bool | None = None  # u = 0 at the top of the model
     scattered: np.ndarray | None = None  # (nz, nx) or (n_sources, nz, nx), complex
 
 
@@ -256,6 +265,7 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
         "source": case.source,
         "amplitude": case.amplitude,
         "v0": case.background_velocity,
+        stored.SURFACE: case.free_surface,
         "scattered": case.scattered,
     }
     contents = {key: value for key, value in contents.items() if value is not None}
@@ -443,5 +453,6 @@ def _stored_case(
         source=source,
         amplitude=amplitude,
         background_velocity=stored.background_of(contents, model, source, speed),
+        free_surface=stored.surface_of(contents),
         scattered=stored.scattered_of(contents, model, source, transpose),
     )

@@ -65,6 +65,7 @@ class SolvedField:
     evaluate: Callable[[np.ndarray], np.ndarray] | None = dataclasses.field(
         default=None, repr=False
     )  # points (n, ndim) → δu (n_sources, n)
+    free_surface: bool = False  # u = 0 at the top of the model
 
     @property
     def error_estimate(self) -> float | None:
@@ -131,6 +132,7 @@ class SolvedField:
             np.atleast_2d(self.source),
             np.ravel(self.background_velocity),
             self.amplitude,
+            float(self.model.lower[-1]) if self.free_surface else None,
         )
 
 
@@ -140,6 +142,7 @@ def background_of_sources(
     sources: np.ndarray,
     velocities: np.ndarray,
     amplitude: complex,
+    surface: float | None = None,
 ) -> np.ndarray:
     """Background wavefields u₀ of several sources, in double precision.
 
@@ -149,10 +152,17 @@ def background_of_sources(
         sources: Source positions (n_sources, ndim) [km].
         velocities: v₀ of each (n_sources,) [km/s].
         amplitude: A.
+        surface: Depth of a free surface [km], by which each source has an image.
 
     Returns:
         Complex (n_sources, n).
     """
+    if surface is not None:
+        images = np.array(points, float)
+        images[:, -1] = 2 * surface - images[:, -1]
+        options = frequency, sources, velocities, amplitude
+        below = background_of_sources(points, *options)
+        return below - background_of_sources(images, *options)
     with jax.enable_x64(True):
         fields = [
             background.background_field(

@@ -7,7 +7,7 @@ import numpy as np
 from meta_lrpinn.grid_values import real_array
 from meta_lrpinn.velocity import VelocityModel
 
-QUALITY = "quality"
+QUALITY, SURFACE = "quality", "free_surface"
 
 
 def quality_of(arrays: Mapping[str, np.ndarray], transpose: bool) -> np.ndarray | None:
@@ -18,6 +18,16 @@ def quality_of(arrays: Mapping[str, np.ndarray], transpose: bool) -> np.ndarray 
     if values.size == 1:
         return values.reshape(())
     return values.T if transpose else values
+
+
+def surface_of(arrays: Mapping[str, np.ndarray]) -> bool | None:
+    """Whether the problem of a file has a free surface, where it says so."""
+    if SURFACE not in arrays:
+        return None
+    value = arrays[SURFACE]
+    if value.size != 1 or value.item() not in (0, 1):
+        raise ValueError(f"{SURFACE} must be 0 or 1, got {value}"[:200])
+    return bool(value.item())
 
 
 def positive(

@@ -152,7 +152,7 @@ def test_options_reach_the_solver(case_file, out, asked):
         "--solver=network_features --init=none --rank_fraction=0.5 --freeze_bases "
         "--output_layer=least_squares --adaptation=adamw --steps=7 --learning_rate=0.01 "
         "--rank_tolerance=0.2 --precision=single --thickness=0.2 --reflection=1e-3 "
-        "--seed=3"
+        "--seed=3 --free_surface"
     )
     where = (f"--velocity={case_file}", f"--out={out}")
     assert run("solve", *where, *options.split()) == 0
@@ -164,6 +164,7 @@ def test_options_reach_the_solver(case_file, out, asked):
         "frequency": 4.0,
         "amplitude": 1 - 2j,
         "background_velocity": 1.6,
+        "free_surface": True,
         "thickness": 0.2,
         "reflection": 1e-3,
         "seed": 3,

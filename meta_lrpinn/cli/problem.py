@@ -34,12 +34,14 @@ class Problem:
     background_velocity: complex | None  # [km/s]
     published: "np.ndarray | None"  # δu of the file, if it is that of this very problem
     is_builtin: bool
+    free_surface: bool  # at the top of the model
 
     def keywords(self) -> dict[str, Any]:
         """The part that every solver takes by name."""
         return {
             "amplitude": self.amplitude,
             "background_velocity": self.background_velocity,
+            "free_surface": self.free_surface,
         }
 
 
@@ -62,6 +64,12 @@ def add_options(parser: argparse.ArgumentParser) -> Any:
         "amplitude",
         "A of the background wavefield, such as 1.925j; by default the case's, or i/4 "
         "in 2D and -1/(4 pi) in 3D.",
+    )
+    add(
+        "free_surface",
+        "u = 0 at the top of the model, where there is no absorbing layer then; by "
+        "default the case's, or none.",
+        bool,
     )
     return group
 
@@ -144,6 +152,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     velocity = _first_given(options.background_velocity, case.background_velocity)
     if velocity is not None:
         problems.check_velocity(velocity)
+    free_surface = bool(_first_given(options.free_surface, case.free_surface))
     # A field in the file belongs to the file's own problem only; options may complete
     # that problem, not change it.
     is_own = (
@@ -153,6 +162,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         and case.frequency in (None, frequency)
         and case.amplitude in (None, amplitude)
         and case.background_velocity in (None, velocity)
+        and free_surface == bool(case.free_surface)
         and (case.source is None or np.array_equal(source, case.source))
     )
     if case.scattered is not None and not is_own:
@@ -166,6 +176,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         background_velocity=velocity,
         published=case.scattered if is_own else None,
         is_builtin=is_builtin,
+        free_surface=free_surface,
     )
 
 

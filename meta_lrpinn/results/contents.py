@@ -71,6 +71,9 @@ def contents(
     if model.quality is not None:
         values = np.asarray(model.quality)
         variables["quality"] = space, values, {"long_name": "quality factor Q"}
+    if field.free_surface:
+        text = "whether the total wavefield is zero at the top of the model"
+        variables["free_surface"] = (), np.asarray(1), {"long_name": text}
     if field.error_estimates is not None:
         name = "the solver's estimate of the relative L2 error of scattered"
         values = np.asarray(field.error_estimates, float)

@@ -53,6 +53,7 @@ class Request:
     truth: np.ndarray | None  # known δu, (n_sources, nz, nx)
     keys: Keys
     progress: bool
+    free_surface: bool = False  # at the top of the model
 
     def problems(self, layer_fraction: float | None = None) -> list[HelmholtzProblem]:
         """The problems of all sources, in one layer, so that they can share a matrix.

@@ -19,6 +19,9 @@ from meta_lrpinn.solvers import (
     plane_waves,
     random_waves,
 )
+from meta_lrpinn.solvers import (
+    free_surface as surfaces,
+)
 from meta_lrpinn.solvers import settings as choices
 from meta_lrpinn.solvers.request import Request, Solution, split_seed
 from meta_lrpinn.velocity import VelocityModel
@@ -68,6 +71,7 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
     background_velocity: complex | None = None,
     thickness: float | None = None,
     reflection: float | None = None,
+    free_surface: bool = False,
     truth: np.ndarray | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -85,6 +89,8 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
         thickness: Thickness of the absorbing layer [km], 0 for none; default: the
             solver's own.
         reflection: Amplitude that the layer reflects; default: the solver's own.
+        free_surface: Whether u = 0 at the top of the model, where there is no absorbing
+            layer then; the background has an image source, and sources must lie deeper.
         truth: Known δu on the grid; records of the history then have their relative L2
             distance from it. Of several frequencies (n_frequencies, ...).
         seed: Seed of all that is random.
@@ -107,7 +113,7 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
     requests = [
         _checked(
             model, one, source, amplitude, background_velocity, thickness, reflection,
-            known, seed, progress,
+            known, seed, progress, free_surface,
         )
         for one, known in zip(frequencies, truths, strict=True)
     ]  # fmt: skip
@@ -133,13 +139,18 @@ def _solve(
         network = network_features.as_network(settings.network, request)
         loaded = dataclasses.replace(settings, network=network)
         provenance = dataclasses.replace(provenance, initialisation=network.checksum())
-    solution = _IMPLEMENTATIONS[type(settings)](request, loaded)
+    solver = _IMPLEMENTATIONS[type(settings)]
+    if request.free_surface:
+        solution = surfaces.solve(solver, request, loaded)
+    else:
+        solution = solver(request, loaded)
     fields = background_of_sources(
         request.model.grid_points(),
         request.frequency,
         request.sources,
         request.background_velocities,
         request.amplitude,
+        float(request.model.lower[-1]) if request.free_surface else None,
     ).reshape(solution.fields.shape)
     pick = (lambda values: values) if np.ndim(source) == 2 else (lambda values: values[0])
     estimates = solution.error_estimates
@@ -160,6 +171,7 @@ def _solve(
         error_estimates=None if estimates is None else pick(np.asarray(estimates)),
         converged=solution.converged,
         evaluate=solution.evaluate,
+        free_surface=request.free_surface,
     )
 
 
@@ -174,6 +186,7 @@ def _checked(
     truth: np.ndarray | None,
     seed: int,
     progress: bool,
+    free_surface: bool,
 ) -> Request:
     """The arguments of `solve`, checked, with their defaults."""
     if not isinstance(model, VelocityModel):
@@ -188,6 +201,8 @@ def _checked(
     sources = np.atleast_2d(np.asarray(source, float))
     if not len(sources):
         raise ValueError("at least one source is needed")
+    if free_surface:
+        surfaces.check_sources(model, sources)
     if background_velocity is None:
         velocities = np.array([problems.velocity_at(model, place) for place in sources])
     else:
@@ -208,6 +223,7 @@ def _checked(
         truth=None if truth is None else np.reshape(truth, (-1, *model.shape)),
         keys=split_seed(seed),
         progress=progress,
+        free_surface=free_surface,
     )
 
 

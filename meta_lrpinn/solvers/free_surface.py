@@ -1,0 +1,133 @@
+"""A free surface at the top of a model, by reflection; the same for every solver.
+
+Pressure vanishes at a free surface. A wavefield that is odd about it does: that of the
+model and its mirror image with a source and an image of opposite sign. By symmetry the
+image's field is the mirror image of the source's own, so that one solve in the mirrored
+model gives both,
+
+    δu(x, z) = δu_r(x, z) − δu_r(x, 2 z₀ − z),
+
+zero at z = z₀ to the last digit. The absorbing layer above the surface is gone with it:
+that of the mirrored model stands at its two bottoms.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.solvers.request import Request, Solution
+from meta_lrpinn.solvers.settings import Settings
+from meta_lrpinn.velocity import VelocityModel
+
+# Nearer to the surface, in cells, a source and its image cancel (rounding of positions).
+_NEAREST = 1e-3
+
+
+def check_sources(model: VelocityModel, sources: np.ndarray) -> None:
+    """Refuses sources on the surface, where they and their images cancel.
+
+    Args:
+        model: The model, whose top is the surface.
+        sources: (n_sources, ndim) [km].
+
+    Raises:
+        ValueError: if one stands there.
+    """
+    depth = sources[:, -1] - model.lower[-1]
+    if np.any(depth < _NEAREST * model.spacing[0]):
+        place = ", ".join(f"{value:g}" for value in sources[np.argmin(depth)])
+        raise ValueError(
+            f"source ({place}) stands on the free surface, where the wavefield vanishes; "
+            "put it deeper"
+        )
+
+
+def mirrored_model(model: VelocityModel) -> VelocityModel:
+    """A model with its mirror image above its top, (2 nz − 1, ...)."""
+
+    def both(values):
+        return np.concatenate([values[:0:-1], values])
+
+    origin = model.lower.copy()
+    origin[-1] -= model.upper[-1] - model.lower[-1]
+    quality = None if model.quality is None else both(np.asarray(model.quality))
+    return VelocityModel(both(np.asarray(model.velocity)), model.spacing, origin, quality)
+
+
+def mirrored_points(model: VelocityModel, points: np.ndarray) -> np.ndarray:
+    """Images of points (n, ndim) behind the surface [km]."""
+    images = np.array(points, float)
+    images[:, -1] = 2 * model.lower[-1] - images[:, -1]
+    return images
+
+
+def odd_part(model: VelocityModel, fields: np.ndarray) -> np.ndarray:
+    """Fields less their images, on the grid of a model.
+
+    Args:
+        model: The model below the surface.
+        fields: On the grid of `mirrored_model`, (..., 2 nz − 1, [ny,] nx).
+    """
+    axis, top = -model.ndim, model.shape[0] - 1
+    below = np.take(fields, range(top, 2 * top + 1), axis)
+    return below - np.flip(np.take(fields, range(top + 1), axis), axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class OddField:
+    """A field less its mirror image, as a function of points; can be pickled."""
+
+    field: Callable[[np.ndarray], np.ndarray]
+    model: VelocityModel  # below the surface
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, ndim) [km] → δu (n_sources, n)."""
+        images = mirrored_points(self.model, points)
+        both = self.field(np.concatenate([points, images]))
+        below, above = np.split(both, [len(points)], axis=-1)
+        at_surface = images[:, -1] == np.asarray(points)[:, -1]
+        return np.where(at_surface, 0, below - above)
+
+
+def solve(
+    solver: Callable[[Request, Settings], Solution], request: Request, settings: Settings
+) -> Solution:
+    """The solution below a free surface.
+
+    Args:
+        solver: Of requests without one.
+        request: The request, checked by `check_sources`.
+        settings: Of the solver.
+    """
+    model = request.model
+    whole = dataclasses.replace(request, model=mirrored_model(model), truth=None)
+    found = solver(whole, settings)
+    fields = odd_part(model, found.fields)
+    tolerance = getattr(settings, "tolerance", None)
+    history = found.history
+    if request.truth is not None and history:
+        last = {**history[-1], "relative_l2": relative_l2(fields, request.truth)}
+        history = (*history[:-1], last)
+    estimates, converged = found.error_estimates, found.converged
+    if estimates is not None:
+        # What is wrong with the field and with its image is taken to be independent.
+        norms = [_norms(one, model.ndim) for one in (found.fields, fields)]
+        scale = np.divide(norms[0], norms[1], out=np.ones(len(fields)), where=norms[1] > 0)
+        estimates = np.asarray(estimates) * scale
+        if converged and tolerance is not None:
+            converged = bool(np.max(estimates) <= tolerance)
+    return dataclasses.replace(
+        found,
+        fields=fields,
+        evaluate=None if found.evaluate is None else OddField(found.evaluate, model),
+        history=history,
+        error_estimates=estimates,
+        converged=converged,
+    )
+
+
+def _norms(fields: np.ndarray, ndim: int) -> np.ndarray:
+    """L2 norms over the grid, (n_sources,)."""
+    return np.sqrt(np.sum(np.abs(fields) ** 2, axis=tuple(range(-ndim, 0))))
