@@ -17,7 +17,7 @@ import numpy as np
 from meta_lrpinn import files, readers, stored
 from meta_lrpinn.grid_values import real_array
 from meta_lrpinn.readers import names
-from meta_lrpinn.velocity import VelocityModel, fill_nearest
+from meta_lrpinn.velocity import VelocityModel, check_no_slowness, fill_nearest
 
 SUFFIXES = readers.SUFFIXES
 
@@ -57,7 +57,7 @@ def load_velocity(
     name: str | None = None,
     spacing: float | Sequence[float] | None = None,
     *,
-    unit: str = "km/s",
+    unit: str | None = None,
     spacing_unit: str | None = None,
     transpose: bool = False,
     fill: str | None = None,
@@ -82,7 +82,8 @@ def load_velocity(
         spacing: Grid spacing, (dz, dx) or (dz, dy, dx) or one number. Overrides the
             file's own, which is `NAME_spacing`, `spacing` or `dz` with `dx`; that of a
             SEG-Y file must agree with it, whose CDP coordinates are measurements.
-        unit: "km/s", or "m/s": of the velocities in the file.
+        unit: "km/s" or "m/s", of the velocities in the file. By default km/s, but a
+            file with no value above 0.5 is refused, which may hold slowness squared.
         spacing_unit: "km" or "m", of all lengths, given or in the file. By default
             lengths are in km, but those in an "m/s" file are in metres.
         transpose: The file's array is (nx, nz) or (nx, ny, nz), and so are its spacing
@@ -119,7 +120,7 @@ def load_case(
     name: str | None = None,
     spacing: float | Sequence[float] | None = None,
     *,
-    unit: str = "km/s",
+    unit: str | None = None,
     spacing_unit: str | None = None,
     transpose: bool = False,
     fill: str | None = None,
@@ -138,7 +139,7 @@ def load_case(
         name: Which array to read; one that is not the default, or one section of a
             stack, has no problem beside it.
         spacing: Grid spacing.
-        unit: "km/s" or "m/s".
+        unit: "km/s", "m/s" or None.
         spacing_unit: "km" or "m".
         transpose: The file is (nx, nz).
         fill: "nearest" or None.
@@ -193,9 +194,12 @@ def load_case(
         is_whole = is_default and not index
         quality = stored.quality_of(arrays, transpose) if is_whole else None
         model = VelocityModel(velocity, given, origin, quality)
+        if unit is None:
+            check_no_slowness(model)
         if not is_whole:
             return Case(model)
-        return _stored_case(arrays, model, length, _VELOCITY_UNITS[unit], transpose)
+        speed = _VELOCITY_UNITS[unit or "km/s"]
+        return _stored_case(arrays, model, length, speed, transpose)
     except ValueError as error:
         text = str(error)
         text = text if text.startswith(str(path)) else f"{path}: {text}"
@@ -273,10 +277,14 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
 
 
 def _check_options(
-    unit: str, spacing_unit: str | None, fill: str | None, transpose: bool, spacing: Any
+    unit: str | None,
+    spacing_unit: str | None,
+    fill: str | None,
+    transpose: bool,
+    spacing: Any,
 ) -> None:
     for what, value, choices in (
-        ("unit", unit, ("km/s", "m/s")),
+        ("unit", unit, ("km/s", "m/s", None)),
         ("spacing_unit", spacing_unit, ("km", "m", None)),
         ("fill", fill, ("nearest", None)),
         ("transpose", transpose, (True, False)),
@@ -334,7 +342,7 @@ def _own_spacing(
     raise ValueError(f"it holds no grid spacing for {name}{why}: give it in km, {steps}")
 
 
-def _length_scale(own: str | None, spacing_unit: str | None, unit: str) -> float:
+def _length_scale(own: str | None, spacing_unit: str | None, unit: str | None) -> float:
     """km in one unit of the file's lengths."""
     default = "m" if unit == "m/s" else "km"
     return _LENGTH_UNITS[own or spacing_unit or default]

@@ -178,7 +178,9 @@ def test_metres_are_refused_or_converted(tmp_path, model):
     np.testing.assert_allclose(case.source, [0.1, 0.05])
     assert case.background_velocity == 2.0
     assert load_velocity(path, spacing=0.5, unit="m/s").spacing == (0.5, 0.5)
-    with pytest.raises(ValueError, match="unit must be 'km/s' or 'm/s', got 'ft/s'"):
+    with pytest.raises(
+        ValueError, match="unit must be 'km/s' or 'm/s' or None, got 'ft/s'"
+    ):
         load_velocity(path, unit="ft/s")
 
 

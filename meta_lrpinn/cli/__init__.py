@@ -28,6 +28,9 @@ COMMANDS = (
     "info",
 )
 
+# How XLA begins an error about memory; its class is known only once JAX is imported.
+_EXHAUSTED = "RESOURCE_EXHAUSTED"
+
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one command.
@@ -50,6 +53,14 @@ def main(arguments: Sequence[str]) -> int:
     except MemoryError:
         complain("there is not enough memory; is the spacing in metres?")
         return 2
+    except RuntimeError as error:
+        if _EXHAUSTED not in str(error):
+            raise
+        complain(
+            "the computation needs more memory than there is; choose a smaller window, a "
+            "lower frequency or fewer sources; is the spacing in metres?"
+        )
+        return 1
     except KeyboardInterrupt as error:
         what_now = one_line(error) if error.args else "nothing written"
         complain(f"interrupted; {what_now}")

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 REFERENCE_TOLERANCE = 0.003
 _SMALLEST_SHOWN = 1e-4
 _FIGURE, _PAGE = ".png", ".html"
+# Endings of what nobody calls a folder; others may be part of a name, as in run_2.5Hz.
+_FILE_ENDINGS = frozenset(
+    f".{one}"
+    for one in "npy npz nc zarr h5 hdf5 mat sgy segy rsf bin csv txt json md png jpg jpeg "
+    "svg pdf eps gif html".split()
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +47,13 @@ def add_field_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_folder(out: str | pathlib.Path) -> None:
-    """Refuses, before anything is computed, a folder that is a file."""
-    for path in (pathlib.Path(out), *pathlib.Path(out).parents):
+    """Refuses, before anything is computed, a folder that is a file or is named as one."""
+    folder = pathlib.Path(out)
+    for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise ValueError(f"--out must be a folder, {path} is a file")
+    if folder.suffix.lower() in _FILE_ENDINGS and not folder.is_dir():
+        raise ValueError(f"--out must be a folder, {out} has the name of a file")
 
 
 class Compared(NamedTuple):

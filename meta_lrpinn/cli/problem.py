@@ -104,7 +104,7 @@ def add_model_options(group: Any) -> None:
         "Grid spacing of the file in km, dz,dx or one number; for files without it.",
     )
     add("spacing_unit", "Of --spacing; by default km.", choices=("km", "m"))
-    add("unit", "Of the file's velocity.", default="km/s", choices=("km/s", "m/s"))
+    add("unit", "Of the file's velocity; by default km/s.", choices=("km/s", "m/s"))
     add("transpose", "The file's first axis is x, not depth.", bool)
     add("fill", "How masked values and NaN are filled.", choices=("nearest",))
     add("shape", "Of a raw file, nz,nx or nz,ny,nx.")
@@ -251,7 +251,7 @@ def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
                 f"are {', '.join(generators.BUILTIN)}"
             )
         given = [name for name in _FILE_OPTIONS if getattr(options, name) is not None]
-        if given or options.unit != "km/s":
+        if given or options.unit is not None:
             name = given[0] if given else "unit"
             raise ValueError(f"--{name} is for files, not built-in models")
         model = generators.builtin(text)

@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "a URL.",
     )
     add("spacing", "Grid spacing in km, dz,dx or one number; for files without it.")
-    add("unit", "Of the file's velocity.", default="km/s", choices=("km/s", "m/s"))
+    add("unit", "Of the file's velocity; by default km/s.", choices=("km/s", "m/s"))
     problem.add_quality_option(group)
     add("frequencies", "In Hz: 3,4,5 or first:last:step, such as 2:15:0.5.")
     add(

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
     path = pathlib.Path(options.out)
     output.check_folder(path.parent)
-    storage.check_path(path, options.step)
+    storage.check_path(path, *_sampling(options))
     film = None if options.movie is None else pathlib.Path(options.movie)
     if film is not None:
         movie.check_path(film)
@@ -96,6 +97,22 @@ def run(options: argparse.Namespace, report: Report) -> None:
         seconds=traces.elapsed,
         files=written,
     )
+
+
+def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:
+    """Step and samples of a trace, as far as the options tell; bad values tell nothing."""
+    from meta_lrpinn.traces import transform
+
+    step, peak, record = options.step, options.peak_frequency, options.record
+    if step is None and _is_good(peak) and 0 < options.accuracy < 1:
+        step = transform.round_step(transform.ricker_band(peak, options.accuracy))
+    if not (_is_good(step) and _is_good(record) and _is_good(record / step)):
+        return step, None
+    return step, round(record / step) + 1
+
+
+def _is_good(value: float | None) -> bool:
+    return value is not None and 0 < value < math.inf
 
 
 def _say(traces: "Traces", accuracy: float, report: Report) -> None:

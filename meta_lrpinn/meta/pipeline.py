@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import math
 import subprocess
 import time
 from collections.abc import Sequence
@@ -214,14 +215,19 @@ def meta_train(
         init: Initialisation to start from, of this very network; default: random.
         task_files: Tasks from files of `data_gen.make_tasks`; default: new tasks for
             ever.
-        seconds: Wall-clock budget over all sittings.
+        seconds: Wall-clock budget over all sittings; one iteration is made in any case.
         command: Command line, for the card.
         progress: Show a progress bar.
 
     Returns:
         Folder of the initialisation: the best checkpoint's parameters, with a card of
         what they were trained on, how long, and the curve.
+
+    Raises:
+        ValueError: if `seconds` is not positive, or files do not fit the configuration.
     """
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be positive and finite, got {seconds}")
     directory = Path(directory)
     commit = _commit()  # of the code that runs, whatever happens to the checkout
     model = networks.make_network(config.network)

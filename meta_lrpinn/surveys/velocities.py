@@ -9,7 +9,7 @@ import numpy as np
 
 from meta_lrpinn import cases, extras
 from meta_lrpinn.readers import names, one_line
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.velocity import VelocityModel, check_no_slowness
 
 _UNITS = {"km/s": 1.0, "m/s": 1e-3}
 _DEFAULT_NAME = "velocity"
@@ -46,7 +46,7 @@ class Velocities:
     number: int  # of models
     spacing: tuple[float, ...]  # (ndim,) in array order, km
     origin: tuple[float, ...] | None = None  # (ndim,) in coordinate order, km
-    unit: str = "km/s"  # of the values
+    unit: str | None = "km/s"  # of the values; None: not said, so km/s
     first: int = 0  # row of the first model
     quality: np.ndarray | float | None = None  # Q of all, one number or on the grid
 
@@ -67,12 +67,15 @@ class Velocities:
         for start in range(self.first, last, rows):
             block = np.asarray(source[start : min(start + rows, last)])
             for index, values in enumerate(block, start):
-                if self.unit != "km/s":
+                if self.unit not in (None, "km/s"):
                     values = values * _UNITS[self.unit]
                 try:
-                    yield VelocityModel(values, self.spacing, self.origin, self.quality)
+                    model = VelocityModel(values, self.spacing, self.origin, self.quality)
+                    if self.unit is None:
+                        check_no_slowness(model)
                 except ValueError as error:
                     raise ValueError(f"velocity {index} of the survey: {error}") from None
+                yield model
 
     @property
     def grid(self) -> VelocityModel:
@@ -91,7 +94,7 @@ class Velocities:
 def open_velocities(
     given: str | os.PathLike | Velocities | VelocityModel | Sequence[VelocityModel],
     spacing: float | Sequence[float] | None = None,
-    unit: str = "km/s",
+    unit: str | None = None,
     quality: float | np.ndarray | None = None,
 ) -> Velocities:
     """Velocities in memory, or those that a file holds.
@@ -102,7 +105,7 @@ def open_velocities(
     Args:
         given: Models, or a file or URL, as FILE:NAME where it holds several arrays.
         spacing: Grid spacing [km], of files without it.
-        unit: Of the velocities in a file, "km/s" or "m/s".
+        unit: Of the velocities in a file, as for `load_velocity`.
         quality: Quality factor Q of all velocities, one number or on their grid.
 
     Raises:
@@ -118,7 +121,7 @@ def open_velocities(
         given = [given]
     if not isinstance(given, str | os.PathLike):
         return _of_models(list(given))
-    if unit not in _UNITS:
+    if unit is not None and unit not in _UNITS:
         raise ValueError(f"unit must be one of {', '.join(_UNITS)}, got {unit!r}")
     text = os.fspath(given)
     path, name = text, None
@@ -159,7 +162,7 @@ def _of_models(models: list[VelocityModel]) -> Velocities:
 
 
 def _of_stack(
-    values: np.ndarray | ArrayFile, spacing: np.ndarray, origin: Any, unit: str
+    values: np.ndarray | ArrayFile, spacing: np.ndarray, origin: Any, unit: str | None
 ) -> Velocities:
     """A stack by the number of axes: a section or a volume alone is a stack of one."""
     shape = values.shape if isinstance(values, np.ndarray) else values.open().shape

@@ -20,6 +20,7 @@ SEGY = (".sgy", ".segy")
 # Coordinates in a SEG-Y file are whole millimetres.
 _PER_METRE = 1000
 _LONGEST_STEP = 32_767  # microseconds, two bytes
+_MOST_SAMPLES = 32_767  # of a trace, two bytes
 
 
 def to_xarray(traces: Traces) -> "xarray.Dataset":
@@ -33,20 +34,23 @@ def to_xarray(traces: Traces) -> "xarray.Dataset":
 def save(traces: Traces, path: str | os.PathLike) -> None:
     """Writes traces; see `Traces.save`."""
     path = pathlib.Path(path)
-    check_path(path, traces.step)
+    check_path(path, traces.step, len(traces.times))
     files.write_together({path: writer(traces, path)})
 
 
-def check_path(path: pathlib.Path, step: float | None = None) -> None:
+def check_path(
+    path: pathlib.Path, step: float | None = None, samples: int | None = None
+) -> None:
     """Refuses, before anything is computed, a file that cannot be written.
 
     Args:
         path: The file.
         step: Time between samples [s], where it is known.
+        samples: Of a trace, where they are known.
 
     Raises:
         ValueError: if the ending is unknown, a library is missing, something else is in
-            its place, or SEG-Y has no such step.
+            its place, or SEG-Y has no such step or no such length.
     """
     if path.suffix.lower() not in SEGY:
         storage.check_path(path)
@@ -61,6 +65,11 @@ def check_path(path: pathlib.Path, step: float | None = None) -> None:
                 f"SEG-Y has steps of whole microseconds up to {_LONGEST_STEP}, "
                 f"not {microseconds:g}"
             )
+    if samples is not None and samples > _MOST_SAMPLES:
+        raise ValueError(
+            f"a SEG-Y trace has at most {_MOST_SAMPLES:,} samples, not {samples:,}; choose "
+            "a longer step or a shorter record, or write .npz, .nc, .zarr or .h5"
+        )
 
 
 def writer(traces: Traces, path: pathlib.Path) -> "Callable[[IO[Any]], None] | Any":
