@@ -14,6 +14,8 @@ TINY = {
 }  # fmt: skip
 
 
+# Compiles a program for every contender and size; the rules have tests of their own.
+@pytest.mark.slow
 def test_table_and_resumption(experiment, tiny_init, monkeypatch):
     out = experiment("rank_sweep", init=tiny_init, **TINY)
     table = (out / "table.md").read_text()
