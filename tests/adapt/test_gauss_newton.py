@@ -70,7 +70,10 @@ def slow_step(model, params, problem, points, damping, first_layer, projected):
     return np.linalg.lstsq(stacked, wanted, rcond=None)[0]
 
 
-@pytest.mark.parametrize(("first_layer", "projected"), [(True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("first_layer", "projected"),
+    [(True, True), pytest.param(False, False, marks=pytest.mark.slow)],
+)
 def test_damped_step_is_that_of_least_squares(problem, first_layer, projected):
     with jax.enable_x64(True):
         model, params = make_network(param_dtype=jnp.float64)
@@ -114,7 +117,7 @@ def run(network, problem, **changes):
     return gauss_newton.gauss_newton(*network, problem, **arguments)
 
 
-@pytest.mark.parametrize("first_layer", [False, True])
+@pytest.mark.parametrize("first_layer", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_loss_falls_and_only_what_is_selected_changes(problem, network, first_layer):
     before = network[1]
     after, history = run(network, problem, first_layer=first_layer)

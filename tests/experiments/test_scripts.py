@@ -30,15 +30,17 @@ def run(module, *arguments):
 @pytest.mark.parametrize(
     ("name", "arguments", "files"),
     [
-        (
+        pytest.param(
             "accuracy",
             ("--frequencies=3", "--wavenumber_ratios=1.1,1.3", "--models=2"),
             ("errors.csv", "table.md", "figure.png"),
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "absorbing_layer",
             ("--frequencies=3", "--thicknesses=1,0.5", "--waves=1", "--models=1"),
             ("errors.csv", "table.md", "figure.png"),
+            marks=pytest.mark.slow,
         ),
         (
             "inversion",

@@ -241,7 +241,7 @@ def test_the_same_model_on_a_finer_grid_has_the_same_field():
     assert relative_l2(fields[1][::2, ::2], fields[0]) < 1e-3
 
 
-@pytest.mark.parametrize("exponent", [-20, 10])
+@pytest.mark.parametrize("exponent", [-20, pytest.param(10, marks=pytest.mark.slow)])
 def test_lengths_and_frequency_scale(exponent):
     """Lengths times s, frequency over s: the same field; s a power of two, exactly."""
     scale = 2.0**exponent
@@ -328,6 +328,7 @@ def test_error_falls_with_the_margin(layered):
     assert errors[0] > 2 * errors[1] > 3 * errors[2]
 
 
+@pytest.mark.slow
 def test_few_waves_solved_directly_give_the_same(layered):
     """What the others are left to, iterations, only has to converge."""
     problem, _, solutions = layered
@@ -424,7 +425,9 @@ def test_homogeneous_model_scatters_nothing():
     assert np.all(solution.error_estimate < 1e-3)
 
 
-@pytest.mark.parametrize(("dense", "tolerance"), [(1.3, 1e-5), (1.1, 0.02)])
+@pytest.mark.parametrize(
+    ("dense", "tolerance"), [pytest.param(1.3, 1e-5, marks=pytest.mark.slow), (1.1, 0.02)]
+)
 def test_gradient_to_the_velocity(dense, tolerance):
     """By the adjoint, of a misfit at receivers, against central differences."""
     model = gradient_model(count=6, spacing=0.12)

@@ -118,6 +118,7 @@ def test_a_disc_of_another_quality(settings, tolerance):
     assert relative_l2(field.scattered.ravel(), exact) < tolerance + 3e-3
 
 
+@pytest.mark.slow
 def test_three_dimensions():
     source, depth = np.array([0.2, 0.2, 0.12]), 0.04 * np.arange(11)
     ones = np.ones((11, 11, 11))
@@ -155,6 +156,7 @@ def test_energy_falls_with_the_quality():
     assert energies == sorted(energies) and energies[0] < 0.9 * energies[-1]
 
 
+@pytest.mark.slow
 def test_features_solve_lossy_media():
     model = layers()
     truth = ml.solve(model, 4.0, SOURCE, ml.FiniteDifferences())
@@ -164,6 +166,7 @@ def test_features_solve_lossy_media():
     assert relative_l2(lossless.scattered, truth.scattered) > 0.1
 
 
+@pytest.mark.slow
 def test_gradient_to_the_velocity_of_a_lossy_model():
     model = layers()
     acquisition = make_acquisition(model, 4.0, SOURCE[None], np.array([[0.7, 0.1]]))

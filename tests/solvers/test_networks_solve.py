@@ -121,7 +121,9 @@ def test_reduced_rank_and_frozen_bases(model, truth, kept, monkeypatch):
     assert np.all(before["embedding"]["hidden_0"] != after["embedding"]["hidden_0"])
 
 
-@pytest.mark.parametrize("loss", ["relative", "published"])
+@pytest.mark.parametrize(
+    "loss", ["relative", pytest.param("published", marks=pytest.mark.slow)]
+)
 def test_gradient_training_with_the_hypernetwork(model, truth, kept, loss):
     adamw = ml.AdamW(steps=3, learning_rate=1e-4, report_every=1, points=300)
     settings = ml.GradientTraining(network_of(), adamw=adamw, loss=loss)
@@ -178,7 +180,9 @@ def test_error_estimate_is_the_change_by_the_last_third(model):
     np.testing.assert_allclose(field.error_estimate, expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("layer", ["galerkin", "least_squares"])
+@pytest.mark.parametrize(
+    "layer", [pytest.param("galerkin", marks=pytest.mark.slow), "least_squares"]
+)
 def test_steps_that_only_lower_the_residual_are_not_kept(model, pruned, monkeypatch, layer):
     """The estimate of the error decides, here one that grows at every record."""
     estimates = iter(range(1, 100))
@@ -218,7 +222,9 @@ def test_features_are_solved_for_in_the_layer_they_are_for(model):
     assert relative_l2(half, field(1.0)) > 1e-3
 
 
-@pytest.mark.parametrize("layer", ["galerkin", "least_squares"])
+@pytest.mark.parametrize(
+    "layer", ["galerkin", pytest.param("least_squares", marks=pytest.mark.slow)]
+)
 def test_gauss_newton_moves_the_singular_values_alone(
     model, truth, pruned, kept, layer, monkeypatch
 ):
