@@ -1,4 +1,4 @@
-"""The default solver's error estimate beside its error, over many small models.
+"""A solver's error estimate beside its error, over many small models.
 
 Kinds of models that are hard in different ways, several models of each kind, several
 sources in each model. The truth is a wavenumber integral where the velocity varies with
@@ -22,11 +22,15 @@ NAME = "calibration"
 flags.DEFINE_list("kinds", None, "Of calibration's models; by default all.")
 flags.DEFINE_integer("models", 6, "Models of a kind.", lower_bound=1)
 flags.DEFINE_integer("sources", 4, "Sources in a model.", lower_bound=1)
+flags.DEFINE_enum(
+    "calibrated", "plane_waves", ("plane_waves", "network_features"), "The solver."
+)
 
 _SPACING = 0.025  # km
 # Of the finite differences, which are then within 5e-5 of two exact half-spaces.
 _TOLERANCE = 1e-3
 _FACTOR = 2.0  # within which an estimate is called right
+_SETTINGS = {"plane_waves": ml.PlaneWaves(), "network_features": ml.NetworkFeatures()}
 
 
 class Kind(NamedTuple):
@@ -108,7 +112,7 @@ def measure(name: str, seed: int, sources: int) -> list[dict[str, Any]]:
     cases = make_cases(name, seed, sources)
     model, frequency = cases[0].model, cases[0].frequency
     places = np.array([case.source for case in cases])
-    field = ml.solve(model, frequency, places)
+    field = ml.solve(model, frequency, places, _SETTINGS[FLAGS.calibrated])
     if KINDS[name].is_flat:
         truths = np.stack([trust.exact(case) for case in cases])
     else:
@@ -133,7 +137,9 @@ def main() -> None:
     if unknown:
         raise ValueError(f"there is no kind {unknown[0]!r}; there are {', '.join(KINDS)}")
     keys = ("kind", "model", "sources")
-    records = common.Records(common.folder(NAME) / "errors.csv", keys)
+    solver = FLAGS.calibrated
+    name = "errors.csv" if solver == "plane_waves" else f"errors_{solver}.csv"
+    records = common.Records(common.folder(NAME) / name, keys)
     rows = []
     for name in names:
         for seed in range(FLAGS.models):

@@ -75,7 +75,8 @@ def test_measurement_is_that_of_the_default_solver(monkeypatch):
             self.error_estimates = np.linspace(0.1, 0.2, len(sources))
             self.stats = type("Statistics", (), {"unknowns": 9})
 
-    def solve(model, frequency, sources):
+    def solve(model, frequency, sources, settings):
+        assert settings == calibration.ml.PlaneWaves()
         asked.append(sources)
         return Field(1.1, sources)
 
