@@ -114,7 +114,7 @@ def test_a_disc_of_another_quality(settings, tolerance):
         model.grid_points(), FREQUENCY, np.array([0.4, 0.1]), centre, radius,
         lossy(velocity, quality), velocity,
     )  # fmt: skip
-    # 0.3 % is the blurred edge: both solvers agree on it better than with the disc.
+    # 0.3 % is for the edge of the disc, which the grid blurs.
     assert relative_l2(field.scattered.ravel(), exact) < tolerance + 3e-3
 
 
