@@ -3,10 +3,13 @@
 import csv
 
 import numpy as np
+import pytest
 
 from meta_lrpinn import VelocityModel
 
 
+# Compiles a program for every family and size.
+@pytest.mark.slow
 def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     from experiments import comparison
 

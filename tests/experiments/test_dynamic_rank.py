@@ -19,6 +19,8 @@ TINY = {
 }  # fmt: skip
 
 
+# Compiles steps for every rank; the rules have tests of their own.
+@pytest.mark.slow
 def test_ranks_change_and_resumption(experiment, tiny_init, monkeypatch):
     out = experiment("dynamic_rank", init=tiny_init, **TINY)
     with open(out / "history.csv", newline="") as file:

@@ -28,6 +28,8 @@ def tiny_preset(monkeypatch):
     monkeypatch.setattr(maml, "HELD", ((2.0, 0.4),))
 
 
+# Compiles every algorithm; tests/meta has each of them.
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_preset")
 def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypatch):
     names = ("joint training", "Reptile, orthonormal bases")

@@ -25,6 +25,8 @@ def known_cost(seed, objective, ndim, points, width, rank):
     return [{"seconds": seconds, "bytes": 30 * points * width}]
 
 
+# Compiles steps of several networks in 3D.
+@pytest.mark.slow
 def test_sphere_and_laws_are_reported_once(experiment, monkeypatch):
     monkeypatch.setattr(scaling_3d, "measure_step", known_cost)
     out = experiment("scaling_3d", **TINY)

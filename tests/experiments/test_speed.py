@@ -2,7 +2,11 @@
 
 import csv
 
+import pytest
 
+
+# Solves whole models by both solvers, cubes too.
+@pytest.mark.slow
 def test_every_setting_has_both_solvers(experiment, monkeypatch):
     from experiments import speed
 

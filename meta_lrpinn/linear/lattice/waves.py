@@ -222,10 +222,9 @@ def _points_in_cells(lengths: np.ndarray, spacing: float) -> np.ndarray:
 
 def _step_points(velocities: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Gauss points that steps of any of the velocities need, by array axis, (cells,)."""
-    logarithms = [
-        np.log(np.asarray(velocity, np.result_type(velocity, float)))
-        for velocity in velocities
-    ]
+    # In double precision, complex where there is attenuation.
+    arrays = [np.asarray(velocity) for velocity in velocities]
+    logarithms = [np.log(array.astype(np.result_type(array, float))) for array in arrays]
     counts = []
     for axis in range(logarithms[0].ndim):
         others = tuple(d for d in range(logarithms[0].ndim) if d != axis)
