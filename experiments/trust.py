@@ -21,6 +21,7 @@ from meta_lrpinn import reference, scripts
 FLAGS = flags.FLAGS
 NAME = "trust"
 flags.DEFINE_list("cases", None, "Of trust's cases; by default all.")
+flags.DEFINE_float("default_tolerance", None, "Of the default solver; by default none.")
 flags.DEFINE_float("trust_tolerance", 0.003, "Of the finite differences.")
 PUBLISHED = "layered 5 Hz, published"
 
@@ -110,11 +111,15 @@ def differences(case: Case, tolerance: float) -> ml.Wavefield:
 
 
 def default_solver(case: Case) -> ml.Wavefield:
-    """`ml.solve` as a newcomer calls it."""
+    """`ml.solve` as a newcomer calls it, or to --default_tolerance."""
+    settings = None
+    if FLAGS.default_tolerance is not None:
+        settings = ml.PlaneWaves(tolerance=FLAGS.default_tolerance)
     return ml.solve(
         case.model,
         case.frequency,
         case.source,
+        settings,
         background_velocity=case.background_velocity,
     )
 
@@ -156,7 +161,7 @@ def main() -> None:
     unknown = sorted(set(names) - {*cases, PUBLISHED})
     if unknown:
         raise ValueError(f"there is no case {unknown[0]!r}; there are {', '.join(cases)}")
-    keys = ("case", "solver", "tolerance")
+    keys = ("case", "solver", "tolerance", "default_tolerance")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     rows = []
     for name in names:
@@ -168,7 +173,8 @@ def main() -> None:
             print(f"left out: {error}", flush=True)
             continue
         for solver in solvers():
-            values = (name, solver, FLAGS.trust_tolerance)
+            asked = FLAGS.default_tolerance or "none"
+            values = (name, solver, FLAGS.trust_tolerance, asked)
             rows += records.at(values, lambda: measure(case, truth, solver))
     common.save_report(NAME, report(rows))
 

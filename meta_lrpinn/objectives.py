@@ -477,8 +477,8 @@ def galerkin_objective(
             own = task.member(velocity, background_velocity)
             collocation = weak_form.collocate_grid(own, quadrature, refinement, shift)
             weights = weak_form.solve_weights(
-                stiffness + weak_form.mass_matrix(samples, collocation, cell),
-                weak_form.load_vector(samples, collocation, cell),
+                stiffness + weak_form.mass_matrix(samples.value, collocation, cell),
+                weak_form.load_vector(samples.value, collocation, cell),
                 1 / (norm + 1e-6),
                 damping,
             )

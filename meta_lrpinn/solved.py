@@ -136,6 +136,13 @@ class SolvedField:
         )
 
 
+def mirrored(points: np.ndarray, surface: float) -> np.ndarray:
+    """Images of points (n, ndim) behind a horizontal surface at a depth [km]."""
+    images = np.array(points, float)
+    images[:, -1] = 2 * surface - images[:, -1]
+    return images
+
+
 def background_of_sources(
     points: np.ndarray,
     frequency: float,
@@ -158,11 +165,9 @@ def background_of_sources(
         Complex (n_sources, n).
     """
     if surface is not None:
-        images = np.array(points, float)
-        images[:, -1] = 2 * surface - images[:, -1]
         options = frequency, sources, velocities, amplitude
         below = background_of_sources(points, *options)
-        return below - background_of_sources(images, *options)
+        return below - background_of_sources(mirrored(points, surface), *options)
     with jax.enable_x64(True):
         fields = [
             background.background_field(

@@ -7,7 +7,18 @@ import pathlib
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
+
+# Searches give the same in every run, however long an example takes.
+hypothesis.settings.register_profile(
+    "search",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("search")
 
 # Most of the time of a small test is compilation. Set before JAX is imported; child
 # processes inherit it. At level 0 (JAX_DISABLE_MOST_OPTIMIZATIONS) some processors get

@@ -13,7 +13,7 @@ from meta_lrpinn.cases import load_case
 
 NAMES = (
     "velocity vel v other velocity_spacing spacing origin source source_x source_z "
-    "frequency amplitude v0 scattered dz dy dx"
+    "frequency amplitude v0 scattered quality free_surface dz dy dx"
 ).split()
 TYPES = "f2 f4 f8 >f4 i1 i8 u2 c8 c16 ? U3 S2 M8[s]".split()
 ARRAYS = st.sampled_from(TYPES).flatmap(
@@ -55,28 +55,18 @@ def check(path, fields, options):
     assert os.listdir(path.parent) == [path.name]
 
 
-def searched(examples):
-    return hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-
-
 FIELDS = st.dictionaries(st.sampled_from(NAMES), ARRAYS, max_size=5)
 KEEPS_MODEL = st.booleans()
 
 
-@searched(150)
+@hypothesis.settings(max_examples=150)
 @hypothesis.given(FIELDS, KEEPS_MODEL, OPTIONS)
 def test_any_arrays_are_read_or_refused_in_a_line(path, fields, keeps_model, options):
     check(path, fields | (MODEL if keeps_model else {}), options)
 
 
 @pytest.mark.slow
-@searched(10_000)
+@hypothesis.settings(max_examples=10_000)
 @hypothesis.given(FIELDS, KEEPS_MODEL, OPTIONS)
 def test_very_many_arrays_are_read_or_refused(path, fields, keeps_model, options):
     check(path, fields | (MODEL if keeps_model else {}), options)

@@ -60,16 +60,6 @@ def folder(tmp_path_factory):
     return path
 
 
-def searched(examples):
-    return hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-
-
 def check(folder, options):
     out = folder / f"out{next(COUNT)}"
     arguments = ["solve", f"--velocity={folder / 'model.npz'}", "--frequency=4"]
@@ -89,7 +79,7 @@ def check(folder, options):
 
 
 @pytest.mark.slow
-@searched(60)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(OPTIONS)
 def test_any_options_are_solved_or_refused_in_a_line(folder, options):
     check(folder, options)

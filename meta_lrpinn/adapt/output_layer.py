@@ -157,8 +157,8 @@ def _assemble(features, problem, chunks):
         samples = weak_form.sample_features(features, collocation.points)
         part = (
             weak_form.stiffness_matrix(samples, collocation.stretch, cell)
-            + weak_form.mass_matrix(samples, collocation, cell),
-            weak_form.load_vector(samples, collocation, cell),
+            + weak_form.mass_matrix(samples.value, collocation, cell),
+            weak_form.load_vector(samples.value, collocation, cell),
             jnp.sum(samples.value**2, axis=0) * cell,
         )
         return jax.tree.map(jnp.add, total, part), None

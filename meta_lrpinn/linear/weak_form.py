@@ -159,22 +159,27 @@ def stiffness_matrix(
     return -functools.reduce(jnp.add, terms)
 
 
-def mass_matrix(
-    samples: FeatureSamples, collocation: Collocation, cell: jax.Array
-) -> jax.Array:
-    """The part of K with the velocity, ∫ ω² m S φ_i φ_j dx; arguments as above."""
+def mass_matrix(value: jax.Array, collocation: Collocation, cell: jax.Array) -> jax.Array:
+    """The part of K with the velocity, ∫ ω² m S φ_i φ_j dx.
+
+    Args:
+        value: Features at quadrature points, (n, w).
+        collocation: Coefficients at the same points.
+        cell: Volume of a quadrature cell [km^ndim].
+
+    Returns:
+        (w, w), complex symmetric.
+    """
     volume = jnp.prod(collocation.stretch, axis=-1) * cell
     weight = collocation.omega**2 * collocation.squared_slowness * volume
-    return _weighted_gram(samples.value, weight)
+    return _weighted_gram(value, weight)
 
 
-def load_vector(
-    samples: FeatureSamples, collocation: Collocation, cell: jax.Array
-) -> jax.Array:
-    """Right-hand side −∫ ω² (m − m₀) u₀ S φ_i dx, (w,), complex."""
+def load_vector(value: jax.Array, collocation: Collocation, cell: jax.Array) -> jax.Array:
+    """Right-hand side −∫ ω² (m − m₀) u₀ S φ_i dx, (w,), complex; arguments as above."""
     volume = jnp.prod(collocation.stretch, axis=-1) * cell
     weighted = volume * collocation.scattering_source
-    return _real_times_complex(samples.value.T, weighted)
+    return _real_times_complex(value.T, weighted)
 
 
 def whitening(values: jax.Array, cut: float) -> jax.Array:

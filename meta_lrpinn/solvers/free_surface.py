@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.solved import mirrored
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import Settings
 from meta_lrpinn.velocity import VelocityModel
@@ -56,13 +57,6 @@ def mirrored_model(model: VelocityModel) -> VelocityModel:
     return VelocityModel(both(np.asarray(model.velocity)), model.spacing, origin, quality)
 
 
-def mirrored_points(model: VelocityModel, points: np.ndarray) -> np.ndarray:
-    """Images of points (n, ndim) behind the surface [km]."""
-    images = np.array(points, float)
-    images[:, -1] = 2 * model.lower[-1] - images[:, -1]
-    return images
-
-
 def odd_part(model: VelocityModel, fields: np.ndarray) -> np.ndarray:
     """Fields less their images, on the grid of a model.
 
@@ -84,7 +78,7 @@ class OddField:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n_sources, n)."""
-        images = mirrored_points(self.model, points)
+        images = mirrored(points, self.model.lower[-1])
         both = self.field(np.concatenate([points, images]))
         below, above = np.split(both, [len(points)], axis=-1)
         at_surface = images[:, -1] == np.asarray(points)[:, -1]

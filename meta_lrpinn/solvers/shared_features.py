@@ -169,12 +169,10 @@ def _stiffness(
 def _solve(problem: HelmholtzProblem, features: SharedFeatures) -> jax.Array:
     """δu at the receivers, (n_receivers, 2), the second over the leading features."""
     collocation = weak_form.collocate_grid(problem, features.shape, features.refinement)
-    samples = FeatureSamples(value=features.value, gradient=features.value[:, None])
     cell = _cell(problem, features.shape)
-    mass = weak_form.mass_matrix(samples, collocation, cell)
-    matrix = features.stiffness + mass
-    rhs = weak_form.load_vector(samples, collocation, cell)
-    weights = _nested(matrix, rhs, features.leading)
+    mass = weak_form.mass_matrix(features.value, collocation, cell)
+    rhs = weak_form.load_vector(features.value, collocation, cell)
+    weights = _nested(features.stiffness + mass, rhs, features.leading)
     return jax.lax.complex(
         features.receivers @ weights.real, features.receivers @ weights.imag
     )

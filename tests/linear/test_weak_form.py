@@ -134,8 +134,8 @@ def assembled(problem):
         samples = weak_form.sample_features(features, points)
         collocation = problems.collocate(problem, points)
         matrix = weak_form.stiffness_matrix(samples, collocation.stretch, cell)
-        matrix = matrix + weak_form.mass_matrix(samples, collocation, cell)
-        load = weak_form.load_vector(samples, collocation, cell)
+        matrix = matrix + weak_form.mass_matrix(samples.value, collocation, cell)
+        load = weak_form.load_vector(samples.value, collocation, cell)
         return features, samples, collocation, cell, np.asarray(matrix), load
 
 

@@ -21,6 +21,16 @@ CONFIG = configs.TrainingConfig(
     checkpoint_every=6,
     log_every=3,
 )
+# Of Reptile, all the way to what the tasks adapt to.
+ONE_UPDATE = dataclasses.replace(
+    CONFIG,
+    algorithm="reptile",
+    iterations=1,
+    learning_rate=1.0,
+    weight_decay=0.0,
+    same_task=True,
+    clip_norm=100.0,
+)
 
 
 def objective(params, task, key):
@@ -136,16 +146,7 @@ def test_bases_are_orthonormal_after_every_update(tmp_path):
 
 def test_reptile_interpolates_towards_the_adapted_parameters(tmp_path):
     """A fraction of 1 ends at their mean: here, one long step, the centres of the tasks."""
-    config = dataclasses.replace(
-        CONFIG,
-        algorithm="reptile",
-        iterations=1,
-        learning_rate=1.0,
-        weight_decay=0.0,
-        same_task=True,
-        clip_norm=100.0,
-        inner_learning_rate=0.5,
-    )
+    config = dataclasses.replace(ONE_UPDATE, inner_learning_rate=0.5)
 
     def exact(params, task, key):
         return jnp.sum((params["centre"] - task["centre"]) ** 2), {}
@@ -170,15 +171,7 @@ def test_reptile_interpolates_towards_the_adapted_parameters(tmp_path):
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_the_hypernetwork_has_its_own_rate_in_the_inner_steps(tmp_path, rate):
     config = dataclasses.replace(
-        CONFIG,
-        algorithm="reptile",
-        iterations=1,
-        learning_rate=1.0,
-        weight_decay=0.0,
-        same_task=True,
-        clip_norm=100.0,
-        inner_learning_rate=0.25,
-        inner_embedding_rate=rate,
+        ONE_UPDATE, inner_learning_rate=0.25, inner_embedding_rate=rate
     )
 
     def squares(params, task, key):
