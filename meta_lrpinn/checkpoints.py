@@ -3,7 +3,8 @@
 A run's directory holds one folder per saved step: its parameters, the rest of the
 training state, and the settings under which it was made. Orbax writes each into a
 temporary folder and renames it when it is whole, so that a process killed while writing
-loses that checkpoint only.
+loses that checkpoint only. Checksums tell one that was damaged since; the one before
+takes its place.
 """
 
 import contextlib
@@ -11,12 +12,12 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
@@ -25,13 +26,17 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
+from meta_lrpinn import files, trees
+
 FOLDER = "checkpoints"  # within the directory of a run
 CARD = "card.json"
 _PARAMETERS = "parameters"
 _COMMITTED = "commit_success.txt"
 _PROGRESS = "progress"
 _RECORD = "record"
+_CHECKSUMS = "checksums"
 _DELETED = "deleted"
+_DAMAGED = ".damaged"  # a suffix
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
@@ -60,6 +65,7 @@ class RunCheckpoints:
             ValueError: if the directory holds something else than checkpoints.
         """
         self.directory = Path(os.path.abspath(directory))
+        self._read_only = read_only
         if not read_only:
             self._clear(_UNFINISHED)
             multihost_utils.sync_global_devices("checkpoint directory cleared")
@@ -79,7 +85,7 @@ class RunCheckpoints:
             # Donated buffers must not change while they are written.
             enable_async_checkpointing=False,
         )
-        with _readable(self.directory):
+        with trees.readable(self.directory):
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=options,
@@ -109,24 +115,33 @@ class RunCheckpoints:
             settings: What must be the same when the run is resumed; JSON.
             record: What else to remember; JSON.
             score: Error of the parameters, less being better; None if not measured.
+
+        Raises:
+            OSError: if it cannot be written, as on a full disk.
         """
         if step in self._manager.all_steps():
             return self.path(step)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{
-                    _PARAMETERS: ocp.args.StandardSave(params),
-                    _PROGRESS: ocp.args.StandardSave(progress),
-                    _RECORD: ocp.args.JsonSave(
-                        {"settings": dict(settings), "record": dict(record)}
-                    ),
-                }
-            ),
-            metrics=None if score is None else {"score": float(score)},
-            force=True,
+        parts = {_PARAMETERS: params, _PROGRESS: progress}
+        trees.check_room(self.directory, parts)
+        about = {
+            "settings": dict(settings),
+            "record": dict(record),
+            _CHECKSUMS: {name: trees.checksum(tree) for name, tree in parts.items()},
+        }
+        args = ocp.args.Composite(
+            **{name: ocp.args.StandardSave(tree) for name, tree in parts.items()},
+            **{_RECORD: ocp.args.JsonSave(about)},
         )
-        self._manager.wait_until_finished()
+        metrics = None if score is None else {"score": float(score)}
+        trees.ignore_late_answers()
+        try:
+            self._manager.save(step, args=args, metrics=metrics, force=True)
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            with contextlib.suppress(OSError):  # Other threads may be writing still.
+                self._clear(_UNFINISHED)
+            reason = trees.reason_of(error)
+            raise OSError(f"{self.path(step)} cannot be written: {reason}") from error
         self._clear()
         return self.path(step)
 
@@ -142,6 +157,9 @@ class RunCheckpoints:
     ) -> Restored | None:
         """Restores a step, wherever it was saved.
 
+        A damaged one is set aside with a warning, as STEP.damaged, and the latest good one
+        takes its place. Where none is good, all are left as they are.
+
         Args:
             params: Parameters, or their shapes, of the structure to restore.
             progress: The rest of the state, or its shapes.
@@ -154,23 +172,77 @@ class RunCheckpoints:
             The restored step; None if the directory holds no checkpoint.
 
         Raises:
-            ValueError: if settings differ (all are named), or the checkpoint is
-                unreadable.
+            ValueError: if settings differ (all are named), or no checkpoint is readable.
         """
-        number = self.find(step)
-        if number is None:
+
+        def read(number: int) -> Restored:
+            return self._restored(number, params, progress, settings, sharding, ignored)
+
+        restored = self._first_good(step, read)
+        return None if restored is None else restored[1]
+
+    def _first_good(
+        self, step: int | str, read: Callable[[int], Any]
+    ) -> tuple[int, Any] | None:
+        """A step and what is read of it, of the first that is not damaged.
+
+        Args:
+            step: "latest", "best" or a number, which has no substitute.
+            read: What to read of a step; raises `Damaged`.
+        """
+        first = self.find(step)
+        if first is None:
             return None
+        others = sorted(set(self._manager.all_steps()) - {first}, reverse=True)
+        damaged: dict[int, trees.Damaged] = {}
+        for number in [first, *(others if isinstance(step, str) else [])]:
+            try:
+                found = read(number)
+            except trees.Damaged as error:
+                damaged[number] = error
+                continue
+            for error in damaged.values():
+                text = f"{error}; that of step {number} is used instead"
+                warnings.warn(text, stacklevel=4)
+            self._set_aside(damaged)
+            return number, found
+        raise damaged[first]
+
+    def _set_aside(self, steps: Collection[int]) -> None:
+        """Renames damaged steps, so that they can be saved again."""
+        if self._read_only or not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                aside = self.path(step).with_name(f"{step}{_DAMAGED}")
+                shutil.rmtree(aside, ignore_errors=True)
+                self.path(step).rename(aside)
+        multihost_utils.sync_global_devices("damaged checkpoints set aside")
+        self._manager.reload()
+
+    def _restored(
+        self,
+        number: int,
+        params: Any,
+        progress: Any,
+        settings: Mapping[str, Any],
+        sharding: jax.sharding.Sharding | None,
+        ignored: Collection[str],
+    ) -> Restored:
+        """One step; raises `Damaged`, or ValueError if settings or shapes differ."""
         path = self.path(number)
         saved = self._record(number)
         check_settings(saved["settings"], settings, ignored, path)
         self._check_shapes(number, params)
         targets = {_PARAMETERS: params, _PROGRESS: progress}
         args = {
-            name: ocp.args.StandardRestore(_abstract(tree, sharding))
+            name: ocp.args.StandardRestore(trees.abstract(tree, sharding))
             for name, tree in targets.items()
         }
-        with _readable(path):
+        with trees.readable(path):
             state = self._manager.restore(number, args=ocp.args.Composite(**args))
+            for name in targets:
+                _check_sum(saved, name, state[name])
         return Restored(
             params=state[_PARAMETERS],
             progress=state[_PROGRESS],
@@ -179,19 +251,35 @@ class RunCheckpoints:
             path=path,
         )
 
-    def parameters(self, step: int) -> Any:
-        """Parameters of a step, nested dictionaries on the first local device."""
-        with _readable(self.path(step)):
-            shapes = self._manager.item_metadata(step)[_PARAMETERS].tree
-            args = ocp.args.StandardRestore(_abstract(shapes, None))
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(**{_PARAMETERS: args})
-            )
-        return restored[_PARAMETERS]
+    def parameters(self, step: int | str) -> tuple[int, Any, dict[str, Any]] | None:
+        """A step, its parameters, and the settings under which they were saved.
 
-    def settings(self, step: int) -> dict[str, Any]:
-        """Settings under which a step was saved."""
-        return self._record(step)["settings"]
+        The latest good step takes the place of a damaged one, with a warning.
+
+        Args:
+            step: "latest", "best" or a number.
+
+        Returns:
+            The number of the step, nested dictionaries of arrays on the first local
+            device, and the settings; None if the directory holds no checkpoint.
+
+        Raises:
+            ValueError: if no checkpoint is readable.
+        """
+
+        def read(number: int) -> tuple[Any, dict[str, Any]]:
+            saved = self._record(number)
+            with trees.readable(self.path(number)):
+                shapes = self._manager.item_metadata(number)[_PARAMETERS].tree
+                args = ocp.args.StandardRestore(trees.abstract(shapes))
+                restored = self._manager.restore(
+                    number, args=ocp.args.Composite(**{_PARAMETERS: args})
+                )[_PARAMETERS]
+                _check_sum(saved, _PARAMETERS, restored)
+            return restored, saved["settings"]
+
+        found = self._first_good(step, read)
+        return None if found is None else (found[0], *found[1])
 
     def find(self, step: int | str) -> int | None:
         """Number of the "latest", "best" or numbered step; None if there is none.
@@ -220,7 +308,7 @@ class RunCheckpoints:
         self._manager.close()
 
     def _check_shapes(self, step: int, params: Any) -> None:
-        with _readable(self.path(step)):
+        with trees.readable(self.path(step)):
             saved = self._manager.item_metadata(step)[_PARAMETERS].tree
         saved, given = _shapes(saved), _shapes(params)
         differing = [
@@ -241,9 +329,13 @@ class RunCheckpoints:
                     shutil.rmtree(path)
 
     def _record(self, step: int) -> dict[str, Any]:
-        with _readable(self.path(step)):
+        with trees.readable(self.path(step)):
             args = ocp.args.Composite(**{_RECORD: ocp.args.JsonRestore()})
-            return self._manager.restore(step, args=args)[_RECORD]
+            found = self._manager.restore(step, args=args)[_RECORD]
+            for name in ("settings", "record"):
+                if not isinstance(found[name], dict):
+                    raise ValueError(f"its {name} are of another kind")
+            return found
 
 
 def load_run_parameters(
@@ -269,34 +361,13 @@ def load_run_parameters(
         raise ValueError(f"there is no checkpoint directory {directory}")
     run = RunCheckpoints(directory, read_only=True)
     try:
-        found = run.find(step)
+        found = run.parameters(step)
         if found is None:
             raise ValueError(f"{directory} holds no checkpoint")
-        return run.parameters(found), run.settings(found), found
+        number, params, settings = found
+        return params, settings, number
     finally:
         run.close()
-
-
-def save_tree(path: str | Path, tree: Any) -> None:
-    """Saves one pytree of arrays as a new folder, from the calling process alone."""
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
-    )
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-        checkpointer.save(Path(os.path.abspath(path)), jax.tree.map(np.asarray, tree))
-
-
-def load_tree(path: str | Path) -> Any:
-    """Loads a tree of dictionaries of arrays on the first local device.
-
-    Raises:
-        ValueError: if the folder is not a whole checkpoint.
-    """
-    path = Path(os.path.abspath(path))
-    with _readable(path), ocp.StandardCheckpointer() as checkpointer:
-        shapes = checkpointer.metadata(path).item_metadata.tree
-        return checkpointer.restore(path, _abstract(shapes, None))
 
 
 def save_initialisation(
@@ -319,11 +390,16 @@ def save_initialisation(
     path = Path(path)
     if path.exists():
         raise ValueError(f"{path} exists already; an initialisation is not overwritten")
-    save_tree(path / _PARAMETERS, params)
-    # Orbax's marker holds the absolute path of this machine, which is not to be shipped.
-    (path / _PARAMETERS / _COMMITTED).write_text("committed\n")
     text = json.dumps({"model": dict(model_config), "card": dict(card)}, indent=2)
-    (path / CARD).write_text(text + "\n")
+
+    def write(folder: Path) -> None:
+        trees.check_room(folder.parent, params)
+        trees.save_tree(folder / _PARAMETERS, params)
+        # Orbax's marker holds the absolute path of this machine, not to be shipped.
+        (folder / _PARAMETERS / _COMMITTED).write_text("committed\n")
+        (folder / CARD).write_text(text + "\n")
+
+    files.write_together({path: files.FolderWriter(write)})
 
 
 def load_initialisation(path: str | Path) -> tuple[Any, dict, dict]:
@@ -343,7 +419,7 @@ def load_initialisation(path: str | Path) -> tuple[Any, dict, dict]:
         raise ValueError(
             f"{path} is not a saved initialisation: {CARD} is missing or damaged"
         ) from error
-    return load_tree(path / _PARAMETERS), model, card
+    return trees.load_tree(path / _PARAMETERS), model, card
 
 
 def check_settings(
@@ -383,6 +459,13 @@ def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
+def _check_sum(saved: Mapping[str, Any], name: str, tree: Any) -> None:
+    """Raises ValueError unless a tree is the one that was saved."""
+    # A checkpoint of a version without checksums has none.
+    if _CHECKSUMS in saved and saved[_CHECKSUMS].get(name) != trees.checksum(tree):
+        raise ValueError(f"its {name} have another checksum than when they were saved")
+
+
 def _score(metrics: Mapping[str, float]) -> float:
     score = metrics["score"]
     return score if math.isfinite(score) else math.inf
@@ -394,23 +477,3 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
         for path, leaf in leaves
     }
-
-
-def _abstract(tree: Any, sharding: jax.sharding.Sharding | None) -> Any:
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-    )
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # orbax and its backends raise very many kinds
-        reason = str(error).strip().split("\n")[0][:200]
-        raise ValueError(
-            f"{path} is not a whole, readable checkpoint: {type(error).__name__}: {reason}"
-        ) from error

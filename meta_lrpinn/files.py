@@ -4,7 +4,10 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import platform
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
@@ -21,26 +24,86 @@ def write_together(
 ) -> None:
     """Writes files and folders, all of them or none.
 
+    What a killed process has left of the same files is removed.
+
     Args:
         writers: Path to a function that writes a binary file, or to what writes a folder;
             what is at the path is replaced, and its parent is created if need be.
     """
-    partial = {
-        path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in writers
-    }
+    for path in writers:
+        _clear_partial(path)
+    partial = {path: path.with_name(_partial_name(path, os.getpid())) for path in writers}
     try:
         for path, writer in writers.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(writer, FolderWriter):
-                writer.write(partial[path])
-            else:
-                with open(partial[path], "wb") as file:
-                    writer(file)
+            with _named(path):
+                if isinstance(writer, FolderWriter):
+                    writer.write(partial[path])
+                else:
+                    with open(partial[path], "wb") as file:
+                        writer(file)
         for path in writers:
             _replace(partial[path], path)
     finally:
         for path in partial.values():
             _remove(path)
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Names the file in an error of the system that does not, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _partial_name(path: pathlib.Path, process: int | str) -> str:
+    """Name of what is not whole yet, which says who writes it."""
+    return f".{path.name}.{platform.node()}.{process}.partial"
+
+
+def _clear_partial(path: pathlib.Path) -> None:
+    """Removes what processes of this machine that have ended left of a file."""
+    if sys.platform == "win32":  # where asking for a process ends it
+        return
+    start, end = _partial_name(path, "/").split("/")
+    for left in path.parent.glob(".*.partial*"):
+        process = left.name.removeprefix(start).removesuffix(".old").removesuffix(end)
+        if left.name.startswith(start) and process.isdigit() and not _is_alive(process):
+            _remove(left)
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def check_room(folder: pathlib.Path, needed: int) -> None:
+    """Refuses, before anything is written, what a disk or a quota has no room for.
+
+    Args:
+        folder: Where something will be written.
+        needed: How much [bytes].
+
+    Raises:
+        OSError: if there is less room; it names the folder. Systems without
+            `posix_fallocate` are not asked.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(1, needed))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 def check_file(path: pathlib.Path) -> None:

@@ -6,17 +6,15 @@ Every method returns another network; nothing is changed in place.
 """
 
 import dataclasses
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from meta_lrpinn import checkpoints, configs, models
+from meta_lrpinn import checkpoints, configs, models, trees
 
 ASSETS = Path(__file__).parent / "assets"
 # What is loaded by the name "default".
@@ -72,13 +70,7 @@ class Network:
 
     def checksum(self) -> str:
         """SHA-256 of the parameters: names, shapes and values, in hexadecimal."""
-        digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
-            values = np.asarray(leaf)
-            name = jax.tree_util.keystr(path)
-            digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-            digest.update(values.tobytes())
-        return digest.hexdigest()
+        return trees.checksum(self.params)
 
     def prune(self, frequency: float) -> "Network":
         """Without its hypernetwork: the singular values at a frequency [Hz] are free.

@@ -1,11 +1,22 @@
 """Metrics of a run: a CSV file to read back, TensorBoard to look at."""
 
+import contextlib
 import csv
-import os
+import io
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX.record_writer import RecordWriter
+
+from meta_lrpinn import files
+
+# Their classes are made as they are imported, where type checkers see none.
+_EVENT: Any = event_pb2
+_SUMMARY: Any = summary_pb2
 
 
 class RunLog:
@@ -30,9 +41,7 @@ class RunLog:
         self._columns = list(rows[0]) if rows else []
         _rewrite(self._path, self._columns, rows)
         self._file = self._path.open("a", newline="")
-        self._events = SummaryWriter(
-            str(Path(directory) / "tensorboard" / name), purge_step=step + 1
-        )
+        self._events = _Events(Path(directory) / "tensorboard" / name, step + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one row.
@@ -49,13 +58,47 @@ class RunLog:
         row = {"step": step, **{k: float(v) for k, v in scalars.items()}}
         csv.writer(self._file).writerow([row[column] for column in self._columns])
         self._file.flush()
-        for tag, value in scalars.items():
-            self._events.add_scalar(f"{self._name}/{tag}", float(value), step)
+        self._events.write(
+            step, {f"{self._name}/{tag}": float(value) for tag, value in scalars.items()}
+        )
 
     def close(self) -> None:
         """Closes both files."""
+        with contextlib.closing(self._events):
+            self._file.close()
+
+
+class _Events:
+    """An event file of TensorBoard.
+
+    tensorboardX's own writer is a thread, in which an error, as of a full disk, is not
+    raised but printed.
+    """
+
+    def __init__(self, folder: Path, first: int):
+        """Opens a new file, which takes the place of older ones from a step on."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        self._file = RecordWriter(str(folder / name))
+        self._append(file_version="brain.Event:2")
+        start = _EVENT.SessionLog(status=_EVENT.SessionLog.START)
+        self._append(step=first, session_log=start)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Appends scalars by their tags."""
+        values = [
+            _SUMMARY.Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars.items()
+        ]
+        self._append(step=step, summary=_SUMMARY.Summary(value=values))
+
+    def close(self) -> None:
+        """Closes the file."""
         self._file.close()
-        self._events.close()
+
+    def _append(self, **event: Any) -> None:
+        event["wall_time"] = time.time()
+        self._file.write(_EVENT.Event(**event).SerializeToString())
 
 
 def read_rows(path: str | Path) -> list[dict[str, float]]:
@@ -67,10 +110,9 @@ def read_rows(path: str | Path) -> list[dict[str, float]]:
 
 
 def _rewrite(path: Path, columns: list[str], rows: list[dict[str, float]]) -> None:
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        if columns:
-            writer.writerow(columns)
-        writer.writerows([row[column] for column in columns] for row in rows)
-    os.replace(temporary, path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if columns:
+        writer.writerow(columns)
+    writer.writerows([row[column] for column in columns] for row in rows)
+    files.write_together({path: lambda file: file.write(text.getvalue().encode())})

@@ -44,6 +44,37 @@ def pytest_configure(config):
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+def pytest_generate_tests(metafunc):
+    """The argument `count` of tests marked with counts, as a slow and a reliability test.
+
+    META_LRPINN_COUNTS multiplies those of the reliability tests, 0.1 for a tenth.
+    """
+    marker = metafunc.definition.get_closest_marker("counts")
+    if marker is None:
+        return
+    factor = float(os.environ.get("META_LRPINN_COUNTS", "1"))
+    few, many = marker.kwargs["slow"], marker.kwargs["reliability"]
+    many = max(few, round(factor * many))
+    metafunc.parametrize(
+        "count",
+        [
+            pytest.param(few, marks=pytest.mark.slow, id="few"),
+            pytest.param(many, marks=pytest.mark.reliability, id="many"),
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """A function of a folder: the bytes of all files by their names in it."""
+
+    def bytes_of_files(folder):
+        paths = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+    return bytes_of_files
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
     """Folder of the published data; the test is skipped where there is none.

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import chex
@@ -129,7 +130,7 @@ def damage(path, how):
         shutil.rmtree(path / "parameters")
     elif how == "without record":
         shutil.rmtree(path / "record")
-    else:
+    elif how == "truncated":
         for file in (path / "parameters").rglob("*"):
             if file.is_file():
                 file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -147,6 +148,159 @@ def test_a_damaged_checkpoint_is_one_clear_error(run, how):
     assert f"{again.path(1)} is not a whole, readable checkpoint" in message
     assert "\n" not in message
     again.close()
+
+
+@pytest.mark.parametrize(
+    "how", ["emptied", "without parameters", "without record", "truncated"]
+)
+def test_the_latest_good_one_takes_the_place_of_a_damaged_one(run, how):
+    for step in (1, 2):
+        save(run, step)
+    damage(run.path(2), how)
+    again = reopened(run)
+    with pytest.warns(UserWarning, match="2 is not a whole.* that of step 1 is used"):
+        restored = restore(again)
+    assert restored.step == 1
+    chex.assert_trees_all_equal(
+        restored.params, jax.tree.map(lambda leaf: leaf + 1, PARAMS)
+    )
+    # What training does next; what was damaged is not lost.
+    save(again, 2)
+    assert restore(again).step == 2
+    assert sorted(path.name for path in again.directory.iterdir()) == [
+        "1", "2", "2.damaged",
+    ]  # fmt: skip
+    again.close()
+
+
+def test_no_good_checkpoint_is_an_error_and_all_are_left(run):
+    for step in (1, 2):
+        damage(save(run, step), "truncated")
+    again = reopened(run)
+    with pytest.raises(ValueError, match=r"run.2 is not a whole, readable checkpoint"):
+        restore(again)
+    with pytest.raises(ValueError, match=r"run.1 is not a whole, readable checkpoint"):
+        restore(again, step=1)
+    assert sorted(path.name for path in again.directory.iterdir()) == ["1", "2"]
+    again.close()
+
+
+def test_other_settings_are_no_damage(run):
+    for step in (1, 2):
+        save(run, step)
+    with pytest.raises(ValueError, match="2 was made under other settings"):
+        restore(run, settings={"training": {"seed": 2}})
+
+
+def test_looking_at_a_damaged_run_leaves_it_alone(run):
+    for step, score in ((1, 0.2), (2, 0.1)):
+        damage(save(run, step, score), "truncated" if step == 2 else "none")
+    run.close()
+    with pytest.warns(UserWarning, match="that of step 1 is used instead"):
+        _, _, step = checkpoints.load_run_parameters(run.directory, "best")
+    assert step == 1
+    assert sorted(path.name for path in run.directory.iterdir()) == ["1", "2"]
+
+
+def rewrite_record(path, change):
+    file = path / "record" / "metadata"
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+
+
+def test_values_that_were_altered_are_damage(run):
+    save(run, 1)
+    rewrite_record(
+        save(run, 2), lambda record: record["checksums"].update(progress="0" * 64)
+    )
+    again = reopened(run)
+    with pytest.warns(UserWarning, match="its progress have another checksum"):
+        assert restore(again).step == 1
+    again.close()
+
+
+def test_checkpoints_of_versions_without_checksums_are_read(run):
+    rewrite_record(save(run, 1), lambda record: record.pop("checksums"))
+    assert restore(reopened(run)).step == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record.update(settings=[1]), "its settings are of another kind"),
+        (lambda record: record.pop("settings"), "KeyError: 'settings'"),
+        (lambda record: record.update(record="x"), "its record are of another kind"),
+        (
+            lambda record: record["settings"].update(of_a_later_version={"a": 1}),
+            "of_a_later_version.a was 1, is (absent)",
+        ),
+    ],
+)
+def test_foreign_and_newer_checkpoints_are_one_clear_error(run, change, message):
+    rewrite_record(save(run, 1), change)
+    with pytest.raises(ValueError) as error:
+        restore(reopened(run))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_any_damage_is_noticed(run):
+    """Bytes replaced anywhere: the same values, or one error; nothing is executed."""
+    save(run, 1)
+    run.close()
+    files = sorted(path for path in run.path(1).rglob("*") if path.is_file())
+    rng = np.random.default_rng(0)
+    noticed = 0
+    for _ in range(40):
+        file = files[rng.integers(len(files))]
+        good = file.read_bytes()
+        bad = bytearray(good)
+        for _ in range(rng.integers(1, 4)):
+            if bad:
+                bad[rng.integers(len(bad))] = rng.integers(256)
+        file.write_bytes(bad)
+        again = checkpoints.RunCheckpoints(run.directory)
+        try:
+            restored = restore(again)
+        except ValueError as error:
+            noticed += 1
+            assert "\n" not in str(error)
+        else:
+            chex.assert_trees_all_equal(restored.progress, PROGRESS)
+        again.close()
+        file.write_bytes(good)
+    assert noticed > 5
+
+
+def full_disk(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_one_error_that_leaves_nothing(run, monkeypatch):
+    save(run, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full_disk)
+        with pytest.raises(OSError, match="No space left on device: .*run"):
+            save(run, 2)
+        with pytest.raises(OSError, match="No space left on device"):
+            checkpoints.save_initialisation(run.directory / "own", PARAMS, {}, {})
+    assert [path.name for path in run.directory.iterdir()] == ["1"]
+    save(run, 2)
+    assert restore(run).step == 2
+
+
+def test_a_disk_that_is_full_only_now_is_one_error(run, monkeypatch, capfd):
+    """Orbax meets it while it writes, in a thread of its own."""
+
+    async def fail(*_, **__):
+        full_disk()
+
+    save(run, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.ocp.JsonCheckpointHandler, "async_save", fail)
+        with pytest.raises(OSError, match="2 cannot be written: .* No space left"):
+            save(run, 2)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_directory_without_checkpoints_is_refused(tmp_path):

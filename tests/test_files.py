@@ -68,3 +68,39 @@ def test_files_are_written_together_or_not_at_all(tmp_path):
         files.write_together(writers)
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path):
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from meta_lrpinn import files\n"
+        "die = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "files.write_together({path: die})\n"
+    )
+    folder = os.path.dirname(os.path.dirname(files.__file__))
+    subprocess.run([sys.executable, "-c", script, tmp_path / "a"], cwd=folder)
+    (left,) = tmp_path.iterdir()
+    others = [f".b{left.name[2:]}", f".a.elsewhere.{left.name.split('.')[-2]}.partial"]
+    own = left.name.replace(left.name.split(".")[-2], str(os.getpid()))
+    for name in (*others, own):
+        (tmp_path / name).write_text("being written")
+    files.write_together({tmp_path / "a": lambda file: file.write(b"new")})
+    # This very process wrote to the file of its own name.
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "a"])
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    def fail(file):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device: .*a'"):
+        files.write_together({tmp_path / "a": fail})
+
+
+def test_more_than_a_disk_has_is_refused(tmp_path):
+    files.check_room(tmp_path, 1000)
+    with pytest.raises(OSError) as error:
+        files.check_room(tmp_path, 2**62)
+    assert error.value.filename == str(tmp_path)
+    assert os.listdir(tmp_path) == []

@@ -23,7 +23,7 @@ ORDER = (
     "precision programs configs files extras grid_values",
     "readers",
     "velocity physics models",
-    "stored",
+    "stored trees",
     "metrics run_log checkpoints generators cases solved",
     "plotting",
     "results",

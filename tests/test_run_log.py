@@ -1,5 +1,11 @@
+import contextlib
+import os
+import struct
+import threading
+
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 from meta_lrpinn import run_log
 
@@ -64,7 +70,37 @@ def test_columns_stay_the_same(tmp_path):
 
 
 def test_tensorboard_gets_the_same(tmp_path):
-    write(tmp_path, {1: {"loss": 1.0}})
-    events = list((tmp_path / "tensorboard" / "training").glob("events*"))
-    assert len(events) == 1
-    assert b"training/loss" in events[0].read_bytes()
+    write(tmp_path, {1: {"loss": 1.0}, 2: {"loss": 0.5}})
+    (path,) = (tmp_path / "tensorboard" / "training").glob("events.out.tfevents.*")
+    data, events = path.read_bytes(), []
+    while data:
+        # Length, its checksum, the event, its checksum.
+        (length,) = struct.unpack("<Q", data[:8])
+        events.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    version, start, *scalars = events
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.session_log.status) == (0, event_pb2.SessionLog.START)
+    values = [(event.step, event.summary.value[0]) for event in scalars]
+    assert [(step, one.tag, one.simple_value) for step, one in values] == [
+        (1, "training/loss", 1.0),
+        (2, "training/loss", 0.5),
+    ]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk of Linux")
+@pytest.mark.parametrize("which", ["training.csv", "events"])
+def test_a_full_disk_is_one_error(tmp_path, which, capfd):
+    before = threading.active_count()
+    log = run_log.RunLog(tmp_path, "training")
+    full = open("/dev/full", "wb" if which == "events" else "w")
+    holder, name = (log, "_file")
+    if which == "events":
+        holder, name = (log._events._file, "_writer")
+    getattr(holder, name).close()
+    setattr(holder, name, full)
+    with pytest.raises(OSError, match="No space left"), contextlib.closing(log):
+        for step in range(2000):
+            log.write(step, {"loss": 1.0})
+    assert threading.active_count() == before
+    assert capfd.readouterr().err == ""

@@ -9,7 +9,9 @@ and writes files all together, so that a command that fails leaves none.
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import meta_lrpinn as ml
 from meta_lrpinn.cli.parsing import PROGRAM, Parser
@@ -117,9 +119,16 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as end:  # --help and --version have printed and are done
         return int(end.code or 0)
     report = Report(quiet=options.quiet, json=options.json)
-    command_module(options.command).run(options, report)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        command_module(options.command).run(options, report)
     report.finish()
     return 0
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """A warning as one line, without the place in the code."""
+    complain(f"warning: {one_line(message)}")
 
 
 def _offer_completion(parser: Parser) -> None:

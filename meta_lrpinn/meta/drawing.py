@@ -15,6 +15,7 @@ from meta_lrpinn import configs, files, generators
 from meta_lrpinn.meta import task_sets
 from meta_lrpinn.tasks import Task
 
+_STATE = "state.json"
 # Draws the next tasks, given how many there are.
 Draw = Callable[[np.random.Generator, int], list[Task]]
 
@@ -157,25 +158,42 @@ def collect(
         progress: Show a progress bar.
 
     Raises:
-        ValueError: if the folder holds tasks of other settings.
+        ValueError: if the folder holds tasks of other settings, or is damaged.
+        BlockingIOError: if another call is drawing this file.
     """
     folder = path.with_suffix(".parts")
-    file = folder / "state.json"
     settings = {
         "number": number,
         "seed": seed,
         "distribution": dataclasses.asdict(distribution),
         **settings,
     }
+    with files.locked(folder):
+        sizes = _draw_parts(folder, draw, settings, distribution, part, progress)
+        tasks = []
+        for index, size in enumerate(sizes):
+            stacked = task_sets.load_task_set(folder / f"{index}.npz", distribution)
+            for i in range(size):
+                tasks.append(jax.tree.map(lambda leaf: leaf[i], stacked))
+        task_sets.save_task_set(path, tasks, distribution, seed)
+        # First of all, so that what is half removed is not gone on with.
+        (folder / _STATE).unlink()
+        shutil.rmtree(folder)
+
+
+def _draw_parts(
+    folder: Path,
+    draw: Draw,
+    settings: Mapping[str, Any],
+    distribution: configs.TaskDistribution,
+    part: int,
+    progress: bool,
+) -> list[int]:
+    """Draws the parts that are missing in a folder; the number of tasks of each."""
+    file = folder / _STATE
+    number, seed = settings["number"], settings["seed"]
     rng = np.random.default_rng(seed)
-    sizes: list[int] = []
-    if file.exists():
-        state = json.loads(file.read_text())
-        if state["settings"] != settings:
-            raise ValueError(f"{folder} holds tasks of other options; remove it")
-        rng.bit_generator.state = state["rng"]
-        sizes = state["sizes"]
-    folder.mkdir(parents=True, exist_ok=True)
+    sizes = _read_state(file, settings, rng) if file.exists() else []
     waiting: list[Task] = []
     done = sum(sizes)
     with tqdm.tqdm(total=number, initial=done, unit="task", disable=not progress) as bar:
@@ -193,10 +211,21 @@ def collect(
                 state["rng"] = rng.bit_generator.state
                 text = json.dumps(state).encode()
                 files.write_together({file: lambda out, text=text: out.write(text)})
-    tasks = []
-    for index, size in enumerate(sizes):
-        stacked = task_sets.load_task_set(folder / f"{index}.npz", distribution)
-        for i in range(size):
-            tasks.append(jax.tree.map(lambda leaf: leaf[i], stacked))
-    task_sets.save_task_set(path, tasks, distribution, seed)
-    shutil.rmtree(folder)
+    return sizes
+
+
+def _read_state(
+    file: Path, settings: Mapping[str, Any], rng: np.random.Generator
+) -> list[int]:
+    """Sizes of the parts that are there; the generator goes on after the last."""
+    try:
+        state = json.loads(file.read_text())
+        found, sizes = state["settings"], [int(size) for size in state["sizes"]]
+        rng.bit_generator.state = state["rng"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({type(error).__name__}); remove its folder"
+        ) from None
+    if found != settings:
+        raise ValueError(f"{file.parent} holds tasks of other options; remove it")
+    return sizes

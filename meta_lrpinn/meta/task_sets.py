@@ -7,14 +7,13 @@ layer demands anyway, and the layer begins where the model ends.
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from meta_lrpinn import generators, reference
+from meta_lrpinn import files, generators, reference
 from meta_lrpinn.configs import TaskDistribution, TrainingConfig
 from meta_lrpinn.problem import (
     default_thickness,
@@ -22,6 +21,7 @@ from meta_lrpinn.problem import (
     sample_points,
     velocity_at,
 )
+from meta_lrpinn.readers import one_line
 from meta_lrpinn.tasks import Task, TaskSampler
 from meta_lrpinn.velocity import VelocityModel
 
@@ -221,10 +221,13 @@ def save_task_set(
         "frequencies": [round(float(t.problem.omega) / (2 * np.pi), 6) for t in tasks],
         "sources": [np.round(t.problem.source, 6).tolist() for t in tasks],
     }
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **arrays)
-    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n")
-    partial.replace(path)
+    text = json.dumps(manifest, indent=1) + "\n"
+    files.write_together(
+        {
+            path.with_suffix(".json"): lambda file: file.write(text.encode()),
+            path: lambda file: np.savez_compressed(file, **arrays),
+        }
+    )
 
 
 def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
@@ -244,7 +247,8 @@ def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
     unknown = dataclasses.replace(distribution, known_points=0)
     example = stack_tasks(draw_tasks(unknown, np.random.default_rng(0)))
     try:
-        with np.load(path) as file:
+        # Of a damaged file NumPy would not close what it had opened itself.
+        with open(path, "rb") as opened, np.load(opened) as file:
             if ".scattered" in file:
                 # Of these the file says how many there are.
                 known = {"points": file[".points"], "scattered": file[".scattered"]}
@@ -252,20 +256,29 @@ def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
             leaves, structure = jax.tree_util.tree_flatten_with_path(example)
             arrays = [file[jax.tree_util.keystr(name)] for name, _ in leaves]
             spacing = tuple(file["spacing"].tolist())
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a task set: {error}") from None
+    except Exception as error:  # Readers raise nearly anything.
+        reason = str(error) or type(error).__name__
+        raise ValueError(one_line(f"{path} is not a task set: {reason}")) from None
     expected = example.problem.model.spacing
     if spacing != expected:
         raise ValueError(
             f"{path} has a grid spacing of {spacing} km, training expects {expected} km"
         )
+    number = len(np.atleast_1d(arrays[0]))
     for (name, leaf), array in zip(leaves, arrays, strict=True):
-        if leaf.shape[1:] != array.shape[1:]:
-            raise ValueError(
-                f"{path} holds {jax.tree_util.keystr(name)} of shape "
-                f"{array.shape[1:]}, training expects {leaf.shape[1:]}"
-            )
+        _check_array(f"{path} holds {jax.tree_util.keystr(name)}", array, leaf, number)
     return jax.tree_util.tree_unflatten(structure, arrays)
+
+
+def _check_array(what: str, array: np.ndarray, expected: np.ndarray, number: int) -> None:
+    """Raises ValueError unless an array of a file is one of so many tasks."""
+    shape = (number, *expected.shape[1:])
+    if array.shape != shape:
+        raise ValueError(f"{what} of shape {array.shape}, training expects {shape}")
+    if not np.can_cast(array.dtype, expected.dtype, "same_kind"):
+        raise ValueError(f"{what} of type {array.dtype}, training expects numbers")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{what} with values that are not finite")
 
 
 def file_sampler(

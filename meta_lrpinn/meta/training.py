@@ -24,6 +24,9 @@ from meta_lrpinn.meta import maml, parallel
 from meta_lrpinn.run_log import RunLog
 from meta_lrpinn.tasks import TaskSampler
 
+# What is remembered beside the state: seconds of all sittings, and the least error.
+_RECORD: dict[str, Any] = {"elapsed": 0.0, "best": None}
+
 Evaluation = Callable[[maml.Params, int], Mapping[str, float]]
 
 
@@ -248,6 +251,9 @@ def _restore(
     )
     if restored is None:
         return parallel.replicate(state, mesh), None
+    for name, value in _RECORD.items():
+        if not isinstance(restored.record.get(name, value), int | float | None):
+            raise ValueError(f"{restored.path} has a record of another kind: {name}")
     progress = {"log_rates": None, **restored.progress}
     return TrainState(params=restored.params, **progress), restored
 
@@ -266,9 +272,7 @@ class _Loop:
         progress: bool,
         restored: checkpoints.Restored | None,
     ):
-        record: dict[str, Any] = {"elapsed": 0.0, "best": None}
-        if restored is not None:
-            record = restored.record
+        record = _RECORD if restored is None else {**_RECORD, **restored.record}
         self.step = 0 if restored is None else restored.step
         self.finished = self.step >= config.iterations
         self._config = config

@@ -125,11 +125,13 @@ def run_survey(
         if "://" not in os.fspath(out):
             stack.enter_context(files.locked(out))
         output = store.open_output(out, description, plan, grid, shape[0], sizes)
+        output.clear_partial()
         job = Job(output, _checksum(repr(description)), plan, bounds)
         everything = list(blocks(shape, sizes))
         is_there = output.solved(sizes).transpose(1, 2, 0).ravel()
         missing = [b for b, there in zip(everything, is_there, strict=True) if not there]
         _run(job, velocities, missing, shape, solve_all, progress)
+        output.clear_partial()  # of workers that were lost
     return SurveyRun(
         out=output.url,
         shape=shape,

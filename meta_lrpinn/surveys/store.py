@@ -11,6 +11,7 @@ what the survey is; only the same survey is continued.
 
 import dataclasses
 import os
+import pathlib
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from meta_lrpinn.velocity import VelocityModel
 
 _AXES = ("model", "frequency", "source")
 _DESCRIPTION = "survey"
+# How the name of a file ends that zarr has not written to its end.
+_PARTIAL = ".partial"
 _UNFINISHED = "being created by meta_lrpinn"
 
 
@@ -63,6 +66,12 @@ class Output:
         shape = estimates[:, None].shape
         group["unknowns"][region] = np.broadcast_to(unknowns[:, None, None], shape)
         group["solved"][region] = True
+
+    def clear_partial(self) -> None:
+        """Removes what killed processes were writing; no other may be at work."""
+        if "://" not in self.url:
+            for path in pathlib.Path(self.url).rglob(f"*{_PARTIAL}"):
+                path.unlink(missing_ok=True)
 
     def solved(self, sizes: tuple[int, int]) -> np.ndarray:
         """Which blocks are there, (model blocks, n_frequencies, source blocks)."""
@@ -112,8 +121,10 @@ def open_output(
 
 
 def _is_empty_folder(path: str) -> bool:
-    # The lock of this very run may be in it.
-    return os.path.isdir(path) and set(os.listdir(path)) <= {".lock"}
+    # The lock of this very run may be in it, and what a killed one was writing.
+    return os.path.isdir(path) and all(
+        name == ".lock" or name.endswith(_PARTIAL) for name in os.listdir(path)
+    )
 
 
 def _check_same(out: str, found: Any, description: Mapping[str, Any]) -> None:
@@ -187,6 +198,11 @@ def _create(
             attributes={"long_name": text, **common},
             overwrite=True,
         )
+    with warnings.catch_warnings():
+        # Not in the specification of format 3 yet, but what xarray opens quickly.
+        warnings.simplefilter("ignore")
+        group = zarr.consolidate_metadata(group.store)
+    # In one write: what has a description is whole.
     group.attrs.update(
         {
             "conventions": "time goes as exp(+i omega t); depth z is positive down",
@@ -194,10 +210,6 @@ def _create(
             _DESCRIPTION: dict(description),
         }
     )
-    with warnings.catch_warnings():
-        # Not in the specification of format 3 yet, but what xarray opens quickly.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(group.store)
 
 
 def check_room(out: str | os.PathLike, needed: int) -> None:

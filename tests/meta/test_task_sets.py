@@ -228,6 +228,71 @@ def test_bad_files(file, tmp_path):
         task_sets.load_task_set(tmp_path / "absent.npz", DISTRIBUTION)
 
 
+class Trap:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (".velocities", lambda x: x[:-1], r"of shape \(7, 2, 16, 16\), training expects"),
+        (".velocities", lambda x: x.astype("U8"), "of type <U8, training expects numbers"),
+        (".velocities", lambda x: 1j * x, "of type complex64, training expects numbers"),
+        (".velocities", lambda x: np.nan * x, "not finite"),
+        (".problem.omega", lambda x: x[0], r"of shape \(\), training expects \(8,\)"),
+        ("spacing", lambda x: np.array(0.05), "is not a task set"),
+        ("spacing", lambda x: np.array([Trap("opened")], object), "is not a task set"),
+        (".velocities", lambda x: np.array([Trap("opened")], object), "is not a task set"),
+    ],
+)
+def test_hostile_files_are_one_clear_error(
+    tasks, tmp_path, monkeypatch, name, change, message
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tasks.npz"
+    task_sets.save_task_set(path, tasks, DISTRIBUTION, 7)
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays[name] = change(arrays[name])
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=message) as error:
+        task_sets.load_task_set(path, DISTRIBUTION)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+    assert not (tmp_path / "opened").exists()
+
+
+def test_damaged_files_are_one_clear_error(tasks, tmp_path):
+    path = tmp_path / "tasks.npz"
+    task_sets.save_task_set(path, tasks, DISTRIBUTION, 7)
+    good, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        bad = bytearray(good)
+        for _ in range(3):
+            bad[rng.integers(len(bad))] = rng.integers(256)
+        path.write_bytes(bad[: rng.integers(len(bad))] if rng.random() < 0.2 else bad)
+        try:
+            task_sets.load_task_set(path, DISTRIBUTION)
+        except ValueError as error:
+            assert "\n" not in str(error) and len(str(error)) <= 300
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tasks, tmp_path, monkeypatch):
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(OSError, match="No space left on device: .*tasks.npz"):
+        task_sets.save_task_set(tmp_path / "tasks.npz", tasks, DISTRIBUTION, 7)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wavefields_are_those_of_finer_grids_and_of_solve():
     models = [
         generators.random_velocity(seed, (12, 12), 0.05, minimum=1.8, maximum=4.0)

@@ -35,13 +35,6 @@ def run_survey(out, settings=DIRECT, **options):
     return ml.run_survey(models(), FREQUENCIES, SOURCES, out, settings, **options)
 
 
-def contents(folder):
-    """Bytes of all files, by their names in the folder."""
-    folder = pathlib.Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The survey by one process, without a stop."""
@@ -109,7 +102,7 @@ def stop_after(monkeypatch, number):
     monkeypatch.setattr(engine, "frequency_solver", frequency_solver)
 
 
-def test_the_same_call_goes_on(whole, tmp_path, monkeypatch):
+def test_the_same_call_goes_on(whole, tmp_path, monkeypatch, contents):
     out = tmp_path / "stopped.zarr"
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
@@ -126,7 +119,7 @@ def test_the_same_call_goes_on(whole, tmp_path, monkeypatch):
     assert run_survey(out).solved == 0
 
 
-def test_a_stop_between_the_arrays_of_a_chunk_costs_the_chunk(whole, tmp_path):
+def test_a_stop_between_the_arrays_of_a_chunk_costs_the_chunk(whole, tmp_path, contents):
     out = tmp_path / "torn.zarr"
     shutil.copytree(whole, out)
     (out / "solved/c/0/1/0").unlink()
@@ -144,14 +137,14 @@ def test_a_stop_between_the_arrays_of_a_chunk_costs_the_chunk(whole, tmp_path):
         ({"amplitude": 2j, "seed": 1}, "other amplitude, seed"),
     ],
 )
-def test_another_survey_is_refused(whole, options, message):
+def test_another_survey_is_refused(whole, options, message, contents):
     before = contents(whole)
     with pytest.raises(ValueError, match=message):
         run_survey(whole, **options)
     assert contents(whole) == before
 
 
-def test_what_is_no_survey_is_left_alone(tmp_path):
+def test_what_is_no_survey_is_left_alone(tmp_path, contents):
     (tmp_path / "file").write_text("precious")
     with pytest.raises((ValueError, OSError)):
         run_survey(tmp_path / "file")
@@ -193,7 +186,7 @@ def test_one_run_at_a_time(whole):
 # Dask ---------------------------------------------------------------------------------
 
 
-def test_workers_write_the_bytes_of_one_process(whole, tmp_path):
+def test_workers_write_the_bytes_of_one_process(whole, tmp_path, contents):
     """Two threads of this process as workers, and the route of every task."""
     distributed = pytest.importorskip("distributed")
     out = tmp_path / "dask.zarr"
@@ -237,7 +230,7 @@ def is_worker(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
-def test_a_killed_worker_and_a_killed_run_change_no_byte(tmp_path):
+def test_a_killed_worker_and_a_killed_run_change_no_byte(tmp_path, contents):
     script = tmp_path / "survey.py"
     script.write_text(COMMAND.format(tests=str(pathlib.Path(__file__).parent)))
     out = tmp_path / "killed.zarr"

@@ -1,9 +1,5 @@
-"""What docs/reliability.md counts."""
+"""A large survey on two workers that is killed twice has the bytes of one process."""
 
-import os
-import pathlib
-import signal
-import subprocess
 import sys
 import time
 
@@ -16,7 +12,6 @@ pytestmark = [
     pytest.mark.reliability,
     pytest.mark.skipif(sys.platform != "linux", reason="ends groups of processes"),
 ]
-ROOT = str(pathlib.Path(__file__).parents[1])
 MODELS, SOURCES, FREQUENCIES = 200, 10, (2.0, 3.0, 4.0)
 SHAPE, SPACING = (11, 16), 0.08
 
@@ -37,35 +32,7 @@ if __name__ == "__main__":
 """
 
 
-def command(folder, *arguments):
-    """A command line in a session of its own, so that its workers end with it."""
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def finish(process):
-    _, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors
-
-
-def kill(process):
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-
-
-def contents(folder):
-    """Bytes of all files, by their names in the folder."""
-    paths = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def test_a_survey_on_two_workers_killed_twice(tmp_path):
+def test_a_survey_on_two_workers_killed_twice(tmp_path, commands, contents):
     pytest.importorskip("zarr")
     pytest.importorskip("distributed")
     velocities = [
@@ -82,18 +49,18 @@ def test_a_survey_on_two_workers_killed_twice(tmp_path):
 
     counts = []
     for _ in range(2):
-        process = command(tmp_path, "survey.py", "killed.zarr", "2")
+        process = commands.start("survey.py", "killed.zarr", "2")
         enough = chunks() + rng.integers(2, 14)
         while chunks() < enough:
             assert process.poll() is None
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.5))
-        kill(process)
+        commands.kill(process)
         counts.append(chunks())
-    finish(command(tmp_path, "survey.py", "killed.zarr", "2"))
+    commands.finish(commands.start("survey.py", "killed.zarr", "2"))
     assert 0 < counts[0] < counts[1] < chunks()
     print(f"survey: killed after {counts} of {chunks()} chunks")
-    finish(command(tmp_path, "survey.py", "alone.zarr"))
+    commands.finish(commands.start("survey.py", "alone.zarr"))
     one, other = contents(tmp_path / "killed.zarr"), contents(tmp_path / "alone.zarr")
     assert one.keys() - {".lock"} == other.keys() - {".lock"}
     assert all(one[name] == other[name] for name in other)

@@ -1,0 +1,140 @@
+"""Threads, pools of processes and modes of JAX: the same wavefields."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+# Wavefields of every solver; how they are computed is the first argument.
+SCRIPT = """
+import concurrent.futures
+import multiprocessing
+import sys
+
+import numpy as np
+
+import meta_lrpinn as ml
+from meta_lrpinn import generators
+
+SETTINGS = {
+    "plane_waves": ml.PlaneWaves(),
+    "random_waves": ml.RandomWaves(unknowns=150),
+    "finite_differences": ml.FiniteDifferences(tolerance=None),
+    "network_features": ml.NetworkFeatures("small"),
+    "gradient_training": ml.GradientTraining("small", adamw=ml.AdamW(steps=3, points=256)),
+}
+JOBS = [(name, frequency) for name in SETTINGS for frequency in (3.0, 3.5)]
+
+
+def solve(job):
+    name, frequency = job
+    model = generators.random_velocity(0, (15, 15), 0.05)
+    field = ml.solve(model, frequency, (0.3, 0.05), SETTINGS[name])
+    return np.asarray(field.scattered), np.asarray(field.at([[0.21, 0.33]]))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "threads":
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(solve, JOBS))
+    elif sys.argv[1] == "pool":
+        spawn = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
+            results = list(pool.map(solve, JOBS))
+    else:
+        results = [solve(job) for job in JOBS]
+    names = [f"{name}_{frequency:g}" for name, frequency in JOBS]
+    np.savez(sys.argv[2], **{n: np.append(a, b) for n, (a, b) in zip(names, results)})
+"""
+# How, in which environment, and the relative difference that rounding may make.
+WAYS = {
+    "threads": ("threads", {}, 0.0),
+    "pool": ("pool", {}, 0.0),
+    "nans": ("alone", {"JAX_DEBUG_NANS": "1"}, 0.0),
+    "without preallocation": ("alone", {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}, 0.0),
+    "double precision": ("alone", {"JAX_ENABLE_X64": "1"}, 1e-3),
+}
+
+
+def run(folder, name, way, environment):
+    script = folder / "solve.py"
+    script.write_text(SCRIPT)
+    result = subprocess.run(
+        [sys.executable, script, way, folder / f"{name}.npz"],
+        env={**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu", **environment},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert result.returncode == 0, result.stderr
+    with np.load(folder / f"{name}.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("alone"), "alone", "alone", {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WAYS)
+def test_the_same_wavefields(tmp_path, expected, name):
+    way, environment, tolerance = WAYS[name]
+    found = run(tmp_path, name, way, environment)
+    assert found.keys() == expected.keys()
+    for key, field in expected.items():
+        difference = np.linalg.norm(found[key] - field) / np.linalg.norm(field)
+        print(f"{name}, {key}: {difference:.1e}")
+        assert np.isfinite(difference)
+        assert difference <= tolerance, (key, difference)
+
+
+# So much memory may the solves after the first hundred add [MiB].
+ADDED = 150.0
+MANY = """
+import os
+import sys
+
+import numpy as np
+
+import meta_lrpinn as ml
+from meta_lrpinn import generators
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+number, rng = int(sys.argv[1]), np.random.default_rng(0)
+first = generators.random_velocity(0, (21, 21), 0.05)
+for index in range(1, number + 1):
+    model = first
+    if index > number // 2:
+        shape = tuple(int(n) for n in rng.integers(12, 31, 2))
+        model = generators.random_velocity(index, shape, 0.05)
+    ml.solve(model, rng.uniform(3, 8), (0.3, 0.05))
+    if index % 100 == 0 or index == number:
+        print(index, resident(), flush=True)
+"""
+
+
+@pytest.mark.reliability
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_a_thousand_solves():
+    """Half of one shape at ever new frequencies, half of ever new shapes, too."""
+    number = max(200, round(1000 * float(os.environ.get("META_LRPINN_COUNTS", "1"))))
+    result = subprocess.run(
+        [sys.executable, "-c", MANY, str(number)],
+        env={**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.split() for line in result.stdout.splitlines()]
+    memory = {int(index): float(size) for index, size in lines}
+    print({index: f"{size:.0f} MiB" for index, size in memory.items()})
+    assert memory[number] < memory[100] + ADDED
