@@ -18,6 +18,7 @@ from meta_lrpinn import files
 
 # Beside the arrays [bytes]: descriptions, and the rest of disk blocks.
 _OVERHEAD = 2**20
+_ORBAX = f"{os.sep}orbax{os.sep}"
 
 
 class Damaged(ValueError):
@@ -25,7 +26,7 @@ class Damaged(ValueError):
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    return f"{os.sep}orbax{os.sep}" not in record.pathname
+    return _ORBAX not in record.pathname
 
 
 # Orbax logs the traces of errors that it raises as well, and notices about options.
@@ -90,8 +91,8 @@ def abstract(tree: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
 def ignore_late_answers() -> None:
     """Tells nothing of what becomes of the other arrays once one has failed.
 
-    TensorStore goes on with them, and answers to an event loop that Orbax has closed, at
-    any time after; the system would print each of these errors.
+    TensorStore goes on with them, and answers to an event loop that Orbax has closed, or
+    to a coroutine that it has left, at any time after; each error would be printed.
     """
     before = sys.unraisablehook
     if getattr(before, "func", None) is _hook:
@@ -100,7 +101,9 @@ def ignore_late_answers() -> None:
 
 
 def _hook(before: Callable[[Any], None], raised: Any) -> None:
-    if "Event loop is closed" not in str(raised.exc_value):
+    code = getattr(raised.object, "cr_code", None)
+    is_of_orbax = code is not None and _ORBAX in code.co_filename
+    if not is_of_orbax and "Event loop is closed" not in str(raised.exc_value):
         before(raised)
 
 

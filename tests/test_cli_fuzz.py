@@ -1,15 +1,17 @@
-"""Any options of solve: a result, or one line; never a traceback or half of a result."""
+"""Any options of any command: a result, or one line; never a traceback or half a result."""
 
 import contextlib
 import io
 import itertools
 
 import hypothesis
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
 import meta_lrpinn as ml
 from meta_lrpinn import cli, generators
+from meta_lrpinn.cli.parsing import Parser
 
 WORDS = st.sampled_from(["", "nan", "inf", "-inf", "none", "auto", "a,b", "0x1", "é", "1j"])
 # Numbers of all sizes, and what is none.
@@ -60,19 +62,25 @@ def folder(tmp_path_factory):
     return path
 
 
-def check(folder, options):
-    out = folder / f"out{next(COUNT)}"
-    arguments = ["solve", f"--velocity={folder / 'model.npz'}", "--frequency=4"]
-    arguments += [f"--{name}={value}" for name, value in options.items()]
+def run(arguments):
+    """Exit code and lines on standard error, of which one is an error if there is one."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        code = cli.main([*arguments, f"--out={out}"])
+        code = cli.main(arguments)
     lines = stderr.getvalue().splitlines()
     assert all(line.startswith("meta-lrpinn: ") for line in lines), lines
     errors = [line for line in lines if not line.startswith("meta-lrpinn: warning: ")]
     assert code in (0, 1, 2) and len(errors) == (code > 0), (code, lines)
     assert all(len(line) < 700 for line in lines), lines
     assert "Traceback" not in stdout.getvalue()
+    return code, lines
+
+
+def check(folder, options):
+    out = folder / f"out{next(COUNT)}"
+    arguments = ["solve", f"--velocity={folder / 'model.npz'}", "--frequency=4"]
+    arguments += [f"--{name}={value}" for name, value in options.items()]
+    code, lines = run([*arguments, f"--out={out}"])
     if code == 2:
         assert not out.exists() and len(lines) == 1, lines
     assert out.exists() or code > 0
@@ -83,3 +91,90 @@ def check(folder, options):
 @hypothesis.given(OPTIONS)
 def test_any_options_are_solved_or_refused_in_a_line(folder, options):
     check(folder, options)
+
+
+# What each command needs at least.
+COMMANDS = {
+    "solve": ("--velocity=model.npz", "--frequency=4"),
+    "reference": ("--velocity=model.npz", "--frequency=4"),
+    "evaluate": ("--velocity=model.npz", "--frequency=4"),
+    "meta-train": ("--out=run",),
+    "make-tasks": (),
+    "survey": ("--velocity=models.npy", "--spacing=0.05", "--sources=0.2,0.1",
+               "--frequencies=3"),
+    "traces": ("--velocity=model.npz", "--source=0.2,0.1", "--receivers=0.3,0.1",
+               "--record=0.5", "--peak_frequency=3"),
+    "models": (),
+    "info": (),
+}  # fmt: skip
+# Where commands begin to compute or to write, and these end.
+BEGINNINGS = (
+    "meta_lrpinn.meta.pipeline.networks.make_network",
+    "meta_lrpinn.meta.drawing.collect",
+    "meta_lrpinn.surveys.executors.mapper",
+    "meta_lrpinn.solvers.solve._solve",
+    "meta_lrpinn.traces.record.solve",
+)
+# These would look for other processes.
+NOT_FUZZED = ("help", "distributed", "coordinator")
+NAMES = (
+    "model.npz", "models.npy", "model.npz:velocity", "none.npz", "layered", "taken",
+    "taken/x.nc", "model.npz/x", "out.zarr", "a.sgy", "a.gif", ".", "..", "small", "*",
+)  # fmt: skip
+SENSIBLE = ("1", "2", "3", "5", "30", "0.3", "0.05", "0.2,0.1", "0,0.4,0,0.3", "true")
+
+
+def options_of(command):
+    """Names of a command's options, with the choices that they have."""
+    parser = Parser()
+    cli.command_module(command).add_options(parser)
+    return {
+        action.dest: list(action.choices or ())
+        for action in parser._actions
+        if action.dest not in NOT_FUZZED
+    }
+
+
+def arguments_of(command):
+    values = st.one_of(st.sampled_from(SENSIBLE), LISTS, PLACES, st.sampled_from(NAMES))
+    some = [
+        st.tuples(st.just(name), st.one_of(st.sampled_from(choices), values))
+        if choices
+        else st.tuples(st.just(name), values)
+        for name, choices in options_of(command).items()
+    ]
+    unknown = st.tuples(st.text(max_size=5).filter(lambda name: "\0" not in name), values)
+    return st.tuples(st.just(command), st.lists(st.one_of(*some, unknown), max_size=5))
+
+
+@pytest.mark.counts(slow=400, reliability=10_000)
+def test_any_options_of_any_command_are_taken_or_refused_in_a_line(
+    folder, count, monkeypatch
+):
+    """Up to where it would compute, and with no file or folder left by then."""
+
+    def enough(*_, **__):
+        raise ValueError("enough")
+
+    (folder / "taken").mkdir(exist_ok=True)
+    (folder / "taken" / "mine").write_text("mine")
+    np.save(folder / "models.npy", np.full((3, 9, 11), 2.0))
+    monkeypatch.chdir(folder)
+    for name in BEGINNINGS:
+        monkeypatch.setattr(name, enough)
+    before = sorted(folder.rglob("*"))
+    taken = itertools.count()
+
+    @hypothesis.settings(max_examples=count)
+    @hypothesis.given(st.sampled_from(list(COMMANDS)).flatmap(arguments_of))
+    def search(chosen):
+        command, options = chosen
+        given = [f"--{name}={value}" for name, value in options]
+        code, lines = run([command, *COMMANDS[command], *given])
+        assert code in (0, 2)
+        if lines and lines[-1].endswith("enough"):
+            next(taken)
+        assert sorted(folder.rglob("*")) == before
+
+    search()
+    print(f"{count} command lines, {next(taken)} of them taken")

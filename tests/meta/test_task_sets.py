@@ -211,7 +211,9 @@ def test_bad_files(file, tmp_path):
     with pytest.raises(ValueError, match="holds 8 tasks, a batch needs 10"):
         task_sets.file_sampler([file], DISTRIBUTION, too_large)
     other_grid = dataclasses.replace(DISTRIBUTION, largest_size=17)
-    with pytest.raises(ValueError, match=r"of shape \(16, 16\), .* expects \(17, 17\)"):
+    with pytest.raises(
+        ValueError, match=r"of shape \(8, 16, 16\), .* expects \(8, 17, 17\)"
+    ):
         task_sets.load_task_set(file, other_grid)
     other_spacing = dataclasses.replace(DISTRIBUTION, spacing=0.025)
     with pytest.raises(ValueError, match="spacing"):

@@ -32,7 +32,10 @@ def kill_until(count, commands, make, compare):
         rounds += 1
         kills += commands.kill_at_random(*make(rounds), seconds, rng, count - kills)
         compare(rounds)
-    print(f"{kills} kills in {rounds} runs, at most {seconds:.1f} s after the lock")
+        print(
+            f"{kills} kills in {rounds} runs, within {seconds:.1f} s of the lock",
+            flush=True,
+        )
 
 
 def leftovers(folder):
