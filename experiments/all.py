@@ -88,6 +88,7 @@ EXPERIMENTS = {
     ),
     "trust": (),
     "calibration": (),
+    "cost_curve": (),
 }
 _OPTIONAL = ("seeds", "preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
@@ -96,6 +97,7 @@ WITHOUT_STUDY = (
     "accelerator",
     "accuracy",
     "calibration",
+    "cost_curve",
     "inversion",
     "maml",
     "speed",

@@ -56,9 +56,10 @@ def test_what_is_forgotten_is_freed():
     count = []
     for size in range(1, 25):
         total(np.ones(size))
-        gc.collect()
-        count.append(len(jax.devices()[0].client.live_executables()))
-    assert count[-1] == count[11] == count[7]
+        if size in (8, 12, 24):
+            gc.collect()
+            count.append(len(jax.devices()[0].client.live_executables()))
+    assert count[0] == count[1] == count[2]
 
 
 @pytest.mark.slow

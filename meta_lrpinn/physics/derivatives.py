@@ -90,6 +90,5 @@ def first_derivatives(apply: Apply, points: jax.Array) -> tuple[jax.Array, jax.A
         apply: As in `derivatives`.
         points: Coordinates (n, ndim) [km].
     """
-    pairs = [jax.jvp(apply, (points,), (tangent,)) for tangent in _axis_tangents(points)]
-    values, first = zip(*pairs, strict=True)
-    return values[-1], jnp.stack(first, axis=1)
+    value, along = jax.linearize(apply, points)
+    return value, jnp.stack([along(axis) for axis in _axis_tangents(points)], axis=1)

@@ -117,7 +117,7 @@ def run(network, problem, **changes):
     return gauss_newton.gauss_newton(*network, problem, **arguments)
 
 
-@pytest.mark.parametrize("first_layer", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("first_layer", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_loss_falls_and_only_what_is_selected_changes(problem, network, first_layer):
     before = network[1]
     after, history = run(network, problem, first_layer=first_layer)
@@ -145,7 +145,8 @@ def test_held_out_loss_is_that_of_the_parameters_at_the_points_of_finetune(
     key = jax.random.fold_in(KEY, finetune.HELD_OUT_FOLD)
     for params, record in ((network[1], history[0]), (after, history[-1])):
         expected = objective(params, task, key)[0]
-        np.testing.assert_allclose(record["held_out"], expected, rtol=1e-4)
+        # A logarithm, in single precision.
+        np.testing.assert_allclose(record["held_out"], expected, atol=2e-4)
 
 
 def test_refused_steps_leave_the_parameters_and_add_damping(problem, network, monkeypatch):

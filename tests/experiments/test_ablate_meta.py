@@ -22,16 +22,9 @@ def _rows(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize(
-    "methods",
-    [
-        ("own_output",),
-        # Each of the others compiles steps and exact solves of its own.
-        pytest.param(tuple(ablate_meta.METHODS), marks=pytest.mark.slow),
-    ],
-)
-def test_every_start_and_method_is_reported(experiment, tiny_init, monkeypatch, methods):
-    monkeypatch.setattr(ablate_meta, "METHODS", methods)
+@pytest.mark.slow  # compiles every start and method; test_layered trains as well
+def test_every_start_and_method_is_reported(experiment, tiny_init, monkeypatch):
+    methods = tuple(ablate_meta.METHODS)
     out = experiment("ablate_meta", init=tiny_init, **TINY)
     table = (out / "table.md").read_text()
     for method in methods:

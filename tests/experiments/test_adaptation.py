@@ -30,6 +30,7 @@ def data(tmp_path):
     return str(tmp_path)
 
 
+@pytest.mark.slow  # test_layered trains and reports by the same functions
 def test_both_starts_are_measured_once(experiment, tiny_init, data, monkeypatch):
     flags = {"init": tiny_init, "data": data, **TINY}
     out = experiment("adaptation", **flags)

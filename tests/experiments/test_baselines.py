@@ -53,6 +53,7 @@ def cheap(monkeypatch):
     )
 
 
+@pytest.mark.slow  # compiles a meta-training
 def test_networks_are_trained_and_adapted_once(experiment, monkeypatch):
     only(monkeypatch, "Meta-PINN")
     monkeypatch.setattr(baselines.study, "adapt", quick_adapt)

@@ -53,6 +53,7 @@ def test_sphere_and_laws_are_reported_once(experiment, monkeypatch):
     assert (out / "table.md").read_text() == table
 
 
+@pytest.mark.slow  # compiles a step twice, for its time and for its bytes
 def test_a_step_is_timed_and_weighed():
     scaling_3d.compiled_step.cache_clear()
     with flagsaver.flagsaver(**TINY):

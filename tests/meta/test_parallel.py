@@ -146,7 +146,12 @@ def start(script: str, *arguments: str, devices: int = 1) -> subprocess.Popen:
         **os.environ,
         "PYTHONPATH": ROOT,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": " ".join(
+            (
+                os.environ.get("XLA_FLAGS", ""),
+                f"--xla_force_host_platform_device_count={devices}",
+            )
+        ),
     }
     return subprocess.Popen(
         [sys.executable, "-c", PROBLEM + textwrap.dedent(script), *arguments],

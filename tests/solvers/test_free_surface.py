@@ -18,6 +18,9 @@ SOLVERS = [
 ]
 
 
+SLOW_WAVES = pytest.param(*SOLVERS[1].values, id="plane_waves", marks=pytest.mark.slow)
+
+
 def image(source, top=0.0):
     return np.array([*source[:-1], 2 * top - source[-1]])
 
@@ -72,8 +75,17 @@ def test_half_space_with_image(settings, tolerance):
     np.testing.assert_allclose(own.total[away], known.reshape(model.shape)[away], atol=1e-9)
 
 
-@pytest.mark.parametrize("quality", [None, 20.0])
-@pytest.mark.parametrize(("settings", "tolerance"), SOLVERS)
+@pytest.mark.parametrize(
+    ("settings", "tolerance", "quality"),
+    [
+        pytest.param(*SOLVERS[0].values, None, id="finite_differences"),
+        pytest.param(*SOLVERS[0].values, 20.0, id="finite_differences, lossy"),
+        pytest.param(*SOLVERS[1].values, None, id="plane_waves"),
+        pytest.param(
+            *SOLVERS[1].values, 20.0, id="plane_waves, lossy", marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_layers_under_a_free_surface(settings, tolerance, quality):
     model = layers(quality)
     field = ml.solve(model, FREQUENCY, SOURCE, settings, free_surface=True)
@@ -88,7 +100,7 @@ def test_layers_under_a_free_surface(settings, tolerance, quality):
     assert relative_l2(without.total[away], exact[away]) > 0.3
 
 
-@pytest.mark.parametrize(("settings", "tolerance"), SOLVERS)
+@pytest.mark.parametrize(("settings", "tolerance"), [SOLVERS[0], SLOW_WAVES])
 def test_the_field_vanishes_at_the_surface(settings, tolerance):
     """To the last digit, also where the surface is at another depth, and off the grid."""
     model, source = layers(top=0.3), np.array([[0.35, 0.44], [0.2, 0.5]])

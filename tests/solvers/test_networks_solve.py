@@ -222,9 +222,8 @@ def test_features_are_solved_for_in_the_layer_they_are_for(model):
     assert relative_l2(half, field(1.0)) > 1e-3
 
 
-@pytest.mark.parametrize(
-    "layer", ["galerkin", pytest.param("least_squares", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # test_gauss_newton has the steps themselves
+@pytest.mark.parametrize("layer", ["galerkin", "least_squares"])
 def test_gauss_newton_moves_the_singular_values_alone(
     model, truth, pruned, kept, layer, monkeypatch
 ):
