@@ -6,6 +6,7 @@ Every method returns another network; nothing is changed in place.
 """
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -235,13 +236,21 @@ def find_initialisation(name: str | Path) -> Path:
 
 def number_of_features(module: nn.Module, params: Any) -> int:
     """Units of the last hidden layer of a module with `features`."""
+    leaves, structure = jax.tree.flatten(params)
+    shapes = (jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    return _number_of_features(module, structure, tuple(shapes))
+
+
+@functools.lru_cache  # tracing a network takes a third of an exact solve
+def _number_of_features(module: nn.Module, structure: Any, leaves: tuple) -> int:
     shape = jax.eval_shape(
-        lambda: module.apply(
+        lambda params: module.apply(
             {"params": params},
             jnp.zeros((1, module.ndim)),
             jnp.zeros(module.ndim - 1),
             jnp.ones(()),
             method="features",
-        )
+        ),
+        jax.tree.unflatten(structure, leaves),
     )
     return math.prod(shape.shape[-1:])
