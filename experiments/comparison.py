@@ -3,8 +3,7 @@
 On random velocities never trained on, at several frequencies, relative L2 error against
 refined finite differences, number of complex unknowns, and seconds of
 
-- plane waves on a lattice, by the two-level solve (`solve`'s default) and all of them
-  in one matrix;
+- plane waves on a lattice (`solve`'s default);
 - plane waves at low-discrepancy and at independent random wave vectors, by quadrature;
 - the leading meta-learned features, as they are, and enriched by low-discrepancy waves;
 - finite differences on one, two and three cells per cell of the model.
@@ -61,7 +60,6 @@ _SHAPE, _SPACING, _FIRST_SEED = (91, 91), 0.025, 910_000
 _SNAPSHOT_SEED, _SNAPSHOT_SOURCES = 920_000, 6
 _SOURCE = (1.0, 0.025)
 _RATIOS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0, 2.4)
-_DIRECT_RATIOS = (1.1, 1.3)
 _THINNER_RATIOS = (1.05, 1.1, 1.2, 1.3, 1.6, 2.0)
 _LEADING = (0.125, 0.1875, 0.25, 0.3125, 0.375, 0.5, 2 / 3, 0.75, 0.875, 1.0)
 _COARSER = _LEADING.index(2 / 3)  # what the full set is compared with, as by `solve`
@@ -167,13 +165,9 @@ def waves_and_learned(
         network: Of the learned features.
     """
     for wavenumber_ratio in _RATIOS:
-        yield (
-            "lattice, two levels",
-            shared.layer,
-            on_lattice(shared, wavenumber_ratio, None),
-        )
+        yield "lattice", shared.layer, on_lattice(shared, wavenumber_ratio)
     for wavenumber_ratio in _THINNER_RATIOS:
-        yield THINNER, thinner.layer, on_lattice(thinner, wavenumber_ratio, None)
+        yield THINNER, thinner.layer, on_lattice(thinner, wavenumber_ratio)
     learned = over_features(network.module, network.params, shared, _LEADING)
     yield "learned", thinner.layer, learned
 
@@ -185,12 +179,6 @@ def all_solvers(
 ) -> Iterator[tuple[str, AbsorbingLayer, Solver]]:
     """Those of `waves_and_learned`, and all others."""
     yield from waves_and_learned(shared, thinner, network)
-    for wavenumber_ratio in _DIRECT_RATIOS:
-        yield (
-            "lattice, one matrix",
-            shared.layer,
-            on_lattice(shared, wavenumber_ratio, wavenumber_ratio),
-        )
     wavenumber = float(shared.omega) / shared.model.minimum
     key = jax.random.key(0)
     for fraction in map(float, FLAGS.fractions):
@@ -234,11 +222,9 @@ def over_features(
     return solver
 
 
-def on_lattice(
-    shared: problems.HelmholtzProblem, wavenumber_ratio: float, dense: float | None
-) -> Solver:
-    """The plane-wave solve with a chosen part of the waves in one matrix."""
-    lattice = lattices.make_lattice(shared, wavenumber_ratio, dense=dense)
+def on_lattice(shared: problems.HelmholtzProblem, wavenumber_ratio: float) -> Solver:
+    """The plane-wave solve."""
+    lattice = lattices.make_lattice(shared, wavenumber_ratio)
 
     def solver(problem):
         with jax.enable_x64(True):
@@ -384,7 +370,7 @@ def _calibration(rows: Sequence[Row]) -> str:
 
 def of_published(rows: Sequence[Row], target: float = 0.05) -> str:
     """Markdown: unknowns that each published model needs, and what learned end at."""
-    families = ("lattice, two levels", THINNER, "learned")
+    families = ("lattice", THINNER, "learned")
     lines = []
     for name in dict.fromkeys(row["part"] for row in rows):
         own = curves([row for row in rows if row["part"] == name])
@@ -403,7 +389,7 @@ def of_published(rows: Sequence[Row], target: float = 0.05) -> str:
 
 def _unknowns_for(rows: Sequence[Row], target: float = 0.05) -> str:
     """Markdown: unknowns that each family needs for a mean and a worst error."""
-    families = ("lattice, one matrix", "lattice, two levels", THINNER,
+    families = ("lattice", THINNER,
                 "low discrepancy waves", "learned", "best linear basis")  # fmt: skip
     points = curves(rows)
     lines = [

@@ -7,7 +7,8 @@
 
     gradient = jax.jit(jax.grad(misfit))(velocity)
 
-The gradient is that of the adjoint-state method: one more solve with the same factors.
+The gradient is that of the adjoint-state method: one more solve with the same
+preconditioner.
 """
 
 import jax
@@ -67,7 +68,7 @@ def make_acquisition(
     ratio = wavenumber_ratio or lattices.default_wavenumber_ratio(problem)
     return Acquisition(
         problem=problem,
-        lattice=lattices.make_lattice(problem, ratio, sources=len(sources)),
+        lattice=lattices.make_lattice(problem, ratio),
         sources=sources,
         background_velocities=np.array(
             [problems.velocity_at(model, source) for source in sources]

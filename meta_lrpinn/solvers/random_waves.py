@@ -21,7 +21,7 @@ def solve(request: Request, settings: RandomWaves) -> Solution:
     posed = request.problems()
     number = settings.unknowns
     if number is None:
-        number = lattices.make_lattice(posed[0], _WAVENUMBER_RATIO).number
+        number = lattices.waves_in_ball(posed[0], _WAVENUMBER_RATIO)
     largest = _LARGEST * 2 * np.pi * request.frequency / request.model.minimum
     params = models.plane_wave_parameters(
         request.keys.waves, number, largest, request.model.ndim

@@ -22,7 +22,6 @@ from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.reference import grids
 from meta_lrpinn.solvers import network_features, shared_features
-from meta_lrpinn.solvers.plane_waves import checked_lattice
 from meta_lrpinn.solvers.request import split_seed
 from meta_lrpinn.solvers.settings import (
     FiniteDifferences,
@@ -432,16 +431,15 @@ def _shared_lattice(
         ratio = lattices.wavenumber_ratio_for_tolerance(problem, settings.tolerance)
     else:
         ratio = lattices.default_wavenumber_ratio(problem)
-    number = len(plan.sources)
-    return problem, checked_lattice(problem, ratio, number, bounds.steepest())
+    return problem, lattices.make_lattice(problem, ratio, velocities=bounds.steepest())
 
 
 def _sources_per_batch(
     lattice: lattices.Lattice, shape: tuple[int, ...], number: int, memory: float
 ) -> int:
-    # Right-hand sides, solutions, thirty search directions with their images and two
-    # fields of each source, 16 bytes a number.
-    each = 16 * (70 * lattice.number + 2 * int(np.prod(shape)))
+    # Right-hand sides, solutions and the vectors of the iterations, and two fields of each
+    # source, 16 bytes a number.
+    each = 16 * (30 * lattice.number + 2 * int(np.prod(shape)))
     return int(np.clip(memory * 2**30 // each, 1, number))
 
 

@@ -16,7 +16,6 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     monkeypatch.setattr(comparison, "_SHAPE", (21, 21))
     monkeypatch.setattr(comparison, "_SOURCE", (0.2, 0.025))
     monkeypatch.setattr(comparison, "_RATIOS", (1.1, 1.6))
-    monkeypatch.setattr(comparison, "_DIRECT_RATIOS", (1.1,))
     monkeypatch.setattr(comparison, "_THINNER_RATIOS", (1.3,))
     settings = {
         "init": tiny_init,
@@ -46,8 +45,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
     for row in sorted(rows, key=lambda row: row["velocity"]):
         families[row["family"]].append(float(row["error"]))
     assert set(families) == {
-        "lattice, two levels",
-        "lattice, one matrix",
+        "lattice",
         "lattice, layer as learned",
         "learned",
         "low discrepancy waves",
@@ -56,10 +54,7 @@ def test_every_family_at_every_size(experiment, tiny_init, monkeypatch):
         "finite differences",
         "best linear basis",
     }
-    assert len(families["lattice, two levels"]) == 2 * 2  # sizes and velocities
-    # The same waves, one way and the other.
-    direct, iterated = families["lattice, one matrix"], families["lattice, two levels"]
-    np.testing.assert_allclose(direct[0], iterated[0], rtol=0.1)
+    assert len(families["lattice"]) == 2 * 2  # sizes and velocities
     best = families["best linear basis"]
     best = best[: len(best) // 2]  # of one velocity
     assert best == sorted(best, reverse=True) and best[-1] < best[0] / 2

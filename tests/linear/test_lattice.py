@@ -47,51 +47,42 @@ def solution_of(problem, lattice):
     )
 
 
-def test_lattice_size_follows_area_and_frequency():
-    problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
-    period = np.prod(problem.upper - problem.lower)
-    wavenumber = 2 * np.pi * FREQUENCY / 1.8
-    for wavenumber_ratio in (1.2, 1.8):
-        lattice = lattices.make_lattice(problem, wavenumber_ratio)
-        expected = period * (wavenumber_ratio * wavenumber) ** 2 / (4 * np.pi)
-        assert abs(lattice.number / expected - 1) < 0.05
-        chex.assert_shape(lattice.indices, (lattice.number, 2))
-        assert (
-            abs(
-                lattices.wavenumber_ratio_for(problem, lattice.number) / wavenumber_ratio
-                - 1
-            )
-            < 0.03
-        )
+def test_lattice_size_follows_volume_and_frequency():
+    flat = make_problem(gradient_model(), FREQUENCY, SOURCE)
     deep = make_problem(gradient_model(3), 3.0, (0.4, 0.3, 0.05))
-    lattice = lattices.make_lattice(deep, 1.5)
-    volume = np.prod(deep.upper - deep.lower)
-    expected = volume * (1.5 * 2 * np.pi * 3.0 / 1.8) ** 3 / (6 * np.pi**2)
-    assert abs(lattice.number / expected - 1) < 0.1
-    assert abs(lattices.wavenumber_ratio_for(deep, lattice.number) / 1.5 - 1) < 0.05
+    for problem, frequency, ratio in ((flat, 5.0, 1.2), (flat, 5.0, 1.8), (deep, 3.0, 1.5)):
+        lattice = lattices.make_lattice(problem, ratio)
+        per_axis = (problem.upper - problem.lower) * ratio * 2 * frequency / 1.8
+        # Rounded down to 2n + 1 waves along each axis.
+        assert np.all(np.abs(np.array(lattice.shape) - per_axis) <= 1)
+        assert lattice.number == len(lattice.indices) == np.prod(lattice.shape)
+        found = lattices.wavenumber_ratio_for(problem, lattice.number)
+        assert abs(found / ratio - 1) < 0.1
 
 
 def test_lattice_is_symmetric_and_products_do_not_alias():
     lattice = lattices.make_lattice(make_problem(gradient_model(), FREQUENCY, SOURCE))
-    waves = {tuple(index) for index in lattice.indices.tolist()}
-    assert waves == {(-a, -b) for a, b in waves} and len(waves) == lattice.number
+    np.testing.assert_array_equal(lattice.indices, -lattice.indices[::-1])
     for size, count in zip(lattice.extent, lattice.product_shape, strict=True):
-        assert np.max(np.abs(lattice.indices)) <= max(lattice.extent)
         assert count > 4 * size
+    check = lattice.for_check()
+    assert 1.2 < lattice.number / check.number < 1.8
+    # The block of one is that of the other.
+    travelling = set(map(tuple, lattice.travelling.tolist()))
+    assert travelling < set(map(tuple, check.indices.tolist()))
 
 
-def test_smaller_lattice_is_the_leading_block():
+def test_smaller_lattice_is_a_block_of_the_larger():
     problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
     small, large = (
         lattices.make_lattice(problem, wavenumber_ratio) for wavenumber_ratio in (0.8, 1.1)
     )
-    np.testing.assert_array_equal(small.indices, large.indices[: small.number])
     few = jax.jit(lattices.assemble)(problem, small)
-    many = jax.jit(lattices.assemble)(problem, large)
-    chex.assert_shape([few, many], [(small.number,) * 2, (large.number,) * 2])
-    np.testing.assert_allclose(
-        few, many[: small.number, : small.number], atol=2e-4 * np.abs(few).max()
-    )
+    many = jax.jit(
+        lambda problem: lattices.assemble(problem, large, indices=small.indices)
+    )(problem)
+    chex.assert_shape([few, many], (small.number,) * 2)
+    np.testing.assert_allclose(few, many, atol=2e-4 * np.abs(few).max())
 
 
 def layer_of_one_node(contrast):
@@ -115,9 +106,9 @@ def test_rough_models_have_more_waves():
     smooth, rough = make_problem(gradient_model(), 5.0, SOURCE), layer_of_one_node(1.0)
     ratios = [lattices.default_wavenumber_ratio(problem) for problem in (smooth, rough)]
     assert ratios[0] < ratios[1]
-    assert lattices.missing_share(smooth, np.array(ratios[:1])) < 0.01
+    assert lattices.missing_share(smooth, np.array(ratios[:1])) < 0.003
     numbers = [lattices.make_lattice(rough, ratio).number for ratio in ratios]
-    assert numbers[1] < 2.5 * numbers[0]
+    assert numbers[1] < 4.2 * numbers[0]
 
 
 def test_missing_share_is_that_of_a_thin_layer():
@@ -145,15 +136,19 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
             )
         )(problem)
     )
-    chex.assert_shape([matrix, rhs], [(lattice.number,) * 2, (lattice.number,)])
-    # The same without the matrix.
+    chex.assert_shape([matrix, rhs], [(lattice.number,) * 2, lattice.shape])
+    # The same without the matrix, and symmetric with the waves of the rows turned round.
     columns = np.einsum(
         "rcn,r->cn", np.random.default_rng(0).normal(size=(2, 2, lattice.number)), [1, 1j]
     )
-    product = jax.jit(lattices.make_operator(problem, lattice))(columns.T)
-    np.testing.assert_allclose(product, matrix @ columns.T, rtol=1e-9)
-    entries = lattices.diagonal(problem, lattice)
-    np.testing.assert_allclose(entries, np.diag(matrix), rtol=1e-9)
+    product = jax.jit(lattices.make_operator(problem, lattice))(
+        columns.reshape(-1, *lattice.shape)
+    )
+    expected = (matrix @ columns.T).T.reshape(product.shape)
+    np.testing.assert_allclose(product, expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        matrix[::-1], matrix[::-1].T, atol=1e-12 * np.abs(matrix).max()
+    )
 
     omega, layer = float(problem.omega), problem.layer
     lower, period = problem.lower, problem.upper - problem.lower
@@ -185,7 +180,7 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
     load = -(omega**2) * (slowness - v0**-2) * incident * volume
     expected = trial.conj().T @ load
     # u₀ is computed in single precision.
-    np.testing.assert_allclose(rhs, expected, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(rhs.ravel(), expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -328,23 +323,6 @@ def test_error_falls_with_the_margin(layered):
     assert errors[0] > 2 * errors[1] > 3 * errors[2]
 
 
-@pytest.mark.slow
-def test_few_waves_solved_directly_give_the_same(layered):
-    """What the others are left to, iterations, only has to converge."""
-    problem, _, solutions = layered
-    for dense in (1.0, 2.0):
-        lattice = lattices.make_lattice(problem, 2.0, dense=dense)
-        assert (lattice.dense < lattice.number) == (dense < 2)
-        other = solution_of(problem, lattice)
-        assert relative_l2(other.fields, solutions[2.0].fields) < 3e-3
-
-
-def test_many_sources_make_the_larger_matrix_the_cheaper_way():
-    problem = make_problem(gradient_model(), FREQUENCY, SOURCE)
-    one, many = (lattices.make_lattice(problem, 2.4, sources=n) for n in (1, 1000))
-    assert one.dense < many.dense == many.number == one.number
-
-
 def test_estimate_tracks_the_error(layered):
     _, truth, solutions = layered
     for wavenumber_ratio, solution in solutions.items():
@@ -377,9 +355,8 @@ def test_evaluation_at_points_and_on_the_grid_agree(layered):
 def test_many_sources_equal_each_alone(layered):
     """Also the problem's own source and background velocity are not used."""
     problem, _, solutions = layered
-    lattice = lattices.make_lattice(problem, 1.5, dense=1.2)
+    lattice = lattices.make_lattice(problem, 1.5)
     sources = np.stack([[0.6, 0.3], SOURCE])
-    assert lattice.dense < lattice.number
     v0 = float(problem.background_velocity)
     other = problem.replace(source=sources[0], background_velocity=np.asarray(2.2))
     together = SOLVE(other, lattice, sources, np.array([2.2, v0]))
@@ -425,15 +402,12 @@ def test_homogeneous_model_scatters_nothing():
     assert np.all(solution.error_estimate < 1e-3)
 
 
-@pytest.mark.parametrize(
-    ("dense", "tolerance"), [pytest.param(1.3, 1e-5, marks=pytest.mark.slow), (1.1, 0.02)]
-)
-def test_gradient_to_the_velocity(dense, tolerance):
+def test_gradient_to_the_velocity():
     """By the adjoint, of a misfit at receivers, against central differences."""
     model = gradient_model(count=6, spacing=0.12)
     source = np.array([0.2, 0.03])
     problem = make_problem(model, 4.0, source, background_velocity=2.0, thickness=0.3)
-    lattice = lattices.make_lattice(problem, 1.3, dense=dense)
+    lattice = lattices.make_lattice(problem, 1.3)
     receivers = jnp.array([[0.1, 0.5], [0.33, 0.52], [0.55, 0.1]])
     observed = jnp.array([0.1 - 0.05j, 0.02j, -0.03])
 
@@ -455,7 +429,7 @@ def test_gradient_to_the_velocity(dense, tolerance):
             velocity - step * direction
         )
         np.testing.assert_allclose(
-            np.sum(gradient * direction), difference / (2 * step), rtol=tolerance
+            np.sum(gradient * direction), difference / (2 * step), rtol=1e-5
         )
 
 

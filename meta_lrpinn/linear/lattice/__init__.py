@@ -7,16 +7,15 @@ The weak form over the stretched domain Ω, in coordinates and with its absorbin
 
 is complex symmetric, needs first derivatives only, and no condition at the outer edge.
 The features are plane waves times the absorbing envelope, φ_j = e(x) exp(i k_j·x), with
-wave vectors on the lattice 2π ℤ/P (P the size of Ω) inside a ball: `waves`, and how large
+wave vectors on the lattice 2π ℤ/P (P the size of Ω) inside a box: `waves`, and how large
 it is to be: `resolution`. On a lattice every entry of the matrix is a Fourier coefficient
 of a weight at k_i − k_j, which is integrated over the cells of the model: `operator`. The
-system is solved by minimal residuals, preconditioned by the factored block of the longest
-waves: `two_level`.
+system is solved by conjugate residuals (`solution`), preconditioned by the inverse for the
+nearest model whose slowness is a sum over the axes: `separable`.
 """
 
 from meta_lrpinn.linear.lattice.operator import (
     assemble,
-    diagonal,
     evaluate,
     evaluate_on_grid,
     make_operator,
@@ -28,8 +27,10 @@ from meta_lrpinn.linear.lattice.resolution import (
     missing_share,
     wavenumber_ratio_for,
     wavenumber_ratio_for_tolerance,
+    waves_in_ball,
 )
-from meta_lrpinn.linear.lattice.two_level import Solution, solve, solve_weights
+from meta_lrpinn.linear.lattice.separable import separable_inverse
+from meta_lrpinn.linear.lattice.solution import Solution, solve, solve_weights
 from meta_lrpinn.linear.lattice.waves import (
     Lattice,
     make_lattice,
@@ -41,7 +42,6 @@ __all__ = [
     "Solution",
     "assemble",
     "default_wavenumber_ratio",
-    "diagonal",
     "evaluate",
     "evaluate_on_grid",
     "make_lattice",
@@ -50,8 +50,10 @@ __all__ = [
     "period_of",
     "right_hand_side",
     "right_hand_sides",
+    "separable_inverse",
     "solve",
     "solve_weights",
     "wavenumber_ratio_for",
     "wavenumber_ratio_for_tolerance",
+    "waves_in_ball",
 ]

@@ -6,12 +6,13 @@ envelope. With a(q), b(q) the coefficients of e²/s and s e² along one axis,
     K = Σ_d −A_d ⊗ Π_{e≠d} B_e + M,     A = Toeplitz form of ∂φ* ∂φ/s,  B = that of s φ* φ,
 
 and M holds the coefficients of ω² m S e² at k_i − k_j. Integrals are sums over the
-tensor grid of `Lattice.nodes`, one axis at a time, by matrix products.
+tensor grid of `Lattice.nodes`, one axis at a time, by matrix products. Weights are arrays
+over the box of waves, `Lattice.shape`, with the source as their first axis.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,10 @@ from meta_lrpinn.physics import absorbing, background, residual
 from meta_lrpinn.precision import Array, full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 
+# Numbers that the padded weights of sources may have to be transformed together: they
+# then stay in a processor's cache.
+_TOGETHER = 2**16
+
 
 class _Axis(struct.PyTreeNode):
     """One axis of the weak form, G nodes, modes −e..e."""
@@ -32,23 +37,6 @@ class _Axis(struct.PyTreeNode):
     envelope: jax.Array  # (G,) e at the nodes
     stiffness: jax.Array  # (2e + 1, 2e + 1) ∫ ∂φ_i* ∂φ_j / s dx [1/km]
     mass: jax.Array  # (2e + 1, 2e + 1) ∫ s φ_i* φ_j dx [km]
-
-
-def _wave_vectors(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
-    return 2 * np.pi * jnp.asarray(lattice.indices) / jnp.asarray(period_of(problem))
-
-
-def _position(indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Flat position of lattice indices (..., ndim) in the layout of the FFT."""
-    position = jnp.zeros(indices.shape[:-1], jnp.int32)
-    for axis, count in enumerate(shape):
-        position = position * count + indices[..., axis] % count
-    return position
-
-
-def _in_box(lattice: Lattice) -> tuple[jax.Array, ...]:
-    """Index arrays of the waves in the array (2 extent + 1) of all modes of the box."""
-    return tuple((jnp.asarray(lattice.indices) + jnp.asarray(lattice.extent)).T)
 
 
 def _along(problem: HelmholtzProblem, axis: int, coordinates: jax.Array) -> jax.Array:
@@ -67,17 +55,29 @@ def _phases(problem, lattice, axis, modes, sign=-1):
     return jnp.exp(sign * 1j * jnp.outer(wavenumbers, jnp.asarray(lattice.nodes[axis])))
 
 
-def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> _Axis:
-    omega = jnp.asarray(problem.omega)
+def axis_waves(
+    problem: HelmholtzProblem, lattice: Lattice, axis: int
+) -> tuple[jax.Array, jax.Array]:
+    """Enveloped waves of one axis at its nodes, and their derivatives.
+
+    Returns:
+        e exp(iqx) and its derivative [1/km], complex (2 extent + 1, G).
+    """
     nodes = jnp.asarray(problem.lower)[axis] + jnp.asarray(lattice.nodes[axis])
     points = _along(problem, axis, nodes)
-    stretch = absorbing.stretch(problem.layer, points, omega)[:, axis]
     envelope, slope = absorbing.envelope(problem.layer, points, problem.envelope_velocity)
-    size = lattice.extent[axis]
-    modes = np.arange(-size, size + 1)
+    modes = lattice.modes(axis)
     wavenumbers = 2 * np.pi * jnp.asarray(modes) / jnp.asarray(period_of(problem))[axis]
     value = envelope * _phases(problem, lattice, axis, modes, sign=1)
-    gradient = (1j * wavenumbers[:, None] + slope[:, axis]) * value
+    return value, (1j * wavenumbers[:, None] + slope[:, axis]) * value
+
+
+def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> _Axis:
+    nodes = jnp.asarray(problem.lower)[axis] + jnp.asarray(lattice.nodes[axis])
+    points = _along(problem, axis, nodes)
+    stretch = absorbing.stretch(problem.layer, points, jnp.asarray(problem.omega))[:, axis]
+    envelope, _ = absorbing.envelope(problem.layer, points, problem.envelope_velocity)
+    value, gradient = axis_waves(problem, lattice, axis)
     weights = jnp.asarray(lattice.node_weights[axis])
     return _Axis(
         stretch=stretch,
@@ -87,22 +87,14 @@ def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> _Axis:
     )
 
 
-def _contract(values: jax.Array, matrices: list[jax.Array]) -> jax.Array:
-    """Apply one matrix (m_d, n_d) along each axis of values (n_1, …, n_d, ...)."""
-    for axis, matrix in enumerate(matrices):
+def contract(values: jax.Array, matrices: Sequence[jax.Array], first: int = 0) -> jax.Array:
+    """Apply one matrix (m_d, n_d) along each axis of values, from axis `first` on."""
+    for axis, matrix in enumerate(matrices, start=first):
         values = jnp.moveaxis(jnp.tensordot(matrix, values, axes=(1, axis)), 0, axis)
     return values
 
 
-def _outer(factors: list[jax.Array]) -> jax.Array:
-    """Product over the axes, (n_1, …, n_d)."""
-    product = factors[0]
-    for factor in factors[1:]:
-        product = product[..., None] * factor
-    return product
-
-
-def _node_points(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
+def node_points(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
     """The tensor grid of nodes, (G_1, …, G_d, ndim) [km]."""
     axes = [
         jnp.asarray(problem.lower)[d] + jnp.asarray(axis)
@@ -122,13 +114,13 @@ class WeakForm(struct.PyTreeNode):
 def weak_form(problem: HelmholtzProblem, lattice: Lattice) -> WeakForm:
     """Integrals of a problem over the nodes of a lattice."""
     axes = tuple(_axis_of(problem, lattice, d) for d in range(problem.ndim))
-    slowness = problem.model.squared_slowness_at(_node_points(problem, lattice))
+    slowness = problem.model.squared_slowness_at(node_points(problem, lattice))
     weights = [
         jnp.asarray(w) * axis.stretch * axis.envelope**2
         for w, axis in zip(lattice.node_weights, axes, strict=True)
     ]
     modes = [np.fft.fftfreq(n, 1 / n).astype(int) for n in lattice.product_shape]
-    mass = _contract(
+    mass = contract(
         slowness.astype(weights[0].dtype),
         [
             _phases(problem, lattice, d, m) * w
@@ -140,9 +132,12 @@ def weak_form(problem: HelmholtzProblem, lattice: Lattice) -> WeakForm:
 
 @full_precision
 def assemble(
-    problem: HelmholtzProblem, lattice: Lattice, form: WeakForm | None = None
+    problem: HelmholtzProblem,
+    lattice: Lattice,
+    form: WeakForm | None = None,
+    indices: Array | None = None,
 ) -> jax.Array:
-    """Galerkin matrix of the waves solved for directly; independent of the source.
+    """Galerkin matrix of some of the waves; independent of the source.
 
     The test functions are the conjugate plane waves, which span the same space.
 
@@ -150,38 +145,23 @@ def assemble(
         problem: The problem.
         lattice: From `make_lattice`.
         form: Its integrals, where they are known.
+        indices: Lattice indices of the waves, (n, ndim); default: all.
 
     Returns:
-        The leading block of K, (n, n), complex.
+        The block of K of these waves, (n, n), complex.
     """
     form = form or weak_form(problem, lattice)
-    indices = jnp.asarray(lattice.indices)[: lattice.dense]
+    waves = jnp.asarray(lattice.indices if indices is None else indices)
     shape = lattice.product_shape
-    entry = _position(indices[:, None, :] - indices[None, :, :], shape)
-    matrix = form.mass.ravel()[entry]
-    box = [rows[: lattice.dense] for rows in _in_box(lattice)]
+    difference = waves[:, None, :] - waves[None, :, :]
+    matrix = form.mass[tuple(difference[..., d] % n for d, n in enumerate(shape))]
+    rows = tuple((waves + jnp.asarray(lattice.extent)).T)
     for d in range(problem.ndim):
         matrix = matrix - math.prod(
-            (axis.stiffness if e == d else axis.mass)[box[e][:, None], box[e]]
+            (axis.stiffness if e == d else axis.mass)[rows[e][:, None], rows[e]]
             for e, axis in enumerate(form.axes)
         )
     return matrix
-
-
-@full_precision
-def diagonal(
-    problem: HelmholtzProblem, lattice: Lattice, form: WeakForm | None = None
-) -> jax.Array:
-    """Diagonal of K, (N,), complex."""
-    form = form or weak_form(problem, lattice)
-    result = form.mass.ravel()[0]
-    box = _in_box(lattice)
-    for d in range(problem.ndim):
-        result = result - math.prod(
-            jnp.diagonal(axis.stiffness if e == d else axis.mass)[box[e]]
-            for e, axis in enumerate(form.axes)
-        )
-    return result
 
 
 def make_operator(
@@ -198,46 +178,49 @@ def make_operator(
         form: Its integrals, where they are known.
 
     Returns:
-        Linear function of weights (N, n_sources), complex.
+        Linear function of weights (n_sources, *lattice.shape), complex.
     """
     form = form or weak_form(problem, lattice)
     shape = lattice.product_shape
-    position = _position(jnp.asarray(lattice.indices), shape)
-    box = _in_box(lattice)
-    box_shape = tuple(2 * size + 1 for size in lattice.extent)
+    axes = tuple(range(-len(shape), 0))
     mass = math.prod(shape) * jnp.fft.ifftn(form.mass)
+    padding = [(0, n - m) for n, m in zip(shape, lattice.shape, strict=True)]
+    box = tuple(slice(m) for m in lattice.shape)
 
-    def one(columns):
-        grid = jnp.zeros(math.prod(shape), columns.dtype)
-        grid = grid.at[position].set(columns, unique_indices=True)
-        values = mass * jnp.fft.ifftn(grid.reshape(shape))
-        result = jnp.fft.fftn(values).ravel()[position]
-        modes = (
-            jnp.zeros(box_shape, columns.dtype).at[box].set(columns, unique_indices=True)
-        )
-        return result - _stiffness_product(form.axes, modes)[box]
+    def one(weights):
+        # A convolution only sees differences of indices, so they may begin at zero.
+        values = mass * jnp.fft.ifftn(jnp.pad(weights, padding), axes=axes)
+        return jnp.fft.fftn(values, axes=axes)[box]
 
-    return full_precision(lambda columns: jax.lax.map(one, columns.T).T)
+    together = max(1, _TOGETHER // math.prod(shape))
+
+    def product(weights):
+        scattered = jax.lax.map(one, weights, batch_size=together)
+        return scattered - _stiffness_product(form.axes, weights)
+
+    return full_precision(product)
 
 
-def _stiffness_product(axes: tuple[_Axis, ...], modes: jax.Array) -> jax.Array:
-    """Σ_d (A_d ⊗ Π_{e≠d} B_e) applied to weights in the box of all modes."""
+def _stiffness_product(axes: tuple[_Axis, ...], weights: jax.Array) -> jax.Array:
+    """Σ_d (A_d ⊗ Π_{e≠d} B_e) applied to weights (n_sources, *lattice.shape)."""
     if len(axes) == 2:
         x, z = axes
-        stiff = (x.stiffness @ modes) @ z.mass.T
-        return stiff + (x.mass @ modes) @ z.stiffness.T
+        stiff = jnp.matmul(x.stiffness, weights) @ z.mass.T
+        return stiff + jnp.matmul(x.mass, weights) @ z.stiffness.T
     terms = (
-        _contract(modes, [a.stiffness if e == d else a.mass for e, a in enumerate(axes)])
+        contract(
+            weights, [a.stiffness if e == d else a.mass for e, a in enumerate(axes)], 1
+        )
         for d in range(len(axes))
     )
     return functools.reduce(jnp.add, terms)
 
 
 def right_hand_side(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
-    """Weak right-hand side of a problem's source, (n,), complex."""
+    """Weak right-hand side of a problem's source, complex, of the shape of the lattice."""
     sources = jnp.asarray(problem.source)[None]
     velocities = jnp.asarray(problem.background_velocity)[None]
-    return right_hand_sides(problem, lattice, sources, velocities)[:, 0]
+    return right_hand_sides(problem, lattice, sources, velocities)[0]
 
 
 @full_precision
@@ -247,9 +230,12 @@ def right_hand_sides(
     sources: Array,
     background_velocities: Array,
 ) -> jax.Array:
-    """Right-hand sides of several sources, (n, n_sources); see `solve_weights`."""
+    """Right-hand sides of several sources, (n_sources, *lattice.shape), complex.
+
+    Arguments as of `solve_weights`.
+    """
     omega = jnp.asarray(problem.omega)
-    points = _node_points(problem, lattice)
+    points = node_points(problem, lattice)
     slowness = problem.model.squared_slowness_at(points)
     flat = points.reshape(-1, problem.ndim)
     stretched = absorbing.stretched_offset(problem.layer, flat, 0.0, omega)
@@ -258,8 +244,7 @@ def right_hand_sides(
         nodes = _along(problem, d, jnp.asarray(problem.lower)[d] + lattice.nodes[d])
         stretch = absorbing.stretch(problem.layer, nodes, omega)[:, d]
         envelope, _ = absorbing.envelope(problem.layer, nodes, problem.envelope_velocity)
-        size = lattice.extent[d]
-        phases = _phases(problem, lattice, d, np.arange(-size, size + 1))
+        phases = _phases(problem, lattice, d, lattice.modes(d))
         matrices.append(
             phases * (jnp.asarray(lattice.node_weights[d]) * stretch * envelope)
         )
@@ -277,10 +262,10 @@ def right_hand_sides(
             jnp.asarray(problem.amplitude, jnp.complex64),
         ).astype(stretched.dtype)
         values = residual.scattering_source(slowness.ravel(), 1 / velocity**2, field, omega)
-        return _contract(values.reshape(slowness.shape), matrices)[_in_box(lattice)]
+        return contract(values.reshape(slowness.shape), matrices)
 
     pairs = (jnp.asarray(sources), jnp.asarray(background_velocities))
-    return jax.lax.map(load, pairs).T
+    return jax.lax.map(load, pairs)
 
 
 @full_precision
@@ -296,19 +281,24 @@ def evaluate(
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
-        weights: Complex output weights (n, n_sources).
+        weights: Complex output weights (n_sources, *lattice.shape).
         points: Coordinates (p, ndim) [km].
         chunk: Points evaluated at a time.
 
     Returns:
         Complex (p, n_sources).
     """
-    wave_vectors = _wave_vectors(problem, lattice)
+    period, lower = jnp.asarray(period_of(problem)), jnp.asarray(problem.lower)
 
     def at(point):
-        phase = wave_vectors @ (point - jnp.asarray(problem.lower))
-        envelope = problems.envelope_at(problem, point[None])[0]
-        return envelope * (jnp.exp(1j * phase) @ weights)
+        waves = [
+            jnp.exp(2j * np.pi / period[d] * (point - lower)[d] * lattice.modes(d))
+            for d in range(problem.ndim)
+        ]
+        field = jnp.asarray(weights)
+        for wave in waves[::-1]:
+            field = field @ wave
+        return problems.envelope_at(problem, point[None])[0] * field
 
     return jax.lax.map(at, points, batch_size=chunk)
 
@@ -324,22 +314,18 @@ def evaluate_on_grid(
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
-        weights: Complex output weights (n, n_sources).
+        weights: Complex output weights (n_sources, *lattice.shape).
 
     Returns:
         Complex (n_sources, nz, nx) or (n_sources, nz, ny, nx).
     """
-    extent = lattice.extent
     period, lower = jnp.asarray(period_of(problem)), jnp.asarray(problem.lower)
-    shape = tuple(2 * size + 1 for size in extent)
-    field = jnp.zeros((*shape, weights.shape[-1]), weights.dtype)
-    field = field.at[_in_box(lattice)].set(weights, unique_indices=True)
+    matrices = []
     for axis, coordinates in enumerate(problem.model.axes()[::-1]):
-        modes = 2 * np.pi * np.arange(-extent[axis], extent[axis] + 1) / period[axis]
-        waves = jnp.exp(1j * jnp.outer(coordinates - lower[axis], jnp.asarray(modes)))
+        wavenumbers = 2 * np.pi * jnp.asarray(lattice.modes(axis)) / period[axis]
+        waves = jnp.exp(1j * jnp.outer(coordinates - lower[axis], wavenumbers))
         line = _along(problem, axis, jnp.asarray(coordinates, lower.dtype))
-        waves = problems.envelope_at(problem, line)[:, None] * waves
-        # Contracts the leading axis and appends the grid's, so that the axes rotate.
-        field = jnp.tensordot(field, waves, axes=(0, 1))
+        matrices.append(problems.envelope_at(problem, line)[:, None] * waves)
+    fields = contract(weights, matrices, first=1)
     # (n_sources, x, [y,] z) to (n_sources, z, [y,] x)
-    return jnp.transpose(field, (0, *range(problem.ndim, 0, -1)))
+    return jnp.transpose(fields, (0, *range(problem.ndim, 0, -1)))

@@ -16,8 +16,10 @@ from meta_lrpinn.problem import HelmholtzProblem
 _DEFAULT = {2: 2.4, 3: 1.9}
 # Share of the scattered field that the default may miss, as long as so many times the
 # waves are enough: beyond that the estimate and a tolerance have to tell. In 2D a layer of
-# 2 km/s and one node in 4 km/s needs 2.4 times for 1 %.
-_DEFAULT_MISSING, _MORE_WAVES = 0.01, {2: 2.4, 3: 1.8}
+# 2 km/s and one node in 4 km/s needs four times for 0.5 %.
+_DEFAULT_MISSING, _MORE_WAVES = {2: 0.003, 3: 0.01}, {2: 4.0, 3: 1.8}
+# Where there is a tolerance, the field that may be missing over it, and the same.
+_MISSING_OVER_TOLERANCE, _MOST_WAVES = 0.5, {2: 25.0, 3: 8.0}
 _STEP = 0.1
 # Relative contrast of the squared slowness that is rounding.
 _ROUNDING = 1e-12
@@ -25,19 +27,24 @@ _ROUNDING = 1e-12
 
 def default_wavenumber_ratio(problem: HelmholtzProblem) -> float:
     """Wavenumber ratio κ of a problem, larger for a rough model."""
-    return _enough(problem, _DEFAULT[problem.ndim], _DEFAULT_MISSING)
+    ndim = problem.ndim
+    return _enough(problem, _DEFAULT[ndim], _DEFAULT_MISSING[ndim], _MORE_WAVES[ndim])
 
 
 def wavenumber_ratio_for_tolerance(problem: HelmholtzProblem, tolerance: float) -> float:
     """Wavenumber ratio κ to begin with for a relative error; larger for a rough model."""
     # Measured on layered models.
-    least = np.interp(np.log10(tolerance), [-3, -2.5, -2, -1], [2.8, 1.9, 1.5, 1.2])
-    return _enough(problem, float(least), tolerance)
+    tolerances, ratios = [-4, -3, -2.5, -2, -1], [3.6, 2.8, 1.9, 1.5, 1.2]
+    least = float(np.interp(np.log10(tolerance), tolerances, ratios))
+    missing = _MISSING_OVER_TOLERANCE * tolerance
+    return _enough(problem, least, missing, _MOST_WAVES[problem.ndim])
 
 
-def _enough(problem: HelmholtzProblem, least: float, missing: float) -> float:
+def _enough(
+    problem: HelmholtzProblem, least: float, missing: float, more_waves: float
+) -> float:
     """Ratio from `least` up beyond which such a share lies, or the most there may be."""
-    most = least * _MORE_WAVES[problem.ndim] ** (1 / problem.ndim)
+    most = least * more_waves ** (1 / problem.ndim)
     ratios = np.append(np.arange(least, most, _STEP), most)
     enough = missing_share(problem, ratios) <= missing
     return float(ratios[np.argmax(enough)] if np.any(enough) else most)
@@ -45,11 +52,15 @@ def _enough(problem: HelmholtzProblem, least: float, missing: float) -> float:
 
 def wavenumber_ratio_for(problem: HelmholtzProblem, number: int) -> float:
     """Wavenumber ratio κ that gives about `number` plane waves (see `make_lattice`)."""
-    wavenumber = resolved_wavenumber(problem)
     volume = float(np.prod(np.asarray(period_of(problem))))
+    return np.pi * (number / volume) ** (1 / problem.ndim) / resolved_wavenumber(problem)
+
+
+def waves_in_ball(problem: HelmholtzProblem, ratio: float) -> int:
+    """About how many waves of a lattice are no longer than κ = ratio allows."""
+    per_length = ratio * resolved_wavenumber(problem) / (2 * np.pi)
     ball = {2: np.pi, 3: 4 * np.pi / 3}[problem.ndim]
-    density = volume / (2 * np.pi) ** problem.ndim
-    return (number / (density * ball)) ** (1 / problem.ndim) / wavenumber
+    return round(ball * float(np.prod(np.asarray(period_of(problem)) * per_length)))
 
 
 def missing_share(problem: HelmholtzProblem, ratios: np.ndarray) -> np.ndarray:
@@ -82,5 +93,6 @@ def missing_share(problem: HelmholtzProblem, ratios: np.ndarray) -> np.ndarray:
     travelling = omega * np.sqrt(np.abs(np.mean(slowness)))
     power = np.abs(amplitude / np.maximum(wavenumber, travelling) ** 2) ** 2
     limits = np.asarray(ratios) * resolved_wavenumber(problem)
-    beyond = [np.sum(power[wavenumber > limit]) for limit in limits]
+    largest = np.max(mesh, axis=0)
+    beyond = [np.sum(power[largest > limit]) for limit in limits]
     return np.sqrt(np.array(beyond) / np.sum(power))

@@ -12,17 +12,19 @@ from meta_lrpinn.physics import absorbing
 from meta_lrpinn.precision import Array
 from meta_lrpinn.problem import HelmholtzProblem
 
-# Indices, right-hand side and search directions of so many waves take about 2 GiB.
+# Right-hand side, solution and search directions of so many waves take about 1 GiB.
 _MAXIMUM_WAVES = 2_000_000
 # Quadrature points per shortest wavelength, where neither cells nor steps ask for more.
 _POINTS_PER_WAVELENGTH = 15
+# The same over κ: products of two waves are twice as short as these.
+_POINTS_PER_RATIO = 5
 # Distance of the quadrature points of the check, over that of the solution.
 _CHECK_SPACING = 1.25
-# Waves up to this wavenumber ratio are always solved for directly: with fewer the
-# iterations become many.
-_LEAST_DENSE = 1.1
-# Iterations expected, and how much faster factors go than FFTs, per operation.
-_ITERATIONS, _FACTOR_SPEED = 10, 10
+# Waves up to this wavenumber ratio can travel somewhere, or nearly so; a matrix of at most
+# so many of them, of 1 GiB, is factored where iterations without it do not end.
+_TRAVELLING, _LARGEST_BLOCK = 1.2, 8_000
+# The check has one in so many of the waves.
+_FEWER_WAVES = 1.5
 # Gauss points of an interval in the layer, where everything is smooth.
 _LAYER_GAUSS_POINTS = 6
 # Largest ratio of velocities across a cell that 1, 2, 3 Gauss points integrate: m is
@@ -31,22 +33,35 @@ _CONTRASTS = (1.03, 1.2, 2.0)
 
 
 class Lattice(struct.PyTreeNode):
-    """Plane waves exp(i k·(x − lower)) on the reciprocal lattice of a box."""
+    """Plane waves exp(i k·(x − lower)), k = 2π index / period, of a box of indices."""
 
-    indices: Array  # (N, ndim) int, k = 2π indices / period, longest waves first
     nodes: tuple[Array, ...]  # quadrature points by axis, km from lower
     node_weights: tuple[Array, ...]  # their weights [km]
     check_nodes: tuple[Array, ...]  # those of another, coarser rule
     check_weights: tuple[Array, ...]
-    # n, how many waves are solved for directly
-    dense: int = struct.field(pytree_node=False)
+    travelling: Array  # (n, ndim) int, indices of the waves of the block; none if too many
     # (ndim,) largest index along each axis
     extent: tuple[int, ...] = struct.field(pytree_node=False)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of waves along each axis, coordinate order."""
+        return tuple(2 * size + 1 for size in self.extent)
+
+    @property
     def number(self) -> int:
         """Number of plane waves N."""
-        return self.indices.shape[0]
+        return math.prod(self.shape)
+
+    def modes(self, axis: int) -> np.ndarray:
+        """Indices along one axis, in the order of the weights."""
+        return np.arange(-self.extent[axis], self.extent[axis] + 1)
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Indices of all waves, (N, ndim) int, in the order of raveled weights."""
+        modes = [self.modes(axis) for axis in range(len(self.extent))]
+        return np.stack(np.meshgrid(*modes, indexing="ij"), -1).reshape(self.number, -1)
 
     @property
     def quadrature_shape(self) -> tuple[int, ...]:
@@ -59,9 +74,19 @@ class Lattice(struct.PyTreeNode):
         lengths = (scipy.fft.next_fast_len(4 * size + 1) for size in self.extent)
         return tuple(lengths)  # pyright: ignore[reportReturnType], as SciPy has no types
 
-    def with_check_nodes(self) -> "Lattice":
-        """The same waves with the coarser quadrature."""
-        return self.replace(nodes=self.check_nodes, node_weights=self.check_weights)
+    def for_check(self) -> "Lattice":
+        """Without the shortest waves, on the coarser quadrature."""
+        return self.replace(
+            nodes=self.check_nodes,
+            node_weights=self.check_weights,
+            extent=_fewer(self.extent),
+        )
+
+
+def _fewer(extent: Sequence[int]) -> tuple[int, ...]:
+    """Extent of the box of the check."""
+    part = _FEWER_WAVES ** (-1 / len(extent))
+    return tuple(max(1, round(part * size)) for size in extent)
 
 
 def period_of(problem: HelmholtzProblem) -> Array:
@@ -73,28 +98,22 @@ def make_lattice(
     problem: HelmholtzProblem,
     wavenumber_ratio: float = 2.4,
     points_per_wavelength: float = _POINTS_PER_WAVELENGTH,
-    dense: float | None = None,
-    sources: int = 1,
     velocities: Sequence[np.ndarray] = (),
 ) -> Lattice:
     """Lattice that resolves every wave of a problem.
 
     Args:
         problem: The problem, with concrete values.
-        wavenumber_ratio: κ, largest wavenumber over that to be resolved, ω/v_min of the
-            slowest wave (in a model smaller than that, of its size). Below 1 the field is
-            not resolved; the error falls fast from there.
-        points_per_wavelength: Quadrature points per shortest wavelength, at least; cells
-            of the model and steps of the velocity within them may ask for more.
-        dense: Wavenumber ratio of the waves that are solved for directly; default: 1.1,
-            or all where so many sources make a larger matrix the cheaper way.
-        sources: Number of sources that will be solved for together.
+        wavenumber_ratio: κ, largest wavenumber along each axis over that to be resolved,
+            ω/v_min of the slowest wave (in a model smaller than that, of its size). Below
+            1 the field is not resolved; the error falls fast from there.
+        points_per_wavelength: Quadrature points per wavelength of the slowest wave, at
+            least; a large κ, cells of the model and steps within them may ask for more.
         velocities: Others on the grid of the model [km/s], whose steps the quadrature is to
             integrate as well.
 
     Returns:
-        The lattice: about A (κ ω/v_min)²/4π waves in 2D, A the area with the layer, and
-        V (κ ω/v_min)³/6π² in 3D.
+        The lattice: about V (κ ω/π v_min)^ndim waves, V the area or volume with the layer.
 
     Raises:
         ValueError: if the wavenumber ratio is not positive, or the waves are too many.
@@ -102,36 +121,30 @@ def make_lattice(
     if not wavenumber_ratio > 0:
         raise ValueError(f"wavenumber ratio must be positive, got {wavenumber_ratio}")
     _check_size(problem, wavenumber_ratio)
-    period = np.asarray(period_of(problem))
     wavenumber = resolved_wavenumber(problem)
-    largest = wavenumber_ratio * wavenumber
-    extent = np.floor(largest * period / (2 * np.pi)).astype(int)
-    axes = [np.arange(-size, size + 1) for size in extent]
-    indices = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=-1)
-    norm = np.linalg.norm(2 * np.pi * indices / period, axis=-1)
-    inside = np.flatnonzero(norm <= largest)
-    # Longest waves first, so that a smaller lattice is a leading block.
-    order = inside[np.argsort(norm[inside], kind="stable")]
-    spacing = 2 * np.pi / wavenumber / points_per_wavelength
+    period = np.asarray(period_of(problem))
+    sizes = np.floor(wavenumber_ratio * wavenumber * period / (2 * np.pi)).astype(int)
+    extent = tuple(int(size) for size in np.maximum(sizes, 1))
+    points = max(points_per_wavelength, _POINTS_PER_RATIO * wavenumber_ratio)
+    spacing = 2 * np.pi / wavenumber / points
     steps = _step_points([problem.model.complex_velocity, *velocities])
     nodes, weights = zip(*quadrature_rules(problem, spacing, steps), strict=True)
     coarser = quadrature_rules(problem, _CHECK_SPACING * spacing, steps, fewer=1)
     check_nodes, check_weights = zip(*coarser, strict=True)
-    if dense is None:
-        count = np.prod(4 * extent + 1)
-        iterating = _ITERATIONS * sources * 2 * (problem.ndim + 1)
-        transform = 5 * count * np.log2(count)
-        factoring = 8 / 3 * len(order) ** 3 / _FACTOR_SPEED
-        dense = wavenumber_ratio if factoring < iterating * transform else _LEAST_DENSE
-    return Lattice(
-        indices=indices[order].astype(np.int32),
+    lattice = Lattice(
         nodes=nodes,
         node_weights=weights,
         check_nodes=check_nodes,
         check_weights=check_weights,
-        dense=int(np.sum(norm[order] <= dense * wavenumber)),
-        extent=tuple(int(size) for size in extent),
+        travelling=np.zeros((0, problem.ndim), np.int32),
+        extent=extent,
     )
+    indices = lattice.for_check().indices  # the check has the same block
+    length = np.linalg.norm(2 * np.pi * indices / period, axis=-1)
+    travelling = indices[length <= _TRAVELLING * wavenumber]
+    if len(travelling) <= _LARGEST_BLOCK:
+        lattice = lattice.replace(travelling=travelling.astype(np.int32))
+    return lattice
 
 
 def resolved_wavenumber(problem: HelmholtzProblem) -> float:
@@ -147,8 +160,7 @@ def resolved_wavenumber(problem: HelmholtzProblem) -> float:
 def _check_size(problem: HelmholtzProblem, wavenumber_ratio: float) -> None:
     """Refuse a lattice that no memory holds, before any array of it is made."""
     size = np.asarray(problem.upper, float) - np.asarray(problem.lower, float)
-    radius = wavenumber_ratio * resolved_wavenumber(problem) / (2 * np.pi)
-    number = {2: np.pi, 3: 4 * np.pi / 3}[problem.ndim] * np.prod(size * radius)
+    number = np.prod(size * wavenumber_ratio * resolved_wavenumber(problem) / np.pi)
     if not number <= _MAXIMUM_WAVES:
         model = problem.model
         extent = " x ".join(f"{side:.4g}" for side in model.upper - model.lower)
@@ -176,7 +188,7 @@ def quadrature_rules(
         problem: The problem, with concrete values.
         spacing: Distance of points that the waves need [km].
         steps: Points that steps need, see `_step_points`.
-        fewer: Points left out in cells with a step, and in intervals of the layer.
+        fewer: Points left out in cells with a step.
 
     Returns:
         For each axis, coordinate order, points (G,), km from `problem.lower`, and their
@@ -199,8 +211,7 @@ def quadrature_rules(
         else:  # the layer begins inside the model or beyond it
             counts = np.maximum(counts, np.max(contrasts[axis]))
         edges = np.concatenate([before[:-1], breaks, after[1:]])
-        in_layer = _LAYER_GAUSS_POINTS - fewer
-        layer = [np.full(len(part) - 1, in_layer) for part in (before, after)]
+        layer = [np.full(len(part) - 1, _LAYER_GAUSS_POINTS) for part in (before, after)]
         counts = np.concatenate([layer[0], counts, layer[1]])
         points, weights = _composite(edges - lower[axis], counts)
         rules.append((points, weights))
