@@ -65,8 +65,11 @@ def test_any_arrays_are_read_or_refused_in_a_line(path, fields, keeps_model, opt
     check(path, fields | (MODEL if keeps_model else {}), options)
 
 
-@pytest.mark.slow
-@hypothesis.settings(max_examples=10_000)
-@hypothesis.given(FIELDS, KEEPS_MODEL, OPTIONS)
-def test_very_many_arrays_are_read_or_refused(path, fields, keeps_model, options):
-    check(path, fields | (MODEL if keeps_model else {}), options)
+@pytest.mark.counts(slow=1000, reliability=10_000)
+def test_very_many_arrays_are_read_or_refused(path, count):
+    @hypothesis.settings(max_examples=count)
+    @hypothesis.given(FIELDS, KEEPS_MODEL, OPTIONS)
+    def search(fields, keeps_model, options):
+        check(path, fields | (MODEL if keeps_model else {}), options)
+
+    search()

@@ -453,6 +453,7 @@ def test_bad_options(option, message, case_file, out, capsys):
         (["meta-train", "--iterations=0"], "iterations must be positive, got 0"),
         (["meta-train", "--preset=huge"], "--preset must be one of paper, "),
         (["make-tasks", "--random=0"], "random must be at least 1, got 0"),
+        (["make-tasks", "--frequencies=3000000000"], "from 1 to 100,000, got 3000000000"),
         (["meta-train", "--processes=2"], "go together"),
         (["meta-train", "--tasks=nowhere.npz"], "nowhere.npz"),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import cli, generators
+from meta_lrpinn import cases, cli, generators
 from meta_lrpinn.cli import values
 
 xarray = pytest.importorskip("xarray")
@@ -91,6 +91,27 @@ def test_quality_of_all_commands(here):
         np.testing.assert_array_equal(data.scattered[0, 0, 0], expected.scattered[0, 0, 0])
 
 
+def test_a_free_surface_of_surveys_and_traces(here):
+    assert run(*SURVEY, "--free_surface") == 0
+    with xarray.open_zarr("survey.zarr") as data:
+        expected = ml.solve(
+            VELOCITIES[1], 3.0, (0.25, 0.05), ml.FiniteDifferences(refinement=1),
+            free_surface=True,
+        )  # fmt: skip
+        np.testing.assert_allclose(
+            data.scattered[1, 0, 1], expected.at([[0.2, 0.05], [0.3, 0.1]]), rtol=1e-6
+        )
+    # Not one survey with another.
+    assert run(*SURVEY) == 2
+    # A case with a free surface has one in its traces, too.
+    cases.save_case("case.npz", cases.Case(VELOCITIES[0], free_surface=True))
+    for name, options in (("a", ("--free_surface",)), ("b", ("--velocity=case.npz",))):
+        assert run(*TRACES, *SOLVER, *options, f"--out={name}.npz") == 0
+    with np.load("a.npz") as a, np.load("b.npz") as b:
+        np.testing.assert_array_equal(a["traces"], b["traces"])
+        assert a["free_surface"] == b["free_surface"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -100,6 +121,8 @@ def test_quality_of_all_commands(here):
         ((*SURVEY, "--receivers=1"), "receiver needs 2 coordinates"),
         ((*SURVEY, "--receivers=1,a"), "receiver must be numbers such as"),
         ((*SURVEY, "--sources=9,0"), "lies outside the model"),
+        ((*SURVEY, "--sources=0.1,0", "--free_surface"), "stands on the free surface"),
+        ((*TRACES, "--source=0.1,0", "--free_surface"), "stands on the free surface"),
         ((*SURVEY, "--quality=0"), "quality must be positive and finite"),
         ((*SURVEY, "--quality=inf"), "quality must be positive and finite"),
         ((*SOLVE, "--quality=0.01"), "is it 1/Q?"),

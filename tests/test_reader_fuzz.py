@@ -72,7 +72,7 @@ def test_damaged_files_are_refused_in_a_line(tmp_path, suffix):
     check(tmp_path, suffix, 50)
 
 
-@pytest.mark.slow
+@pytest.mark.counts(slow=300, reliability=1700)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_many_damaged_files_are_refused_in_a_line(tmp_path, suffix):
-    check(tmp_path, suffix, 1700)
+def test_many_damaged_files_are_refused_in_a_line(tmp_path, suffix, count):
+    check(tmp_path, suffix, count)

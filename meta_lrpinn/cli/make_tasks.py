@@ -9,6 +9,8 @@ from meta_lrpinn.cli.report import Report
 
 SUMMARY = "Draw a set of velocity-frequency tasks; the same command goes on."
 
+_MOST_FREQUENCIES = 100_000
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
@@ -42,8 +44,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
     from meta_lrpinn.meta import drawing
 
-    if options.frequencies < 1:
-        raise ValueError(f"frequencies must be at least 1, got {options.frequencies}")
+    if not 1 <= options.frequencies <= _MOST_FREQUENCIES:
+        raise ValueError(
+            f"frequencies must be a number from 1 to {_MOST_FREQUENCIES:,}, got "
+            f"{options.frequencies}"
+        )
     path = pathlib.Path(options.out)
     number = drawing.make_task_set(
         path,

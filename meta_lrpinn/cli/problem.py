@@ -65,13 +65,19 @@ def add_options(parser: argparse.ArgumentParser) -> Any:
         "A of the background wavefield, such as 1.925j; by default the case's, or i/4 "
         "in 2D and -1/(4 pi) in 3D.",
     )
-    add(
-        "free_surface",
-        "u = 0 at the top of the model, where there is no absorbing layer then; by "
-        "default the case's, or none.",
-        bool,
-    )
+    add_surface_option(group)
     return group
+
+
+def add_surface_option(group: Any) -> None:
+    """Adds the free surface at the top of a model."""
+    add_option(
+        group,
+        "free_surface",
+        bool,
+        "u = 0 at the top of the model, where there is no absorbing layer then; by "
+        "default the file's own, or none.",
+    )
 
 
 def add_source_option(group: Any) -> None:
@@ -182,15 +188,16 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
 
 def model_and_source(
     options: argparse.Namespace,
-) -> "tuple[str, ml.VelocityModel, np.ndarray]":
-    """Name, model and sources, of a command that has no single frequency.
+) -> "tuple[str, ml.VelocityModel, np.ndarray, bool]":
+    """Name, model, sources and free surface, of a command without a single frequency.
 
     Raises:
         ValueError: if the options do not make sense.
     """
     case, name, _ = _load(options)
     model = _prepared(case.model, options)
-    return name, model, _source(options, case, model)
+    free_surface = bool(_first_given(options.free_surface, case.free_surface))
+    return name, model, _source(options, case, model), free_surface
 
 
 def _prepared(model: "ml.VelocityModel", options: argparse.Namespace) -> "ml.VelocityModel":

@@ -34,6 +34,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("receivers", "Likewise; by default whole wavefields are kept.")
     add("amplitude", "A of the background wavefield; by default i/4, 3D -1/(4 pi).")
+    add(
+        "free_surface",
+        "u = 0 at the top of the models, where there is no absorbing layer then.",
+        bool,
+        False,
+    )
     add("seed", "Of all that is random.", int, 0)
     solver.add_options(parser)
     group = parser.add_argument_group("files and machines")
@@ -92,6 +98,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             memory=options.memory,
             models_per_chunk=options.models_per_chunk,
             seed=options.seed,
+            free_surface=options.free_surface,
             cluster=cluster,
             workers=options.workers,
             progress=report.is_talking,

@@ -23,6 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
     problem.add_model_options(group)
     problem.add_source_option(group)
+    problem.add_surface_option(group)
 
     def add(name, text, kind: type = str, default=None):
         add_option(group, name, kind, text, default)
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     film = None if options.movie is None else pathlib.Path(options.movie)
     if film is not None:
         movie.check_path(film)
-    name, model, source = problem.model_and_source(options)
+    name, model, source, free_surface = problem.model_and_source(options)
     if film is not None:
         movie.check_dimension(model)
     settings = solver.make_settings(options, None, model.ndim)
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         wavelet=None if options.wavelet is None else values.samples(options.wavelet),
         tolerance=options.accuracy,
         settings=settings,
+        free_surface=free_surface,
         snapshots=0 if film is None else _MOVIE_FRAMES,
         seed=options.seed,
         progress=report.shows_progress,

@@ -69,6 +69,40 @@ def odd_part(model: VelocityModel, fields: np.ndarray) -> np.ndarray:
     return below - np.flip(np.take(fields, range(top + 1), axis), axis)
 
 
+def with_images(points: np.ndarray, model: VelocityModel) -> np.ndarray:
+    """Points (n, ndim) below the top of a model, then their images, (2 n, ndim) [km]."""
+    return np.concatenate([points, mirrored(points, model.lower[-1])])
+
+
+def odd_values(both: np.ndarray, points: np.ndarray, model: VelocityModel) -> np.ndarray:
+    """Values (..., n) at points, less those at their images.
+
+    Args:
+        both: At `with_images`, (..., 2 n).
+        points: (n, ndim) [km].
+        model: The model below the surface.
+    """
+    below, above = np.split(both, [len(points)], axis=-1)
+    at_surface = np.asarray(points)[:, -1] == model.lower[-1]
+    return np.where(at_surface, 0, below - above)
+
+
+def growth(found: np.ndarray, odd: np.ndarray) -> np.ndarray:
+    """What relative errors are multiplied by when fields become differences.
+
+    What is wrong with a field and with its image is taken to be independent.
+
+    Args:
+        found: Fields of the mirrored model, (n_sources, ...).
+        odd: The differences, (n_sources, ...).
+    """
+    norms = [
+        np.sqrt(np.sum(np.abs(one.reshape(len(one), -1)) ** 2, axis=1))
+        for one in (found, odd)
+    ]
+    return np.divide(norms[0], norms[1], out=np.ones(len(odd)), where=norms[1] > 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class OddField:
     """A field less its mirror image, as a function of points; can be pickled."""
@@ -78,11 +112,8 @@ class OddField:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n_sources, n)."""
-        images = mirrored(points, self.model.lower[-1])
-        both = self.field(np.concatenate([points, images]))
-        below, above = np.split(both, [len(points)], axis=-1)
-        at_surface = images[:, -1] == np.asarray(points)[:, -1]
-        return np.where(at_surface, 0, below - above)
+        both = self.field(with_images(points, self.model))
+        return odd_values(both, points, self.model)
 
 
 def solve(
@@ -106,10 +137,7 @@ def solve(
         history = (*history[:-1], last)
     estimates, converged = found.error_estimates, found.converged
     if estimates is not None:
-        # What is wrong with the field and with its image is taken to be independent.
-        norms = [_norms(one, model.ndim) for one in (found.fields, fields)]
-        scale = np.divide(norms[0], norms[1], out=np.ones(len(fields)), where=norms[1] > 0)
-        estimates = np.asarray(estimates) * scale
+        estimates = np.asarray(estimates) * growth(found.fields, fields)
         if converged and tolerance is not None:
             converged = bool(np.max(estimates) <= tolerance)
     return dataclasses.replace(
@@ -120,8 +148,3 @@ def solve(
         error_estimates=estimates,
         converged=converged,
     )
-
-
-def _norms(fields: np.ndarray, ndim: int) -> np.ndarray:
-    """L2 norms over the grid, (n_sources,)."""
-    return np.sqrt(np.sum(np.abs(fields) ** 2, axis=tuple(range(-ndim, 0))))

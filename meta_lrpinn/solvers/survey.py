@@ -8,7 +8,7 @@ source, for all velocities. `surveys` does the same for surveys larger than memo
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,9 @@ from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.reference import grids
+from meta_lrpinn.solvers import free_surface as surfaces
 from meta_lrpinn.solvers import network_features, shared_features
+from meta_lrpinn.solvers.bounds import Bounds, bounds_of
 from meta_lrpinn.solvers.request import split_seed
 from meta_lrpinn.solvers.settings import (
     FiniteDifferences,
@@ -66,6 +68,7 @@ class Plan:
     amplitude: complex | None  # A, None for the fundamental solution
     memory: float  # GiB for the vectors and fields of one solve
     seed: int
+    free_surface: bool = False  # u = 0 at the top of the models
 
 
 def make_plan(
@@ -78,13 +81,14 @@ def make_plan(
     amplitude: complex | None = None,
     memory: float = 4.0,
     seed: int = 0,
+    free_surface: bool = False,
 ) -> Plan:
     """A plan, checked.
 
     Args:
         grid: A model on the grid of all velocities.
-        frequencies, sources, settings, receivers, amplitude, memory, seed: As of
-            `solve_survey`.
+        frequencies, sources, settings, receivers, amplitude, memory, seed,
+            free_surface: As of `solve_survey`.
 
     Raises:
         ValueError: if an argument is out of its range, in one line.
@@ -96,6 +100,8 @@ def make_plan(
     if receivers is not None:
         receivers = np.atleast_2d(np.asarray(receivers, float))
         grid.check_contains(receivers, what="receiver")
+    if free_surface:
+        surfaces.check_sources(grid, sources)
     split_seed(seed)
     if not (np.isfinite(memory) and memory > 0):
         raise ValueError(f"memory must be positive, got {memory} GiB")
@@ -107,48 +113,7 @@ def make_plan(
         amplitude=None if amplitude is None else problems.check_amplitude(amplitude),
         memory=memory,
         seed=seed,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Bounds:
-    """What a lattice for many velocities has to know of them."""
-
-    lowest: VelocityModel  # the smallest velocity at every grid point
-    highest: VelocityModel  # the largest
-    steps: tuple[np.ndarray, ...]  # by array axis, (cells,), largest |Δ ln v| in a cell
-
-    def steepest(self) -> list[np.ndarray]:
-        """For each axis a velocity whose steps along it are the largest of all [km/s]."""
-        velocities = []
-        for axis, steps in enumerate(self.steps):
-            # Up and down by turns, so that it stays finite in any number of cells.
-            signs = (-1.0) ** np.arange(len(steps))
-            line = np.exp(np.concatenate([[0.0], np.cumsum(signs * steps)]))
-            shape = [1] * len(self.steps)
-            shape[axis] = -1
-            velocities.append(np.broadcast_to(line.reshape(shape), self.lowest.shape))
-        return velocities
-
-
-def bounds_of(grid: VelocityModel, velocities: Iterable[np.ndarray]) -> Bounds:
-    """The bounds of velocities, which are looked at one at a time.
-
-    Args:
-        grid: A model on their grid.
-        velocities: Of its shape [km/s]; at least one.
-    """
-    lowest, highest = np.full(grid.shape, np.inf), np.zeros(grid.shape)
-    steps = [np.zeros(count - 1) for count in grid.shape]
-    for velocity in velocities:
-        velocity = np.asarray(velocity, float)
-        lowest, highest = np.minimum(lowest, velocity), np.maximum(highest, velocity)
-        for axis, largest in enumerate(steps):
-            change = np.abs(np.diff(np.log(velocity), axis=axis))
-            others = tuple(d for d in range(velocity.ndim) if d != axis)
-            np.maximum(largest, change.max(axis=others), out=largest)
-    return Bounds(
-        grid.replace_velocity(lowest), grid.replace_velocity(highest), tuple(steps)
+        free_surface=free_surface,
     )
 
 
@@ -197,6 +162,7 @@ def solve_survey(
     amplitude: complex | None = None,
     memory: float = 4.0,
     seed: int = 0,
+    free_surface: bool = False,
     progress: bool = False,
 ) -> Survey:
     """Solve for every velocity, frequency and source, and keep all wavefields.
@@ -214,6 +180,7 @@ def solve_survey(
         memory: GiB that the vectors and fields of one solve may take; sources are
             split into batches that fit. Plane waves without a tolerance only.
         seed: Seed of all that is random.
+        free_surface: Whether u = 0 at the top of the models; as of `solve`.
         progress: Show a progress bar.
 
     Returns:
@@ -230,6 +197,7 @@ def solve_survey(
     plan = make_plan(
         models[0], frequencies, sources, settings,
         receivers=receivers, amplitude=amplitude, memory=memory, seed=seed,
+        free_surface=free_surface,
     )  # fmt: skip
     shape = models[0].shape if plan.receivers is None else (len(plan.receivers),)
     size = (len(models), len(plan.frequencies))
@@ -285,6 +253,8 @@ def check_sizes(plan: Plan, bounds: Bounds) -> None:
     for frequency in (float(np.min(plan.frequencies)), highest):
         problems.check_scale(bounds.lowest, frequency)
     settings = plan.settings
+    if plan.free_surface:
+        bounds = bounds.mirrored()
     if isinstance(settings, PlaneWaves):
         _shared_lattice(plan, settings, bounds, highest)
     elif isinstance(settings, FiniteDifferences):
@@ -309,11 +279,35 @@ def frequency_solver(
         ValueError: if the problem is too large.
     """
     settings = plan.settings
+    if plan.free_surface:
+        return _surface_solver(plan, bounds, frequency)
     if isinstance(settings, PlaneWaves) and settings.tolerance is None:
         return _shared_solver(plan, settings, bounds, frequency)
     if isinstance(settings, NetworkFeatures) and settings.is_shareable:
         return _feature_solver(plan, settings, bounds, frequency)
     return _separate_solver(plan, frequency)
+
+
+def _surface_solver(
+    plan: Plan, bounds: Bounds, frequency: float
+) -> Callable[[VelocityModel], Solved]:
+    """Below a free surface: of the mirrored models, less the mirror image."""
+    points = plan.receivers
+    if points is not None:
+        points = surfaces.with_images(points, bounds.lowest)
+    whole = dataclasses.replace(plan, receivers=points, free_surface=False)
+    solve_whole = frequency_solver(whole, bounds.mirrored(), frequency)
+
+    def solve_model(model):
+        found = solve_whole(surfaces.mirrored_model(model))
+        if plan.receivers is None:
+            fields = surfaces.odd_part(model, found.fields)
+        else:
+            fields = surfaces.odd_values(found.fields, plan.receivers, model)
+        scale = surfaces.growth(found.fields, fields)
+        return Solved(fields, found.error_estimates * scale, found.unknowns)
+
+    return solve_model
 
 
 def _separate_solver(plan: Plan, frequency: float) -> Callable[[VelocityModel], Solved]:

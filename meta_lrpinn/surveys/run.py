@@ -15,12 +15,11 @@ import tqdm
 
 from meta_lrpinn import files
 from meta_lrpinn.networks import Network
+from meta_lrpinn.solvers.bounds import Bounds, bounds_of
 from meta_lrpinn.solvers.settings import Settings, name_of
 from meta_lrpinn.solvers.survey import (
-    Bounds,
     Plan,
     Solved,
-    bounds_of,
     check_sizes,
     frequency_solver,
     make_plan,
@@ -72,6 +71,7 @@ def run_survey(
     memory: float = 4.0,
     models_per_chunk: int | None = None,
     seed: int = 0,
+    free_surface: bool = False,
     cluster: str | None = None,
     workers: int | None = None,
     progress: bool = False,
@@ -95,6 +95,7 @@ def run_survey(
             large chunks are.
         models_per_chunk: Models of a chunk at most.
         seed: Seed of all that is random.
+        free_surface: Whether u = 0 at the top of the models; as of `solve`.
         cluster: Address of a Dask scheduler; the wavefields are the same.
         workers: Processes of a Dask cluster on this machine instead.
         progress: Show a progress bar with the rate and the time left.
@@ -112,6 +113,7 @@ def run_survey(
     plan = make_plan(
         grid, frequencies, sources, settings,
         receivers=receivers, amplitude=amplitude, memory=memory, seed=seed,
+        free_surface=free_surface,
     )  # fmt: skip
     points = int(np.prod(grid.shape)) if plan.receivers is None else len(plan.receivers)
     shape = (len(velocities), len(plan.frequencies), len(plan.sources))
@@ -236,6 +238,8 @@ def _description(
         "seed": plan.seed,
         "models_per_chunk": sizes[0],
         "sources_per_chunk": sizes[1],
+        # Surveys of versions without it go on.
+        **({"free_surface": True} if plan.free_surface else {}),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import tqdm
 
 from meta_lrpinn.physics import background
+from meta_lrpinn.solvers import free_surface as surfaces
 from meta_lrpinn.solvers.settings import FiniteDifferences, Settings, name_of
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.traces import transform
@@ -49,6 +50,7 @@ class Traces:
     elapsed: float  # [s]
     snapshot_times: np.ndarray  # (n_snapshots,) [s]
     snapshots: np.ndarray  # (n_snapshots, n_sources, nz, [ny,] nx), zero at the source
+    free_surface: bool = False  # u = 0 at the top of the model
 
     @property
     def step(self) -> float:
@@ -101,6 +103,7 @@ def time_traces(
     wavelet: np.ndarray | None = None,
     tolerance: float = 1e-3,
     settings: Settings | None = None,
+    free_surface: bool = False,
     snapshots: int = 0,
     seed: int = 0,
     progress: bool = False,
@@ -127,6 +130,7 @@ def time_traces(
         tolerance: Largest error of the transform over the largest value of the traces;
             the solver has its own.
         settings: Which solver; by default `FiniteDifferences` without refinement.
+        free_surface: Whether u = 0 at the top of the model; as of `solve`.
         snapshots: Number of wavefields to keep, evenly spaced over the record.
         seed: Seed of all that is random.
         progress: Show a progress bar.
@@ -137,13 +141,11 @@ def time_traces(
     began = time.perf_counter()
     settings = FiniteDifferences(tolerance=None) if settings is None else settings
     sources, receivers = (np.atleast_2d(np.asarray(a, float)) for a in (source, receivers))
-    model.check_contains(sources, what="source")
-    model.check_contains(receivers, what="receiver")
-    _check_apart(model, sources, receivers)
+    _check_places(model, sources, receivers, free_surface)
     step, samples, delay = _wavelet(peak_frequency, wavelet, step, record, tolerance)
     peak = peak_frequency or transform.peak_of(samples, step)
-    with_fields = snapshots > 0
-    spectra = _Spectra(model, peak, sources, receivers, settings, seed, with_fields)
+    options = {"settings": settings, "seed": seed, "free_surface": free_surface}
+    spectra = _Spectra(model, peak, sources, receivers, options, snapshots > 0)
     number = round(record / step) + 1
     period_samples = round(max(_FIRST_PERIOD * record, len(samples) * step) / step)
     with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
@@ -178,10 +180,21 @@ def time_traces(
         wrap_around=wrap_around,
         solver=name_of(settings),
         settings=settings,
+        free_surface=free_surface,
         elapsed=time.perf_counter() - began,
         snapshot_times=frames,
         snapshots=transform.at_times(fields, indices, period, frames),
     )
+
+
+def _check_places(
+    model: VelocityModel, sources: np.ndarray, receivers: np.ndarray, free_surface: bool
+) -> None:
+    model.check_contains(sources, what="source")
+    model.check_contains(receivers, what="receiver")
+    _check_apart(model, sources, receivers)
+    if free_surface:
+        surfaces.check_sources(model, sources)
 
 
 def _check_apart(model: VelocityModel, sources: np.ndarray, receivers: np.ndarray) -> None:
@@ -279,10 +292,10 @@ def dispersed(model: VelocityModel, ratio: float) -> VelocityModel:
 class _Spectra:
     """Solves at frequencies, each once."""
 
-    def __init__(self, model, peak, sources, receivers, settings, seed, with_fields):
+    def __init__(self, model, peak, sources, receivers, options, with_fields):
         self._model, self._sources, self._receivers = model, sources, receivers
         self._peak = peak
-        self._options = {"settings": settings, "seed": seed}
+        self._options = options
         self._with_fields = with_fields
         self._known: dict[float, tuple[np.ndarray, np.ndarray]] = {}
 

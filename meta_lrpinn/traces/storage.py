@@ -103,6 +103,7 @@ def _contents(traces: Traces) -> Contents:
             "wrap_around": traces.wrap_around,
             "solver": traces.solver,
             "settings": repr(traces.settings),
+            "free_surface": int(traces.free_surface),
         },
     )
 

@@ -49,13 +49,13 @@ if __name__ == "__main__":
     names = [f"{name}_{frequency:g}" for name, frequency in JOBS]
     np.savez(sys.argv[2], **{n: np.append(a, b) for n, (a, b) in zip(names, results)})
 """
-# How, in which environment, and the relative difference that rounding may make.
+# How, and in which environment.
 WAYS = {
-    "threads": ("threads", {}, 0.0),
-    "pool": ("pool", {}, 0.0),
-    "nans": ("alone", {"JAX_DEBUG_NANS": "1"}, 0.0),
-    "without preallocation": ("alone", {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}, 0.0),
-    "double precision": ("alone", {"JAX_ENABLE_X64": "1"}, 1e-3),
+    "threads": ("threads", {}),
+    "pool": ("pool", {}),
+    "nans": ("alone", {"JAX_DEBUG_NANS": "1"}),
+    "without preallocation": ("alone", {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}),
+    "double precision": ("alone", {"JAX_ENABLE_X64": "1"}),
 }
 
 
@@ -82,14 +82,16 @@ def expected(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS)
 def test_the_same_wavefields(tmp_path, expected, name):
-    way, environment, tolerance = WAYS[name]
+    """Bit for bit: each solver chooses its own precision."""
+    way, environment = WAYS[name]
     found = run(tmp_path, name, way, environment)
     assert found.keys() == expected.keys()
     for key, field in expected.items():
-        difference = np.linalg.norm(found[key] - field) / np.linalg.norm(field)
-        print(f"{name}, {key}: {difference:.1e}")
-        assert np.isfinite(difference)
-        assert difference <= tolerance, (key, difference)
+        if name == "double precision" and "gradient_training" in key:
+            # Other points are drawn in double precision, so that training is another.
+            assert np.all(np.isfinite(found[key]))
+            continue
+        np.testing.assert_array_equal(found[key], field)
 
 
 # So much memory may the solves after the first hundred add [MiB].

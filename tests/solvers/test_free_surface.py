@@ -156,3 +156,59 @@ def test_the_saved_case_has_the_surface(tmp_path):
     plain = ml.solve(layers(), FREQUENCY, SOURCE, settings)
     plain.save(tmp_path / "plain.npz")
     assert not ml.load_case(tmp_path / "plain.npz").free_surface
+
+
+SURVEYED = [
+    pytest.param(ml.FiniteDifferences(tolerance=None), 0.0, id="finite_differences"),
+    pytest.param(
+        ml.PlaneWaves(unknowns=300), 0.02, id="plane_waves", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        ml.PlaneWaves(tolerance=0.03), 0.0, id="tolerance", marks=pytest.mark.slow
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "tolerance"), SURVEYED)
+def test_surveys_have_the_wavefields_of_solve(settings, tolerance):
+    """On the grid and at receivers, of which one lies on the surface."""
+    one = layers()
+    models = [one, one.replace_velocity(np.asarray(one.velocity)[:, ::-1] * 1.05)]
+    sources = np.array([SOURCE, [0.2, 0.1]])
+    receivers = np.array([[0.1, 0.0], [0.31, 0.26], [0.6, 0.5]])
+    surveys = [
+        ml.solve_survey(
+            models, [FREQUENCY], sources, settings, receivers=where, free_surface=True
+        )
+        for where in (None, receivers)
+    ]
+    for index, model in enumerate(models):
+        field = ml.solve(model, FREQUENCY, sources, settings, free_surface=True)
+        found = [survey.scattered[index, 0] for survey in surveys]
+        assert relative_l2(found[0], field.scattered) <= max(tolerance, 1e-6)
+        assert relative_l2(found[1], field.at(receivers)) <= max(tolerance, 1e-6)
+        assert np.all(found[0][:, 0] == 0) and np.all(found[1][:, 0] == 0)
+        if field.error_estimates is not None and not tolerance:
+            np.testing.assert_allclose(
+                surveys[0].error_estimates[index, 0], field.error_estimates, rtol=1e-5
+            )
+
+
+@pytest.mark.slow
+def test_seismograms_of_a_half_space_with_image():
+    """The traces of the source less those of its image, in the medium without surface."""
+    spacing, place = 0.02, np.array([0.15, 0.08])
+    half = ml.VelocityModel(np.full((16, 21), 2.0), spacing)
+    whole = ml.VelocityModel(np.full((31, 21), 2.0), spacing, (0.0, -0.3))
+    receivers = np.array([[0.3, 0.2], [0.06, 0.16], [0.2, 0.0]])
+    when = {"peak_frequency": 8.0, "record": 0.6}
+    traces = ml.time_traces(half, place, receivers, free_surface=True, **when)
+    own, other = ml.time_traces(
+        whole, np.stack([place, image(place)]), receivers, **when
+    ).data
+    assert traces.free_surface and np.abs(traces.data).max() > 0.01
+    assert np.all(traces.data[0, 2] == 0)
+    error = np.abs(traces.data[0] - (own - other)).max()
+    assert error < 2e-3 * np.abs(traces.data).max()
+    with pytest.raises(ValueError, match="stands on the free surface"):
+        ml.time_traces(half, [0.1, 0.0], receivers, free_surface=True, **when)

@@ -1,0 +1,60 @@
+"""What is common to the velocities of a survey, for one solver that serves them all."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from meta_lrpinn.solvers import free_surface as surfaces
+from meta_lrpinn.velocity import VelocityModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What a lattice for many velocities has to know of them."""
+
+    lowest: VelocityModel  # the smallest velocity at every grid point
+    highest: VelocityModel  # the largest
+    steps: tuple[np.ndarray, ...]  # by array axis, (cells,), largest |Δ ln v| in a cell
+
+    def mirrored(self) -> "Bounds":
+        """Of the models with their mirror images above their tops."""
+        down, *others = self.steps
+        return Bounds(
+            surfaces.mirrored_model(self.lowest),
+            surfaces.mirrored_model(self.highest),
+            (np.concatenate([down[::-1], down]), *others),
+        )
+
+    def steepest(self) -> list[np.ndarray]:
+        """For each axis a velocity whose steps along it are the largest of all [km/s]."""
+        velocities = []
+        for axis, steps in enumerate(self.steps):
+            # Up and down by turns, so that it stays finite in any number of cells.
+            signs = (-1.0) ** np.arange(len(steps))
+            line = np.exp(np.concatenate([[0.0], np.cumsum(signs * steps)]))
+            shape = [1] * len(self.steps)
+            shape[axis] = -1
+            velocities.append(np.broadcast_to(line.reshape(shape), self.lowest.shape))
+        return velocities
+
+
+def bounds_of(grid: VelocityModel, velocities: Iterable[np.ndarray]) -> Bounds:
+    """The bounds of velocities, which are looked at one at a time.
+
+    Args:
+        grid: A model on their grid.
+        velocities: Of its shape [km/s]; at least one.
+    """
+    lowest, highest = np.full(grid.shape, np.inf), np.zeros(grid.shape)
+    steps = [np.zeros(count - 1) for count in grid.shape]
+    for velocity in velocities:
+        velocity = np.asarray(velocity, float)
+        lowest, highest = np.minimum(lowest, velocity), np.maximum(highest, velocity)
+        for axis, largest in enumerate(steps):
+            change = np.abs(np.diff(np.log(velocity), axis=axis))
+            others = tuple(d for d in range(velocity.ndim) if d != axis)
+            np.maximum(largest, change.max(axis=others), out=largest)
+    return Bounds(
+        grid.replace_velocity(lowest), grid.replace_velocity(highest), tuple(steps)
+    )
