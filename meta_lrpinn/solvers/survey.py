@@ -1,9 +1,9 @@
 """Whole surveys in one call: many velocities, frequencies and sources.
 
 With plane waves one lattice serves all velocities of a frequency, so that the solver is
-compiled once per frequency; a matrix is factored once per velocity and frequency, and the
-sources are its right-hand sides. A network's features are evaluated once per frequency and
-source, for all velocities. `surveys` does the same for surveys larger than memory.
+compiled once per frequency; the sources are right-hand sides of one system. A network's
+features are evaluated once per frequency and source, for all velocities. `surveys` does the
+same for surveys larger than memory.
 """
 
 import dataclasses

@@ -32,9 +32,8 @@ _ERROR_OVER_CHANGE = 0.45
 _FEWEST, _MOST, _FACTOR_SPEED = 60, 300, 10
 
 
-def _make_solver(problem, lattice, tolerance):
+def _make_solver(problem, lattice, form, tolerance):
     """Returns right-hand sides (c, *lattice.shape) → weights, iterations."""
-    form = operators.weak_form(problem, lattice)
     operator = operators.make_operator(problem, lattice, form)
     inverse = separable_inverse(problem, lattice, form)
     fixed = jax.lax.stop_gradient(form)
@@ -141,7 +140,8 @@ def solve_weights(
         Complex weights (n_sources, *lattice.shape).
     """
     rhs = right_hand_sides(problem, lattice, sources, background_velocities)
-    return _make_solver(problem, lattice, tolerance)(rhs)[0]
+    form = operators.weak_form(problem, lattice)
+    return _make_solver(problem, lattice, form, tolerance)(rhs)[0]
 
 
 class Solution(struct.PyTreeNode):
@@ -173,11 +173,12 @@ def solve(
             `solve_weights`.
     """
     rhs = right_hand_sides(problem, lattice, sources, background_velocities)
-    weights, iterations = _make_solver(problem, lattice, tolerance)(rhs)
+    form = operators.weak_form(problem, lattice)
+    weights, iterations = _make_solver(problem, lattice, form, tolerance)(rhs)
     fields = evaluate_on_grid(problem, lattice, weights)
     # A homogeneous model scatters rounding errors, of which no fraction is asked.
     floor = 1e3 * jnp.finfo(weights.real.dtype).eps * jnp.abs(problem.amplitude)
-    left = rhs - operators.make_operator(problem, lattice)(weights)
+    left = rhs - operators.make_operator(problem, lattice, form)(weights)
     sizes = [conjugate_residual.norm(rows) ** 2 for rows in (left, rhs)]
     residual = jnp.sqrt(sizes[0] / (sizes[1] + floor**2))
 
@@ -185,7 +186,8 @@ def solve(
     layer = layer.replace(strength=_CHECK_STRENGTH * jnp.asarray(layer.strength))
     other, coarser = problem.replace(layer=layer), lattice.for_check()
     rhs = right_hand_sides(other, coarser, sources, background_velocities)
-    check, _ = _make_solver(other, coarser, _CHECK_RESIDUAL * tolerance)(rhs)
+    form, looser = operators.weak_form(other, coarser), _CHECK_RESIDUAL * tolerance
+    check, _ = _make_solver(other, coarser, form, looser)(rhs)
     change = _energy(evaluate_on_grid(other, coarser, check) - fields)
     if problem.ndim == 3:  # u₀ is A e^{−ikr}/r
         floor = floor * jnp.asarray(problem.omega) / problem.model.minimum
