@@ -87,8 +87,8 @@ EXPERIMENTS = {
         "--iterations=12",
     ),
     "trust": (),
-    "calibration": (),
-    "cost_curve": (),
+    "calibration": ("--models=2",),
+    "cost_curve": ("--curve_cases=layered,half-spaces",),
 }
 _OPTIONAL = ("seeds", "preset", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])

@@ -88,7 +88,7 @@ def test_the_same_wavefields(tmp_path, expected, name):
     assert found.keys() == expected.keys()
     for key, field in expected.items():
         if name == "double precision" and "gradient_training" in key:
-            # Other points are drawn in double precision, so that training is another.
+            # Differs, probably since its points are drawn in double precision.
             assert np.all(np.isfinite(found[key]))
             continue
         np.testing.assert_array_equal(found[key], field)
