@@ -244,6 +244,7 @@ def test_foreign_and_newer_checkpoints_are_one_clear_error(run, change, message)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.slow  # forty restores
 def test_any_damage_is_noticed(run):
     """Bytes replaced anywhere: the same values, or one error; nothing is executed."""
     save(run, 1)

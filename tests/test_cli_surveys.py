@@ -91,6 +91,7 @@ def test_quality_of_all_commands(here):
         np.testing.assert_array_equal(data.scattered[0, 0, 0], expected.scattered[0, 0, 0])
 
 
+@pytest.mark.slow
 def test_a_free_surface_of_surveys_and_traces(here):
     assert run(*SURVEY, "--free_surface") == 0
     with xarray.open_zarr("survey.zarr") as data:

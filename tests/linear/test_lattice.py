@@ -185,7 +185,7 @@ def test_fft_assembly_is_brute_force_quadrature(ndim):
 
 @pytest.mark.parametrize(
     ("ndim", "frequency", "wavenumber_ratio", "tolerance"),
-    [(2, 5.0, 2.0, 0.01), (3, 2.0, 1.7, 0.06)],
+    [(2, 5.0, 2.0, 0.01), pytest.param(3, 2.0, 1.7, 0.06, marks=pytest.mark.slow)],
 )
 def test_shifted_background(ndim, frequency, wavenumber_ratio, tolerance):
     """A homogeneous medium seen from another background, away from the source."""
@@ -225,6 +225,7 @@ def test_quadrature_integrates_the_interpolated_model():
         assert abs(sums[0] - sums[1]) < 2e-5 * 0.44
 
 
+@pytest.mark.slow
 def test_the_same_model_on_a_finer_grid_has_the_same_field():
     """Halving the cells of a sharp step changes nothing between the nodes."""
     coarse = step_model()
@@ -236,7 +237,8 @@ def test_the_same_model_on_a_finer_grid_has_the_same_field():
     assert relative_l2(fields[1][::2, ::2], fields[0]) < 1e-3
 
 
-@pytest.mark.parametrize("exponent", [-20, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow  # test_properties scales what `solve` gives
+@pytest.mark.parametrize("exponent", [-20, 10])
 def test_lengths_and_frequency_scale(exponent):
     """Lengths times s, frequency over s: the same field; s a power of two, exactly."""
     scale = 2.0**exponent

@@ -253,7 +253,7 @@ def _layer_deviations(model, params):
     [
         make_meta_lrpinn(),
         make_meta_lrpinn(rank=25),
-        make_meta_lrpinn(last_width=900),
+        pytest.param(make_meta_lrpinn(last_width=900), marks=pytest.mark.slow),
         make_meta_lrpinn(last_width=120),
         PINN(),
     ],

@@ -45,7 +45,7 @@ def test_waves_decay_as_the_complex_wavenumber_says():
     assert wavenumber.imag == pytest.approx(-expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("settings", "tolerance"), SOLVERS)
+@pytest.mark.parametrize(("settings", "tolerance"), [SOLVERS[0], SLOW_WAVES])
 def test_homogeneous_medium_seen_from_a_lossless_background(settings, tolerance):
     velocity, quality = 2.0, 20.0
     model = ml.VelocityModel(np.full((31, 41), velocity), 0.02, quality=quality)

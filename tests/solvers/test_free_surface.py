@@ -80,7 +80,7 @@ def test_half_space_with_image(settings, tolerance):
     [
         pytest.param(*SOLVERS[0].values, None, id="finite_differences"),
         pytest.param(*SOLVERS[0].values, 20.0, id="finite_differences, lossy"),
-        pytest.param(*SOLVERS[1].values, None, id="plane_waves"),
+        pytest.param(*SOLVERS[1].values, None, id="plane_waves", marks=pytest.mark.slow),
         pytest.param(
             *SOLVERS[1].values, 20.0, id="plane_waves, lossy", marks=pytest.mark.slow
         ),
