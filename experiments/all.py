@@ -87,7 +87,7 @@ EXPERIMENTS = {
         "--iterations=12",
     ),
     "trust": (),
-    "calibration": ("--models=2",),
+    "calibration": (),
     "cost_curve": ("--curve_cases=layered,half-spaces",),
 }
 _OPTIONAL = ("seeds", "preset", "frequencies")
