@@ -11,7 +11,6 @@ minutes on one core for `layered` and `half-spaces`, far longer for all.
 """
 
 import functools
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,22 +120,7 @@ def measure(case: trust.Case, truth: np.ndarray, run: Run) -> list[dict[str, Any
             background_velocity=case.background_velocity,
         )
 
-    try:
-        solve()  # compiles
-    except (ValueError, MemoryError) as error:
-        return [{"refusal": str(error)}]
-    began = time.perf_counter()
-    field = solve()
-    seconds = time.perf_counter() - began
-    return [
-        {
-            "error": ml.relative_l2(field.scattered, truth),
-            "estimate": field.error_estimate,
-            "converged": field.converged,
-            "seconds": seconds,
-            "unknowns": field.stats.unknowns,
-        }
-    ]
+    return trust.timed(solve, truth)
 
 
 def main() -> None:
@@ -164,20 +148,13 @@ def main() -> None:
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: a line for each point."""
-    lines = []
-    for row in rows:
-        head = [row["case"], row["solver"], row["asked"]]
-        if row.get("refusal"):
-            lines.append([*head, "refused", "", "", ""])
-            continue
-        estimate = row["estimate"]
-        text = "none" if estimate in (None, "") else f"{estimate:.3%}"
-        if str(row["converged"]) == "False":
-            text += ", not converged"
-        lines.append(
-            [*head, f"{row['error']:.3%}", text, row["unknowns"], f"{row['seconds']:.2g}"]
-        )
-    columns = "case,solver,asked,error,its estimate,unknowns,seconds".split(",")
+    lines = [
+        [row[name] for name in ("case", "solver", "asked")]
+        + trust.cells(row)
+        + ["" if row.get("refusal") else row["unknowns"]]
+        for row in rows
+    ]
+    columns = "case,solver,asked,error,its estimate,seconds,unknowns".split(",")
     return common.table(columns, lines)
 
 

@@ -133,12 +133,16 @@ def solvers() -> Mapping[str, Callable[[Case], ml.Wavefield]]:
 
 
 def measure(case: Case, truth: np.ndarray, solver: str) -> list[dict[str, Any]]:
-    """One row; a refusal is one too, and so is running out of memory."""
-    run = solvers()[solver]
+    """The row of a solver."""
+    return timed(lambda: solvers()[solver](case), truth)
+
+
+def timed(solve: Callable[[], ml.Wavefield], truth: np.ndarray) -> list[dict[str, Any]]:
+    """One row, of a second call; a refusal is one too, and so is a lack of memory."""
     try:
-        run(case)  # compiles
+        solve()  # compiles
         began = time.perf_counter()
-        field = run(case)
+        field = solve()
     except ValueError as error:
         return [{"refusal": f"refused: {error}"}]
     except MemoryError as error:
@@ -192,12 +196,12 @@ def report(rows: list[dict[str, Any]]) -> str:
     for case, results in by_case.items():
         line = [case]
         for name in names:
-            line += _cells(results[name])
+            line += cells(results[name])
         lines.append(line)
     return common.table(columns, lines)
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def cells(row: Mapping[str, Any]) -> list[str]:
     """Error, estimate and seconds of a row; of one from a file, empty is absent."""
     if row.get("refusal"):
         return [row["refusal"].partition(":")[0], "", ""]

@@ -82,11 +82,11 @@ def solve(
         residual = residual - step * image
         change = state["smoothed"] - residual
         overlap = pairing(change.conj(), state["smoothed"])
-        share = _quotient(jnp.where(is_left, overlap, 0), norm(change) ** 2, like=none)
+        fraction = _quotient(jnp.where(is_left, overlap, 0), norm(change) ** 2, like=none)
         return {
             "iterations": state["iterations"] + 1,
-            "best": state["best"] + share * (solution - state["best"]),
-            "smoothed": state["smoothed"] - share * change,
+            "best": state["best"] + fraction * (solution - state["best"]),
+            "smoothed": state["smoothed"] - fraction * change,
             "solution": solution,
             "residual": residual,
             "preconditioned": preconditioned - step * other,

@@ -25,7 +25,7 @@ _DEFAULT_RETURN, _REFLECTION_POWER = 4e-3, 2
 # Largest residual of the iterations where a tolerance is asked for, and how far the
 # residual stays below the tolerance: the error that it leaves is up to five times as large.
 _LARGEST_RESIDUAL, _ERROR_OVER_RESIDUAL = 2.5e-4, 20.0
-# With a tolerance so many waves are the end, which bounds the time: some ten seconds.
+# With a tolerance so many waves are the end, which bounds the time: minutes at sharp steps.
 _MOST_WAVES = 300_000
 # Waves are added until the estimate is this fraction of the tolerance, since it can be
 # little more than half of the error.
