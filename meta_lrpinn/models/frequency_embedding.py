@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from meta_lrpinn.models.activations import sine
+from meta_lrpinn.models.activations import sine, uniform_phase
 from meta_lrpinn.models.low_rank import check_initialisation, layer_ranks
 
 MINIMUM_FREQUENCY = 2.0  # Hz
@@ -78,7 +78,7 @@ class FrequencyEmbedding(nn.Module):
         hidden = normalise_frequency(frequency)[..., None]
         for index in range(self.hidden):
             # Uniform phases and a few radians over the band: no dead or equal units.
-            spread = (nn.initializers.normal(2.0), _uniform_phase)
+            spread = (nn.initializers.normal(2.0), uniform_phase)
             kept = (nn.initializers.variance_scaling(2.0, "fan_in", "uniform"), zeros)
             kernel_init, bias_init = spread if index == 0 else kept
             hidden = nn.Dense(
@@ -103,10 +103,6 @@ class FrequencyEmbedding(nn.Module):
             for layer, rank in enumerate(layer_ranks(self.rank, self.depth))
         )
         return tuple(nn.gelu(head, approximate=False) for head in heads)
-
-
-def _uniform_phase(key, shape, dtype):
-    return jax.random.uniform(key, shape, dtype, -jnp.pi, jnp.pi)
 
 
 class FreeSingularValues(nn.Module):

@@ -122,7 +122,7 @@ class LRPINN(nn.Module):
             (n, outputs).
 
         Raises:
-            ValueError: If an argument's shape does not fit.
+            ValueError: if an argument's shape does not fit.
         """
         return self.last(self.features(points, source, singular_values))
 
@@ -143,7 +143,7 @@ class LRPINN(nn.Module):
             (n, number_of_features).
 
         Raises:
-            ValueError: If an argument's shape does not fit.
+            ValueError: if an argument's shape does not fit.
         """
         check_points(points, self.ndim)
         if len(singular_values) != self.depth:
@@ -220,7 +220,7 @@ class MetaLRPINN(nn.Module):
             (n, outputs).
 
         Raises:
-            ValueError: If an argument's shape does not fit.
+            ValueError: if an argument's shape does not fit.
         """
         return self.network(points, source, self.embedding(frequency))
 
@@ -235,17 +235,26 @@ class MetaLRPINN(nn.Module):
             frequency: Frequency in Hz, () or (n,); without effect once pruned.
 
         Returns:
-            (n, width).
+            (n, number_of_features).
 
         Raises:
-            ValueError: If an argument's shape does not fit.
+            ValueError: if an argument's shape does not fit.
         """
         return self.network.features(points, source, self.embedding(frequency))
 
     def jets(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> Jets:
-        """The output with its derivatives, see `LRPINN.jets`; arguments as above."""
+        """The output with its derivatives, see `LRPINN.jets`.
+
+        Args:
+            points: (n, ndim) in km.
+            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
+            frequency: Frequency in Hz, () or (n,); without effect once pruned.
+
+        Returns:
+            Jets of (n, outputs).
+        """
         return self.network.jets(points, source, self.embedding(frequency))
 
     def singular_values(self, frequency: jax.Array | None = None) -> tuple[jax.Array, ...]:
@@ -295,7 +304,7 @@ def orthogonal_factors(params: Parameters) -> list[tuple[jax.Array, jax.Array]]:
         params: Parameter tree of a `MetaLRPINN`, pruned or not.
 
     Returns:
-        For each hidden layer U (width, rank) and V (width, rank).
+        For each hidden layer U (features, rank) and V (in, rank), as of `LowRankDense`.
     """
     network = params["network"]
     depth = sum(name.startswith("hidden_") for name in network)

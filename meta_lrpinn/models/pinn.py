@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from meta_lrpinn.models.activations import sine
+from meta_lrpinn.models.activations import sine, uniform_phase
 from meta_lrpinn.models.frequency_embedding import normalise_frequency
 from meta_lrpinn.models.jets import Jets, dense_jets, first_layer_jets, sine_jets
 
@@ -50,7 +50,6 @@ def plane_wave_layer(
     scales: Sequence[float],
     *,
     param_dtype: jax.typing.DTypeLike = jnp.float32,
-    name: str | None = None,
 ) -> nn.Dense:
     """A first layer that, with its sine, starts as random plane waves.
 
@@ -61,7 +60,6 @@ def plane_wave_layer(
         features: Number of units.
         scales: Standard deviation of the weights of each input, in rad per its unit.
         param_dtype: Type of the parameters.
-        name: Name of the layer in the parameter tree.
 
     Returns:
         The layer.
@@ -71,30 +69,22 @@ def plane_wave_layer(
     def wave_vectors(key, shape, dtype):
         return jax.random.normal(key, shape, dtype) * deviations.astype(dtype)
 
-    def phases(key, shape, dtype):
-        return jax.random.uniform(key, shape, dtype, -jnp.pi, jnp.pi)
-
     return nn.Dense(
         features,
         kernel_init=wave_vectors,
-        bias_init=phases,
+        bias_init=uniform_phase,
         param_dtype=param_dtype,
-        name=name,
     )
 
 
 def small_output_layer(
-    outputs: int,
-    *,
-    param_dtype: jax.typing.DTypeLike = jnp.float32,
-    name: str | None = None,
+    outputs: int, *, param_dtype: jax.typing.DTypeLike = jnp.float32
 ) -> nn.Dense:
     """A last layer whose output starts near 0.06, below the wavefield's own scale."""
     return nn.Dense(
         outputs,
         kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"),
         param_dtype=param_dtype,
-        name=name,
     )
 
 
@@ -165,7 +155,7 @@ class PINN(nn.Module):
             (n, outputs).
 
         Raises:
-            ValueError: If an argument's shape does not fit or the frequency is missing.
+            ValueError: if an argument's shape does not fit or the frequency is missing.
         """
         return self.last(self.features(points, source, frequency))
 
@@ -183,7 +173,7 @@ class PINN(nn.Module):
             (n, number_of_features).
 
         Raises:
-            ValueError: If an argument's shape does not fit or the frequency is missing.
+            ValueError: if an argument's shape does not fit or the frequency is missing.
         """
         hidden = sine(self.first(self._inputs(points, source, frequency)))
         for layer in self.hidden:
@@ -204,7 +194,7 @@ class PINN(nn.Module):
             Jets of (n, outputs).
 
         Raises:
-            ValueError: If an argument's shape does not fit or the frequency is missing.
+            ValueError: if an argument's shape does not fit or the frequency is missing.
         """
         inputs = self._inputs(points, source, frequency)
         jets = first_layer_jets(self.first, inputs, self.ndim)

@@ -6,7 +6,7 @@ import numpy as np
 from flax import linen as nn
 from scipy.stats import qmc
 
-from meta_lrpinn.models.activations import sine
+from meta_lrpinn.models.activations import sine, uniform_phase
 from meta_lrpinn.models.pinn import Parameters, check_points, small_output_layer
 
 SAMPLINGS = ("low_discrepancy", "random")
@@ -42,12 +42,8 @@ class PlaneWaves(nn.Module):
             limits = self.minimum_wavenumber, self.maximum_wavenumber
             return _fill_ball(uniform, *limits)
 
-        def phases(key):
-            shape = (number,)
-            return jax.random.uniform(key, shape, self.param_dtype, -jnp.pi, jnp.pi)
-
         self.wave_vectors = self.param("wave_vectors", wave_vectors)
-        self.phases = self.param("phases", phases)
+        self.phases = self.param("phases", uniform_phase, (number,), self.param_dtype)
         self.last = small_output_layer(self.outputs, param_dtype=self.param_dtype)
 
     def _number(self) -> int:

@@ -1,6 +1,6 @@
 """Meta-testing's changes of network: hypernetwork pruning, other ranks, fewer features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from meta_lrpinn.models.frequency_embedding import FreeSingularValues
 from meta_lrpinn.models.low_rank import layer_ranks
-from meta_lrpinn.models.lrpinn import MetaLRPINN
+from meta_lrpinn.models.lrpinn import LRPINN, MetaLRPINN
 from meta_lrpinn.models.pinn import Parameters
 
 
@@ -23,9 +23,9 @@ def prune_hypernetwork(
 ) -> tuple[MetaLRPINN, Parameters]:
     """Replaces the hypernetwork by its singular values at one frequency.
 
-    The function at that frequency stays the same, and the model is called as before;
-    the frequency it is called with no longer has an effect. Works under `jit` and
-    `vmap`, from which only the parameters can be returned.
+    The function at that frequency stays the same. The pruned model is called with a
+    frequency too, which has no effect. Works under `jit` and `vmap`, from which only the
+    parameters can be returned.
 
     Args:
         model: Network with its hypernetwork.
@@ -86,11 +86,7 @@ def truncate(
         ValueError: if not exactly one criterion is given or it is out of its range, or
             if the hypernetwork is not pruned.
     """
-    if not is_pruned(model):
-        raise ValueError(
-            "prune the hypernetwork before reducing the rank: its singular values "
-            "still depend on frequency"
-        )
+    _check_pruned(model, "reducing the rank")
     network = model.network
     old_ranks = layer_ranks(network.rank, network.depth)
     kept_number = _criterion(fraction, count, energy, old_ranks)
@@ -103,12 +99,7 @@ def truncate(
         reduced[name] = {
             factor: columns[:, kept] for factor, columns in reduced[name].items()
         }
-    ranks = tuple(len(sigma) for sigma in values)
-    truncated = MetaLRPINN(
-        network=network.clone(rank=ranks, gain=network.gains),
-        embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
-    )
-    return truncated, {"network": reduced, "embedding": _by_layer(values)}
+    return _assembled(network, reduced, values)
 
 
 def leading_features(
@@ -175,11 +166,7 @@ def grow(
         ValueError: if the hypernetwork is not pruned, or the rank is not a whole number
             from 1 to the width.
     """
-    if not is_pruned(model):
-        raise ValueError(
-            "prune the hypernetwork before changing the rank: its singular values "
-            "still depend on frequency"
-        )
+    _check_pruned(model, "changing the rank")
     network = model.network
     if not (rank == int(rank) and 1 <= rank <= network.width):
         raise ValueError(
@@ -196,12 +183,33 @@ def grow(
             factor: _with_columns(columns, added, jax.random.fold_in(layer_key, index))
             for index, (factor, columns) in enumerate(sorted(grown[name].items()))
         }
+    return _assembled(network, grown, values)
+
+
+def _assembled(
+    network: LRPINN, params: Parameters, values: Sequence[jax.Array]
+) -> tuple[MetaLRPINN, Parameters]:
+    """A pruned network of other ranks, with its parameter tree.
+
+    Args:
+        network: Whose gains are kept.
+        params: Its parameters, with the columns of U and V of the other ranks.
+        values: σ of each hidden layer, (rank,).
+    """
     ranks = tuple(len(sigma) for sigma in values)
-    larger = MetaLRPINN(
+    pruned = MetaLRPINN(
         network=network.clone(rank=ranks, gain=network.gains),
         embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
     )
-    return larger, {"network": grown, "embedding": _by_layer(values)}
+    return pruned, {"network": params, "embedding": _by_layer(values)}
+
+
+def _check_pruned(model: MetaLRPINN, what: str) -> None:
+    if not is_pruned(model):
+        raise ValueError(
+            f"prune the hypernetwork before {what}: its singular values still depend on "
+            "frequency"
+        )
 
 
 def _with_columns(columns: jax.Array, added: int, key: jax.Array) -> jax.Array:
