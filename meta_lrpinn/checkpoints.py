@@ -428,7 +428,7 @@ def check_settings(
     ignored: Collection[str] = (),
     path: str | Path = "the checkpoint",
 ) -> None:
-    """Raise ValueError, naming all that differ, unless two settings agree.
+    """Raises ValueError, naming all that differ, unless two settings agree.
 
     Args:
         saved: Settings of a checkpoint, nested dictionaries of JSON values.

@@ -35,6 +35,20 @@ from meta_lrpinn.tasks import Task
 Params = Any
 Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
+# Under the root of a mean square: keeps rounding from mattering in single precision.
+_PROJECTION_RIDGE = 1e-9
+# Added to errors before the logarithm: what is better than this is good enough. Of a
+# projection in single precision, smaller errors are in good part rounding, and their
+# gradients, large in the logarithm, drown those of the others.
+_ERROR_FLOOR = 1e-3
+_PROJECTION_FLOOR = 1e-2
+# Points of one evaluation on CPU: 1 + 2 ndim arrays of so many × 192 numbers are in cache.
+_CACHED_POINTS = 600
+# Least size of a right-hand side, relative to ω² m₀ at unit amplitude; less is rounding.
+_SMALLEST_SOURCE = 1e-6
+# Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`.
+_REFINEMENT = 4
+
 
 def frequency_of(problem: HelmholtzProblem) -> jax.Array:
     """Frequency in Hz, ()."""
@@ -82,6 +96,7 @@ def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objecti
     if config.name == "projection":
         leading = tuple(config.leading)
         return projection_objective(model, config.points, leading)
+    # "galerkin": a configuration has checked the name.
     side = round(config.points ** (1 / model.ndim))
     return galerkin_objective(model, (side,) * model.ndim)
 
@@ -337,21 +352,6 @@ def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
         return jnp.mean(jnp.log(relative)), {"residual": jnp.mean(relative)}
 
     return objective
-
-
-# Under the root of a mean square: keeps rounding from mattering in single precision.
-_PROJECTION_RIDGE = 1e-9
-# Added to errors before the logarithm: what is better than this is good enough. Of a
-# projection in single precision, smaller errors are in good part rounding, and their
-# gradients, large in the logarithm, drown those of the others.
-_ERROR_FLOOR = 1e-3
-_PROJECTION_FLOOR = 1e-2
-# Of one evaluation on CPU: 1 + 2 ndim arrays of so many rows of 192 units are in cache.
-_CACHED_POINTS = 600
-# Of a right-hand side relative to ω² m₀ at unit amplitude: below it, rounding.
-_SMALLEST_SOURCE = 1e-6
-# Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`.
-_REFINEMENT = 4
 
 
 @functools.cache

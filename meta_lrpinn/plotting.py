@@ -259,7 +259,8 @@ def _far_from_source(
     return (distance > 0.5 * velocity / frequency).reshape(model.shape)
 
 
-def _sections(model: VelocityModel, source: np.ndarray) -> list[_Section]:
+def _sections(model: VelocityModel) -> list[_Section]:
+    """The planes in which a model is shown: one in 2D, three in 3D."""
     if model.ndim == 2:
         return [_Section((slice(None), slice(None)), (0, 1), "")]
     everything = (slice(None),) * 3
@@ -280,7 +281,7 @@ def _layout(
     with_curves: bool,
 ) -> Figure:
     """Draws all panels; the axes for the curves, if wanted, are the figure's last."""
-    sections = _sections(model, source)
+    sections = _sections(model)
     extents = (model.upper - model.lower)[:2], model.upper[-1] - model.lower[-1]
     if model.ndim == 3:
         rows, columns = len(sections), len(panels)

@@ -332,7 +332,7 @@ def scattering_source_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Ar
 
 
 def collocate(problem: HelmholtzProblem, points: jax.Array) -> Collocation:
-    """Evaluate a problem's coefficients at points.
+    """Evaluates a problem's coefficients at points.
 
     Args:
         problem: The problem.
@@ -363,7 +363,7 @@ def sample_points(
     number: int,
     near_source: float = 0.1,
 ) -> jax.Array:
-    """Draw collocation points in the model and its layer.
+    """Draws collocation points in the model and its layer.
 
     Args:
         key: Random key.

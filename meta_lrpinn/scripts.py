@@ -6,7 +6,7 @@ from absl import app
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parse flags and run a script; bad input is one line and exit code 2."""
+    """Parses flags and runs a script; bad input is one line and exit code 2."""
 
     def guarded(arguments):
         if len(arguments) > 1:

@@ -45,7 +45,6 @@ from meta_lrpinn.precision import full_precision
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.tasks import single_task
 
-STEPS = 8
 PATIENCE = 5
 _CHUNK = 512  # points whose Jacobian is taken at once
 _FIRST_DAMPING = 1e-2

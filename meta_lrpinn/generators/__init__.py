@@ -186,7 +186,7 @@ def salt_body(
         + [rng.uniform(0.13, 0.2) * grid.depth]
     )
     points = [*grid.horizontal, grid.z]
-    inside = irregular_body(rng, grid, points, centre, radii)
+    inside = irregular_body(rng, points, centre, radii)
     if rng.random() < 0.7:
         inside |= salt_stem(rng, grid, points, centre, radii)
     distance = sum(

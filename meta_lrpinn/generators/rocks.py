@@ -46,7 +46,6 @@ def seafloor_depth(
     rng: np.random.Generator, grid: Grid, *, flat: bool
 ) -> np.ndarray | float:
     """Depth of the seafloor, one number where it is flat [km]."""
-    """Depth of the sea floor, one number or varying along x [km]."""
     depth = rng.uniform(0.06, 0.16) * grid.depth
     if flat:
         return depth
@@ -57,7 +56,6 @@ def seafloor_depth(
 
 def irregular_body(
     rng: np.random.Generator,
-    grid: Grid,
     points: Sequence[np.ndarray],
     centre: np.ndarray,
     radii: np.ndarray,

@@ -142,7 +142,7 @@ def collect(
     part: int = 100,
     progress: bool = True,
 ) -> None:
-    """Draw tasks and write them as one file, going on where a call was stopped.
+    """Draws tasks and writes them as one file, going on where a call was stopped.
 
     Until all are there, they are kept in a folder beside the file, `part` by `part`,
     with the state of the random generator.

@@ -64,7 +64,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_tasks_per_batch(number: int, mesh: Mesh) -> None:
-    """Raise ValueError unless the devices can share a batch of tasks equally."""
+    """Raises ValueError unless the devices can share a batch of tasks equally."""
     if number % mesh.size:
         raise ValueError(
             "tasks per batch must be a multiple of the number of devices, got "

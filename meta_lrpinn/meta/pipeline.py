@@ -207,13 +207,13 @@ def meta_train(
     command: str = "",
     progress: bool = True,
 ) -> Path:
-    """Meta-train, resuming where a run was stopped, and write its initialisation.
+    """Meta-trains, resuming where a run was stopped, and writes its initialisation.
 
     Args:
         config: The whole configuration.
         directory: Folder of the run.
         init: Initialisation to start from, of this very network; default: random.
-        task_files: Tasks from files of `data_gen.make_tasks`; default: new tasks for
+        task_files: Tasks from files of `meta-lrpinn make-tasks`; default: new tasks for
             ever.
         seconds: Wall-clock budget over all sittings; one iteration is made in any case.
         command: Command line, for the card.
@@ -305,7 +305,7 @@ def export(
     commit: str,
     origin: dict[str, Any] | None = None,
 ) -> Path:
-    """Write the best checkpoint of a run as an initialisation with its card.
+    """Writes the best checkpoint of a run as an initialisation with its card.
 
     Args:
         config: What was trained.

@@ -86,7 +86,7 @@ def _single_precision(leaf: np.ndarray) -> np.ndarray:
 def draw_tasks(
     distribution: TaskDistribution, rng: np.random.Generator, sources: int = 1
 ) -> list[Task]:
-    """Draw a frequency, velocities, and sources anywhere along the top.
+    """Draws a frequency, velocities, and sources anywhere along the top.
 
     Args:
         distribution: What to draw from.
@@ -201,7 +201,7 @@ def with_scattered(tasks: list[Task], number: int, seed: int) -> list[Task]:
 def save_task_set(
     path: str | Path, tasks: list[Task], distribution: TaskDistribution, seed: int
 ) -> None:
-    """Write tasks as one .npz file, with a manifest beside it.
+    """Writes tasks as one .npz file, with a manifest beside it.
 
     Args:
         path: File to write, .npz; the manifest is the same with .json.
@@ -231,7 +231,7 @@ def save_task_set(
 
 
 def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
-    """Read a file of `save_task_set`.
+    """Reads a file of `save_task_set`.
 
     Args:
         path: The .npz file.

@@ -194,7 +194,7 @@ def train(
     Raises:
         ValueError: if settings differ from those of the checkpoint, or the devices
             cannot share a batch equally.
-        TrainingDiverged: If loss or gradient are not finite; what is saved is from
+        TrainingDiverged: if loss or gradient are not finite; what is saved is from
             before.
     """
     mesh = parallel.task_mesh() if mesh is None else mesh

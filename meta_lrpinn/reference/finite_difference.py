@@ -37,10 +37,10 @@ def reference_wavefield(
     background_velocity: float | np.ndarray | None = None,
     refinement: int | None = None,
     tolerance: float | None = None,
-    max_refinement: int = 8,
+    maximum_refinement: int = 8,
     thickness: float | None = None,
     reflection: float | None = None,
-    order: int = 4,
+    scheme_order: int = 4,
 ) -> Wavefield:
     """Scattered wavefield by finite differences, in double precision on the host.
 
@@ -61,12 +61,12 @@ def reference_wavefield(
             if that is given too), until δu on the model grid changes by less than
             this, relative L2 of every source; then the layer is bettered until that
             changes δu by less than half of it.
-        max_refinement: Where refinement stops even if the tolerance is not met;
+        maximum_refinement: Where refinement stops even if the tolerance is not met;
             `converged` is then False and `error_estimate` above the tolerance.
         thickness: Thickness of a layer of equal steps [km]; by default the layer is
             graded, by geometry and wavelength. Where a tolerance decides, the first.
         reflection: Amplitude that the layer reflects; see `factorise`.
-        order: Order of the scheme, 4 or 2.
+        scheme_order: 4 or 2.
 
     Returns:
         The wavefield, complex128; `history` has a record for each grid. Given a
@@ -78,7 +78,7 @@ def reference_wavefield(
             the factors would not fit into the machine's memory.
     """
     started = time.perf_counter()
-    check_arguments(frequency, refinement, thickness, order, tolerance)
+    check_arguments(frequency, refinement, thickness, scheme_order, tolerance)
     sources, amplitude, velocities = _sources(model, source, amplitude, background_velocity)
     points = None if tolerance is None else grids.FIRST_POINTS_PER_WAVELENGTH
     first = refinement or grids.refinement_for(model, frequency, points)
@@ -86,11 +86,11 @@ def reference_wavefield(
 
     def solved(factor, level):
         layer = make_layer(model, frequency, first, thickness, reflection, level)
-        solver = factorise(model, frequency, refinement=factor, layer=layer, order=order)
-        fields = [
-            solver.solve(place, amplitude, velocity)
-            for place, velocity in zip(sources, velocities, strict=True)
-        ]
+        solver = factorise(
+            model, frequency, refinement=factor, layer=layer, order=scheme_order
+        )
+        pairs = zip(sources, velocities, strict=True)
+        fields = [solver.solve(place, amplitude, v0) for place, v0 in pairs]
         record = {
             "refinement": factor,
             "layer": level,
@@ -104,7 +104,7 @@ def reference_wavefield(
     history, errors, converged = [solution.record], None, None
     if tolerance is not None:
         solution, history, errors, converged = _refined(
-            solved, solution, max(first + 1, max_refinement), tolerance, order
+            solved, solution, max(first + 1, maximum_refinement), tolerance, scheme_order
         )
     own = 0 if np.ndim(source) == 1 else slice(None)
     return Wavefield(

@@ -61,7 +61,7 @@ class Outcome:
     history: tuple[dict[str, Any], ...]
 
 
-def unit_problem(problem: HelmholtzProblem) -> tuple[HelmholtzProblem, complex]:
+def split_amplitude(problem: HelmholtzProblem) -> tuple[HelmholtzProblem, complex]:
     """The problem with the amplitude one, and the amplitude that it had.
 
     The field is linear in the amplitude, and networks work best near one.
@@ -81,7 +81,7 @@ def solve_output(
         problem: The problem of one source.
         is_double: Work in double precision.
     """
-    unit, factor = unit_problem(problem)
+    unit, factor = split_amplitude(problem)
     parts = (1.0, 1 / ENRICHMENT)
     weights = output_layer.solve_nested(
         method, network.module, network.params, unit, parts, is_double

@@ -22,9 +22,9 @@ def solve(request: Request, settings: FiniteDifferences) -> Solution:
         background_velocity=request.background_velocities,
         refinement=settings.refinement,
         tolerance=settings.tolerance,
-        max_refinement=settings.maximum_refinement,
+        maximum_refinement=settings.maximum_refinement,
         thickness=request.thickness,
-        order=settings.scheme_order,
+        scheme_order=settings.scheme_order,
         **({} if request.reflection is None else {"reflection": request.reflection}),
     )
     history = field.history

@@ -36,14 +36,14 @@ def solve(request: Request, settings: GradientTraining) -> Solution:
 
 def own_field(network: Network, problem: HelmholtzProblem) -> exact.Values:
     """The field of the network's own output layer, for the problem's amplitude."""
-    unit, factor = exact.unit_problem(problem)
+    unit, factor = exact.split_amplitude(problem)
     field = output_layer.OwnField(network.module, network.params, unit)
     return exact.ScaledField(field, factor)
 
 
 def _train(network, problem, settings, truth, key, progress) -> exact.Outcome:
     adamw = settings.adamw
-    unit, _ = exact.unit_problem(problem)
+    unit, _ = exact.split_amplitude(problem)
     if settings.output_start == "solved":
         weights = output_layer.solve(
             "galerkin", network.module, network.params, unit, double=True

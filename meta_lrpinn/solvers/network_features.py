@@ -101,7 +101,7 @@ def _adapt(
     adaptation = settings.adaptation
     if adaptation is None:
         return network, ()
-    unit, _ = exact.unit_problem(problem)
+    unit, _ = exact.split_amplitude(problem)
     points = adaptation.points or collocation_number(problem)
 
     def evaluate(params):

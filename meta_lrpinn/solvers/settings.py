@@ -76,7 +76,7 @@ class PlaneWaves:
     """Plane waves on a lattice, their weights solved exactly in the weak form (default).
 
     See `linear.lattice`. Without `tolerance` and `unknowns` the number of waves is set by
-    area and frequency, for an error near 0.3 %.
+    area, frequency and roughness, for an error of 0.05 to 0.5 % in 2D.
     """
 
     tolerance: float | None = option(
@@ -120,9 +120,12 @@ class FiniteDifferences:
         0.003, "Refine until the field's own relative change is below this."
     )
     refinement: int | None = option(
-        None, "Cells per cell of the model, of the first grid where a tolerance decides."
+        None,
+        "Cells of the grid per cell of the model; with a tolerance, of the first grid.",
     )
-    maximum_refinement: int = option(8, "Where refinement ends, tolerance met or not.")
+    maximum_refinement: int = option(
+        8, "Largest refinement, whether the tolerance is reached or not."
+    )
     scheme_order: int = option(4, "Order of the scheme, 2 or 4.")
 
     def __post_init__(self):
@@ -139,13 +142,15 @@ class AdamW:
 
     steps: int = option(300, "Adaptation steps.")
     learning_rate: float | None = option(
-        None, "Of adamw; by default that of the solver and the network's start."
+        None, "Learning rate of AdamW; by default by solver, loss and network."
     )
     points: int | None = option(
         None, "Collocation points a step; by default by wavelength, at most 20,000."
     )
     patience: int | None = option(
-        None, "Stop after so many reports without a smaller deciding figure."
+        None,
+        "Stop after so many records in which what decides (the error estimate, or the "
+        "held-out loss) is not smaller.",
     )
     report_every: int | None = option(None, "Steps between records of the history.")
 

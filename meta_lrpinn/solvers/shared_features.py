@@ -56,7 +56,7 @@ class FeatureSolver:
 
     def __call__(self, model: VelocityModel) -> tuple[np.ndarray, float]:
         """δu at the receivers, (n_receivers,), and its estimated relative error."""
-        unit, factor = exact.unit_problem(self.problem)
+        unit, factor = exact.split_amplitude(self.problem)
         with jax.enable_x64(True):
             v0 = model.complex_velocity_at(jnp.asarray(unit.source)[None])[0]
             own = unit.replace(model=model, background_velocity=v0)

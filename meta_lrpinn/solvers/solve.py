@@ -91,8 +91,9 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
         reflection: Amplitude that the layer reflects; default: the solver's own.
         free_surface: Whether u = 0 at the top of the model, where there is no absorbing
             layer then; the background has an image source, and sources must lie deeper.
-        truth: Known δu on the grid; records of the history then have their relative L2
-            distance from it. Of several frequencies (n_frequencies, ...).
+        truth: Known δu on the grid, of several frequencies (n_frequencies, ...); records
+            of the history then have their relative L2 distance from it. By finite
+            differences, or with a free surface, only the last record has it.
         seed: Seed of all that is random.
         progress: Show a progress bar.
 
@@ -112,11 +113,20 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
         raise ValueError(f"{len(frequencies)} frequencies have {len(truths)} known fields")
     requests = [
         _checked(
-            model, one, source, amplitude, background_velocity, thickness, reflection,
-            known, seed, progress, free_surface,
+            model,
+            one,
+            source,
+            amplitude=amplitude,
+            background_velocity=background_velocity,
+            thickness=thickness,
+            reflection=reflection,
+            free_surface=free_surface,
+            truth=known,
+            seed=seed,
+            progress=progress,
         )
         for one, known in zip(frequencies, truths, strict=True)
-    ]  # fmt: skip
+    ]
     fields = tuple(_solve(request, source, settings, seed) for request in requests)
     return fields if several else fields[0]
 
@@ -179,14 +189,15 @@ def _checked(
     model: VelocityModel,
     frequency: Any,
     source: np.ndarray,
+    *,
     amplitude: complex | None,
     background_velocity: complex | None,
     thickness: float | None,
     reflection: float | None,
+    free_surface: bool,
     truth: np.ndarray | None,
     seed: int,
     progress: bool,
-    free_surface: bool,
 ) -> Request:
     """The arguments of `solve`, checked, with their defaults."""
     if not isinstance(model, VelocityModel):

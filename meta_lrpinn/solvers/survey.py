@@ -59,7 +59,7 @@ class Survey:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that a survey is but its velocities."""
+    """Everything about a survey except its velocities."""
 
     frequencies: np.ndarray  # (n_frequencies,) Hz
     sources: np.ndarray  # (n_sources, ndim) km, the same for all velocities
@@ -165,7 +165,7 @@ def solve_survey(
     free_surface: bool = False,
     progress: bool = False,
 ) -> Survey:
-    """Solve for every velocity, frequency and source, and keep all wavefields.
+    """Solves for every velocity, frequency and source, and keeps all wavefields.
 
     `run_survey` does the same piece by piece, into a file, on one machine or many.
 
@@ -271,7 +271,7 @@ def frequency_solver(
     """A solver for any velocity of a survey at one frequency.
 
     Args:
-        plan: The survey; the result does not depend on its frequencies.
+        plan: The survey; its frequencies are not used.
         bounds: Of all its velocities.
         frequency: Frequency [Hz].
 

@@ -76,7 +76,7 @@ def run_survey(
     workers: int | None = None,
     progress: bool = False,
 ) -> SurveyRun:
-    """Solve for every velocity, frequency and source, into a zarr file.
+    """Solves for every velocity, frequency and source, into a zarr file.
 
     The same call goes on where one was stopped: a chunk is there whole, or is solved
     again. `xarray.open_zarr(out)` opens the result, while it grows too.

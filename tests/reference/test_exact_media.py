@@ -190,7 +190,9 @@ def reflection(operator, phase):
 def test_estimate_of_what_does_not_converge():
     """Above the tolerance, and said in the history."""
     model, frequency, source = CASES["guide"]
-    field = reference_wavefield(model, frequency, source, tolerance=1e-6, max_refinement=2)
+    field = reference_wavefield(
+        model, frequency, source, tolerance=1e-6, maximum_refinement=2
+    )
     assert field.converged is False and field.history[-1]["converged"] is False
     assert field.error_estimate > 1e-6
 

@@ -47,7 +47,9 @@ def solved(model, frequency, source, **options):
 @pytest.mark.parametrize(("order", "lowest", "highest"), [(4, 3.8, 4.3), (2, 1.8, 2.2)])
 def test_measured_order(order, lowest, highest):
     model = gaussian_model()
-    fields = [solved(model, 6.0, SOURCE, refinement=r, order=order) for r in (2, 4, 8)]
+    fields = [
+        solved(model, 6.0, SOURCE, refinement=r, scheme_order=order) for r in (2, 4, 8)
+    ]
     changes = [np.linalg.norm(b - a) for a, b in zip(fields, fields[1:], strict=False)]
     assert lowest < np.log2(changes[0] / changes[1]) < highest
 
@@ -79,7 +81,7 @@ def test_order_four_beats_order_two():
     model = gaussian_model()
     truth = solved(model, 6.0, SOURCE, refinement=5)
     errors = [
-        relative_l2(solved(model, 6.0, SOURCE, refinement=2, order=order), truth)
+        relative_l2(solved(model, 6.0, SOURCE, refinement=2, scheme_order=order), truth)
         for order in (4, 2)
     ]
     assert errors[0] < 5e-4 and errors[0] < 0.02 * errors[1]
@@ -200,7 +202,7 @@ def test_tolerance_refines_until_it_is_met():
     error = relative_l2(field.scattered, truth)
     assert error < 1e-3
     assert error / 4 < field.error_estimate < 4 * error
-    capped = reference_wavefield(model, 6.0, SOURCE, tolerance=1e-9, max_refinement=2)
+    capped = reference_wavefield(model, 6.0, SOURCE, tolerance=1e-9, maximum_refinement=2)
     assert [record["refinement"] for record in capped.history] == [1, 2]
     assert capped.error_estimate > 1e-9
 
@@ -324,7 +326,7 @@ def test_points_of_the_layer_are_accepted_on_request_only():
         ({"source": (2.0, 0.5)}, r"source \(2.0, 0.5\) lies outside the model"),
         ({"source": (0.1, 0.2, 0.3)}, "source must have 2 coordinates"),
         ({"refinement": 0}, "refinement must be 1, 2, 3, ..., got 0"),
-        ({"order": 3}, "order must be 2 or 4, got 3"),
+        ({"scheme_order": 3}, "order must be 2 or 4, got 3"),
         ({"tolerance": 0.0}, "tolerance must be positive, got 0.0"),
         ({"thickness": 0.0}, "absorbing layer thickness must be positive, got 0.0 km"),
         ({"background_velocity": -1.0}, "background velocity must be positive"),

@@ -158,7 +158,7 @@ def resolved_wavenumber(problem: HelmholtzProblem) -> float:
 
 
 def _check_size(problem: HelmholtzProblem, wavenumber_ratio: float) -> None:
-    """Refuse a lattice that no memory holds, before any array of it is made."""
+    """Refuses a lattice that no memory holds, before any array of it is made."""
     size = np.asarray(problem.upper, float) - np.asarray(problem.lower, float)
     number = np.prod(size * wavenumber_ratio * resolved_wavenumber(problem) / np.pi)
     if not number <= _MAXIMUM_WAVES:
