@@ -126,7 +126,7 @@ def solve_weights(
 ) -> jax.Array:
     """Output weights of several sources, the right-hand sides of one system.
 
-    Pure and differentiable: the gradient to the velocity is the adjoint solve with the
+    Pure and differentiable: the gradient by the velocity is the adjoint solve with the
     same preconditioner.
 
     Args:
