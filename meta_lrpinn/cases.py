@@ -243,6 +243,10 @@ def save_velocity(path: str | os.PathLike, model: VelocityModel) -> None:
     Args:
         path: The file, ending in .npz; replaced if it exists.
         model: The model.
+
+    Raises:
+        FileNotFoundError: if there is no folder to write to.
+        ValueError: if the path has another ending.
     """
     save_case(path, Case(model))
 
@@ -253,6 +257,10 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
     Args:
         path: The file, ending in .npz; replaced if it exists.
         case: The case; fields that are None are left out.
+
+    Raises:
+        FileNotFoundError: if there is no folder to write to.
+        ValueError: if the path has another ending.
     """
     path = pathlib.Path(path)
     if path.suffix != ".npz":

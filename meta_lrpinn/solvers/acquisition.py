@@ -99,4 +99,4 @@ def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
         residual,
     )
     receivers = jnp.asarray(acquisition.receivers)
-    return lattices.evaluate(problem, acquisition.lattice, weights, receivers).T
+    return lattices.evaluate(problem, acquisition.lattice, weights, receivers)

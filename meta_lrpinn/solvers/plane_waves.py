@@ -47,7 +47,7 @@ class PlaneWaveField:
             values = _evaluate(
                 self.problem, self.lattice, self.weights, jnp.asarray(points, float)
             )
-            return np.asarray(values).T
+            return np.asarray(values)
 
 
 def solve(request: Request, settings: PlaneWaves) -> Solution:

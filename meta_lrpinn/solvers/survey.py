@@ -449,5 +449,5 @@ def _solve(
     if receivers is None:
         return solution.fields, solution.error_estimate
     points = jnp.asarray(receivers, jnp.asarray(problem.lower).dtype)
-    fields = lattices.evaluate(problem, lattice, solution.weights, points).T
+    fields = lattices.evaluate(problem, lattice, solution.weights, points)
     return fields, solution.error_estimate

@@ -111,9 +111,10 @@ def time_traces(
     """Seismograms of one or several sources.
 
     The frequencies are the multiples of 1/P at which the wavelet has a part above a tenth
-    of the tolerance. The period P is doubled until what is left at its end is below the
-    tolerance, so that nothing of it is seen at the beginning; frequencies already solved
-    are kept.
+    of the tolerance. The period P is doubled, at most four times, until what is left at its
+    end is below the tolerance, so that nothing of it is seen at the beginning. If more is
+    left after that, `Traces.wrap_around` says how much. Frequencies already solved are
+    kept.
 
     A quality factor Q is the same at all frequencies, which is causal where velocities
     grow as f^γ, γ = (2/π) arctan(1/2Q) (Kjartansson 1979); those of the model hold at the

@@ -272,7 +272,7 @@ def test_hostile_files_are_one_clear_error(
 def test_damaged_files_are_one_clear_error(tasks, tmp_path):
     path = tmp_path / "tasks.npz"
     task_sets.save_task_set(path, tasks, DISTRIBUTION, 7)
-    good, rng = path.read_bytes(), np.random.default_rng(0)
+    good, rng, refusals = path.read_bytes(), np.random.default_rng(0), 0
     for _ in range(60):
         bad = bytearray(good)
         for _ in range(3):
@@ -281,7 +281,9 @@ def test_damaged_files_are_one_clear_error(tasks, tmp_path):
         try:
             task_sets.load_task_set(path, DISTRIBUTION)
         except ValueError as error:
+            refusals += 1
             assert "\n" not in str(error) and len(str(error)) <= 300
+    assert refusals > 50  # some bytes of a file mean nothing
 
 
 def test_a_full_disk_leaves_no_part_of_a_file(tasks, tmp_path, monkeypatch):
@@ -338,7 +340,7 @@ def test_wavefields_of_the_layer_are_those_of_the_task():
 
         expected = np.asarray(solved(problem, points))
     assert np.linalg.norm(expected) > 0.01 * np.linalg.norm(known.scattered)
-    assert relative_l2(known.scattered[0, in_layer], expected[:, 0]) < 0.05
+    assert relative_l2(known.scattered[0, in_layer], expected[0]) < 0.05
 
 
 def test_wavefields_of_a_homogeneous_model_are_exact():

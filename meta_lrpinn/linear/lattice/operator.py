@@ -88,7 +88,7 @@ def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> _Axis:
 
 
 def contract(values: jax.Array, matrices: Sequence[jax.Array], first: int = 0) -> jax.Array:
-    """Apply one matrix (m_d, n_d) along each axis of values, from axis `first` on."""
+    """Applies one matrix (m_d, n_d) along each axis of values, from axis `first` on."""
     for axis, matrix in enumerate(matrices, start=first):
         values = jnp.moveaxis(jnp.tensordot(matrix, values, axes=(1, axis)), 0, axis)
     return values
@@ -286,7 +286,7 @@ def evaluate(
         chunk: Points evaluated at a time.
 
     Returns:
-        Complex (p, n_sources).
+        Complex (n_sources, p).
     """
     period, lower = jnp.asarray(period_of(problem)), jnp.asarray(problem.lower)
 
@@ -300,7 +300,7 @@ def evaluate(
             field = field @ wave
         return problems.envelope_at(problem, point[None])[0] * field
 
-    return jax.lax.map(at, points, batch_size=chunk)
+    return jax.lax.map(at, points, batch_size=chunk).T
 
 
 @full_precision
