@@ -26,8 +26,9 @@ DEFAULT = "small"
 class Network:
     """A network and its parameters.
 
-    Its module is called (points, source, frequency) → (n, 2), as those of
-    `meta_lrpinn.models` are.
+    `NetworkFeatures` needs of its module `ndim`, `layer_fraction` and the method
+    `features`, (points, source, frequency) → (n, width); `GradientTraining` also the call,
+    of the same arguments, → (n, 2), and `jets`. Modules of `meta_lrpinn.models` have them.
     """
 
     module: nn.Module
@@ -37,7 +38,7 @@ class Network:
 
     @property
     def kind(self) -> str:
-        """ "lrpinn" for a low-rank network, "pinn" for a dense one."""
+        """ "lrpinn" for a low-rank network, "pinn" for any other."""
         return "lrpinn" if isinstance(self.module, models.MetaLRPINN) else "pinn"
 
     @property
@@ -180,16 +181,17 @@ def load_network(
         name: "default" or the name of another shipped initialisation, the folder of an
             initialisation or of a training run, or None for random parameters of the
             size of the preset `small`.
-        kind: "lrpinn" or "pinn", which it must be; of random parameters which it is,
-            "lrpinn" by default.
-        ndim: Space dimension that it must have; of random parameters 2 by default.
+        kind: "lrpinn" or "pinn". An initialisation must be of this kind; a network with
+            random parameters is made of it, "lrpinn" by default.
+        ndim: Space dimension, likewise; random parameters are for 2D by default.
         seed: Seed, or random key, of random parameters.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: if there is no such initialisation, or it is of another kind.
+        ValueError: if there is no such initialisation, or it is of another kind or space
+            dimension.
     """
     if name is None:
         small = configs.PRESETS["small"].network

@@ -23,6 +23,11 @@ class Enriched(nn.Module):
         """Dimensions of space."""
         return self.waves.ndim
 
+    @property
+    def layer_fraction(self) -> float:
+        """Thickness of the absorbing layer that the network's features are for."""
+        return self.network.layer_fraction
+
     def features(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array
     ) -> jax.Array:

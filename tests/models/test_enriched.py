@@ -9,7 +9,7 @@ from meta_lrpinn import models
 
 
 def test_features_are_those_of_both_parts():
-    network = models.make_meta_lrpinn(width=8, depth=1, rank=3)
+    network = models.make_meta_lrpinn(width=8, depth=1, rank=3, layer_fraction=0.5)
     params = models.initial_parameters(network, jax.random.key(0))
     waves = models.plane_wave_parameters(jax.random.key(1), 5, 20.0)
     both = models.Enriched(network=network, waves=models.PlaneWaves(number=5))
@@ -23,4 +23,4 @@ def test_features_are_those_of_both_parts():
     ):
         expected = part.apply({"params": own}, *arguments, method="features")
         np.testing.assert_allclose(features[:, columns], expected, rtol=1e-6)
-    assert both.ndim == 2
+    assert both.ndim == 2 and both.layer_fraction == 0.5

@@ -4,8 +4,10 @@ import dataclasses
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import meta_lrpinn as ml
 from meta_lrpinn import checkpoints, configs, models, networks
@@ -35,6 +37,27 @@ def network_of(kind="lrpinn", **changes):
     config = dataclasses.replace(SMALL, kind=kind, **changes)
     module = networks.make_network(config)
     return ml.Network(module, models.initial_parameters(module, jax.random.key(0)))
+
+
+class Sines(nn.Module):
+    """What `NetworkFeatures` needs of a network, and nothing else."""
+
+    ndim: int = 2
+    layer_fraction: float = 0.5
+
+    @nn.compact
+    def features(self, points, source, frequency):
+        spread, phase = nn.initializers.normal(8.0), nn.initializers.uniform(6.3)
+        return jnp.sin(nn.Dense(160, kernel_init=spread, bias_init=phase)(points))
+
+
+def test_a_network_of_ones_own(model, truth):
+    arguments = jnp.zeros((1, 2)), jnp.zeros(1), jnp.ones(())
+    params = Sines().init(jax.random.key(0), *arguments, method="features")["params"]
+    network = ml.Network(Sines(), params)
+    field = solve(model, FREQUENCY, SOURCE, ml.NetworkFeatures(network))
+    assert field.stats.unknowns == 160
+    assert relative_l2(field.scattered, truth.scattered) < 0.05
 
 
 @pytest.fixture(scope="module")
