@@ -16,7 +16,10 @@ PARTS = ("scattered", "background", "total")
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Figures of a solve; what a solver does not have is None."""
+    """Figures of a solve; what a solver does not have is None.
+
+    Networks and random waves solve for each source in turn: figures are of the first one.
+    """
 
     unknowns: int | None = None  # complex unknowns of the linear solve
     iterations: int | None = None  # of the linear solve

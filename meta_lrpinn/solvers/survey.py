@@ -167,7 +167,8 @@ def solve_survey(
 ) -> Survey:
     """Solves for every velocity, frequency and source, and keeps all wavefields.
 
-    `run_survey` does the same piece by piece, into a file, on one machine or many.
+    `run_survey` does the same piece by piece, into a file, on one machine or many. Where a
+    tolerance is not reached, the error estimate is above it.
 
     Args:
         models: Velocity models on one grid.

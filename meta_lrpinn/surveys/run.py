@@ -79,7 +79,8 @@ def run_survey(
     """Solves for every velocity, frequency and source, into a zarr file.
 
     The same call goes on where one was stopped: a chunk is there whole, or is solved
-    again. `xarray.open_zarr(out)` opens the result, while it grows too.
+    again. `xarray.open_zarr(out)` opens the result, while it grows too. Where a tolerance
+    was not reached, its `error_estimate` is above it.
 
     Args:
         velocities: Models on one grid, or a file of them (`open_velocities`), which
