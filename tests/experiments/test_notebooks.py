@@ -49,7 +49,7 @@ def test_notebook_runs(name, tmp_path, monkeypatch):
     assert tags[:2] == ["install", "parameters"]
     if name == "quickstart":
         assert namespace["error"] < 0.03
-        assert namespace["survey"].scattered.shape == (5, 41, 41)
+        assert namespace["several"].scattered.shape == (5, 41, 41)
     elif name == "own_model":
         assert len(namespace["field"].history) == len(namespace["scratch"].history) > 1
         assert max(namespace["half"].ranks) == max(namespace["network"].ranks) // 2
