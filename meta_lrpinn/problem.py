@@ -22,8 +22,6 @@ _MOST_WAVELENGTHS = 1e6
 # Thickness of a layer over that of the model and of its longest wave; reflection.
 _THICKEST, _LEAST_REFLECTION = 10.0, 1e-30
 _LARGEST_AMPLITUDE = 1e30
-
-
 # Amplitude that a layer reflects at normal incidence.
 REFLECTION = 1e-5
 
@@ -250,9 +248,9 @@ def _longest_side(model: VelocityModel) -> float:
 
 
 def check_velocity(velocity: Any) -> complex:
-    """One background velocity that sound can have [km/s], as a float.
+    """One background velocity that sound can have [km/s].
 
-    A complex one, v/(1 − i/2Q), has a positive imaginary part and stays complex.
+    It is a float, or complex with attenuation: v/(1 − i/2Q) has a positive imaginary part.
 
     Raises:
         ValueError: if it is anything else.

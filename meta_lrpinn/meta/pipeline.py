@@ -88,6 +88,15 @@ def make_evaluation(
     solution to compare with, and the figure is the objective on the held tasks.
 
     An objective of the own output, with a layer, is watched by `own_output_evaluation`.
+
+    Args:
+        config: The whole configuration.
+        model: Network.
+        objective: What it is trained on.
+
+    Returns:
+        `(params, step)` to the mean figure over the held tasks (`error`, or `loss` without
+        a layer), and the figure of each task.
     """
     if config.tasks.absorbing and config.objective.name == "own_output":
         return own_output_evaluation(config.tasks, model, objective)
@@ -352,14 +361,17 @@ def _read_curve(path: Path) -> list[dict[str, Any]]:
 
 def _commit() -> str:
     """Commit of the checkout the package runs from, or an empty text outside of one."""
-    try:
+    here = Path(__file__)
+
+    def output(*command):
         result = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
+            ["git", *command], cwd=here.parent, capture_output=True, text=True, check=True
         )
-    except OSError:
+        return result.stdout.strip()
+
+    try:
+        # Installed, the package may lie within a checkout of something else.
+        output("ls-files", "--error-unmatch", here.name)
+        return output("describe", "--always", "--dirty")
+    except (OSError, subprocess.CalledProcessError):
         return ""
-    return result.stdout.strip()
