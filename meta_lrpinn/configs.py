@@ -11,6 +11,9 @@ SCHEDULES = ("staircase", "cosine")
 TASK_AXES = ("vmap", "map")
 ALGORITHMS = ("maml", "reptile")
 INNER_OPTIMISERS = ("sgd", "adam")
+# Random keys drop what is beyond 32 bits.
+LARGEST_SEED = 2**32 - 1
+_LARGEST_WHOLE, _MOST_INNER_STEPS = 2**31 - 1, 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,8 @@ class ObjectiveConfig:
             raise ValueError(
                 f"objective must be one of {', '.join(OBJECTIVES)}, got {self.name!r}"
             )
+        if not 1 <= self.points <= _LARGEST_WHOLE:
+            raise ValueError(f"points must be 1 to {_LARGEST_WHOLE}, got {self.points}")
         if not self.orthogonality >= 0:
             raise ValueError(
                 f"orthogonality must not be negative, got {self.orthogonality}"
@@ -145,6 +150,17 @@ class TrainingConfig:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in (*positive.split(), "inner_learning_rate"):
+            if not getattr(self, name) <= _LARGEST_WHOLE:
+                raise ValueError(
+                    f"{name} must be at most {_LARGEST_WHOLE}, got {getattr(self, name)}"
+                )
+        if self.inner_steps > _MOST_INNER_STEPS:
+            raise ValueError(
+                f"inner_steps must be at most {_MOST_INNER_STEPS:,}, got {self.inner_steps}"
+            )
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ValueError(f"seed must be 0 to {LARGEST_SEED}, got {self.seed}")
         not_negative = "weight_decay inner_steps inner_learning_rate inner_embedding_rate"
         for name in not_negative.split():
             if not getattr(self, name) >= 0:

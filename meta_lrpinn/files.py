@@ -151,12 +151,14 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     and none is taken there.
 
     Args:
-        folder: The folder of the run; created if need be.
+        folder: The folder of the run; created if need be, and removed again where the
+            block leaves nothing in it.
 
     Raises:
         BlockingIOError: if another run holds the folder; it names folder and process.
     """
     folder = pathlib.Path(folder)
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -165,7 +167,11 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         return
     path = folder / ".lock"
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # the holder before us has removed the folder
+            folder.mkdir(parents=True, exist_ok=True)
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -190,6 +196,9 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         os.close(descriptor)
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _is_open_as(descriptor: int, path: pathlib.Path) -> bool:

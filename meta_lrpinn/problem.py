@@ -305,9 +305,13 @@ def velocity_at(model: VelocityModel, source: Sequence[float] | np.ndarray) -> c
 
     Complex where the model has a quality, so that the contrast m − m₀ vanishes there.
     """
+    return velocities_at(model, np.asarray(source, float)[None])[0].item()
+
+
+def velocities_at(model: VelocityModel, sources: np.ndarray) -> np.ndarray:
+    """`velocity_at` of positions (n, ndim) [km], (n,) [km/s]."""
     with jax.enable_x64(True):
-        value = model.complex_velocity_at(jnp.asarray(source, float)[None])[0]
-        return value.item()
+        return np.asarray(model.complex_velocity_at(jnp.asarray(sources, float)))
 
 
 def background_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:

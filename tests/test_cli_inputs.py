@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import cases, cli, generators
+from meta_lrpinn import cases, cli, generators, memory
 from meta_lrpinn.traces import storage
 
 VELOCITY = generators.random_velocity(0, (11, 11), 0.05).velocity
@@ -108,3 +108,75 @@ def test_memory_that_xla_does_not_get(here, capsys, monkeypatch):
     monkeypatch.setattr(ml, "solve", broken)
     with pytest.raises(RuntimeError, match="a fault"):
         cli.main(SOLVE)
+
+
+TRAIN, TASKS = ("meta-train", "--out=run"), ("make-tasks", "--out=tasks.npz")
+SURVEY = (
+    "survey", "--velocity=model.npz", "--sources=0.1,0.05", "--frequencies=3",
+    "--out=s.zarr",
+)  # fmt: skip
+EVERYWHERE = "0.11:0.4:1000,0.06:0.3:1000"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (*SOLVE, f"--source={EVERYWHERE}"),
+            "1,000,000 wavefields on 11 x 11 points take 3.61 GiB or more, this machine "
+            "has 2 GiB; solve for fewer sources or frequencies at a time, or by run_survey",
+        ),
+        (
+            (*SOLVE, "--solver=random_waves", "--unknowns=100000"),
+            "matrices of 100,000 random waves take 149 GiB",
+        ),
+        (
+            (*SOLVE, "--solver=gradient_training", "--points=2000000000"),
+            "features at 2,000,000,000 points a step take",
+        ),
+        (
+            (*SOLVE, "--solver=network_features", "--adaptation=adamw", "--steps=1",
+             "--points=2000000000"),
+            "features at 2,000,000,000 points a step take",
+        ),
+        (
+            (*TRACES, "--record=1", "--peak_frequency=3", f"--receivers={EVERYWHERE}"),
+            "1 x 1,000,000 traces of",
+        ),
+        (
+            (*TRACES, "--record=1", "--peak_frequency=3", "--movie=a.gif",
+             "--source=0.1:0.4:300000,0.1"),
+            "snapshots of 300,000 sources from",
+        ),
+        ((*TRAIN, "--points=2000000000"), "tasks with 2,000,000,000 points each take"),
+        ((*TRAIN, "--tasks_per_batch=2000000"), "batches of 2,000,000 tasks with"),
+        ((*TRAIN, "--inner_steps=2000000000"), "inner_steps must be at most 1,000,000"),
+        ((*TRAIN, "--points=0"), "points must be 1 to 2147483647, got 0"),
+        ((*TRAIN, "--learning_rate=inf"), "learning_rate must be at most 2147483647"),
+        ((*TRAIN, "--seed=-1"), "seed must be 0 to 4294967295, got -1"),
+        (
+            (*TASKS, "--random=1000000", "--sources=1000000"),
+            "1,000,000 tasks, which are read whole, take",
+        ),
+        (
+            (*TASKS, "--preset=own_output", "--random=1", "--wavefields",
+             "--points=1000000000"),
+            "points must be at most 10,000,000, got 1000000000",
+        ),
+        ((*SURVEY, "--memory=1e300"), "memory must be positive and at most 1,000,000 GiB"),
+        (
+            (*SURVEY, "--solver=random_waves", "--unknowns=100000"),
+            "matrices of 100,000 random waves take 149 GiB",
+        ),
+        ((*TASKS, "--minimum_frequency=inf"), "frequency must be positive, got inf Hz"),
+        ((*TASKS, "--maximum_frequency=1e300"), "is the frequency in Hz"),
+        ((*TASKS, "--seed=-1"), "seed must be from 0 to 4294967295, got -1"),
+    ],
+)  # fmt: skip
+def test_sizes_are_checked_before_anything_is_built(
+    arguments, message, here, capsys, monkeypatch
+):
+    monkeypatch.setattr(memory, "machine_memory", lambda: 2.0 * 2**30)
+    before = sorted(here.iterdir())
+    refused(arguments, message, capsys)
+    assert sorted(here.iterdir()) == before

@@ -42,8 +42,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """Draws the tasks and writes them."""
     import numpy as np
 
+    from meta_lrpinn import problem as problems
     from meta_lrpinn.meta import drawing
 
+    for frequency in (options.minimum_frequency, options.maximum_frequency):
+        problems.check_frequency(frequency)
     if not 1 <= options.frequencies <= _MOST_FREQUENCIES:
         raise ValueError(
             f"frequencies must be a number from 1 to {_MOST_FREQUENCIES:,}, got "

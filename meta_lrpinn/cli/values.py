@@ -94,8 +94,8 @@ def positions(text: str, ndim: int, what: str) -> "np.ndarray":
         if math.prod(map(len, columns)) > _MOST_POSITIONS:
             raise ValueError(f"{point!r} are more than {_MOST_POSITIONS:,} {what}s")
         grid = np.broadcast_arrays(*np.ix_(*columns))
-        rows.extend(np.stack(grid, -1).reshape(-1, ndim))
-    return np.array(rows)
+        rows.append(np.stack(grid, -1).reshape(-1, ndim))
+    return np.concatenate(rows)
 
 
 def samples(path: str) -> "np.ndarray":

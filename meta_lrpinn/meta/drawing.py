@@ -12,10 +12,14 @@ import numpy as np
 import tqdm
 
 from meta_lrpinn import configs, files, generators
+from meta_lrpinn import problem as problems
+from meta_lrpinn.memory import check_memory
 from meta_lrpinn.meta import task_sets
 from meta_lrpinn.tasks import Task
+from meta_lrpinn.velocity import VelocityModel
 
 _STATE = "state.json"
+_MOST_POINTS = 10_000_000  # of a wavefield, which are interpolated together
 # Draws the next tasks, given how many there are.
 Draw = Callable[[np.random.Generator, int], list[Task]]
 
@@ -108,6 +112,10 @@ def make_task_set(
     for name, value in (("sources", sources), ("models", models), ("points", points)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if points > _MOST_POINTS:
+        raise ValueError(f"points must be at most {_MOST_POINTS:,}, got {points}")
+    if not 0 <= seed <= configs.LARGEST_SEED:
+        raise ValueError(f"seed must be from 0 to {configs.LARGEST_SEED}, got {seed}")
     if wavefields and not distribution.absorbing:
         raise ValueError("wavefields need a preset with an absorbing layer")
     known = points if wavefields else 0
@@ -120,6 +128,7 @@ def make_task_set(
     else:
         if frequencies is None:
             frequencies = np.linspace(2.0, 15.0, 14)
+        _check_scale(distribution, frequencies)
         distribution = dataclasses.replace(
             distribution,
             minimum_frequency=float(min(frequencies)),
@@ -128,8 +137,22 @@ def make_task_set(
         )
         draw, number = of_models(distribution, frequencies), models * len(frequencies)
         settings = {"frequencies": np.asarray(frequencies).tolist()}
+    check_memory(
+        2 * float(number) * task_sets.bytes_of_task(distribution),
+        f"{number:,} tasks, which are read whole,",
+        "make fewer, or several files with other seeds",
+    )
     collect(path, draw, number, seed, distribution, settings, progress=progress)
     return number
+
+
+def _check_scale(distribution: configs.TaskDistribution, frequencies: np.ndarray) -> None:
+    """Refuses frequencies that are not in Hz."""
+    shape = (distribution.largest_size,) * 2
+    velocity = np.full(shape, distribution.minimum_velocity)
+    model = VelocityModel(velocity, distribution.spacing)
+    for frequency in (min(frequencies), max(frequencies)):
+        problems.check_scale(model, problems.check_frequency(frequency))
 
 
 def collect(

@@ -25,6 +25,7 @@ from meta_lrpinn import (
     networks,
     objectives,
 )
+from meta_lrpinn.memory import check_memory
 from meta_lrpinn.meta import task_sets, training
 from meta_lrpinn.tasks import Task, TaskSampler
 
@@ -237,6 +238,7 @@ def meta_train(
     """
     if seconds is not None and not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be positive and finite, got {seconds}")
+    _check_room(config)
     directory = Path(directory)
     commit = _commit()  # of the code that runs, whatever happens to the checkout
     model = networks.make_network(config.network)
@@ -264,6 +266,19 @@ def meta_train(
             progress=progress,
         )
         return export(config, directory, command, commit, origin)
+
+
+def _check_room(config: configs.MetaConfig) -> None:
+    """Refuses batches that no memory holds: their tasks, and activations at the points."""
+    tasks, network, points = config.training, config.network, config.objective.points
+    together = tasks.tasks_per_batch if tasks.task_axis == "vmap" else 1
+    batch = 2.0 * tasks.tasks_per_batch * task_sets.bytes_of_task(config.tasks)
+    activations = 4.0 * together * points * network.width * network.depth
+    check_memory(
+        batch + activations,
+        f"batches of {tasks.tasks_per_batch:,} tasks with {points:,} points each",
+        "choose fewer points, or fewer tasks per batch",
+    )
 
 
 def _alone(directory: Path) -> contextlib.AbstractContextManager:

@@ -83,6 +83,13 @@ def _single_precision(leaf: np.ndarray) -> np.ndarray:
     return np.asarray(leaf, np.complex64 if is_complex else np.float32)
 
 
+def bytes_of_task(distribution: TaskDistribution) -> int:
+    """Bytes of the arrays of a task, of which velocities and wavefields are nearly all."""
+    velocities, points = distribution.velocities_per_task, distribution.known_points
+    each = 4 * distribution.largest_size**2 + 8 * points
+    return velocities * each + 8 * points
+
+
 def draw_tasks(
     distribution: TaskDistribution, rng: np.random.Generator, sources: int = 1
 ) -> list[Task]:

@@ -305,10 +305,14 @@ class _Loop:
             writer.close()
 
     def before_first(self, state: TrainState) -> None:
-        """Evaluates the initial parameters, if these are they."""
+        """Evaluates the initial parameters, if these are they.
+
+        However long that takes, an iteration follows: there is a checkpoint in any case.
+        """
         if self.step == 0:
             self._evaluate(state)
-        self.finished = self.finished or self._out_of_time()
+        else:
+            self.finished = self.finished or self._out_of_time()
 
     def after(self, state: TrainState, scalars: maml.Scalars) -> None:
         """Logs, evaluates and saves, as due, after one update."""

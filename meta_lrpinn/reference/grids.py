@@ -18,10 +18,10 @@ incidence, 1e-4 or less at cos θ = 0.8 to 0.1; of half the step, 2e-5 and 1e-5.
 
 import dataclasses
 import functools
-import os
 
 import numpy as np
 
+from meta_lrpinn.memory import machine_memory
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.velocity import VelocityModel
 
@@ -246,13 +246,3 @@ def check_size(
         f"wavelengths across, need {unknowns:.3g} unknowns and about "
         f"{needed / 2**30:.3g} GiB, but {limit}; is the spacing in metres, not km?"
     )
-
-
-def machine_memory() -> float:
-    """Bytes that this process may use: the machine's memory, or its container's."""
-    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    try:
-        with open("/sys/fs/cgroup/memory.max") as file:
-            return min(total, float(file.read()))
-    except (OSError, ValueError):  # no container, or one without a limit
-        return total

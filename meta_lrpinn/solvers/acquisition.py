@@ -70,9 +70,7 @@ def make_acquisition(
         problem=problem,
         lattice=lattices.make_lattice(problem, ratio),
         sources=sources,
-        background_velocities=np.array(
-            [problems.velocity_at(model, source) for source in sources]
-        ),
+        background_velocities=problems.velocities_at(model, sources),
         receivers=receivers,
     )
 

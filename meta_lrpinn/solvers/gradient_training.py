@@ -9,7 +9,7 @@ from meta_lrpinn.networks import Network
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.solved import Statistics
 from meta_lrpinn.solvers import exact
-from meta_lrpinn.solvers.network_features import as_network, collocation_number
+from meta_lrpinn.solvers.network_features import as_network, points_per_step
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import GradientTraining
 from meta_lrpinn.tasks import single_task
@@ -49,7 +49,7 @@ def _train(network, problem, settings, truth, key, progress) -> exact.Outcome:
             "galerkin", network.module, network.params, unit, double=True
         )
         network = network.with_parameters(output_layer.replace(network.params, weights))
-    points = adamw.points or collocation_number(problem)
+    points = points_per_step(network, problem, adamw)
 
     def evaluate(params):
         field = own_field(network.with_parameters(params), problem)

@@ -10,6 +10,7 @@ import numpy as np
 from meta_lrpinn import objectives
 from meta_lrpinn.adapt import finetune, gauss_newton, rank_choice
 from meta_lrpinn.linear import weak_form
+from meta_lrpinn.memory import check_memory
 from meta_lrpinn.networks import Network, load_network
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.solved import Statistics
@@ -82,6 +83,23 @@ def collocation_number(problem: HelmholtzProblem) -> int:
     return min(int(np.prod(shape)), _MAXIMUM_POINTS)
 
 
+def points_per_step(
+    network: Network, problem: HelmholtzProblem, adaptation: AdamW | GaussNewton
+) -> int:
+    """Collocation points that an adaptation asks for, or those of `collocation_number`.
+
+    Raises:
+        ValueError: if the memory does not hold the features there.
+    """
+    points = adaptation.points or collocation_number(problem)
+    check_memory(
+        4.0 * points * network.number_of_features,
+        f"features at {points:,} points a step",
+        "choose fewer points",
+    )
+    return points
+
+
 def _field(
     network: Network, problem: HelmholtzProblem, settings: NetworkFeatures
 ) -> exact.Values:
@@ -102,7 +120,7 @@ def _adapt(
     if adaptation is None:
         return network, ()
     unit, _ = exact.split_amplitude(problem)
-    points = adaptation.points or collocation_number(problem)
+    points = points_per_step(network, problem, adaptation)
 
     def evaluate(params):
         field = _field(network.with_parameters(params), problem, settings)

@@ -10,6 +10,7 @@ import tqdm
 from meta_lrpinn import problem as problems
 from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.memory import check_memory
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.solved import Statistics
@@ -27,6 +28,8 @@ _DEFAULT_RETURN, _REFLECTION_POWER = 4e-3, 2
 _LARGEST_RESIDUAL, _ERROR_OVER_RESIDUAL = 2.5e-4, 20.0
 # With a tolerance so many waves are the end, which bounds the time: minutes at sharp steps.
 _MOST_WAVES = 300_000
+# What many sources take at least, over `bytes_of_source`.
+_LEAST_PART = 0.5
 # Waves are added until the estimate is this fraction of the tolerance, since it can be
 # little more than half of the error.
 _AIM = 0.5
@@ -73,6 +76,7 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
     ):
         while True:
             lattice = lattices.make_lattice(problem, ratio)
+            _check_room(lattice, request)
             found = _solved(problem, lattice, request, tolerance)
             largest = float(np.asarray(found.error_estimate).max())
             record = {"unknowns": lattice.number, "error_estimate": largest}
@@ -120,7 +124,34 @@ def _problem(request: Request, tolerance: float | None) -> HelmholtzProblem:
         finer = min(tolerance / _DEFAULT_RETURN, 1.0)
         reflection = problems.REFLECTION * finer**_REFLECTION_POWER
         request = dataclasses.replace(request, reflection=reflection)
-    return request.problems()[0]
+    first = slice(0, 1)  # the layer does not depend on the source
+    return dataclasses.replace(
+        request,
+        sources=request.sources[first],
+        background_velocities=request.background_velocities[first],
+    ).problems()[0]
+
+
+def bytes_of_source(lattice: lattices.Lattice, points: int) -> int:
+    """Memory that one more right-hand side takes.
+
+    Right-hand side, solution and the vectors of the iterations, and two fields, 16 bytes
+    a number.
+
+    Args:
+        lattice: The waves.
+        points: Numbers of a field.
+    """
+    return 16 * (30 * lattice.number + 2 * points)
+
+
+def _check_room(lattice: lattices.Lattice, request: Request) -> None:
+    shape = request.model.shape
+    check_memory(
+        _LEAST_PART * len(request.sources) * bytes_of_source(lattice, int(np.prod(shape))),
+        f"{len(request.sources):,} sources in {lattice.number:,} plane waves",
+        "solve for fewer at a time, or by run_survey",
+    )
 
 
 def _solved(

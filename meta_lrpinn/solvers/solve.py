@@ -10,6 +10,7 @@ import numpy as np
 
 import meta_lrpinn as ml
 from meta_lrpinn import problem as problems
+from meta_lrpinn.memory import check_memory
 from meta_lrpinn.physics import background
 from meta_lrpinn.solved import Provenance, background_of_sources
 from meta_lrpinn.solvers import (
@@ -109,6 +110,7 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
         several, frequencies = True, problems.check_frequencies(frequency)
     else:
         several, frequencies = False, [frequency]
+    _check_room(model, source, len(frequencies))
     truths = truth if several and truth is not None else [truth] * len(frequencies)
     if len(truths) != len(frequencies):
         raise ValueError(f"{len(frequencies)} frequencies have {len(truths)} known fields")
@@ -130,6 +132,18 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
     ]
     fields = tuple(_solve(request, source, settings, seed) for request in requests)
     return fields if several else fields[0]
+
+
+def _check_room(model: VelocityModel, source: np.ndarray, frequencies: int) -> None:
+    """Refuses more wavefields than there is memory for: δu and u₀ of every source."""
+    if not isinstance(model, VelocityModel) or np.ndim(source) != 2:
+        return
+    number = len(source) * frequencies
+    check_memory(
+        2 * 16.0 * number * np.prod(model.shape),
+        f"{number:,} wavefields on {' x '.join(map(str, model.shape))} points",
+        "solve for fewer sources or frequencies at a time, or by run_survey into a file",
+    )
 
 
 def _solve(
@@ -216,7 +230,7 @@ def _checked(
     if free_surface:
         surfaces.check_sources(model, sources)
     if background_velocity is None:
-        velocities = np.array([problems.velocity_at(model, place) for place in sources])
+        velocities = problems.velocities_at(model, sources)
     else:
         velocities = np.full(len(sources), problems.check_velocity(background_velocity))
     shape = (*np.shape(source)[:-1], *model.shape)

@@ -19,21 +19,30 @@ import tqdm
 from meta_lrpinn import problem as problems
 from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.memory import check_memory
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.reference import grids
 from meta_lrpinn.solvers import free_surface as surfaces
-from meta_lrpinn.solvers import network_features, shared_features
+from meta_lrpinn.solvers import (
+    network_features,
+    plane_waves,
+    random_waves,
+    shared_features,
+)
 from meta_lrpinn.solvers.bounds import Bounds, bounds_of
 from meta_lrpinn.solvers.request import split_seed
 from meta_lrpinn.solvers.settings import (
     FiniteDifferences,
     NetworkFeatures,
     PlaneWaves,
+    RandomWaves,
     Settings,
     name_of,
 )
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.velocity import VelocityModel
+
+_MOST_MEMORY = 1e6  # GiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +112,10 @@ def make_plan(
     if free_surface:
         surfaces.check_sources(grid, sources)
     split_seed(seed)
-    if not (np.isfinite(memory) and memory > 0):
-        raise ValueError(f"memory must be positive, got {memory} GiB")
+    if not 0 < memory <= _MOST_MEMORY:
+        raise ValueError(
+            f"memory must be positive and at most {_MOST_MEMORY:,.0f} GiB, got {memory:g}"
+        )
     return Plan(
         frequencies=problems.check_frequencies(frequencies),
         sources=sources,
@@ -202,6 +213,11 @@ def solve_survey(
     )  # fmt: skip
     shape = models[0].shape if plan.receivers is None else (len(plan.receivers),)
     size = (len(models), len(plan.frequencies))
+    check_memory(
+        8.0 * np.prod([*size, len(plan.sources), *shape], dtype=float),
+        f"{np.prod(size) * len(plan.sources):,} wavefields",
+        "give receivers, or write them into a file by run_survey",
+    )
     scattered = np.empty((*size, len(plan.sources), *shape), np.complex64)
     estimates = np.full((*size, len(plan.sources)), np.nan)
     unknowns = np.zeros(size, int)
@@ -258,6 +274,9 @@ def check_sizes(plan: Plan, bounds: Bounds) -> None:
         bounds = bounds.mirrored()
     if isinstance(settings, PlaneWaves):
         _shared_lattice(plan, settings, bounds, highest)
+    elif isinstance(settings, RandomWaves):
+        problem = problems.make_problem(bounds.highest, highest, plan.sources[0])
+        random_waves.number_of_waves(problem.replace(model=bounds.lowest), settings)
     elif isinstance(settings, FiniteDifferences):
         model = bounds.lowest
         points = settings.tolerance and grids.FIRST_POINTS_PER_WAVELENGTH
@@ -432,9 +451,7 @@ def _shared_lattice(
 def _sources_per_batch(
     lattice: lattices.Lattice, shape: tuple[int, ...], number: int, memory: float
 ) -> int:
-    # Right-hand sides, solutions and the vectors of the iterations, and two fields of each
-    # source, 16 bytes a number.
-    each = 16 * (30 * lattice.number + 2 * int(np.prod(shape)))
+    each = plane_waves.bytes_of_source(lattice, int(np.prod(shape)))
     return int(np.clip(memory * 2**30 // each, 1, number))
 
 

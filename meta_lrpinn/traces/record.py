@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
+from scipy import spatial
 
+from meta_lrpinn.memory import check_memory
 from meta_lrpinn.physics import background
 from meta_lrpinn.solvers import free_surface as surfaces
 from meta_lrpinn.solvers.settings import FiniteDifferences, Settings, name_of
@@ -156,6 +158,7 @@ def time_traces(
             spectrum = step * np.fft.rfft(samples, count)
             indices = transform.needed(spectrum, tolerance)
             _check_number(indices, period)
+            spectra.check_room(len(indices), count)
             frequencies = indices / period
             bar.total = len(indices)
             values = spectra.at(frequencies, bar)
@@ -199,9 +202,9 @@ def _check_places(
 
 
 def _check_apart(model: VelocityModel, sources: np.ndarray, receivers: np.ndarray) -> None:
-    distance = np.linalg.norm(sources[:, None] - receivers, axis=-1)
+    distance, _ = spatial.KDTree(sources).query(receivers)
     if distance.min() < 1e-3 * min(model.spacing):
-        place = receivers[np.argmin(distance) % len(receivers)].tolist()
+        place = receivers[np.argmin(distance)].tolist()
         raise ValueError(f"a receiver stands on a source, where u is infinite: {place}")
 
 
@@ -299,6 +302,28 @@ class _Spectra:
         self._options = options
         self._with_fields = with_fields
         self._known: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+
+    def check_room(self, frequencies: int, samples: int) -> None:
+        """Refuses more traces or snapshots than there is memory for.
+
+        Args:
+            frequencies: How many are solved for.
+            samples: Of one period.
+        """
+        sources, receivers = len(self._sources), len(self._receivers)
+        # Spectra, twice, and a period of every trace; wavefields of snapshots, thrice.
+        check_memory(
+            sources * receivers * (32.0 * frequencies + 16.0 * samples),
+            f"{sources:,} x {receivers:,} traces of {samples:,} samples",
+            "ask for fewer sources or receivers, or a shorter record",
+        )
+        if self._with_fields:
+            points = float(np.prod(self._model.shape))
+            check_memory(
+                3 * 8.0 * sources * frequencies * points,
+                f"snapshots of {sources:,} sources from {frequencies:,} frequencies",
+                "ask for a movie of one source, or a shorter record",
+            )
 
     def at(self, frequencies: np.ndarray, bar: tqdm.tqdm) -> _Values:
         """Values at frequencies [Hz]; the bar counts those that are there."""

@@ -13,7 +13,12 @@ from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.networks import make_network, random_network
 from meta_lrpinn.solvers import shared_features
 from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
-from meta_lrpinn.solvers.settings import FiniteDifferences, NetworkFeatures, PlaneWaves
+from meta_lrpinn.solvers.settings import (
+    AdamW,
+    FiniteDifferences,
+    NetworkFeatures,
+    PlaneWaves,
+)
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.solvers.survey import solve_survey
 from meta_lrpinn.velocity import VelocityModel
@@ -147,6 +152,50 @@ def test_features_are_evaluated_once_for_all_velocities(models, features, monkey
     again = solve_survey(models, [FREQUENCY], SOURCES, settings, memory=1e-9)
     assert len(made) == len(SOURCES) + 1 + 2 * (len(SOURCES) - 1)
     np.testing.assert_allclose(again.scattered, whole.scattered, rtol=1e-5)
+
+
+# What is below a free surface, with attenuation, or with both.
+SETTINGS_OF_FEATURES = {
+    "shared": {},
+    "least_squares": {"output_layer": "least_squares"},
+    "adapted": {"adaptation": AdamW(steps=2, points=64)},
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "shared",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("least_squares", "adapted")),
+    ],
+)
+@pytest.mark.parametrize(
+    "free_surface, quality", [(True, None), (False, 40.0), (True, 40.0)]
+)
+def test_features_below_a_surface_and_with_attenuation(
+    features, monkeypatch, kind, free_surface, quality
+):
+    """Of every model what `solve` finds for it alone."""
+    monkeypatch.setattr(output_layer, "_CHUNK", 1)
+    first = generators.random_velocity(1, (15, 19), 0.05).replace_quality(quality)
+    # One velocity, so that the layer for all is that of each, and two qualities.
+    models = [first, first.replace_quality(quality and 2 * quality)]
+    settings = NetworkFeatures(features, **SETTINGS_OF_FEATURES[kind])
+    sources, receivers = SOURCES[:2], [[0.3, 0.0], [0.6, 0.4]]
+    options = {"free_surface": free_surface}
+    whole = solve_survey(models, [FREQUENCY], sources, settings, **options)
+    seen = solve_survey(
+        models, [FREQUENCY], sources, settings, receivers=receivers, **options
+    )
+    for index, model in enumerate(models):
+        alone = solve(model, FREQUENCY, sources, settings, **options)
+        found = whole.scattered[index, 0]
+        assert relative_l2(found, alone.scattered) < 1e-3
+        assert relative_l2(seen.scattered[index, 0], alone.at(receivers)) < 1e-3
+        np.testing.assert_allclose(
+            whole.error_estimates[index, 0], alone.error_estimates, rtol=0.02
+        )
+        assert not free_surface or not np.any(found[:, 0])
 
 
 def test_cubes_have_the_default_of_three_dimensions():
