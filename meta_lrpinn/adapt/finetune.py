@@ -135,7 +135,7 @@ def finetune(
     if not steps:
         return params, ({"step": 0, "seconds": 0.0, **figures},) if figures else ()
     held_out_key = jax.random.fold_in(key, HELD_OUT_FOLD)
-    held_out = float(_loss(objective, params, task, held_out_key))
+    held_out = float(objective_value(objective, params, task, held_out_key))
     history = [{"step": 0, HELD_OUT: held_out, "seconds": 0.0, **figures}]
     best, smallest = params, history[0][choose]
     advance = functools.partial(_advance, objective, optimiser)
@@ -158,7 +158,7 @@ def finetune(
             record = {
                 "step": start + length,
                 "loss": float(loss),
-                HELD_OUT: float(_loss(objective, state[0], task, held_out_key)),
+                HELD_OUT: float(objective_value(objective, state[0], task, held_out_key)),
                 "seconds": seconds,
             }
             record |= {name: float(value) for name, value in scalars.items()}
@@ -176,5 +176,8 @@ def finetune(
 
 
 @functools.partial(jax.jit, static_argnames="objective")
-def _loss(objective, params, task, key):
+def objective_value(
+    objective: Objective, params: Params, task: Task, key: jax.Array
+) -> jax.Array:
+    """Value () of an objective, without its scalars."""
     return objective(params, task, key)[0]

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from meta_lrpinn import models, objectives
+from meta_lrpinn.adapt.finetune import objective_value
 from meta_lrpinn.adapt.gauss_newton import check_pruned
 from meta_lrpinn.objectives import Params
 from meta_lrpinn.problem import HelmholtzProblem
@@ -55,7 +56,7 @@ def choose_rank(
     @functools.cache
     def log_residuals(parts):
         kept = _without_smallest(low_rank, params, parts / RESOLUTION)
-        return np.array([_loss(objective, kept, task, key) for task in tasks])
+        return np.array([objective_value(objective, kept, task, key) for task in tasks])
 
     def increase(parts):
         return float(np.expm1(np.max(log_residuals(parts) - log_residuals(RESOLUTION))))
@@ -85,8 +86,3 @@ def _without_smallest(model: models.MetaLRPINN, params: Params, fraction: float)
 
     embedding = jax.tree.map(zeroed, params["embedding"], truncated["embedding"])
     return {**params, "embedding": embedding}
-
-
-@functools.partial(jax.jit, static_argnames="objective")
-def _loss(objective, params, task, key):
-    return objective(params, task, key)[0]
