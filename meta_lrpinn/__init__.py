@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from meta_lrpinn.velocity import VelocityModel
     from meta_lrpinn.wavefield import Wavefield
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Acquisition",

@@ -4,7 +4,9 @@ import ast
 import importlib
 import importlib.metadata
 import inspect
+import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -172,10 +174,23 @@ def is_written(function):
 
 def test_version():
     try:
-        version = importlib.metadata.version("meta_lrpinn")
+        installed = importlib.metadata.distribution("meta_lrpinn")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package is not installed")
-    assert version == ml.__version__
+    origin = json.loads(installed.read_text("direct_url.json") or "{}").get("url", "")
+    if origin.startswith("file://") and origin != FOLDER.parent.as_uri():
+        pytest.skip("another checkout is installed")
+    assert installed.version == ml.__version__, "install this checkout again"
+
+
+def test_the_version_is_that_of_the_changelog_and_the_citation():
+    root = FOLDER.parent
+    if not (root / "CITATION.cff").exists():
+        pytest.skip("there is no checkout around the package")
+    assert f"\nversion: {ml.__version__}\n" in (root / "CITATION.cff").read_text()
+    (latest,) = re.findall(r"\A# Changelog\n+## (.*)", (root / "CHANGELOG.md").read_text())
+    number, development, _ = ml.__version__.partition(".dev")
+    assert latest == f"{number} (unreleased)" if development else latest.startswith(number)
 
 
 def test_requirements_are_bounded():
