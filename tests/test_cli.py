@@ -449,6 +449,7 @@ def test_bad_options(option, message, case_file, out, capsys):
         (["solve", "--velocity=layerd"], "no built-in model 'layerd'"),
         (["solve", "--velocity=layered", "--unit=m/s"], "not built-in models"),
         (["evaluate", "--methods=galerkin,x"], "methods are galerkin, least_squares"),
+        (["evaluate", "--methods=gradient"], "least_squares, gradient_training, with"),
         (["evaluate", "--seeds=0"], "seeds must be at least 1, got 0"),
         (["meta-train", "--iterations=0"], "iterations must be positive, got 0"),
         (["meta-train", "--preset=huge"], "--preset must be one of paper, "),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUMMARY = "Follow the error of an initialisation and of random starts as they adapt."
-METHODS = (*OUTPUT_LAYERS, "gradient")
+METHODS = (*OUTPUT_LAYERS, "gradient_training")
 _COLUMNS: Sequence[str] = "start method seed source step seconds loss relative_l2".split()
 
 
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 def _settings(method: str, steps: int) -> Any:
     """Settings without their network."""
-    if method == "gradient":
+    if method == "gradient_training":
         return GradientTraining(None, adamw=AdamW(steps=steps))
     return NetworkFeatures(None, output_layer=method, adaptation=AdamW(steps=steps))
 
@@ -158,7 +158,7 @@ def _some(curve: Sequence[Any], most: int = 5) -> list[Any]:
 
 
 def _say_row(report: Report, start: str, method: str, cells: Sequence[str]) -> None:
-    report.say(start, f"{method:<14}" + "".join(f"{cell:>10}" for cell in cells))
+    report.say(start, f"{method:<18}" + "".join(f"{cell:>10}" for cell in cells))
 
 
 def _write(
