@@ -18,7 +18,8 @@ PARTS = ("scattered", "background", "total")
 class Statistics:
     """Figures of a solve; what a solver does not have is None.
 
-    Networks and random waves solve for each source in turn: figures are of the first one.
+    Networks and random waves solve for each source in turn, with the same unknowns and
+    ranks; of the steps these are the most that any source took.
     """
 
     unknowns: int | None = None  # complex unknowns of the linear solve

@@ -874,6 +874,14 @@ def test_evaluate_averages_over_seeds_and_sources(case_file, out, capsys, monkey
     assert list(figures[0]) == ["default, least squares", "random, least squares"]
 
 
+def test_evaluate_below_a_free_surface(tmp_path, out):
+    small = ml.VelocityModel(np.linspace(1.6, 2.4, 9)[:, None] * np.ones(9), 0.05)
+    ml.save_velocity(tmp_path / "small.npz", small)
+    options = "--frequency=3 --free_surface --init=none --methods=galerkin --steps=0"
+    velocity = f"--velocity={tmp_path}/small.npz"
+    assert run("evaluate", velocity, *options.split(), f"--out={out}") == 0
+
+
 # The console script -------------------------------------------------------------------
 
 

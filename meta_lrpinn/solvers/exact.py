@@ -24,6 +24,8 @@ ESTIMATE = "error_estimate"  # of a record of the history
 # Points (n, ndim) → (n, k): δu in the first column, and in a second one, where there is
 # one, what two thirds of the features would have given.
 Values = Callable[[np.ndarray], np.ndarray]
+# δu on the grid, (n,) → its relative L2 distance from the known field.
+Distance = Callable[[np.ndarray], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,36 +109,40 @@ def estimate(values: np.ndarray) -> float:
     return relative_l2(coarser[0], field) / CHANGE_OVER_ERROR
 
 
-def figures(values: np.ndarray, truth: np.ndarray | None) -> dict[str, float]:
+def figures(values: np.ndarray, distance: Distance | None) -> dict[str, float]:
     """Figures of a record: the estimate, where there is one, and the error, if known."""
     found = {} if values.shape[1] == 1 else {ESTIMATE: estimate(values)}
-    if truth is not None:
-        found["relative_l2"] = relative_l2(values[:, 0], np.ravel(truth))
+    if distance is not None:
+        found["relative_l2"] = distance(values[:, 0])
     return found
 
 
-def truth_of(request: Request, index: int) -> np.ndarray | None:
-    """The known field of one source, (nz, nx), if any is known."""
-    return None if request.truth is None else request.truth[index]
+def distance_of(request: Request, index: int) -> Distance | None:
+    """The distance from the known field of one source, if any is known."""
+    if request.truth is None:
+        return None
+    one, shape = slice(index, index + 1), (1, *request.model.shape)
+    return lambda values: request.error(values.reshape(shape), one)
 
 
 def outcome(
     field: Values,
     problem: HelmholtzProblem,
-    truth: np.ndarray | None,
+    distance: Distance | None,
     history: tuple[dict[str, Any], ...],
     stats: Statistics,
 ) -> Outcome:
     """A field with its values on the grid, and a record of them where there is none."""
     values = field(problem.model.grid_points())
-    if not history and truth is not None:
-        history = ({"step": 0, "seconds": 0.0, **figures(values, truth)},)
+    if not history and distance is not None:
+        history = ({"step": 0, "seconds": 0.0, **figures(values, distance)},)
     return Outcome(field, values, problem.model.shape, stats, history)
 
 
 def join(outcomes: Sequence[Outcome]) -> Solution:
     """The solution for all sources of a request."""
     estimates = np.array([estimate(one.values) for one in outcomes])
+    steps = [one.stats.steps for one in outcomes if one.stats.steps is not None]
     records = [
         {"source": index, **record}
         for index, one in enumerate(outcomes)
@@ -145,7 +151,8 @@ def join(outcomes: Sequence[Outcome]) -> Solution:
     return Solution(
         fields=np.stack([one.values[:, 0].reshape(one.shape) for one in outcomes]),
         evaluate=JoinedField(tuple(one.field for one in outcomes)),
-        stats=outcomes[0].stats,
+        # Unknowns and ranks are those of all: every source starts from the same network.
+        stats=dataclasses.replace(outcomes[0].stats, steps=max(steps, default=None)),
         history=tuple(records),
         error_estimates=estimates if np.any(np.isfinite(estimates)) else None,
     )

@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.solved import mirrored
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import Settings
@@ -127,14 +126,14 @@ def solve(
         settings: Of the solver.
     """
     model = request.model
-    whole = dataclasses.replace(request, model=mirrored_model(model), truth=None)
+    whole = dataclasses.replace(
+        request,
+        model=mirrored_model(model),
+        compared=lambda fields: odd_part(model, fields),
+    )
     found = solver(whole, settings)
     fields = odd_part(model, found.fields)
     tolerance = getattr(settings, "tolerance", None)
-    history = found.history
-    if request.truth is not None and history:
-        last = {**history[-1], "relative_l2": relative_l2(fields, request.truth)}
-        history = (*history[:-1], last)
     estimates, converged = found.error_estimates, found.converged
     if estimates is not None:
         estimates = np.asarray(estimates) * growth(found.fields, fields)
@@ -144,7 +143,6 @@ def solve(
         found,
         fields=fields,
         evaluate=None if found.evaluate is None else OddField(found.evaluate, model),
-        history=history,
         error_estimates=estimates,
         converged=converged,
     )

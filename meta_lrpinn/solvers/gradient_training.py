@@ -29,8 +29,8 @@ def solve(request: Request, settings: GradientTraining) -> Solution:
     outcomes = []
     for index, problem in enumerate(request.problems(network.layer_fraction)):
         key = exact.key_of_source(request.keys.points, index)
-        truth = exact.truth_of(request, index)
-        outcomes.append(_train(network, problem, settings, truth, key, request.progress))
+        distance = exact.distance_of(request, index)
+        outcomes.append(_train(network, problem, settings, distance, key, request.progress))
     return exact.join(outcomes)
 
 
@@ -41,7 +41,7 @@ def own_field(network: Network, problem: HelmholtzProblem) -> exact.Values:
     return exact.ScaledField(field, factor)
 
 
-def _train(network, problem, settings, truth, key, progress) -> exact.Outcome:
+def _train(network, problem, settings, distance, key, progress) -> exact.Outcome:
     adamw = settings.adamw
     unit, _ = exact.split_amplitude(problem)
     if settings.output_start == "solved":
@@ -53,7 +53,7 @@ def _train(network, problem, settings, truth, key, progress) -> exact.Outcome:
 
     def evaluate(params):
         field = own_field(network.with_parameters(params), problem)
-        return exact.figures(field(problem.model.grid_points()), truth)
+        return exact.figures(field(problem.model.grid_points()), distance)
 
     rate = adamw.learning_rate or _LEARNING_RATE[settings.loss]
     params, history = finetune.finetune(
@@ -70,7 +70,7 @@ def _train(network, problem, settings, truth, key, progress) -> exact.Outcome:
         key=key,
         report_every=adamw.report_every or max(1, min(10, adamw.steps // 20)),
         patience=adamw.patience,
-        evaluate=None if truth is None else evaluate,
+        evaluate=None if distance is None else evaluate,
         progress=progress,
     )
     adapted = network.with_parameters(params)
@@ -83,7 +83,7 @@ def _train(network, problem, settings, truth, key, progress) -> exact.Outcome:
         field = exact.solve_output("galerkin", adapted, problem, is_double=True)
     else:
         field = own_field(adapted, problem)
-    return exact.outcome(field, problem, truth, history, stats)
+    return exact.outcome(field, problem, distance, history, stats)
 
 
 def _objective(

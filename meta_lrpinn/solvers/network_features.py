@@ -42,16 +42,18 @@ def solve(request: Request, settings: NetworkFeatures) -> Solution:
         network = _with_chosen_rank(network, posed, settings.rank_tolerance, request)
     outcomes = []
     for index, problem in enumerate(posed):
-        truth = exact.truth_of(request, index)
+        distance = exact.distance_of(request, index)
         key = exact.key_of_source(request.keys.points, index)
-        adapted, history = _adapt(network, problem, settings, truth, key, request.progress)
+        adapted, history = _adapt(
+            network, problem, settings, distance, key, request.progress
+        )
         field = _field(adapted, problem, settings)
         stats = Statistics(
             unknowns=adapted.number_of_features,
             rank=adapted.ranks,
             steps=history[-1]["step"] if history else 0,
         )
-        outcomes.append(exact.outcome(field, problem, truth, history, stats))
+        outcomes.append(exact.outcome(field, problem, distance, history, stats))
     return exact.join(outcomes)
 
 
@@ -111,7 +113,7 @@ def _adapt(
     network: Network,
     problem: HelmholtzProblem,
     settings: NetworkFeatures,
-    truth: np.ndarray | None,
+    distance: exact.Distance | None,
     key: jax.Array,
     progress: bool,
 ) -> tuple[Network, tuple[dict[str, Any], ...]]:
@@ -124,7 +126,7 @@ def _adapt(
 
     def evaluate(params):
         field = _field(network.with_parameters(params), problem, settings)
-        return exact.figures(field(problem.model.grid_points()), truth)
+        return exact.figures(field(problem.model.grid_points()), distance)
 
     # The residual can fall while the error grows: the estimate of the error decides.
     common = {"evaluate": evaluate, "choose": exact.ESTIMATE, "progress": progress}

@@ -49,6 +49,6 @@ def solve(request: Request, settings: RandomWaves) -> Solution:
     for index, problem in enumerate(posed):
         field = exact.solve_output("galerkin", Network(waves, params), problem, is_double)
         outcomes.append(
-            exact.outcome(field, problem, exact.truth_of(request, index), (), stats)
+            exact.outcome(field, problem, exact.distance_of(request, index), (), stats)
         )
     return exact.join(outcomes)

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from meta_lrpinn import problem as problems
+from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.precision import Array
 from meta_lrpinn.problem import HelmholtzProblem
 from meta_lrpinn.solved import Statistics
 from meta_lrpinn.velocity import VelocityModel
@@ -50,10 +52,27 @@ class Request:
     background_velocities: np.ndarray  # (n_sources,) [km/s], complex with attenuation
     thickness: float | None  # of the absorbing layer [km]; None for the solver's default
     reflection: float | None  # amplitude that the layer reflects; likewise
-    truth: np.ndarray | None  # known δu, (n_sources, nz, nx)
+    truth: np.ndarray | None  # known δu, (n_sources, nz, [ny,] nx)
     keys: Keys
     progress: bool
     free_surface: bool = False  # at the top of the model
+    # What of fields on the model's grid is compared with the truth: below a free surface
+    # their odd part. None for the fields themselves.
+    compared: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def error(self, fields: Array, sources: slice = slice(None)) -> float:
+        """Relative L2 distance of fields from the truth, where it is known.
+
+        Args:
+            fields: δu on the model's grid, (n, nz, [ny,] nx).
+            sources: Whose fields they are, n of them.
+
+        Raises:
+            ValueError: if the truth is zero.
+        """
+        if self.compared is not None:
+            fields = self.compared(np.asarray(fields))
+        return relative_l2(fields, np.asarray(self.truth)[sources])
 
     def problems(self, layer_fraction: float | None = None) -> list[HelmholtzProblem]:
         """The problems of all sources, in one layer, so that they can share a matrix.

@@ -94,8 +94,7 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
             layer then; the background has an image source, and sources must lie deeper.
         truth: Known δu on the grid, of several frequencies (n_frequencies, ...); records
             of the history then have their relative L2 distance from it. By finite
-            differences, or with a free surface, only the last record has it: that of the
-            field returned.
+            differences only the last record has it: that of the field returned.
         seed: Seed of all that is random.
         progress: Show a progress bar.
 

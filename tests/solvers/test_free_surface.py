@@ -2,11 +2,12 @@
 
 import pickle
 
+import jax
 import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import solved
+from meta_lrpinn import configs, models, networks, solved
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.reference import analytic, layered_media
 from meta_lrpinn.solvers import free_surface
@@ -128,6 +129,45 @@ def test_three_dimensions():
     field = ml.solve(model, 4.0, source, free_surface=True)
     assert relative_l2(field.scattered, truth.scattered) < 0.03
     assert np.all(field.total[0] == 0)
+
+
+def adapting():
+    """A few steps whose first record is the one that is returned."""
+    config = configs.NetworkConfig(width=24, depth=1, rank=8, first_scale=6.0)
+    module = networks.make_network(config)
+    params = models.initial_parameters(module, jax.random.key(0))
+    network = ml.Network(module, params).prune(FREQUENCY)
+    adamw = ml.AdamW(steps=2, report_every=1, points=100, learning_rate=1.0)
+    return ml.GradientTraining(network, adamw=adamw)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ml.FiniteDifferences(tolerance=None),
+        pytest.param(adapting, id="gradient_training"),
+        ml.PlaneWaves(unknowns=200),
+        ml.RandomWaves(unknowns=200),
+    ],
+)
+def test_every_record_has_its_own_distance_from_the_truth(settings):
+    """That of the field below the surface, of each source, whichever is returned."""
+    settings = settings() if callable(settings) else settings
+    model, sources = layers(), np.array([SOURCE, [0.2, 0.1]])
+    truth = np.random.default_rng(0).normal(size=(2, *model.shape)) + 0j
+    field = ml.solve(model, FREQUENCY, sources, settings, free_surface=True, truth=truth)
+    if "source" not in field.history[0]:
+        expected = relative_l2(field.scattered, truth)
+        assert field.history[-1]["relative_l2"] == pytest.approx(expected, rel=1e-4)
+        return
+    for index in range(2):
+        own = [record for record in field.history if record["source"] == index]
+        returned = min(own, key=lambda record: record.get("held_out", 0.0))
+        expected = relative_l2(field.scattered[index], truth[index])
+        assert returned["relative_l2"] == pytest.approx(expected, rel=1e-4)
+        if len(own) > 1:
+            assert returned is not own[-1]
+            assert own[-1]["relative_l2"] != pytest.approx(expected, rel=1e-4)
 
 
 def test_a_source_on_the_surface_is_refused():

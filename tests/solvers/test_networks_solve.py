@@ -330,3 +330,17 @@ def test_every_part_has_a_key_of_its_own():
         for key in vars(split_seed(seed)).values()
     ]
     assert len(set(data)) == 8
+
+
+def test_of_several_sources_the_most_steps_are_told(model, pruned, monkeypatch):
+    """Patience ends the first one early."""
+    estimates = iter([1.0, 2.0, 4.0, 3.0, 2.0, 1.0, 0.5, 1.0, 1.0])
+    monkeypatch.setattr(exact, "estimate", lambda values: next(estimates))
+    adamw = ml.AdamW(steps=3, report_every=1, patience=1, points=200)
+    settings = ml.NetworkFeatures(
+        pruned, output_layer="least_squares", adaptation=adamw, precision="single"
+    )
+    field = solve(model, FREQUENCY, np.array([SOURCE, (0.5, 0.1)]), settings)
+    taken = [(record["source"], record["step"]) for record in field.history]
+    assert taken == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert field.stats.steps == 3 and field.stats.rank == pruned.ranks
