@@ -454,7 +454,10 @@ def test_bad_options(option, message, case_file, out, capsys):
         (["meta-train", "--iterations=0"], "iterations must be positive, got 0"),
         (["meta-train", "--preset=huge"], "--preset must be one of paper, "),
         (["make-tasks", "--random=0"], "random must be at least 1, got 0"),
-        (["make-tasks", "--frequencies=3000000000"], "from 1 to 100,000, got 3000000000"),
+        (["make-tasks", "--frequencies=3000000000"], "is the frequency in Hz"),
+        (["make-tasks", "--frequencies=2:15"], "must be a list such as 3,4,5 or first:"),
+        (["make-tasks", "--frequencies=5,5"], "the same frequency is given twice"),
+        (["make-tasks", "--random=2", "--frequencies=5"], "frequencies are of models"),
         (["meta-train", "--processes=2"], "go together"),
         (["meta-train", "--tasks=nowhere.npz"], "nowhere.npz"),
     ],
@@ -609,10 +612,36 @@ def test_a_tolerance_not_reached_is_exit_code_1(case_file, out, capsys, monkeypa
 
 def test_make_tasks(tmp_path, capsys):
     path = tmp_path / "tasks.npz"
-    options = "--models=1 --frequencies=2 --minimum_frequency=3 --maximum_frequency=4"
-    assert run("make-tasks", *options.split(), f"--out={path}") == 0
-    assert f"2 tasks in {path}" in capsys.readouterr().out
+    options = ("--models=1", "--frequencies=3:4:1", f"--out={path}")
+    assert run("make-tasks", *options) == 0
+    printed = capsys.readouterr().out
+    assert f"2 tasks in {path}" in printed and "projection" in printed
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tasks.json", "tasks.npz"]
+    assert json.loads((tmp_path / "tasks.json").read_text())["frequencies"] == [3, 4]
+    assert run("make-tasks", "--preset=paper", *options) == 0
+    assert "projection" not in capsys.readouterr().out
+
+
+def test_tasks_of_the_default_are_for_the_default_training(tmp_path, capsys):
+    """All but their wavefields, which one line asks for."""
+    path, out = tmp_path / "tasks.npz", tmp_path / "run"
+    options = ("--models=1", "--frequencies=3:6:1", f"--out={path}")
+    assert run("make-tasks", *options) == 0
+    capsys.readouterr()
+    training = ("meta-train", f"--tasks={path}", f"--out={out}", "--iterations=1")
+    assert run(*training) == 2
+    needed = "give tasks that have them (meta-lrpinn make-tasks --wavefields)\n"
+    assert capsys.readouterr().err.endswith(needed)
+    assert run("make-tasks", *options, "--wavefields", "--points=40") == 0
+    tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
+    assert tasks.scattered.shape == (4, 8, 40)
+
+
+def test_the_frequencies_of_tasks_are_those_of_the_preset(tmp_path):
+    path = tmp_path / "tasks.npz"
+    assert run("make-tasks", "--models=1", f"--out={path}") == 0
+    found = json.loads(path.with_suffix(".json").read_text())["frequencies"]
+    np.testing.assert_allclose(found, np.linspace(2.5, 12, 14), rtol=1e-6)
 
 
 def test_version(capsys):

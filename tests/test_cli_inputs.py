@@ -168,8 +168,8 @@ EVERYWHERE = "0.11:0.4:1000,0.06:0.3:1000"
             (*SURVEY, "--solver=random_waves", "--unknowns=100000"),
             "matrices of 100,000 random waves take 149 GiB",
         ),
-        ((*TASKS, "--minimum_frequency=inf"), "frequency must be positive, got inf Hz"),
-        ((*TASKS, "--maximum_frequency=1e300"), "is the frequency in Hz"),
+        ((*TASKS, "--frequencies=3,inf"), "frequency must be positive, got inf Hz"),
+        ((*TASKS, "--frequencies=3,1e300"), "is the frequency in Hz"),
         ((*TASKS, "--seed=-1"), "seed must be from 0 to 4294967295, got -1"),
     ],
 )  # fmt: skip

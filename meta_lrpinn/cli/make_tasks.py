@@ -4,12 +4,11 @@ import argparse
 import pathlib
 
 from meta_lrpinn import configs
+from meta_lrpinn.cli import values
 from meta_lrpinn.cli.parsing import add_option
 from meta_lrpinn.cli.report import Report
 
 SUMMARY = "Draw a set of velocity-frequency tasks; the same command goes on."
-
-_MOST_FREQUENCIES = 100_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,16 +22,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "preset",
         str,
-        "Whose grid and layer the tasks have.",
-        "paper",
+        "Whose grid, layer and velocities per task the tasks have.",
+        "small",
         tuple(configs.PRESETS),
     )
     add("random", int, "So many tasks from the preset's distribution instead.")
     add("sources", int, "Tasks that share velocities and frequency; with --random.", 1)
-    add("models", int, "Velocity models, without --random.", 40)
-    add("minimum_frequency", float, "Lowest frequency in Hz, without --random.", 2.0)
-    add("maximum_frequency", float, "Highest frequency in Hz, without --random.", 15.0)
-    add("frequencies", int, "How many frequencies, evenly spaced.", 14)
+    add("models", int, "Velocity models, or groups of them, without --random.", 40)
+    add(
+        "frequencies",
+        str,
+        "At which each is solved, in Hz: 3,4,5 or first:last:step, such as 2:15:1; by "
+        "default 14 over the preset's range. Without --random.",
+    )
     add("wavefields", bool, "Add the solved wavefields (needs a layer).", False)
     add("points", int, "Points of each wavefield.", 3072)
     add("seed", int, "Seed.", 0)
@@ -40,32 +42,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Draws the tasks and writes them."""
-    import numpy as np
-
-    from meta_lrpinn import problem as problems
     from meta_lrpinn.meta import drawing
 
-    for frequency in (options.minimum_frequency, options.maximum_frequency):
-        problems.check_frequency(frequency)
-    if not 1 <= options.frequencies <= _MOST_FREQUENCIES:
-        raise ValueError(
-            f"frequencies must be a number from 1 to {_MOST_FREQUENCIES:,}, got "
-            f"{options.frequencies}"
-        )
     path = pathlib.Path(options.out)
+    preset, given = configs.PRESETS[options.preset], options.frequencies
+    needs = preset.objective.name in configs.LEARNS_FROM_WAVEFIELDS
     number = drawing.make_task_set(
         path,
-        configs.PRESETS[options.preset].tasks,
+        preset.tasks,
         random=options.random,
         sources=options.sources,
         models=options.models,
-        frequencies=np.linspace(
-            options.minimum_frequency, options.maximum_frequency, options.frequencies
-        ),
+        frequencies=None if given is None else values.frequencies(given),
         wavefields=options.wavefields,
         points=options.points,
         seed=options.seed,
         progress=report.shows_progress,
     )
     report.say("wrote", f"{number} tasks in {path}")
+    if needs and not options.wavefields:
+        report.say(
+            "note",
+            f"the objective {preset.objective.name} of the preset {options.preset} learns "
+            "from known wavefields: add --wavefields",
+        )
     report.add(tasks=number, files=[str(path), str(path.with_suffix(".json"))])

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,17 @@ from meta_lrpinn.velocity import VelocityModel
 
 _STATE = "state.json"
 _MOST_POINTS = 10_000_000  # of a wavefield, which are interpolated together
+_NUMBER_OF_FREQUENCIES = 14  # the paper's
 # Draws the next tasks, given how many there are.
 Draw = Callable[[np.random.Generator, int], list[Task]]
 
 
 def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -> Draw:
-    """A velocity model at every frequency, as tasks of one velocity each.
+    """The velocities of a task at every frequency, each with a source of its own.
 
     Args:
-        distribution: Grid, source depth, layer, and whether wavefields are known.
+        distribution: Grid, velocities per task, source depth, layer, and whether
+            wavefields are known.
         frequencies: Frequencies [Hz].
     """
     size, points = distribution.largest_size, distribution.known_points
@@ -36,17 +38,20 @@ def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -
 
     def draw(rng, done):
         del done
-        model = generators.random_velocity(
-            int(rng.integers(2**31)),
-            (size, size),
-            distribution.spacing,
-            minimum=distribution.minimum_velocity,
-            maximum=distribution.maximum_velocity,
-        )
+        models = [
+            generators.random_velocity(
+                int(rng.integers(2**31)),
+                (size, size),
+                distribution.spacing,
+                minimum=distribution.minimum_velocity,
+                maximum=distribution.maximum_velocity,
+            )
+            for _ in range(distribution.velocities_per_task)
+        ]
         tasks = []
         for frequency in frequencies:
             source_x = rng.uniform(0, width)
-            own = task_sets.make_tasks([model], frequency, [source_x], distribution)
+            own = task_sets.make_tasks(models, frequency, [source_x], distribution)
             if points:
                 own = task_sets.with_scattered(own, points, int(rng.integers(2**31)))
             tasks += own
@@ -79,7 +84,7 @@ def make_task_set(
     random: int | None = None,
     sources: int = 1,
     models: int = 40,
-    frequencies: np.ndarray | None = None,
+    frequencies: Sequence[float] | np.ndarray | None = None,
     wavefields: bool = False,
     points: int = 3072,
     seed: int = 0,
@@ -87,16 +92,18 @@ def make_task_set(
 ) -> int:
     """Draws tasks and writes them as one file, going on where a call was stopped.
 
-    By default the paper's: each of 40 velocity models at 14 frequencies from 2 to 15 Hz.
+    By default as many as the paper's: 40 velocity models, or groups of as many as a task
+    of the distribution has, each at 14 frequencies.
 
     Args:
         path: File to write, .npz; its manifest is beside it.
-        distribution: Grid and layer of the tasks.
+        distribution: Grid, layer and velocities per task.
         random: So many tasks drawn as meta-training draws them, instead of models at
             frequencies.
         sources: Tasks that share velocities and frequency; with `random` only.
-        models: Velocity models.
-        frequencies: Frequencies at which each is solved [Hz].
+        models: Velocity models, or groups of them.
+        frequencies: Frequencies at which each is solved [Hz]; by default evenly spaced
+            over the distribution's range. Not with `random`.
         wavefields: Add the solved wavefields.
         points: Points of each wavefield.
         seed: Seed.
@@ -123,20 +130,26 @@ def make_task_set(
     if random is not None:
         if random < 1:
             raise ValueError(f"random must be at least 1, got {random}")
+        if frequencies is not None:
+            raise ValueError("frequencies are of models; random tasks have the preset's")
         draw, number = at_random(distribution, random, sources), random
         settings: dict[str, Any] = {"sources": sources}
     else:
         if frequencies is None:
-            frequencies = np.linspace(2.0, 15.0, 14)
+            frequencies = np.linspace(
+                distribution.minimum_frequency,
+                distribution.maximum_frequency,
+                _NUMBER_OF_FREQUENCIES,
+            )
+        frequencies = problems.check_frequencies(frequencies)
         _check_scale(distribution, frequencies)
         distribution = dataclasses.replace(
             distribution,
             minimum_frequency=float(min(frequencies)),
             maximum_frequency=float(max(frequencies)),
-            velocities_per_task=1,
         )
         draw, number = of_models(distribution, frequencies), models * len(frequencies)
-        settings = {"frequencies": np.asarray(frequencies).tolist()}
+        settings = {"frequencies": frequencies.tolist()}
     check_memory(
         2 * float(number) * task_sets.bytes_of_task(distribution),
         f"{number:,} tasks, which are read whole,",
@@ -152,7 +165,7 @@ def _check_scale(distribution: configs.TaskDistribution, frequencies: np.ndarray
     velocity = np.full(shape, distribution.minimum_velocity)
     model = VelocityModel(velocity, distribution.spacing)
     for frequency in (min(frequencies), max(frequencies)):
-        problems.check_scale(model, problems.check_frequency(frequency))
+        problems.check_scale(model, frequency)
 
 
 def collect(

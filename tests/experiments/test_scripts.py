@@ -1,6 +1,5 @@
 """Every script runs for a few steps and leaves its table and figure."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +90,8 @@ def test_records_are_measured_once_and_survive(tmp_path):
 
 def test_task_set_of_models_and_frequencies(tmp_path):
     path = tmp_path / "tasks.npz"
-    result = run("data_gen.make_tasks", f"--out={path}", "--models=2", "--frequencies=3")
+    options = "--preset=paper", "--models=2", "--frequencies=2:15:6.5"
+    result = run("data_gen.make_tasks", f"--out={path}", *options)
     assert result.returncode == 0, result.stderr
     distribution = configs.TaskDistribution()
     tasks = task_sets.load_task_set(path, distribution)
@@ -121,18 +121,15 @@ def test_task_set_of_models_with_wavefields(tmp_path):
     path = tmp_path / "tasks.npz"
     result = run(
         "data_gen.make_tasks", f"--out={path}", "--preset=small", "--models=1",
-        "--frequencies=2", "--maximum_frequency=5", "--wavefields", "--points=40",
+        "--frequencies=2,5", "--wavefields", "--points=40",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    one = dataclasses.replace(
-        configs.PRESETS["small"].tasks,
-        smallest_size=101,
-        minimum_frequency=2.0,
-        velocities_per_task=1,
-    )
-    tasks = task_sets.load_task_set(path, one)
-    assert tasks.scattered.shape == (2, 1, 40)
+    tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
+    assert tasks.scattered.shape == (2, 8, 40)
     assert np.abs(tasks.scattered).max(axis=2).min() > 0
+    # The eight of a task at both frequencies, and all different.
+    np.testing.assert_array_equal(tasks.velocities[0], tasks.velocities[1])
+    assert len(np.unique(tasks.velocities[0].sum(axis=(1, 2)))) == 8
 
 
 def test_wavefields_need_a_layer(tmp_path):
