@@ -606,8 +606,10 @@ def test_a_tolerance_not_reached_is_exit_code_1(case_file, out, capsys, monkeypa
 
     monkeypatch.setattr(ml, "solve", solve)
     options = (f"--velocity={case_file}", "--tolerance=0.001", f"--out={out}")
-    assert run("solve", *options) == 1
-    assert "not converged: the tolerance 0.001" in capsys.readouterr().err
+    assert run("solve", *options, "--json") == 1
+    printed = capsys.readouterr()
+    assert "not converged: the tolerance 0.001" in printed.err
+    assert json.loads(printed.out)["converged"] is False
 
 
 def test_make_tasks(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The commands survey and traces, and several frequencies of solve."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -156,8 +157,14 @@ def test_a_free_surface_of_surveys_and_traces(here):
         ((*TRACES, "--peak_frequency=1e-300"), "is shorter than a step"),
         ((*TRACES, "--step=1e-12"), "is the time in s and the frequency in Hz?"),
         ((*TRACES, "--step=1e300"), "does not sample"),
-        ((*TRACES, "--accuracy=1e-320"), "tolerance is a relative error, from 1e-09"),
-        ((*TRACES, "--accuracy=1000"), "tolerance is a relative error, from 1e-09"),
+        (
+            (*TRACES, "--transform_tolerance=1e-320"),
+            "tolerance is a relative error, from 1e-09",
+        ),
+        (
+            (*TRACES, "--transform_tolerance=1000"),
+            "tolerance is a relative error, from 1e-09",
+        ),
         ((*TRACES, "--receivers=0.1,0.05"), "a receiver stands on a source"),
         ((*TRACES, "--wavelet=none.txt"), "none.txt"),
         ((*TRACES, "--out=traces.png"), "wavefields are written as .nc"),
@@ -233,11 +240,37 @@ def test_solve_at_several_frequencies_writes_a_file_for_each(here, capsys):
 def test_traces_and_their_movie(here, capsys):
     np.savetxt("receivers.txt", [[0.3, 0.05], [0.4, 0.1]])
     options = ("--velocity=model.npz", "--source=0.1,0.05", "--receivers=receivers.txt")
-    when = ("--record=0.5", "--peak_frequency=3", "--accuracy=0.01")
+    when = ("--record=0.5", "--peak_frequency=3", "--transform_tolerance=0.01")
     assert run("traces", *options, *when, "--out=out/traces.sgy", "--movie=film.gif") == 0
     assert "1 x 2 x" in capsys.readouterr().out
     assert (here / "out" / "traces.sgy").stat().st_size > 3600
     assert (here / "film.gif").read_bytes().startswith(b"GIF")
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        (0.3, "waves are left after the longest period, 0.3 of the largest"),
+        (1e-5, "the tolerance 0.02 of the solver was not reached at every frequency"),
+    ],
+)
+def test_traces_that_have_not_converged(here, capsys, monkeypatch, left, message):
+    """They are written, and the exit code is 1."""
+    make = ml.time_traces
+
+    def time_traces(*arguments, settings, **options):
+        settings = ml.FiniteDifferences(refinement=1)
+        traces = make(*arguments, settings=settings, **options)
+        return dataclasses.replace(traces, wrap_around=left, converged=False)
+
+    monkeypatch.setattr(ml, "time_traces", time_traces)
+    assert run(*TRACES, "--tolerance=0.02", "--json") == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"meta-lrpinn: not converged: {message}")
+    assert printed.err.count("\n") == 1
+    assert json.loads(printed.out)["converged"] is False
+    with np.load("traces.npz") as file:
+        assert file["converged"] == 0
 
 
 @pytest.mark.parametrize(

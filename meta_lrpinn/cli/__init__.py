@@ -3,7 +3,8 @@
 Each command is a module of this package with a SUMMARY, `add_options(parser)` and
 `run(options, report)`. It imports what it needs when it runs, so that help is quick;
 raises ValueError or OSError for bad input, which becomes one line on standard error and
-exit code 2, `CommandFailed` where the input was good and there is no result all the same;
+exit code 2, `CommandFailed` where the input was good and there is no result all the same,
+`NotConverged` where what was written misses a tolerance, which are exit code 1;
 and writes files all together, so that a command that fails leaves none.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 import meta_lrpinn as ml
 from meta_lrpinn.cli.parsing import PROGRAM, Parser
-from meta_lrpinn.cli.report import CommandFailed, Report, complain, one_line
+from meta_lrpinn.cli.report import CommandFailed, NotConverged, Report, complain, one_line
 
 # Commands in the order of the help; the module of "meta-train" is meta_train.
 COMMANDS = (
@@ -121,7 +122,11 @@ def _run(arguments: list[str]) -> int:
     report = Report(quiet=options.quiet, json=options.json)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        command_module(options.command).run(options, report)
+        try:
+            command_module(options.command).run(options, report)
+        except NotConverged:
+            report.finish()
+            raise
     report.finish()
     return 0
 

@@ -4,7 +4,7 @@ import argparse
 
 from meta_lrpinn.cli import output, problem
 from meta_lrpinn.cli.parsing import add_option
-from meta_lrpinn.cli.report import CommandFailed, Report
+from meta_lrpinn.cli.report import NotConverged, Report
 
 SUMMARY = "Solve by finite differences, refined until nothing changes."
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     output.say_field(field, report)
     output.write_fields(places, [output.Compared(field)], report)
     if field.converged is False:
-        raise CommandFailed(
+        raise NotConverged(
             f"not converged: the tolerance {options.tolerance:g} was not reached; the "
             f"estimate is {field.error_estimate:.2g}"
         )

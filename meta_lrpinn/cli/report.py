@@ -14,6 +14,10 @@ class CommandFailed(Exception):
     """The input was good and there is no result all the same: exit code 1."""
 
 
+class NotConverged(CommandFailed):
+    """There is a result, which misses a tolerance: a summary, too, and exit code 1."""
+
+
 class Report:
     """Lines for a person, or the summary for a program."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from meta_lrpinn.cli import output, problem, solver, values
 from meta_lrpinn.cli.parsing import UsageError, add_option
-from meta_lrpinn.cli.report import CommandFailed, Report
+from meta_lrpinn.cli.report import NotConverged, Report
 
 SUMMARY = "Solve for a wavefield."
 # Above this estimate a field may be wrong everywhere.
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     if missed:
         where = ", ".join(f"{field.frequency:g}" for field in missed)
         worst = max(field.error_estimate for field in missed)
-        raise CommandFailed(
+        raise NotConverged(
             f"not converged: the tolerance {settings[0].tolerance:g} "
             f"was not reached at {where} Hz; the estimate is {worst:.2g}"
         )

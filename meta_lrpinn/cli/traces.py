@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from meta_lrpinn import files
 from meta_lrpinn.cli import output, problem, solver, values
 from meta_lrpinn.cli.parsing import UsageError, add_option
-from meta_lrpinn.cli.report import Report
+from meta_lrpinn.cli.report import NotConverged, Report
 
 if TYPE_CHECKING:
     from meta_lrpinn.traces.record import Traces
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("peak_frequency", "Of a Ricker wavelet, in Hz.", float)
     add("wavelet", "Text or .npy file of its samples instead; needs --step.")
     add("step", "Between samples in s; by default fine enough for the wavelet.", float)
-    add("accuracy", "Largest error of the way to time.", float, 1e-3)
+    add("transform_tolerance", "Largest error of the way to time.", float, 1e-3)
     add("seed", "Of all that is random.", int, 0)
     solver.add_options(parser, "finite_differences")
     group = parser.add_argument_group("files")
@@ -77,14 +77,14 @@ def run(options: argparse.Namespace, report: Report) -> None:
         record=options.record,
         step=options.step,
         wavelet=None if options.wavelet is None else values.samples(options.wavelet),
-        tolerance=options.accuracy,
+        transform_tolerance=options.transform_tolerance,
         settings=settings,
         free_surface=free_surface,
         snapshots=0 if film is None else _MOVIE_FRAMES,
         seed=options.seed,
         progress=report.shows_progress,
     )
-    _say(traces, options.accuracy, report)
+    _say(traces, report)
     writers = {path: storage.writer(traces, path)}
     if film is not None:
         writers[film] = movie.writer(traces)
@@ -96,9 +96,20 @@ def run(options: argparse.Namespace, report: Report) -> None:
         step=traces.step,
         frequencies=len(traces.frequencies),
         wrap_around=traces.wrap_around,
+        converged=traces.converged,
         seconds=traces.elapsed,
         files=written,
     )
+    if not traces.wrap_around < options.transform_tolerance:
+        raise NotConverged(
+            f"not converged: waves are left after the longest period, "
+            f"{traces.wrap_around:.2g} of the largest; ask for a longer record"
+        )
+    if not traces.converged:
+        raise NotConverged(
+            f"not converged: the tolerance {options.tolerance:g} of the solver was not "
+            "reached at every frequency"
+        )
 
 
 def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:
@@ -106,8 +117,10 @@ def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:
     from meta_lrpinn.traces import transform
 
     step, peak, record = options.step, options.peak_frequency, options.record
-    if step is None and _is_good(peak) and 0 < options.accuracy < 1:
-        step = transform.round_step(transform.ricker_band(peak, options.accuracy))
+    if step is None and _is_good(peak) and 0 < options.transform_tolerance < 1:
+        step = transform.round_step(
+            transform.ricker_band(peak, options.transform_tolerance)
+        )
     if not (_is_good(step) and _is_good(record) and _is_good(record / step)):
         return step, None
     return step, round(record / step) + 1
@@ -117,14 +130,9 @@ def _is_good(value: float | None) -> bool:
     return value is not None and 0 < value < math.inf
 
 
-def _say(traces: "Traces", accuracy: float, report: Report) -> None:
+def _say(traces: "Traces", report: Report) -> None:
     shape = " x ".join(str(count) for count in traces.data.shape)
     report.say("traces", f"{shape} (sources, receivers, samples of {traces.step:g} s)")
     used = traces.frequencies
     report.say("frequencies", f"{len(used)}, {used[0]:.3g} to {used[-1]:.3g} Hz")
     report.say("seconds", f"{traces.elapsed:.2f}, compilation included")
-    if not traces.wrap_around < accuracy:
-        report.warn(
-            f"waves are left after the longest period: {traces.wrap_around:.2g} of the "
-            "largest; ask for a longer record"
-        )

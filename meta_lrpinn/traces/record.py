@@ -47,6 +47,8 @@ class Traces:
     delay: float  # from zero to the peak of the wavelet [s]
     frequencies: np.ndarray  # (n_frequencies,) that were solved [Hz]
     wrap_around: float  # left at the end of the period, over the largest value
+    # Whether that is below the tolerance, and every solve reached its own if it has one.
+    converged: bool
     solver: str
     settings: Settings
     elapsed: float  # [s]
@@ -103,7 +105,7 @@ def time_traces(
     record: float,
     step: float | None = None,
     wavelet: np.ndarray | None = None,
-    tolerance: float = 1e-3,
+    transform_tolerance: float = 1e-3,
     settings: Settings | None = None,
     free_surface: bool = False,
     snapshots: int = 0,
@@ -115,8 +117,8 @@ def time_traces(
     The frequencies are the multiples of 1/P at which the wavelet has a part above a tenth
     of the tolerance. The period P is doubled, at most four times, until what is left at its
     end is below the tolerance, so that nothing of it is seen at the beginning. If more is
-    left after that, `Traces.wrap_around` says how much. Frequencies already solved are
-    kept.
+    left after that, `Traces.wrap_around` says how much, and `Traces.converged` is False.
+    Frequencies already solved are kept.
 
     A quality factor Q is the same at all frequencies, which is causal where velocities
     grow as f^γ, γ = (2/π) arctan(1/2Q) (Kjartansson 1979); those of the model hold at the
@@ -130,8 +132,8 @@ def time_traces(
         record: Length of the traces [s].
         step: Time between samples [s]; default: fine enough for the wavelet.
         wavelet: Samples of s(t) from zero on instead, `step` apart.
-        tolerance: Largest error of the transform over the largest value of the traces;
-            the solver has its own.
+        transform_tolerance: Largest error of the way to time, over the largest value of
+            the traces; the solver has its own.
         settings: Which solver; by default `FiniteDifferences` without refinement.
         free_surface: Whether u = 0 at the top of the model; as of `solve`.
         snapshots: Number of wavefields to keep, evenly spaced over the record.
@@ -145,7 +147,9 @@ def time_traces(
     settings = FiniteDifferences(tolerance=None) if settings is None else settings
     sources, receivers = (np.atleast_2d(np.asarray(a, float)) for a in (source, receivers))
     _check_places(model, sources, receivers, free_surface)
-    step, samples, delay = _wavelet(peak_frequency, wavelet, step, record, tolerance)
+    step, samples, delay = _wavelet(
+        peak_frequency, wavelet, step, record, transform_tolerance
+    )
     peak = peak_frequency or transform.peak_of(samples, step)
     options = {"settings": settings, "seed": seed, "free_surface": free_surface}
     spectra = _Spectra(model, peak, sources, receivers, options, snapshots > 0)
@@ -156,7 +160,7 @@ def time_traces(
             count = period_samples * 2**doubling
             period = count * step
             spectrum = step * np.fft.rfft(samples, count)
-            indices = transform.needed(spectrum, tolerance)
+            indices = transform.needed(spectrum, transform_tolerance)
             _check_number(indices, period)
             spectra.check_room(len(indices), count)
             frequencies = indices / period
@@ -168,7 +172,7 @@ def time_traces(
             )
             end = np.abs(data[-max(1, round(_END * count)) :]).max()
             wrap_around = float(end / np.abs(data).max())
-            if wrap_around < tolerance:
+            if wrap_around < transform_tolerance:
                 break
     frames = np.linspace(0, record, snapshots)
     fields = weights.reshape(-1, *(1,) * (values.fields.ndim - 1)) * values.fields
@@ -182,6 +186,7 @@ def time_traces(
         delay=delay,
         frequencies=frequencies,
         wrap_around=wrap_around,
+        converged=wrap_around < transform_tolerance and values.converged,
         solver=name_of(settings),
         settings=settings,
         free_surface=free_surface,
@@ -235,14 +240,14 @@ def _wavelet(
     """Time step, samples of the wavelet, and the time of its peak."""
     for name, value in (
         ("peak_frequency", peak_frequency), ("step", step), ("record", record),
-        ("tolerance", tolerance),
+        ("transform_tolerance", tolerance),
     ):  # fmt: skip
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive, got {value}")
     if not _LEAST_TOLERANCE <= tolerance < 1:
         raise ValueError(
-            f"tolerance is a relative error, from {_LEAST_TOLERANCE:g} to below 1, got "
-            f"{tolerance:g}"
+            "transform_tolerance is a relative error, from "
+            f"{_LEAST_TOLERANCE:g} to below 1, got {tolerance:g}"
         )
     if (wavelet is None) == (peak_frequency is None):
         raise ValueError("give a peak frequency or a wavelet, one of them")
@@ -277,6 +282,7 @@ class _Values:
 
     traces: np.ndarray  # (n_frequencies, n_sources, n_receivers) complex
     fields: np.ndarray  # (n_frequencies, n_sources, nz, nx) complex64; or no sources
+    converged: bool  # no solve missed its tolerance
 
 
 def dispersed(model: VelocityModel, ratio: float) -> VelocityModel:
@@ -302,6 +308,7 @@ class _Spectra:
         self._options = options
         self._with_fields = with_fields
         self._known: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+        self._missed: set[float] = set()  # frequencies whose tolerance was not reached
 
     def check_room(self, frequencies: int, samples: int) -> None:
         """Refuses more traces or snapshots than there is memory for.
@@ -335,12 +342,14 @@ class _Spectra:
                 self._known[key] = self._solve(key)
                 bar.update()
         traces, fields = zip(*(self._known[key] for key in keys), strict=True)
-        return _Values(np.stack(traces), np.stack(fields))
+        return _Values(np.stack(traces), np.stack(fields), self._missed.isdisjoint(keys))
 
     def _solve(self, frequency: float) -> tuple[np.ndarray, np.ndarray]:
         # The fundamental solution is that of (Δ + k²) u = δ.
         amplitude = -background.default_amplitude(self._model.ndim)
         model = dispersed(self._model, frequency / self._peak)
         field = solve(model, frequency, self._sources, amplitude=amplitude, **self._options)
+        if field.converged is False:
+            self._missed.add(frequency)
         whole = field.total.filled(0) if self._with_fields else np.empty(0)
         return field.at(self._receivers, "total"), np.asarray(whole, np.complex64)

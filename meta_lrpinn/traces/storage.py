@@ -101,6 +101,7 @@ def _contents(traces: Traces) -> Contents:
             "highest_frequency": float(traces.frequencies[-1]),
             "number_of_frequencies": len(traces.frequencies),
             "wrap_around": traces.wrap_around,
+            "converged": int(traces.converged),
             "solver": traces.solver,
             "settings": repr(traces.settings),
             "free_surface": int(traces.free_surface),

@@ -128,11 +128,42 @@ def test_periods_grow_until_nothing_is_left_and_no_frequency_is_solved_twice(mon
             asked = answers(patch, decay)
             traces = ml.time_traces(model, (0, 0), [[0.2, 0.2]], PEAK, record=1.0)
         assert len(set(asked)) == len(asked) == len(traces.frequencies)
-        assert traces.wrap_around < 1e-3
+        assert traces.wrap_around < 1e-3 and traces.converged
         is_early = traces.times < 0.05
         assert np.abs(traces.data[0, 0, is_early]).max() < 3e-3 * np.abs(traces.data).max()
         counts.append(len(asked))
     assert counts[1] >= 2 * counts[0]
+
+
+def test_what_is_left_after_the_longest_period_is_said(monkeypatch):
+    """Of a resonance that outlasts twenty times the record."""
+    model = ml.VelocityModel(np.full((3, 3), 2.0), 0.1)
+
+    def solve(self, frequency):
+        value = 1 / ((0.25 + 2j * np.pi * frequency) ** 2 + (2 * np.pi * PEAK) ** 2)
+        return np.full((1, 1), value), np.empty(0, np.complex64)
+
+    monkeypatch.setattr(record._Spectra, "_solve", solve)
+    where = (model, (0, 0), [[0.2, 0.2]], PEAK)
+    traces = ml.time_traces(*where, record=1.0)
+    assert traces.converged is False and traces.wrap_around > 1e-3
+    looser = ml.time_traces(*where, record=1.0, transform_tolerance=0.05)
+    assert looser.converged is True
+
+
+def test_a_tolerance_that_the_solver_missed_is_said(monkeypatch):
+    """At one frequency of all."""
+    solve, missed = record.solve, []
+
+    def missing(*arguments, **options):
+        field = solve(*arguments, **options)
+        missed.append(field.frequency)
+        return dataclasses.replace(field, converged=len(missed) != 3)
+
+    monkeypatch.setattr(record, "solve", missing)
+    model = ml.VelocityModel(np.full((11, 11), 2.0), 0.05)
+    traces = ml.time_traces(model, (0.1, 0.1), [[0.3, 0.3]], 3.0, record=0.5)
+    assert traces.converged is False and traces.wrap_around < 1e-3
 
 
 def test_a_given_wavelet_is_as_good_as_a_ricker(monkeypatch):
@@ -186,6 +217,7 @@ def traces():
         delay=0.3,
         frequencies=np.arange(1.0, 20.0),
         wrap_around=1e-4,
+        converged=True,
         solver="finite_differences",
         settings=ml.FiniteDifferences(),
         elapsed=1.0,
