@@ -71,6 +71,26 @@ def test_survey_solves_once_and_goes_on(here, capsys):
     assert json.loads(capsys.readouterr().out)["solved"] == 0
 
 
+def test_a_survey_that_misses_its_tolerance_is_whole_and_ends_with_one(here, capsys):
+    command = (*SURVEY, "--maximum_refinement=2", "--tolerance=3e-4")
+    for _ in range(2):  # likewise when all is there
+        assert run(*command, "--json") == 1
+        printed = capsys.readouterr()
+        summary = json.loads(printed.out)
+        assert summary["converged"] is False
+        assert printed.err == (
+            "meta-lrpinn: not converged: the tolerance 0.0003 was not reached by "
+            f"{summary['missed']} of 18 wavefields; `converged` in survey.zarr says which\n"
+        )
+    with xarray.open_zarr("survey.zarr") as data:
+        assert data.solved.all() and np.sum(~data.converged) == summary["missed"] > 0
+    assert run(*SURVEY, "--tolerance=0.1", "--out=loose.zarr") == 0
+    assert "\ntolerance    0.1, reached by 18 of 18 wavefields\n" in capsys.readouterr().out
+    assert run(*SURVEY, "--tolerance=0.1", "--out=loose.zarr", "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["converged"], summary["missed"]) == (True, 0)
+
+
 def test_quality_of_all_commands(here):
     """A number and a file with the same number on the grid are the same model."""
     quality = np.full((11, 11), 30.0)

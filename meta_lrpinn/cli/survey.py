@@ -5,7 +5,7 @@ import os
 
 from meta_lrpinn.cli import problem, solver, values
 from meta_lrpinn.cli.parsing import UsageError, add_option
-from meta_lrpinn.cli.report import CommandFailed, Report
+from meta_lrpinn.cli.report import CommandFailed, NotConverged, Report
 
 SUMMARY = "Solve for many velocities, frequencies and sources; the same command goes on."
 _SCHEDULER = "DASK_SCHEDULER_ADDRESS"
@@ -110,6 +110,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
     report.say("solved", f"{done.solved} wavefields in {done.elapsed:.1f} s")
     if done.solved:
         report.say("throughput", f"{done.throughput:.3g} wavefields a second")
+    if done.missed is not None:
+        reached = f"reached by {number - done.missed} of {number} wavefields"
+        report.say("tolerance", f"{settings.tolerance:g}, {reached}")
     report.say("wrote", f"{done.chunks} chunks in {options.out}")
     report.add(
         models=len(velocities),
@@ -118,5 +121,12 @@ def run(options: argparse.Namespace, report: Report) -> None:
         chunks=done.chunks,
         seconds=done.elapsed,
         throughput=done.throughput,
+        converged=done.converged,
+        missed=done.missed,
         files=[options.out],
     )
+    if done.converged is False:
+        raise NotConverged(
+            f"not converged: the tolerance {settings.tolerance:g} was not reached by "
+            f"{done.missed} of {number} wavefields; `converged` in {options.out} says which"
+        )

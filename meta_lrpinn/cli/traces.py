@@ -107,7 +107,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         )
     if not traces.converged:
         raise NotConverged(
-            f"not converged: the tolerance {options.tolerance:g} of the solver was not "
+            f"not converged: the tolerance {settings.tolerance:g} of the solver was not "
             "reached at every frequency"
         )
 

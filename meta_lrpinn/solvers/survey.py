@@ -57,6 +57,9 @@ class Survey:
     unknowns: np.ndarray  # (n_models, n_frequencies) complex unknowns of each solve
     # (n_models, n_frequencies, n_sources) own estimates of the relative error, or NaN
     error_estimates: np.ndarray
+    # (n_models, n_frequencies, n_sources) whether a tolerance that was asked for was
+    # reached; None where none was
+    converged: np.ndarray | None
     elapsed: float  # [s], compilation included
 
     @property
@@ -78,6 +81,11 @@ class Plan:
     memory: float  # GiB for the vectors and fields of one solve
     seed: int
     free_surface: bool = False  # u = 0 at the top of the models
+
+    @property
+    def tolerance(self) -> float | None:
+        """Of the relative error, where the settings ask for one."""
+        return getattr(self.settings, "tolerance", None)
 
 
 def make_plan(
@@ -178,8 +186,8 @@ def solve_survey(
 ) -> Survey:
     """Solves for every velocity, frequency and source, and keeps all wavefields.
 
-    `run_survey` does the same piece by piece, into a file, on one machine or many. Where a
-    tolerance is not reached, the error estimate is above it.
+    `run_survey` does the same piece by piece, into a file, on one machine or many. A
+    tolerance that is not reached ends nothing; `Survey.converged` says where.
 
     Args:
         models: Velocity models on one grid.
@@ -221,6 +229,7 @@ def solve_survey(
     scattered = np.empty((*size, len(plan.sources), *shape), np.complex64)
     estimates = np.full((*size, len(plan.sources)), np.nan)
     unknowns = np.zeros(size, int)
+    reached = None if plan.tolerance is None else np.zeros(estimates.shape, bool)
     bounds = bounds_of(models[0], (model.velocity for model in models))
     with tqdm.tqdm(total=size[0] * size[1], disable=not progress, unit="solve") as bar:
         for column, frequency in enumerate(plan.frequencies):
@@ -230,6 +239,8 @@ def solve_survey(
                 scattered[row, column] = solved.fields
                 estimates[row, column] = solved.error_estimates
                 unknowns[row, column] = solved.unknowns
+                if reached is not None:
+                    reached[row, column] = solved.converged
                 bar.update()
     return Survey(
         frequencies=plan.frequencies,
@@ -238,6 +249,7 @@ def solve_survey(
         scattered=scattered,
         unknowns=unknowns,
         error_estimates=estimates,
+        converged=reached,
         elapsed=time.perf_counter() - began,
     )
 
@@ -253,6 +265,8 @@ class Solved(NamedTuple):
     fields: np.ndarray  # δu (n_sources, n_receivers) or (n_sources, nz, nx), complex
     error_estimates: np.ndarray  # (n_sources,), NaN where there is none
     unknowns: int
+    # (n_sources,) whether the tolerance was reached; None where none was asked for
+    converged: np.ndarray | None = None
 
 
 def check_sizes(plan: Plan, bounds: Bounds) -> None:
@@ -325,7 +339,10 @@ def _surface_solver(
         else:
             fields = surfaces.odd_values(found.fields, plan.receivers, model)
         scale = surfaces.growth(found.fields, fields)
-        return Solved(fields, found.error_estimates * scale, found.unknowns)
+        estimates, converged = found.error_estimates * scale, found.converged
+        if converged is not None:
+            converged = converged & (estimates <= plan.tolerance)
+        return Solved(fields, estimates, found.unknowns, converged)
 
     return solve_model
 
@@ -344,11 +361,12 @@ def _separate_solver(plan: Plan, frequency: float) -> Callable[[VelocityModel], 
         )
         values = field.scattered if plan.receivers is None else field.at(plan.receivers)
         errors = np.nan if field.error_estimates is None else field.error_estimates
-        return Solved(
-            values,
-            np.broadcast_to(errors, len(plan.sources)),
-            field.stats.unknowns or 0,
-        )
+        errors = np.broadcast_to(errors, len(plan.sources))
+        converged = None
+        if field.converged is not None:
+            # Where one source misses the tolerance, others may have reached it.
+            converged = field.converged | (errors <= plan.tolerance)
+        return Solved(values, errors, field.stats.unknowns or 0, converged)
 
     return solve_model
 

@@ -41,7 +41,13 @@ class SurveyRun:
     shape: tuple[int, int, int]  # (n_models, n_frequencies, n_sources)
     solved: int  # wavefields solved by this call; the others were there
     chunks: int  # in all
+    missed: int | None  # wavefields of all that missed the tolerance; None without one
     elapsed: float  # [s], compilation included
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether all wavefields reached the tolerance; None where none was asked for."""
+        return None if self.missed is None else self.missed == 0
 
     @property
     def throughput(self) -> float:
@@ -79,8 +85,8 @@ def run_survey(
     """Solves for every velocity, frequency and source, into a zarr file.
 
     The same call goes on where one was stopped: a chunk is there whole, or is solved
-    again. `xarray.open_zarr(out)` opens the result, while it grows too. Where a tolerance
-    was not reached, its `error_estimate` is above it.
+    again. `xarray.open_zarr(out)` opens the result, while it grows too. A tolerance that
+    is not reached ends nothing; the array `converged` says where.
 
     Args:
         velocities: Models on one grid, or a file of them (`open_velocities`), which
@@ -135,11 +141,13 @@ def run_survey(
         missing = [b for b, there in zip(everything, is_there, strict=True) if not there]
         _run(job, velocities, missing, shape, solve_all, progress)
         output.clear_partial()  # of workers that were lost
+        missed = output.missed()
     return SurveyRun(
         out=output.url,
         shape=shape,
         solved=sum(block.wavefields for block in missing),
         chunks=len(everything),
+        missed=missed,
         elapsed=time.perf_counter() - began,
     )
 
@@ -181,11 +189,13 @@ def solve_block(task: tuple[Job, Block, Velocities]) -> int:
     job, block, velocities = task
     solve = _solver(job, block.frequency, block.sources.start, block.sources.stop)
     solved = [solve(model) for model in velocities]
+    converged = [one.converged for one in solved if one.converged is not None]
     job.output.write(
         block,
         np.stack([one.fields for one in solved]).astype(np.complex64),
         np.stack([one.error_estimates for one in solved]),
         np.array([one.unknowns for one in solved]),
+        np.stack(converged) if converged else None,
     )
     return block.wavefields
 

@@ -2,6 +2,7 @@
 
     scattered       (model, frequency, source, receiver) or (..., z, x), complex64
     error_estimate  (model, frequency, source)
+    converged       (model, frequency, source), where a tolerance is asked for
     unknowns        (model, frequency, source), of each solve
     solved          (model, frequency, source), written last: the block is whole
 
@@ -27,6 +28,7 @@ from meta_lrpinn.velocity import VelocityModel
 
 _AXES = ("model", "frequency", "source")
 _DESCRIPTION = "survey"
+_CONVERGED = "converged"
 # How the name of a file ends that zarr has not written to its end.
 _PARTIAL = ".partial"
 _UNFINISHED = "being created by meta_lrpinn"
@@ -50,6 +52,7 @@ class Output:
         scattered: np.ndarray,
         estimates: np.ndarray,
         unknowns: np.ndarray,
+        converged: np.ndarray | None,
     ) -> None:
         """Writes a block; that it is there is written last.
 
@@ -58,6 +61,7 @@ class Output:
             scattered: (n_models, n_sources, ...) of the block.
             estimates: (n_models, n_sources).
             unknowns: (n_models,) of each solve.
+            converged: (n_models, n_sources); None where no tolerance is asked for.
         """
         group = self.group()
         region = block.region
@@ -65,7 +69,17 @@ class Output:
         group["error_estimate"][region] = estimates[:, None]
         shape = estimates[:, None].shape
         group["unknowns"][region] = np.broadcast_to(unknowns[:, None, None], shape)
+        if converged is not None:
+            group[_CONVERGED][region] = converged[:, None]
         group["solved"][region] = True
+
+    def missed(self) -> int | None:
+        """How many wavefields of a whole survey missed the tolerance; None without one."""
+        group = self.group()
+        if _CONVERGED not in group:
+            return None
+        reached = group[_CONVERGED]
+        return sum(int(np.sum(~reached[:, one])) for one in range(reached.shape[1]))
 
     def clear_partial(self) -> None:
         """Removes what killed processes were writing; no other may be at work."""
@@ -115,6 +129,11 @@ def open_output(
         found = group.attrs.get(_DESCRIPTION)
         if found != _UNFINISHED:
             _check_same(text, found, description)
+            if plan.tolerance is not None and _CONVERGED not in group:
+                raise ValueError(
+                    f"{text} is of a version that did not keep which wavefields reached "
+                    "the tolerance; choose another output"
+                )
             return output
     _create(output, description, plan, grid, models, sizes)
     return output
@@ -182,12 +201,16 @@ def _create(
         for name, axis in zip(names, grid.axes(), strict=True):
             add(name, axis, (name,), units="km")
     common = {"coordinates": " ".join(coordinates)}
-    for name, kind, fill, extra, text in (
+    arrays = [
         ("scattered", np.complex64, np.nan, points, "scattered wavefield"),
         ("error_estimate", np.float32, np.nan, (), "estimated relative error (L2)"),
         ("unknowns", np.int32, 0, (), "complex unknowns of the solve"),
         ("solved", bool, False, (), "whether the chunk has been solved"),
-    ):
+    ]
+    if plan.tolerance is not None:
+        text = "whether the tolerance was reached; false until solved"
+        arrays.append((_CONVERGED, bool, False, (), text))
+    for name, kind, fill, extra, text in arrays:
         group.create_array(
             name,
             shape=(*shape, *extra),

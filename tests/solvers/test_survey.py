@@ -1,5 +1,7 @@
 """Surveys: all combinations in one call, and gradients through them."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from meta_lrpinn.configs import NetworkConfig
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.networks import make_network, random_network
 from meta_lrpinn.solvers import shared_features
+from meta_lrpinn.solvers import survey as surveys
 from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
 from meta_lrpinn.solvers.settings import (
     AdamW,
@@ -102,6 +105,36 @@ def test_any_solver_makes_a_survey(models, survey):
     assert reference.unknowns[0, 0] > 1000
     chex.assert_shape(reference.error_estimates, (1, 1, 3))
     assert relative_l2(survey.scattered[:1], reference.scattered) < 0.02
+
+
+@pytest.mark.parametrize("free_surface", [False, True])
+def test_which_wavefields_reached_the_tolerance(free_surface):
+    """As `solve` has it, of each model and frequency."""
+    small = [generators.random_velocity(seed, (11, 11), 0.05) for seed in range(3)]
+    settings = FiniteDifferences(tolerance=3e-4, refinement=1, maximum_refinement=2)
+    options = {"settings": settings, "free_surface": free_surface}
+    survey = solve_survey(small, [3.0, 4.0], [[0.2, 0.05]], **options)
+    chex.assert_shape(survey.converged, (3, 2, 1))
+    for row, column in np.ndindex(3, 2):
+        field = solve(small[row], [3.0, 4.0][column], [[0.2, 0.05]], **options)
+        assert survey.converged[row, column, 0] == field.converged
+    direct = FiniteDifferences(tolerance=None)
+    assert set(survey.converged.ravel()) == {True, False}
+    assert solve_survey(small, [3.0], [[0.2, 0.05]], direct).converged is None
+
+
+def test_a_source_that_reached_the_tolerance_beside_one_that_missed_it(monkeypatch):
+    def missing(*arguments, **options):
+        field = solve(*arguments, **options)
+        return dataclasses.replace(
+            field, converged=False, error_estimates=np.array([1e-3, 1e-2, 3e-3])
+        )
+
+    monkeypatch.setattr(surveys, "solve", missing)
+    small = generators.random_velocity(0, (11, 11), 0.05)
+    places = [[0.2, 0.05], [0.3, 0.05], [0.4, 0.05]]
+    survey = solve_survey([small], [3.0], places, FiniteDifferences(tolerance=5e-3))
+    assert survey.converged.ravel().tolist() == [True, False, True]
 
 
 @pytest.fixture(scope="module")

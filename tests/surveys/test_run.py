@@ -1,5 +1,6 @@
 """Surveys into files: what is written, stops, refusals, and Dask."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -24,6 +25,8 @@ FREQUENCIES = [3.0, 4.0]
 SOURCES = np.array([[0.2, 0.05], [0.3, 0.05]])
 RECEIVERS = np.array([[0.1, 0.05], [0.3, 0.1], [0.4, 0.05]])
 DIRECT = ml.FiniteDifferences(tolerance=None)
+# Which some of the wavefields reach on the finest grid that is allowed.
+TIGHT = ml.FiniteDifferences(tolerance=3e-4, refinement=1, maximum_refinement=2)
 
 
 def models(number=5):
@@ -76,6 +79,35 @@ def test_chunks_of_plane_waves_share_the_lattice_of_all(tmp_path):
     with xarray.open_zarr(tmp_path / "waves.zarr") as data:
         np.testing.assert_array_equal(data.scattered, survey.scattered)
         np.testing.assert_allclose(data.error_estimate, survey.error_estimates, rtol=1e-6)
+
+
+def test_the_file_says_which_wavefields_reached_the_tolerance(tmp_path, contents):
+    out = tmp_path / "tight.zarr"
+    done = run_survey(out, TIGHT)
+    survey = ml.solve_survey(models(), FREQUENCIES, SOURCES, TIGHT, receivers=RECEIVERS)
+    with xarray.open_zarr(out) as data:
+        assert data.converged.dtype == bool and data.converged.dims == data.solved.dims
+        np.testing.assert_array_equal(data.converged, survey.converged)
+    missed = np.sum(~survey.converged)
+    assert 0 < missed == done.missed < 20 and done.converged is False
+    again = run_survey(out, TIGHT)
+    assert (again.solved, again.missed) == (0, missed)
+    # The file of a version that did not keep it is left as it is.
+    shutil.rmtree(out / "converged")
+    metadata = json.loads((out / "zarr.json").read_text())
+    del metadata["consolidated_metadata"]["metadata"]["converged"]
+    (out / "zarr.json").write_text(json.dumps(metadata))
+    before = contents(out)
+    with pytest.raises(ValueError, match="did not keep which wavefields reached"):
+        run_survey(out, TIGHT)
+    assert contents(out) == before
+
+
+def test_without_a_tolerance_none_is_missed(whole):
+    done = run_survey(whole)
+    assert done.missed is None and done.converged is None
+    with xarray.open_zarr(whole) as data:
+        assert "converged" not in data
 
 
 class Stop(Exception):
