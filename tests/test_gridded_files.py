@@ -80,6 +80,18 @@ def test_one_array_of_several_is_named(tmp_path):
         load_velocity(path)
 
 
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_spacing_is_that_of_the_coordinates_before_their_rounding(tmp_path, kind):
+    coordinates = {
+        name: (np.arange(size) * 0.05).astype(kind) for name, size in (("z", 13), ("x", 17))
+    }
+    dataset = xarray.Dataset(
+        {"velocity": (("z", "x"), np.full((13, 17), 2.0))}, coordinates
+    )
+    dataset.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    assert load_velocity(tmp_path / "a.nc").spacing == (0.05, 0.05)
+
+
 def test_uneven_coordinates_are_no_spacing(tmp_path):
     uneven = flat().assign_coords(x=X**2)
     path = write(uneven, tmp_path / "a.nc")

@@ -101,7 +101,10 @@ def _step(coordinate: xarray.DataArray) -> float | None:
     mean = float(steps.mean())
     if not mean > 0 or np.abs(steps - mean).max() > _UNEVEN * mean:
         return None
-    return mean
+    # Without their rounding, so that dz = dx where they were, and grids of files are equal.
+    is_float = coordinate.dtype.kind == "f"
+    digits = min(12, np.finfo(coordinate.dtype).precision) if is_float else 12
+    return float(f"{mean:.{digits}g}")
 
 
 def _unit(units: set[str]) -> str | None:
