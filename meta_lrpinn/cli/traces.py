@@ -85,6 +85,16 @@ def run(options: argparse.Namespace, report: Report) -> None:
         progress=report.shows_progress,
     )
     _say(traces, report)
+    _write(traces, path, film, report)
+    if not traces.converged:
+        raise NotConverged(f"not converged: {_reason(traces, options.transform_tolerance)}")
+
+
+def _write(
+    traces: "Traces", path: pathlib.Path, film: pathlib.Path | None, report: Report
+) -> None:
+    from meta_lrpinn.traces import movie, storage
+
     writers = {path: storage.writer(traces, path)}
     if film is not None:
         writers[film] = movie.writer(traces)
@@ -100,16 +110,16 @@ def run(options: argparse.Namespace, report: Report) -> None:
         seconds=traces.elapsed,
         files=written,
     )
-    if not traces.wrap_around < options.transform_tolerance:
-        raise NotConverged(
-            f"not converged: waves are left after the longest period, "
-            f"{traces.wrap_around:.2g} of the largest; ask for a longer record"
+
+
+def _reason(traces: "Traces", transform_tolerance: float) -> str:
+    """Why traces have not converged."""
+    if not traces.wrap_around < transform_tolerance:
+        return (
+            f"waves are left after the longest period, {traces.wrap_around:.2g} of the "
+            "largest; ask for a longer record"
         )
-    if not traces.converged:
-        raise NotConverged(
-            f"not converged: the tolerance {settings.tolerance:g} of the solver was not "
-            "reached at every frequency"
-        )
+    return "the solver did not reach its own tolerance at every frequency"
 
 
 def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:

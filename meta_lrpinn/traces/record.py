@@ -170,8 +170,7 @@ def time_traces(
             data = transform.to_time(
                 weights[:, None, None] * values.traces, indices, period, count
             )
-            end = np.abs(data[-max(1, round(_END * count)) :]).max()
-            wrap_around = float(end / np.abs(data).max())
+            wrap_around = _left_at_end(data)
             if wrap_around < transform_tolerance:
                 break
     frames = np.linspace(0, record, snapshots)
@@ -194,6 +193,12 @@ def time_traces(
         snapshot_times=frames,
         snapshots=transform.at_times(fields, indices, period, frames),
     )
+
+
+def _left_at_end(data: np.ndarray) -> float:
+    """The largest value near the end of a period (n, ...), over the largest of all."""
+    end = np.abs(data[-max(1, round(_END * len(data))) :]).max()
+    return float(end / np.abs(data).max())
 
 
 def _check_places(
