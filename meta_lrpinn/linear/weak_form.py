@@ -10,7 +10,6 @@ and real, so K is complex symmetric.
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
@@ -61,12 +60,23 @@ def quadrature_points(
 
 
 def quadrature_shape(
-    problem: HelmholtzProblem, points_per_wavelength: float = 6.0
+    problem: HelmholtzProblem, points_per_wavelength: float = 6.0, least: int = 1
 ) -> tuple[int, ...]:
-    """Points per axis for so many per shortest wavelength of a concrete problem."""
+    """Points per axis for so many per shortest wavelength, and at least so many in all.
+
+    Args:
+        problem: The problem, concrete.
+        points_per_wavelength: Points per shortest wavelength along each axis.
+        least: Smallest number of points; all axes are refined by one factor to reach it.
+
+    Returns:
+        Points along each axis, coordinate order.
+    """
     wavelength = 2 * np.pi * problem.model.minimum / float(problem.omega)
     size = np.asarray(problem.upper) - np.asarray(problem.lower)
-    return tuple(int(math.ceil(s)) for s in size * points_per_wavelength / wavelength)
+    counts = np.ceil(size * points_per_wavelength / wavelength)
+    finer = max(1.0, (least / np.prod(counts)) ** (1 / problem.ndim))
+    return tuple(int(count) for count in np.ceil(finer * counts))
 
 
 def refinement_of(problem: HelmholtzProblem, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -79,7 +79,7 @@ def make_solver(
         receivers: Positions (n_receivers, ndim) [km].
         precision: "double" or "single", of the sums for each velocity.
     """
-    shape = weak_form.quadrature_shape(problem, output_layer.POINTS_PER_WAVELENGTH)
+    shape = output_layer.quadrature_shape(network.module, network.params, problem)
     refinement = weak_form.refinement_of(problem, shape)
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), network.params)
@@ -102,7 +102,7 @@ def make_solver(
 
 def bytes_of(network: Network, problem: HelmholtzProblem, receivers: int) -> int:
     """Bytes that a solver of `make_solver` holds."""
-    shape = weak_form.quadrature_shape(problem, output_layer.POINTS_PER_WAVELENGTH)
+    shape = output_layer.quadrature_shape(network.module, network.params, problem)
     width = network.number_of_features
     return 8 * width * (int(np.prod(shape)) + 2 * width + receivers)
 

@@ -47,7 +47,8 @@ def test_quadrature_points(problem):
 def test_quadrature_shape_counts_points_per_shortest_wavelength(problem):
     # 1.6 km of wavelengths of 0.4 km.
     assert weak_form.quadrature_shape(problem, 5.9) == (24, 24)
-    assert weak_form.quadrature_shape(problem, 6.1) == (25, 25)
+    assert weak_form.quadrature_shape(problem, 6.1, 625) == (25, 25)
+    assert weak_form.quadrature_shape(problem, 6.1, 2400) == (49, 49)
 
 
 @pytest.fixture(scope="module")

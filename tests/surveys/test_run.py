@@ -247,8 +247,8 @@ if __name__ == "__main__":
 
 def children(pid):
     """Processes below one."""
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        own = [int(child) for child in file.read().split()]
+    threads = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    own = [int(child) for file in threads for child in file.read_text().split()]
     return own + [below for child in own for below in children(child)]
 
 
