@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from meta_lrpinn.results.storage import load_wavefield
     from meta_lrpinn.solvers.acquisition import Acquisition, make_acquisition, receiver_data
     from meta_lrpinn.solvers.settings import (
+        SOAP,
         AdamW,
         FiniteDifferences,
         GaussNewton,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "SOAP",
     "Acquisition",
     "AdamW",
     "FiniteDifferences",
@@ -86,6 +88,7 @@ _MODULES = {
     "NetworkFeatures": "solvers.settings",
     "PlaneWaves": "solvers.settings",
     "RandomWaves": "solvers.settings",
+    "SOAP": "solvers.settings",
     "Survey": "solvers.survey",
     "SurveyRun": "surveys.run",
     "Traces": "traces.record",

@@ -10,7 +10,7 @@ LEARNS_FROM_WAVEFIELDS = ("projection", "galerkin")
 SCHEDULES = ("staircase", "cosine")
 TASK_AXES = ("vmap", "map")
 ALGORITHMS = ("maml", "reptile")
-INNER_OPTIMISERS = ("sgd", "adam")
+INNER_OPTIMISERS = ("sgd", "adam", "soap")
 # Random keys drop what is beyond 32 bits.
 LARGEST_SEED = 2**32 - 1
 _LARGEST_WHOLE, _MOST_INNER_STEPS = 2**31 - 1, 1_000_000
@@ -72,10 +72,12 @@ def check_task_axis(task_axis: str) -> str:
     return task_axis
 
 
-def check_inner_optimiser(name: str) -> str:
-    """The given inner optimiser; raises ValueError unless it is known."""
+def check_inner_optimiser(name: str, first_order: bool = True) -> str:
+    """The given inner optimiser; raises ValueError unless it is known and can be used."""
     if name not in INNER_OPTIMISERS:
         raise ValueError(f"inner_optimiser must be one of {INNER_OPTIMISERS}, got {name!r}")
+    if name == "soap" and not first_order:
+        raise ValueError("inner_optimiser soap has no stable second order; use adam")
     return name
 
 
@@ -128,7 +130,7 @@ class TrainingConfig:
     clip_norm: float = 1.0  # of the meta-gradient
     inner_steps: int = 1
     inner_learning_rate: float = 2e-3
-    inner_optimiser: str = "sgd"  # or "adam", anew for every task
+    inner_optimiser: str = "sgd"  # or "adam" or "soap", anew for every task
     inner_clip_norm: float | None = None  # of the gradient of an inner step
     inner_embedding_rate: float = 1.0  # of the hypernetwork, over inner_learning_rate
     learn_inner_rates: bool = False  # one for each array (Meta-SGD); "maml" only
@@ -168,7 +170,10 @@ class TrainingConfig:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {SCHEDULES}, got {self.schedule!r}")
         check_task_axis(self.task_axis)
-        check_inner_optimiser(self.inner_optimiser)
+        check_inner_optimiser(self.inner_optimiser, self.first_order)
+        if self.inner_optimiser == "soap" and self.task_axis != "map":
+            # Its decompositions, batched, can deadlock jaxlib on two cores.
+            raise ValueError("inner_optimiser soap needs task_axis map")
         if self.algorithm not in ALGORITHMS:
             raise ValueError(
                 f"algorithm must be one of {ALGORITHMS}, got {self.algorithm!r}"
@@ -185,7 +190,7 @@ class TrainingConfig:
             if self.algorithm == "reptile":
                 raise ValueError("Reptile needs inner steps")
             idle = {
-                "inner_optimiser adam": self.inner_optimiser != "sgd",
+                f"inner_optimiser {self.inner_optimiser}": self.inner_optimiser != "sgd",
                 "inner_clip_norm": self.inner_clip_norm is not None,
                 "inner_embedding_rate": self.inner_embedding_rate != 1,
                 "learn_inner_rates": self.learn_inner_rates,

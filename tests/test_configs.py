@@ -61,6 +61,8 @@ REPTILE = {"algorithm": "reptile", "weight_decay": 0.0, "same_task": True}
     [
         ({"algorithm": "anil"}, "algorithm must be one of"),
         ({"inner_optimiser": "lbfgs"}, "inner_optimiser must be one of"),
+        ({"inner_optimiser": "soap"}, "inner_optimiser soap needs task_axis map"),
+        ({"inner_optimiser": "soap", "first_order": False}, "no stable second order"),
         ({"inner_clip_norm": 0.0}, "inner_clip_norm must be positive"),
         ({"inner_steps": 0, "inner_optimiser": "adam"}, "no effect without inner steps"),
         ({"inner_steps": 0, "learn_inner_rates": True}, "no effect without inner steps"),

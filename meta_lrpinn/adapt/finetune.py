@@ -1,4 +1,4 @@
-"""Gradient adaptation of a network to one problem: AdamW on any objective."""
+"""Gradient adaptation of a network to one problem: AdamW or SOAP on any objective."""
 
 import functools
 import time
@@ -11,6 +11,7 @@ import optax
 import tqdm
 
 from meta_lrpinn.objectives import Objective, Params
+from meta_lrpinn.soap import scale_by_soap
 from meta_lrpinn.tasks import Task
 
 # The paper halves its rate of 1e-3 at these steps of meta-testing.
@@ -33,11 +34,12 @@ def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
 
 @functools.cache
 def make_optimiser(
-    learning_rate: float, schedule: str, steps: int, *, free_bases: bool = True
+    name: str, learning_rate: float, schedule: str, steps: int, *, free_bases: bool = True
 ) -> optax.GradientTransformation:
-    """AdamW of meta-testing, on gradients clipped at norm one.
+    """The optimiser of meta-testing, on gradients clipped at norm one.
 
     Args:
+        name: "adamw" or "soap".
         learning_rate: Of the first step.
         schedule: "cosine", to zero at the last step, or "paper", see `paper_schedule`.
         steps: Number of steps.
@@ -51,8 +53,9 @@ def make_optimiser(
         "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
         "paper": paper_schedule(learning_rate),
     }[schedule]
+    descent = {"adamw": optax.scale_by_adam, "soap": scale_by_soap}[name]
     optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.0)
+        optax.clip_by_global_norm(1.0), descent(), optax.scale_by_learning_rate(rate)
     )
     if free_bases:
         return optimiser

@@ -12,7 +12,11 @@ from meta_lrpinn.solvers import settings as choices
 if TYPE_CHECKING:
     from meta_lrpinn.networks import Network
 
-_ADAPTATIONS = {"adamw": choices.AdamW, "gauss_newton": choices.GaussNewton}
+_ADAPTATIONS = {
+    "adamw": choices.AdamW,
+    "soap": choices.SOAP,
+    "gauss_newton": choices.GaussNewton,
+}
 # Options that prepare a network before it is solved with; see `networks.Network`.
 _NETWORK_OPTIONS = "init prune rank_fraction rank_count features freeze_bases".split()
 _WITH_NETWORK = ("network_features", "gradient_training")
@@ -31,7 +35,8 @@ def add_options(parser: argparse.ArgumentParser, default: str = "plane_waves") -
         network,
         "adaptation",
         str,
-        "How features are adapted first. Of network_features.",
+        "The optimiser: soap is adamw in the eigenbasis of Shampoo's preconditioner; "
+        "gauss_newton is of network_features only.",
         None,
         tuple(_ADAPTATIONS),
     )
@@ -83,7 +88,7 @@ def make_settings(options: argparse.Namespace, frequency: float | None, ndim: in
     if options.solver == "network_features":
         fields["adaptation"] = _adaptation(given)
     if options.solver == "gradient_training":
-        fields["adamw"] = _of_kind(choices.AdamW, given, kind().adamw)
+        fields["adamw"] = _adamw(given, kind().adamw)
     return kind(**fields)
 
 
@@ -128,9 +133,17 @@ def _adaptation(given: dict[str, Any]) -> Any:
     return _of_kind(kind, given)
 
 
-def _of_kind(kind: type, given: dict[str, Any], default: Any = None) -> Any:
-    fields = {f.name: given[f.name] for f in _fields(kind) if f.name in given}
-    return kind(**fields) if default is None else dataclasses.replace(default, **fields)
+def _adamw(given: dict[str, Any], default: choices.AdamW) -> choices.AdamW:
+    """The adaptation of all parameters, of which the default has the number of steps."""
+    name = given.get("adaptation", default.optimiser)
+    kind = _ADAPTATIONS[name]
+    if not issubclass(kind, choices.AdamW):
+        raise UsageError(f"--adaptation={name} is no option of --solver=gradient_training")
+    return _of_kind(kind, {"steps": default.steps, **given})
+
+
+def _of_kind(kind: type, given: dict[str, Any]) -> Any:
+    return kind(**{f.name: given[f.name] for f in _fields(kind) if f.name in given})
 
 
 def _fields(kind: type) -> list[dataclasses.Field]:
@@ -159,10 +172,8 @@ def _solver_options() -> dict[str, tuple[type, str, tuple[str, ...] | None, list
 
 
 def _owners(name: str) -> list[str]:
-    if name in _NETWORK_OPTIONS:
+    if name in (*_NETWORK_OPTIONS, "adaptation"):
         return list(_WITH_NETWORK)
-    if name == "adaptation":
-        return ["network_features"]
     return _solver_options()[name][3]
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from meta_lrpinn.configs import check_inner_optimiser, check_task_axis
+from meta_lrpinn.soap import scale_by_soap
 
 Params = Any
 Task = Any
@@ -72,7 +73,7 @@ def adapt(
     log_rates: Params | None = None,
     rate_factors: Any = None,
 ) -> tuple[Params, jax.Array]:
-    """Adapts parameters to one task by a few steps of SGD or Adam.
+    """Adapts parameters to one task by a few steps of SGD, Adam or SOAP.
 
     Args:
         objective: Loss to descend.
@@ -84,7 +85,8 @@ def adapt(
         learning_rate: Step length.
         first_order: Whether the gradient counts as a constant when the result is
             differentiated with respect to `params`.
-        optimiser: "sgd" or "adam"; its moments start anew with every task.
+        optimiser: "sgd", "adam" or "soap"; its moments start anew with every task.
+            "soap" is of first order only: eigenvectors have no stable derivatives.
         clip_norm: Largest norm of a step's gradient; None does not clip.
         log_rates: A number r () for each array of `params`, whose step length is
             exp(10 r) times `learning_rate`: positive, and doubled by 70 updates of
@@ -96,9 +98,9 @@ def adapt(
         Adapted parameters, and the loss before each step, (steps,).
 
     Raises:
-        ValueError: if the optimiser is unknown.
+        ValueError: if the optimiser is unknown, or "soap" of second order.
     """
-    check_inner_optimiser(optimiser)
+    check_inner_optimiser(optimiser, first_order)
     if steps == 0:
         return params, jnp.zeros((0,))
     factors = jax.tree.broadcast(1.0 if rate_factors is None else rate_factors, params)
@@ -113,6 +115,8 @@ def adapt(
     if optimiser == "adam":
         epsilon = 0.0 if first_order else _ROOT_EPSILON
         descent = optax.chain(descent, optax.scale_by_adam(eps_root=epsilon))
+    elif optimiser == "soap":
+        descent = optax.chain(descent, scale_by_soap())
 
     def descend(carry, key):
         params, state = carry

@@ -25,6 +25,7 @@ from meta_lrpinn import (
     networks,
     objectives,
 )
+from meta_lrpinn.adapt import finetune
 from meta_lrpinn.memory import check_memory
 from meta_lrpinn.meta import task_sets, training
 from meta_lrpinn.tasks import Task, TaskSampler
@@ -40,10 +41,10 @@ _HELD_SIZE = 91
 _HELD_POINTS = 2048
 _QUADRATURE = (72, 72)
 # Of the own output: one velocity at each of these settings, which networks of two cores
-# can learn; errors after so many steps of Adam, of which the last decides.
+# can learn; errors after so many steps, of which the last decides.
 _OWN_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (6.0, 1.2), (8.0, 0.9))
 _OWN_STEPS = (0, 20, 50)
-_OWN_RATE, _OWN_CLIP = 2e-3, 1.0
+_OWN_RATE = {"adamw": 2e-3, "soap": 8e-3}
 
 
 def held_tasks(
@@ -100,7 +101,10 @@ def make_evaluation(
         a layer), and the figure of each task.
     """
     if config.tasks.absorbing and config.objective.name == "own_output":
-        return own_output_evaluation(config.tasks, model, objective)
+        is_soap = config.training.inner_optimiser == "soap"
+        return own_output_evaluation(
+            config.tasks, model, objective, optimiser="soap" if is_soap else "adamw"
+        )
     stacked = task_sets.stack_tasks(held_tasks(config.tasks))
     measure, figure, double = objective, None, False
     if config.tasks.absorbing:
@@ -135,8 +139,9 @@ def own_output_evaluation(
     objective: objectives.Objective,
     settings: Sequence[tuple[float, float]] = _OWN_HELD,
     steps: Sequence[int] = _OWN_STEPS,
+    optimiser: str = "adamw",
 ) -> training.Evaluation:
-    """Relative L2 error of the network's own output after steps of Adam on held tasks.
+    """Relative L2 error of the network's own output after adaptation to held tasks.
 
     What an initialisation is for. All parameters are adapted, the hypernetwork too, at
     a rate that decays to zero (cosine) at the last step.
@@ -147,23 +152,21 @@ def own_output_evaluation(
         objective: That the steps descend, see `objectives.own_output_objective`.
         settings: Frequencies (Hz) and source positions (km) of the held tasks.
         steps: Numbers of steps after which the error is taken, in order.
+        optimiser: Of the steps, see `finetune.make_optimiser`.
 
     Returns:
         `(params, step)` to the mean error after the last number of steps (`error`),
         after the others (`error_0`, ...), and of each task after the last.
     """
     stacked = task_sets.stack_tasks(held_tasks(distribution, settings, velocities=1))
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(_OWN_CLIP),
-        optax.adam(optax.cosine_decay_schedule(_OWN_RATE, steps[-1])),
-    )
+    descent = finetune.make_optimiser(optimiser, _OWN_RATE[optimiser], "cosine", steps[-1])
 
     @jax.jit
     def measure_all(params, stacked):
         def one(task):
-            state, errors, done = (params, optimiser.init(params)), [], 0
+            state, errors, done = (params, descent.init(params)), [], 0
             for number in steps:
-                state = _descend(objective, optimiser, state, task, done, number)
+                state = _descend(objective, descent, state, task, done, number)
                 errors.append(objectives.own_output_error(model, state[0], task))
                 done = number
             return jnp.stack(errors)

@@ -24,8 +24,12 @@ from meta_lrpinn.solvers.settings import (
 )
 from meta_lrpinn.tasks import single_task
 
-# Trained features are nearly right: larger steps first lose what they know.
-_LEARNING_RATE = {True: 1e-3, False: 2e-3}  # by whether they are trained
+# By whether features are trained: those are nearly right, and larger steps first lose
+# what they know.
+_LEARNING_RATE = {
+    "adamw": {True: 1e-3, False: 2e-3},
+    "soap": {True: 1e-3, False: 8e-3},
+}
 _POINTS_PER_WAVELENGTH = 6.0
 _MAXIMUM_POINTS = 20_000
 
@@ -157,10 +161,10 @@ def _adapt(
 
 
 def _optimiser(network: Network, adaptation: AdamW):
-    rate = adaptation.learning_rate or _LEARNING_RATE[network.is_trained]
-    return finetune.make_optimiser(
-        rate, "cosine", adaptation.steps, free_bases=network.has_free_bases
-    )
+    name, steps = adaptation.optimiser, adaptation.steps
+    rate = adaptation.learning_rate or _LEARNING_RATE[name][network.is_trained]
+    free = network.has_free_bases
+    return finetune.make_optimiser(name, rate, "cosine", steps, free_bases=free)
 
 
 def _with_chosen_rank(

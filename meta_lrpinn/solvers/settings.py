@@ -9,7 +9,7 @@ text and the choices of an option stand in the metadata of its field.
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     from meta_lrpinn.networks import Network
@@ -140,9 +140,11 @@ class FiniteDifferences:
 class AdamW:
     """Adaptation of a network's parameters by AdamW on new points at every step."""
 
+    optimiser: ClassVar[str] = "adamw"
+
     steps: int = option(300, "Adaptation steps.")
     learning_rate: float | None = option(
-        None, "Learning rate of AdamW; by default by solver, loss and network."
+        None, "Learning rate; by default by optimiser, solver, loss and network."
     )
     points: int | None = option(
         None, "Collocation points a step; by default by wavelength, at most 20,000."
@@ -157,6 +159,16 @@ class AdamW:
     def __post_init__(self):
         _check_whole(self, "steps", "points", "patience", "report_every")
         _check_positive(self, "learning_rate", "points", "patience", "report_every")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SOAP(AdamW):
+    """AdamW in the eigenbasis of Shampoo's preconditioner; goes wherever AdamW does.
+
+    See `meta_lrpinn.soap`.
+    """
+
+    optimiser: ClassVar[str] = "soap"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

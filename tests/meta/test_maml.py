@@ -10,6 +10,7 @@ import pytest
 
 from meta_lrpinn import configs
 from meta_lrpinn.meta import maml
+from meta_lrpinn.soap import scale_by_soap
 
 TASKS = 3
 INNER = {"steps": 2, "learning_rate": 0.1}
@@ -279,6 +280,10 @@ def optax_adapt(params, task, key, optimiser, steps):
 INNER_STEPS = {
     "sgd": ({"optimiser": "sgd"}, optax.sgd(0.1)),
     "adam": ({"optimiser": "adam"}, optax.adam(0.1)),
+    "soap": (
+        {"optimiser": "soap"},
+        optax.chain(scale_by_soap(), optax.scale_by_learning_rate(0.1)),
+    ),
     "clipped": (
         {"optimiser": "sgd", "clip_norm": 0.2},
         optax.chain(optax.clip_by_global_norm(0.2), optax.sgd(0.1)),
@@ -287,7 +292,8 @@ INNER_STEPS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "task_axis"), [("sgd", "map"), ("adam", "vmap"), ("clipped", "vmap")]
+    ("name", "task_axis"),
+    [("sgd", "map"), ("adam", "vmap"), ("clipped", "vmap"), ("soap", "map")],
 )
 def test_reptile_goes_back_from_the_mean_of_the_adapted(params, batch, name, task_axis):
     options, optimiser = INNER_STEPS[name]
@@ -428,3 +434,8 @@ def test_second_order_adam_is_finite_where_the_gradient_is_zero():
 def test_an_unknown_inner_optimiser_is_refused(params, batch):
     with pytest.raises(ValueError, match="inner_optimiser must be one of"):
         meta_loss(objective, params, *batch, optimiser="lbfgs")
+
+
+def test_soap_has_no_second_order(params, batch):
+    with pytest.raises(ValueError, match="soap has no stable second order; use adam"):
+        meta_loss(objective, params, *batch, optimiser="soap", first_order=False)
