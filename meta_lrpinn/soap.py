@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# Of gradient, squared gradient and second moments of rows and columns, each over some
-# twenty steps: points are new at every step. Measured, 0.99 for the last two is slower.
-_DECAY = 0.95
+# Of all means, over some ten steps: adaptation takes hundreds at most, at ever new points.
+# Measured on the layered model at 5 Hz, 0.95 takes an eighth longer, 0.99 a quarter.
+_DECAY = 0.9
 _EPSILON = 1e-8
 # Steps between new bases: each step for fives costs a third more and gains nothing.
 _RENEW_EVERY = 5
