@@ -35,8 +35,8 @@ flags.DEFINE_integer("steps", None, "Adaptation steps.", lower_bound=1)
 flags.DEFINE_integer("points", 1600, "Collocation points per step.", lower_bound=1)
 
 HOW = {
-    "own_output": "AdamW on everything, the network's own output, the residual relative "
-    "to the right-hand side",
+    "own_output": "AdamW on everything (SOAP where a contender says so), the network's own "
+    "output, the residual relative to the right-hand side",
     "published": "AdamW on everything, the network's own output, the published losses",
     "galerkin": "AdamW on the strong residual, the output layer eliminated, and solved "
     "for in the weak form (Galerkin) at every record",
@@ -55,7 +55,8 @@ class Contender:
 
     start: Callable[[int], Network]  # seed to the network
     is_pruned: bool = True  # whether a hypernetwork is pruned before adaptation
-    learning_rate: float | None = None  # of AdamW; None for the solver's own
+    optimiser: type[ml.AdamW] = ml.AdamW  # or SOAP
+    learning_rate: float | None = None  # None for the solver's own
     polish: bool = False  # of the own output: its layer solved exactly at the end
     points: int | None = None  # a step; None for those of --points
     precision: str = "double"  # of the exact solves
@@ -86,7 +87,7 @@ class Contender:
             report_every: Steps between records; default: the solver's own.
         """
         network = self.network(frequency, seed)
-        adamw = ml.AdamW(
+        adamw = self.optimiser(
             steps=steps,
             learning_rate=self.learning_rate,
             points=self.points or FLAGS.points,
@@ -115,7 +116,8 @@ def saved(folder: str) -> Callable[[int], Network]:
 def contenders() -> dict[str, Contender]:
     """The paper's: Meta-LRPINN, pruned and kept, Meta-PINN, and random starts.
 
-    Random starts have the sizes of the meta-trained networks.
+    All by AdamW, as published, and some by SOAP. Random starts have the sizes of the
+    meta-trained networks.
 
     Returns:
         Name to contender; Meta-PINN is among them with --meta_pinn.
@@ -123,11 +125,15 @@ def contenders() -> dict[str, Contender]:
     chosen = {
         "Meta-LRPINN": Contender(meta_start),
         "Meta-LRPINN, hypernetwork kept": Contender(meta_start, is_pruned=False),
+        "Meta-LRPINN by SOAP": Contender(meta_start, optimiser=ml.SOAP),
         "LRPINN, random start": Contender(random_start()),
+        "LRPINN, random start, by SOAP": Contender(random_start(), optimiser=ml.SOAP),
         "PINN, random start": Contender(random_pinn()),
     }
     if FLAGS.meta_pinn is not None:
-        chosen["Meta-PINN"] = Contender(saved(FLAGS.meta_pinn))
+        start = saved(FLAGS.meta_pinn)
+        chosen["Meta-PINN"] = Contender(start)
+        chosen["Meta-PINN by SOAP"] = Contender(start, optimiser=ml.SOAP)
     return chosen
 
 

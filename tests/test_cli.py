@@ -187,6 +187,23 @@ def test_options_reach_the_solver(case_file, out, asked):
     assert (contents["source_x"], contents["source_z"]) == (0.4, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", ml.AdamW(steps=200)),
+        ("--adaptation=adamw --points=9", ml.AdamW(steps=200, points=9)),
+        ("--adaptation=soap", ml.SOAP(steps=200)),
+        ("--adaptation=soap --steps=7", ml.SOAP(steps=7)),
+    ],
+)
+def test_the_optimiser_of_gradient_training(options, expected, case_file, out, asked):
+    where = (f"--velocity={case_file}", f"--out={out}", "--solver=gradient_training")
+    assert run("solve", *where, *options.split()) == 0
+    (call,) = asked
+    found = call["settings"].adamw
+    assert found == expected and type(found) is type(expected)
+
+
 @pytest.mark.parametrize("name", ["field.nc", "field.zarr", "field.h5"])
 def test_the_ending_of_out_is_the_format(name, case_file, out, asked, capsys):
     pytest.importorskip("xarray")
@@ -403,6 +420,10 @@ def test_bad_cases(contents, message, tmp_path, out, capsys):
             "--solver=network_features --adaptation=gauss_newton --learning_rate=1",
             "--learning_rate is no option of --adaptation=gauss_newton",
         ),
+        (
+            "--solver=gradient_training --adaptation=gauss_newton",
+            "--adaptation=gauss_newton is no option of --solver=gradient_training",
+        ),
         ("--solver=network_features --init=nowhere", "there is no folder nowhere"),
         ("--solver=network_features --prune=maybe", "--prune must be true or false"),
         ("--solver=network_features --rank_fraction=2", "at most 1, got 2.0"),
@@ -578,7 +599,7 @@ def test_overview_and_help(capsys):
 def test_every_field_of_settings_is_an_option(capsys):
     assert run("solve", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    for kind in (*settings.SOLVERS.values(), ml.AdamW, ml.GaussNewton):
+    for kind in (*settings.SOLVERS.values(), ml.AdamW, ml.SOAP, ml.GaussNewton):
         for field in dataclasses.fields(kind):
             if field.metadata["help"]:
                 assert f"--{field.name} " in text

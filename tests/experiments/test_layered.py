@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+import meta_lrpinn as ml
 from experiments import study
 
 TINY = {"frequencies": ["2"], "points": 40, "steps": 2, "seeds": 2}
@@ -67,14 +68,17 @@ def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
     with flagsaver.flagsaver(init=tiny_init, meta_pinn=tiny_pinn):
         chosen = study.contenders()
         started = {name: contender.network(5.0, 0) for name, contender in chosen.items()}
-    assert len(chosen) == 5
+    assert len(chosen) == 8
     low_rank = started["LRPINN, random start"]
     dense = started["PINN, random start"].module
     assert (low_rank.module.network.width, low_rank.ranks) == (8, (3,))
     assert (dense.width, dense.depth) == (8, 1)
     assert started["Meta-PINN"].kind == "pinn"
     pruned = {name for name, network in started.items() if network.is_pruned}
-    assert pruned == {"Meta-LRPINN", "LRPINN, random start"}
+    kept = "Meta-LRPINN, hypernetwork kept"
+    assert pruned == {name for name in started if "LRPINN" in name} - {kept}
+    by_soap = {name for name, one in chosen.items() if one.optimiser is ml.SOAP}
+    assert by_soap == {name for name in started if name.endswith("by SOAP")} != set()
     # A trained start takes smaller steps than a random one.
     trained = {name for name, network in started.items() if network.is_trained}
     assert trained == {name for name in started if name.startswith("Meta-")}
