@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import optax
 
 # Of all means, over some ten steps: adaptation takes hundreds at most, at ever new points.
-# Measured on the layered model at 5 Hz, 0.95 takes an eighth longer, 0.99 a quarter.
+# Measured on the layered model at 5 Hz: error after 300 steps 7.7 % with 0.9, 8.6 % with
+# 0.8, 9.3 % with 0.95; after 50 steps 36, 31 and 43 %.
 _DECAY = 0.9
 _EPSILON = 1e-8
-# Steps between new bases: each step for fives costs a third more and gains nothing.
-_RENEW_EVERY = 5
+# Steps between new bases. Every step costs a quarter more than every fifth at 576 points;
+# the error after 50 steps is 33 % with two and 36 % with five.
+_RENEW_EVERY = 2
 
 
 class Moments(NamedTuple):
