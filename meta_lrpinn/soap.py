@@ -12,7 +12,7 @@ import optax
 
 # Of all means, over some ten steps: adaptation takes hundreds at most, at ever new points.
 # Measured on the layered model at 5 Hz: error after 300 steps 7.7 % with 0.9, 8.6 % with
-# 0.8, 9.3 % with 0.95; after 50 steps 36, 31 and 43 %.
+# 0.8, 8.3 % with 0.95; after 50 steps 36, 31 and 43 %.
 _DECAY = 0.9
 _EPSILON = 1e-8
 # Steps between new bases. Every step costs a quarter more than every fifth at 576 points;

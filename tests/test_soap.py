@@ -50,7 +50,7 @@ def test_a_matrix_is_treated_alike_in_every_basis():
     for descent, is_alike in ((scale_by_soap(), True), (optax.scale_by_adam(), False)):
         one, _ = descend(descent, plain, jnp.zeros(shape))
         other, _ = descend(descent, rotated, jnp.zeros(shape))
-        assert np.allclose(q @ one @ r, other, atol=1e-6) == is_alike
+        assert np.allclose(q @ one @ r, other, atol=1e-4) == is_alike
 
 
 def test_the_first_direction_is_the_orthogonal_factor_of_the_gradient():
