@@ -40,8 +40,9 @@ def scale_by_soap() -> optax.GradientTransformation:
     """Gradients over the root of their mean square, in the basis where they are simplest.
 
     Matrices are rotated by the eigenvectors of their mean G Gᵀ and Gᵀ G, and rotated
-    back; arrays of other dimensions are treated as by Adam. Bases come from the first
-    gradient, and from then on from one step of orthogonal iteration at a time.
+    back; arrays of other dimensions are treated as by Adam. The first gradient gives the
+    first bases and no step. From then on bases follow by orthogonal iteration, always
+    after the step, so that no gradient is seen in a basis made from itself.
 
     Returns:
         The transformation; no learning rate, no sign, no weight decay.
@@ -54,13 +55,15 @@ def scale_by_soap() -> optax.GradientTransformation:
     def update(updates: Any, state: Any, params: Any = None):
         del params
         gradients, structure = jax.tree.flatten(updates)
-        count = state.count + 1
-        moments = tuple(
-            _remember(old, gradient, count)
+        pairs = [
+            _step(old, gradient, state.count)
             for old, gradient in zip(state.moments, gradients, strict=True)
+        ]
+        directions = [direction for direction, _ in pairs]
+        moments = tuple(new for _, new in pairs)
+        return jax.tree.unflatten(structure, directions), SoapState(
+            state.count + 1, moments
         )
-        directions = [_direction(new, count) for new in moments]
-        return jax.tree.unflatten(structure, directions), SoapState(count, moments)
 
     return optax.GradientTransformation(init, update)
 
@@ -76,29 +79,25 @@ def _no_moments(leaf: jax.Array) -> Moments:
     )
 
 
-def _remember(old: Moments, gradient: jax.Array, count: jax.Array) -> Moments:
+def _step(old: Moments, gradient: jax.Array, count: jax.Array) -> tuple[jax.Array, Moments]:
+    """The direction for a gradient after `count` others, and what is remembered then."""
+    is_later = count > 0
+    first = jnp.where(is_later, _mean(old.first, gradient), 0)
+    rotated = _rotated(gradient, old.bases)
+    second = jnp.where(is_later, _mean(old.second, rotated**2), 0)
+    # Of means that began at zero.
+    unbiased = jnp.where(is_later, 1 - _DECAY**count, 1)
+    scale = jnp.sqrt(second / unbiased) + _EPSILON
+    direction = _rotated(first, old.bases) / unbiased / scale
+    direction = _rotated(direction, tuple(basis.T for basis in old.bases))
     sides, bases = old.sides, old.bases
     if sides:
         squares = (gradient @ gradient.T, gradient.T @ gradient)
         sides = jax.tree.map(_mean, sides, squares)
-        turn = jnp.where(count == 1, 1, jnp.where(count % _RENEW_EVERY == 0, 2, 0))
-        bases = jax.lax.switch(
-            turn, (lambda s, b: b, _eigenvectors, _orthogonal_iteration), sides, bases
-        )
-    return Moments(
-        first=_mean(old.first, gradient),
-        second=_mean(old.second, _rotated(gradient, bases) ** 2),
-        sides=sides,
-        bases=bases,
-    )
-
-
-def _direction(moments: Moments, count: jax.Array) -> jax.Array:
-    unbiased = 1 - _DECAY**count
-    mean = _rotated(moments.first, moments.bases) / unbiased
-    mean_square = moments.second / unbiased
-    direction = mean / (jnp.sqrt(mean_square) + _EPSILON)
-    return _rotated(direction, tuple(basis.T for basis in moments.bases))
+        due = jnp.where(is_later, 2 * (count % _RENEW_EVERY == 0), 1)
+        kept_or_new = (lambda s, b: b, _eigenvectors, _orthogonal_iteration)
+        bases = jax.lax.switch(due, kept_or_new, sides, bases)
+    return direction, Moments(first, second, sides, bases)
 
 
 def _mean(old: jax.Array, new: jax.Array) -> jax.Array:

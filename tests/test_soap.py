@@ -53,20 +53,31 @@ def test_a_matrix_is_treated_alike_in_every_basis():
         assert np.allclose(q @ one @ r, other, atol=1e-4) == is_alike
 
 
-def test_the_first_direction_is_the_orthogonal_factor_of_the_gradient():
-    gradient = random_matrix(0)
-    direction, _ = scale_by_soap().update(gradient, scale_by_soap().init(gradient))
-    u, _, vt = np.linalg.svd(gradient, full_matrices=False)
-    np.testing.assert_allclose(direction, u @ vt, atol=1e-6)
+def test_the_first_gradient_gives_bases_and_no_step():
+    """The eigenvectors of G Gᵀ and Gᵀ G, in which the next one is a step by its signs."""
+    gradients = [random_matrix(seed, (4, 4)) for seed in range(2)]
+    descent = scale_by_soap()
+    direction, state = descent.update(gradients[0], descent.init(gradients[0]))
+    np.testing.assert_array_equal(direction, 0)
+    u, singular, vt = np.linalg.svd(gradients[0])
+    left, right = state.moments[0].bases
+    np.testing.assert_allclose(abs(left.T @ u), np.eye(4), atol=1e-8)
+    np.testing.assert_allclose(
+        abs(left.T @ gradients[0] @ right), np.diag(singular), atol=1e-8
+    )
+    direction, _ = descent.update(gradients[1], state)
+    signs = np.sign(u.T @ gradients[1] @ vt.T)
+    np.testing.assert_allclose(direction, u @ signs @ vt, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 2)])
 def test_what_is_no_matrix_is_treated_as_by_adam(shape):
+    """After the first gradient, which is for the matrices alone."""
     target = random_matrix(0, shape)
     start = jnp.zeros(shape)
     adam = optax.scale_by_adam(b1=0.9, b2=0.9)
-    ours, state = descend(scale_by_soap(), lambda w: w - target, start)
-    theirs, _ = descend(adam, lambda w: w - target, start)
+    ours, state = descend(scale_by_soap(), lambda w: w - target, start, STEPS + 1)
+    theirs, _ = descend(adam, lambda w: w - target, start, STEPS)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     assert state.moments[0].bases == ()
 
