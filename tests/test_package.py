@@ -22,7 +22,7 @@ MODULES = sorted(
 )
 # From the ground up; a part imports from its own line's left and from lines before.
 ORDER = (
-    "precision programs configs files memory extras grid_values",
+    "precision programs configs files memory extras grid_values soap",
     "readers",
     "velocity physics models",
     "stored trees",

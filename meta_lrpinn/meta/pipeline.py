@@ -44,7 +44,7 @@ _QUADRATURE = (72, 72)
 # can learn; errors after so many steps, of which the last decides.
 _OWN_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (6.0, 1.2), (8.0, 0.9))
 _OWN_STEPS = (0, 20, 50)
-_OWN_RATE = {"adamw": 2e-3, "soap": 8e-3}
+_OWN_RATE = {"adamw": 2e-3, "soap": 6e-3}
 
 
 def held_tasks(

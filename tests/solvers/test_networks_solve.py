@@ -160,7 +160,7 @@ def test_gradient_training_with_the_hypernetwork(model, truth, kept, loss):
 @pytest.mark.parametrize("kind", [ml.AdamW, ml.SOAP])
 def test_gradient_training_lowers_the_error(model, truth, kind):
     """The network's own output, from random parameters, by the relative loss."""
-    adamw = kind(steps=120, learning_rate=5e-3, points=600, report_every=40)
+    adamw = kind(steps=120, learning_rate=1e-2, points=600, report_every=40)
     settings = ml.GradientTraining(network_of().prune(FREQUENCY), adamw=adamw)
     field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
     errors = [record["relative_l2"] for record in field.history]
