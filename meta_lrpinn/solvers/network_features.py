@@ -28,7 +28,7 @@ from meta_lrpinn.tasks import single_task
 # what they know.
 _LEARNING_RATE = {
     "adamw": {True: 1e-3, False: 2e-3},
-    "soap": {True: 1e-3, False: 8e-3},
+    "soap": {True: 1e-3, False: 2e-3},
 }
 _POINTS_PER_WAVELENGTH = 6.0
 _MAXIMUM_POINTS = 20_000
