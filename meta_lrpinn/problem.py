@@ -323,10 +323,20 @@ def background_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
     return background.background_field(offset, wavenumber, problem.amplitude)
 
 
-def scattering_source_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
-    """Right-hand side −ω² (m − m₀) u₀ at points (n, ndim); complex (n,)."""
+def scattering_source_at(
+    problem: HelmholtzProblem, points: jax.Array, squared_slowness: jax.Array | None = None
+) -> jax.Array:
+    """Right-hand side −ω² (m − m₀) u₀ at points (n, ndim); complex (n,).
+
+    Args:
+        problem: The problem.
+        points: Coordinates (n, ndim) [km].
+        squared_slowness: m at the points, (n,) [s²/km²]; by default the model's.
+    """
+    if squared_slowness is None:
+        squared_slowness = problem.model.squared_slowness_at(points)
     return residual.scattering_source(
-        problem.model.squared_slowness_at(points),
+        squared_slowness,
         1 / problem.background_velocity**2,
         background_at(problem, points),
         problem.omega,

@@ -21,6 +21,10 @@ from meta_lrpinn import problem as problems
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.problem import Collocation, HelmholtzProblem
 
+# Points along each axis of a cell of half the velocity grid's spacing, or less. Measured on
+# a layer one node thick: 2.5 % with four, 2.2 % in the limit, 8.4 % with one.
+_MEAN_POINTS = 4
+
 Features = Callable[[jax.Array], jax.Array]  # points (n, ndim) → features (n, width)
 
 
@@ -100,9 +104,12 @@ def collocate_grid(
 
     A velocity is rougher than features are: sampled at points just dense enough for
     products of features, what is finer is mistaken for what is coarser, and the
-    solution is off by 6 % where 0.4 % are possible (a random velocity, 3 Hz). Slowness
-    and source are therefore sampled on a finer grid, of which the Fourier components
-    are kept that this one can hold; nothing else meets smooth features in the integral.
+    solution is off by 6 % where 0.4 % are possible (a random velocity, 3 Hz). Squared
+    slowness and source are therefore taken on a finer grid, of which the Fourier
+    components are kept that this one can hold; nothing else meets smooth features in the
+    integral. On the finer grid squared slowness is a mean over each cell: sampled at
+    points, a layer as thin as the velocity grid can hold has another thickness wherever
+    it lies between them (off by 8 % for 2.5 %).
 
     Args:
         problem: The problem.
@@ -131,14 +138,29 @@ def collocate_grid(
             spectrum = spectrum * phase.reshape(along)
         return jnp.fft.ifftn(spectrum).ravel()
 
-    exact = problems.collocate(problem, points)
-    slowness = filtered(exact.squared_slowness)
-    is_lossy = jnp.iscomplexobj(exact.squared_slowness)
+    size = jnp.asarray(problem.upper) - jnp.asarray(problem.lower)
+    mean = _mean_squared_slowness(problem, points, size / jnp.asarray(fine))
+    slowness = filtered(mean)
     coarse = problems.collocate(problem, quadrature_points(problem, shape, shift))
     return coarse.replace(
-        squared_slowness=slowness if is_lossy else jnp.real(slowness),
-        scattering_source=filtered(exact.scattering_source),
+        squared_slowness=slowness if jnp.iscomplexobj(mean) else jnp.real(slowness),
+        scattering_source=filtered(problems.scattering_source_at(problem, points, mean)),
     )
+
+
+def _mean_squared_slowness(
+    problem: HelmholtzProblem, points: jax.Array, cell: jax.Array
+) -> jax.Array:
+    """Squared slowness averaged over cells (ndim,) [km] around points (n, ndim), (n,)."""
+    places = (jnp.arange(_MEAN_POINTS) + 0.5) / _MEAN_POINTS - 0.5
+    axes = jnp.meshgrid(*(places * size for size in cell), indexing="ij")
+    offsets = jnp.stack([axis.ravel() for axis in axes], axis=-1)
+
+    def add(total, offset):
+        return total + problem.model.squared_slowness_at(points + offset), None
+
+    zeros = jnp.zeros_like(problem.model.squared_slowness_at(points))
+    return jax.lax.scan(add, zeros, offsets)[0] / len(offsets)
 
 
 def sample_features(features: Features, points: jax.Array) -> FeatureSamples:
