@@ -362,7 +362,7 @@ def _calibration(rows: Sequence[Row]) -> str:
     ratio = ratio[np.isfinite(ratio)]
     within = np.mean((ratio > 0.5) & (ratio < 2))
     return (
-        "Learned, all features: half the change by their last third, `solve`'s estimate, "
+        "Learned, all features: `solve`'s estimate, from the change by their last third, "
         f"is {np.median(ratio):.2f} times the error (median of "
         f"{len(ratio)}), within a factor of two for {within:.0%}."
     )

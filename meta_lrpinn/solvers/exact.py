@@ -15,9 +15,10 @@ from meta_lrpinn.solved import Statistics
 from meta_lrpinn.solvers.request import Request, Solution
 
 # The estimate of the own error is 1.25 times the change by the last third of the features.
-# Of nine kinds of small models that the shipped ones were not trained on, sharp, smooth and
-# long-wave, that is 0.5 to 2.5 times the error, 1.0 in the median (experiments.calibration);
-# on models like those of the training it is three times the error (experiments.comparison).
+# Of nine kinds of small models that the shipped ones were not trained on, sharp, smooth
+# and long-wave, it is 0.5 to 2.5 times the error, 1.0 in the median
+# (experiments.calibration), and three times the error on models like those of training
+# (experiments.comparison).
 ENRICHMENT = 1.5
 CHANGE_OVER_ERROR = 0.8
 ESTIMATE = "error_estimate"  # of a record of the history
