@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
+from meta_lrpinn import programs
 from meta_lrpinn.grid_values import (
     GRID_AXES,
     axis_names,
@@ -369,7 +370,7 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
+@functools.partial(programs.jit_latest, static_argnames=("spacing", "origin"))
 def _interpolate(
     values: jax.Array,
     points: jax.Array,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meta_lrpinn import programs
+from meta_lrpinn import programs, solved
 
 
 def counted(**options):
@@ -74,3 +74,13 @@ def test_ever_new_frequencies_leave_no_programs_behind():
         gc.collect()
         count.append(len(jax.devices()[0].client.live_executables()))
     assert count[-1] < count[29] + 10
+
+
+def test_background_fields_of_ever_new_shapes_share_their_programs():
+    options = 5.0, np.array([[0.0, 0.0]]), np.array([2.0]), 1.0
+    whole = solved.background_of_sources(np.ones((256, 2)), *options)
+    before = solved._background._cache_size()
+    for number in (0, 1, 17, 200, 255):
+        part = solved.background_of_sources(np.ones((number, 2)), *options)
+        np.testing.assert_array_equal(part, whole[:, :number])
+    assert solved._background._cache_size() == before

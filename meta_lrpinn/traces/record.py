@@ -161,8 +161,7 @@ def time_traces(
             period = count * step
             spectrum = step * np.fft.rfft(samples, count)
             indices = transform.needed(spectrum, transform_tolerance)
-            _check_number(indices, period)
-            spectra.check_room(len(indices), count)
+            spectra.check_sizes(indices, period, count)
             frequencies = indices / period
             bar.total = len(indices)
             values = spectra.at(frequencies, bar)
@@ -315,13 +314,16 @@ class _Spectra:
         self._known: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         self._missed: set[float] = set()  # frequencies whose tolerance was not reached
 
-    def check_room(self, frequencies: int, samples: int) -> None:
-        """Refuses more traces or snapshots than there is memory for.
+    def check_sizes(self, indices: np.ndarray, period: float, samples: int) -> None:
+        """Refuses more frequencies, traces or snapshots than there is room for.
 
         Args:
-            frequencies: How many are solved for.
+            indices: Of the frequencies that are solved for.
+            period: Of which they are multiples of the inverse [s].
             samples: Of one period.
         """
+        _check_number(indices, period)
+        frequencies = len(indices)
         sources, receivers = len(self._sources), len(self._receivers)
         # Spectra, twice, and a period of every trace; wavefields of snapshots, thrice.
         check_memory(
