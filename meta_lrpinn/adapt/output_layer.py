@@ -23,7 +23,7 @@ _POINTS_PER_WAVELENGTH = 6.0
 # With fewer points than features the matrix is singular: off by 270 % in a model of two
 # wavelengths. Four for each feature give 0.3 %, as eight do.
 _POINTS_PER_FEATURE = 4
-_CHUNK = 1024
+_CHUNK = 256  # points at a time; of few, more have no part in the layer
 # Relative to the scaled diagonal, of systems whose features nearly depend on each other.
 _RIDGE = {True: 1e-12, False: least_squares.RIDGE}
 _DAMPING = 1e-11
@@ -114,12 +114,16 @@ def _in_chunks(
     refinement: tuple[int, ...],
     rows: int,
 ) -> Collocation:
-    """The collocation of a quadrature grid, rows of it at a time along a first axis."""
+    """The collocation of a quadrature grid in equal parts along a first axis.
+
+    The points of the absorbing layer come first, so that most parts have none.
+    """
     collocation = weak_form.collocate_grid(problem, shape, refinement)
     number = shape[0] // rows
+    order = jnp.argsort(jnp.all(jnp.imag(collocation.stretch) == 0, axis=-1))
     return jax.tree.map(
         lambda x: (
-            x.reshape(number, -1, *x.shape[1:])
+            x[order].reshape(number, -1, *x.shape[1:])
             if x.ndim
             else jnp.broadcast_to(x, (number,))
         ),
