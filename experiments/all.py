@@ -37,8 +37,8 @@ _META_PINN = ("--meta_pinn=meta_pinn",)
 # Each with the settings of its page in docs/results, which flags given here override.
 EXPERIMENTS = {
     "baselines": (),
-    "layered": ("--frequencies=3,5,8", "--points=576", "--seeds=2", *_META_PINN),
-    "figure5": ("--points=576", "--steps=1000", "--seeds=2", *_META_PINN),
+    "layered": ("--frequencies=3,5,8", "--points=576", "--seeds=3", *_META_PINN),
+    "figure5": ("--points=576", "--steps=1000", "--seeds=3", *_META_PINN),
     "overthrust": (
         "--frequencies=5",
         "--points=576",
