@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from meta_lrpinn.precision import full_precision
+
 # Of all means, over some ten steps: adaptation takes hundreds at most, at ever new points.
-# Measured on the layered model at 5 Hz: error after 300 steps 7.7 % with 0.9, 8.6 % with
-# 0.8, 8.3 % with 0.95; after 50 steps 36, 31 and 43 %.
+# Measured on the layered model at 5 Hz, with new bases every fifth step: error after 300
+# steps 7.7 % with 0.9, 8.6 % with 0.8, 8.3 % with 0.95; after 50 steps 36, 31 and 43 %.
 _DECAY = 0.9
 _EPSILON = 1e-8
 # Steps between new bases. Every step costs a quarter more than every fifth at 576 points;
@@ -42,7 +44,8 @@ def scale_by_soap() -> optax.GradientTransformation:
     Matrices are rotated by the eigenvectors of their mean G Gᵀ and Gᵀ G, and rotated
     back; arrays of other dimensions are treated as by Adam. The first gradient gives the
     first bases and no step. From then on bases follow by orthogonal iteration, always
-    after the step, so that no gradient is seen in a basis made from itself.
+    after the step: in a basis made from the very gradient, the error after 50 steps is
+    80 % instead of 33 %.
 
     Returns:
         The transformation; no learning rate, no sign, no weight decay.
@@ -79,6 +82,7 @@ def _no_moments(leaf: jax.Array) -> Moments:
     )
 
 
+@full_precision
 def _step(old: Moments, gradient: jax.Array, count: jax.Array) -> tuple[jax.Array, Moments]:
     """The direction for a gradient after `count` others, and what is remembered then."""
     is_later = count > 0
