@@ -5,7 +5,7 @@ import pathlib
 
 from meta_lrpinn import configs
 from meta_lrpinn.cli import values
-from meta_lrpinn.cli.parsing import add_option
+from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import Report
 
 SUMMARY = "Draw a set of velocity-frequency tasks; the same command goes on."
@@ -27,8 +27,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         tuple(configs.PRESETS),
     )
     add("random", int, "So many tasks from the preset's distribution instead.")
-    add("sources", int, "Tasks that share velocities and frequency; with --random.", 1)
-    add("models", int, "Velocity models, or groups of them, without --random.", 40)
+    add("sources", int, "Tasks that share velocities and frequency [1]; with --random.")
+    add("models", int, "Velocity models, or groups of them [40]; without --random.")
     add(
         "frequencies",
         str,
@@ -36,8 +36,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "default 14 over the preset's range. Without --random.",
     )
     add("wavefields", bool, "Add the solved wavefields (needs a layer).", False)
-    add("points", int, "Points of each wavefield.", 3072)
+    add("points", int, "Points of each wavefield [3072]; with --wavefields.")
     add("seed", int, "Seed.", 0)
+
+
+def _numbers(options: argparse.Namespace) -> dict[str, int]:
+    """The numbers that are given; those that would have no effect are refused."""
+    needs = {
+        "sources": ("with", "random", options.random is not None),
+        "models": ("without", "random", options.random is None),
+        "points": ("with", "wavefields", options.wavefields),
+    }
+    given = {name: getattr(options, name) for name in needs}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        word, other, is_met = needs[name]
+        if not is_met:
+            raise UsageError(f"--{name} has an effect only {word} --{other}")
+    return given
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -51,13 +67,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
         path,
         preset.tasks,
         random=options.random,
-        sources=options.sources,
-        models=options.models,
         frequencies=None if given is None else values.frequencies(given),
         wavefields=options.wavefields,
-        points=options.points,
         seed=options.seed,
         progress=report.shows_progress,
+        **_numbers(options),
     )
     report.say("wrote", f"{number} tasks in {path}")
     if needs and not options.wavefields:
