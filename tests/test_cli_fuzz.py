@@ -113,7 +113,7 @@ OFTEN = 4 * list(COMMANDS)[:-2] + list(COMMANDS)[-2:]
 BEGINNINGS = (
     "meta_lrpinn.meta.pipeline.networks.make_network",
     "meta_lrpinn.meta.drawing.collect",
-    "meta_lrpinn.surveys.executors.mapper",
+    "meta_lrpinn.executors.mapper",
     "meta_lrpinn.solvers.solve._solve",
     "meta_lrpinn.traces.record.solve",
 )

@@ -23,7 +23,7 @@ MODULES = sorted(
 # From the ground up; a part imports from its own line's left and from lines before.
 ORDER = (
     "precision programs configs files memory extras grid_values",
-    "readers soap",
+    "readers soap executors",
     "velocity physics models",
     "stored trees",
     "metrics run_log checkpoints generators cases solved",

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 
 from meta_lrpinn import configs
-from meta_lrpinn.cli import values
+from meta_lrpinn.cli import values, workers
 from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import Report
 
@@ -38,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("wavefields", bool, "Add the solved wavefields (needs a layer).", False)
     add("points", int, "Points of each wavefield [3072]; with --wavefields.")
     add("seed", int, "Seed.", 0)
+    workers.add_options(parser.add_argument_group("machines"), "solve the wavefields")
 
 
 def _numbers(options: argparse.Namespace) -> dict[str, int]:
@@ -63,16 +64,18 @@ def run(options: argparse.Namespace, report: Report) -> None:
     path = pathlib.Path(options.out)
     preset, given = configs.PRESETS[options.preset], options.frequencies
     needs = preset.objective.name in configs.LEARNS_FROM_WAVEFIELDS
-    number = drawing.make_task_set(
-        path,
-        preset.tasks,
-        random=options.random,
-        frequencies=None if given is None else values.frequencies(given),
-        wavefields=options.wavefields,
-        seed=options.seed,
-        progress=report.shows_progress,
-        **_numbers(options),
-    )
+    with workers.resumable("give fewer --workers"):
+        number = drawing.make_task_set(
+            path,
+            preset.tasks,
+            random=options.random,
+            frequencies=None if given is None else values.frequencies(given),
+            wavefields=options.wavefields,
+            seed=options.seed,
+            progress=report.shows_progress,
+            **_numbers(options),
+            **workers.chosen(options),
+        )
     report.say("wrote", f"{number} tasks in {path}")
     if needs and not options.wavefields:
         report.say(

@@ -3,12 +3,11 @@
 import argparse
 import os
 
-from meta_lrpinn.cli import problem, solver, values
+from meta_lrpinn.cli import problem, solver, values, workers
 from meta_lrpinn.cli.parsing import UsageError, add_option
-from meta_lrpinn.cli.report import CommandFailed, NotConverged, Report
+from meta_lrpinn.cli.report import NotConverged, Report
 
 SUMMARY = "Solve for many velocities, frequencies and sources; the same command goes on."
-_SCHEDULER = "DASK_SCHEDULER_ADDRESS"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("out", "The zarr file, or a URL that all workers reach.", default="survey.zarr")
     add("memory", "GiB for the fields and vectors of one process.", float, 4.0)
     add("models_per_chunk", "Models of a chunk at most; by default by size.", int)
-    add(
-        "cluster",
-        f"Address of a Dask scheduler, as tcp://HOST:8786; by default {_SCHEDULER}. Its "
-        "workers read the velocities and write the chunks themselves.",
-    )
-    add("workers", "Processes on this machine, by Dask; by default one without it.", int)
+    workers.add_options(group, "read the velocities and write the chunks themselves")
 
 
 # Long: options become arguments of one call, whose result becomes lines.
@@ -60,7 +54,6 @@ def run(options: argparse.Namespace, report: Report) -> None:
     for name in ("velocity", "frequencies", "sources"):
         if getattr(options, name) is None:
             raise UsageError(f"survey needs --{name}")
-    from meta_lrpinn.surveys import executors
     from meta_lrpinn.surveys.run import run_survey
     from meta_lrpinn.surveys.velocities import open_velocities
 
@@ -83,11 +76,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     report.say("models", f"{len(velocities)} of {options.velocity}, each as {grid!r}")
     number = len(velocities) * len(frequencies) * len(places["sources"])
     report.say("wavefields", f"{number}, into {options.out}")
-    cluster = options.cluster
-    if cluster is None and options.workers is None:
-        cluster = os.environ.get(_SCHEDULER)
     amplitude = options.amplitude
-    try:
+    with workers.resumable("give --memory=GIB or --models_per_chunk=N"):
         done = run_survey(
             velocities,
             frequencies,
@@ -99,14 +89,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
             models_per_chunk=options.models_per_chunk,
             seed=options.seed,
             free_surface=options.free_surface,
-            cluster=cluster,
-            workers=options.workers,
+            **workers.chosen(options),
             progress=report.is_talking,
         )
-    except executors.WorkersLost as error:
-        raise CommandFailed(f"{error}; the same command goes on") from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on") from None
     report.say("solved", f"{done.solved} wavefields in {done.elapsed:.1f} s")
     if done.solved:
         report.say("throughput", f"{done.throughput:.3g} wavefields a second")

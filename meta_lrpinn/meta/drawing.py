@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import tqdm
 
-from meta_lrpinn import configs, files, generators
+from meta_lrpinn import configs, executors, files, generators
 from meta_lrpinn import problem as problems
 from meta_lrpinn.memory import check_memory
 from meta_lrpinn.meta import task_sets
+from meta_lrpinn.meta.task_sets import Drawn
 from meta_lrpinn.tasks import Task
 from meta_lrpinn.velocity import VelocityModel
 
@@ -22,7 +23,7 @@ _STATE = "state.json"
 _MOST_POINTS = 10_000_000  # of a wavefield, which are interpolated together
 _NUMBER_OF_FREQUENCIES = 14  # the paper's
 # Draws the next tasks, given how many there are.
-Draw = Callable[[np.random.Generator, int], list[Task]]
+Draw = Callable[[np.random.Generator, int], list[Drawn]]
 
 
 def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -> Draw:
@@ -48,14 +49,13 @@ def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -
             )
             for _ in range(distribution.velocities_per_task)
         ]
-        tasks = []
+        groups = []
         for frequency in frequencies:
             source_x = rng.uniform(0, width)
             own = task_sets.make_tasks(models, frequency, [source_x], distribution)
-            if points:
-                own = task_sets.with_scattered(own, points, int(rng.integers(2**31)))
-            tasks += own
-        return tasks
+            seed = int(rng.integers(2**31)) if points else 0
+            groups.append(Drawn(own, points, seed))
+        return groups
 
     return draw
 
@@ -72,7 +72,7 @@ def at_random(
     """
 
     def draw(rng, done):
-        return task_sets.draw_tasks(distribution, rng, min(sources, number - done))
+        return [task_sets.draw_unsolved(distribution, rng, min(sources, number - done))]
 
     return draw
 
@@ -88,6 +88,8 @@ def make_task_set(
     wavefields: bool = False,
     points: int = 3072,
     seed: int = 0,
+    cluster: str | None = None,
+    workers: int | None = None,
     progress: bool = True,
 ) -> int:
     """Draws tasks and writes them as one file, going on where a call was stopped.
@@ -107,22 +109,19 @@ def make_task_set(
         wavefields: Add the solved wavefields.
         points: Points of each wavefield.
         seed: Seed.
+        cluster: Address of a Dask scheduler, on whose workers wavefields are solved.
+        workers: Processes on this machine for them instead.
         progress: Show a progress bar.
 
     Returns:
-        Number of tasks.
+        Number of tasks; the same ones wherever they are solved.
 
     Raises:
         ValueError: if an argument is out of its range, or the file's folder of parts
             holds tasks of other settings.
+        OSError: if no scheduler answers.
     """
-    for name, value in (("sources", sources), ("models", models), ("points", points)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if points > _MOST_POINTS:
-        raise ValueError(f"points must be at most {_MOST_POINTS:,}, got {points}")
-    if not 0 <= seed <= configs.LARGEST_SEED:
-        raise ValueError(f"seed must be from 0 to {configs.LARGEST_SEED}, got {seed}")
+    _check_numbers(seed, sources=sources, models=models, points=points)
     if wavefields and not distribution.absorbing:
         raise ValueError("wavefields need a preset with an absorbing layer")
     known = points if wavefields else 0
@@ -155,8 +154,30 @@ def make_task_set(
         f"{number:,} tasks, which are read whole,",
         "make fewer, or several files with other seeds",
     )
-    collect(path, draw, number, seed, distribution, settings, progress=progress)
+    with executors.mapper(cluster, workers) as solve_all:
+        collect(
+            path,
+            draw,
+            number,
+            seed,
+            distribution,
+            settings,
+            solve_all=solve_all,
+            progress=progress,
+        )
     return number
+
+
+def _check_numbers(seed: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if numbers["points"] > _MOST_POINTS:
+        raise ValueError(
+            f"points must be at most {_MOST_POINTS:,}, got {numbers['points']}"
+        )
+    if not 0 <= seed <= configs.LARGEST_SEED:
+        raise ValueError(f"seed must be from 0 to {configs.LARGEST_SEED}, got {seed}")
 
 
 def _check_scale(distribution: configs.TaskDistribution, frequencies: np.ndarray) -> None:
@@ -176,6 +197,7 @@ def collect(
     distribution: configs.TaskDistribution,
     settings: Mapping[str, Any],
     part: int = 100,
+    solve_all: executors.Mapper = map,
     progress: bool = True,
 ) -> None:
     """Draws tasks and writes them as one file, going on where a call was stopped.
@@ -191,6 +213,7 @@ def collect(
         distribution: What is drawn from.
         settings: What else the tasks depend on; plain values.
         part: Tasks, at least, between two writes.
+        solve_all: Where wavefields are solved, see `executors.mapper`.
         progress: Show a progress bar.
 
     Raises:
@@ -205,7 +228,7 @@ def collect(
         **settings,
     }
     with files.locked(folder):
-        sizes = _draw_parts(folder, draw, settings, distribution, part, progress)
+        sizes = _draw_parts(folder, draw, settings, distribution, part, solve_all, progress)
         tasks = []
         for index, size in enumerate(sizes):
             stacked = task_sets.load_task_set(folder / f"{index}.npz", distribution)
@@ -223,6 +246,7 @@ def _draw_parts(
     settings: Mapping[str, Any],
     distribution: configs.TaskDistribution,
     part: int,
+    solve_all: executors.Mapper,
     progress: bool,
 ) -> list[int]:
     """Draws the parts that are missing in a folder; the number of tasks of each."""
@@ -230,24 +254,41 @@ def _draw_parts(
     number, seed = settings["number"], settings["seed"]
     rng = np.random.default_rng(seed)
     sizes = _read_state(file, settings, rng) if file.exists() else []
-    waiting: list[Task] = []
-    done = sum(sizes)
-    with tqdm.tqdm(total=number, initial=done, unit="task", disable=not progress) as bar:
-        while done < number:
-            drawn = draw(rng, done)
-            waiting += drawn
-            done += len(drawn)
-            bar.update(len(drawn))
-            if len(waiting) >= part or done >= number:
-                one = folder / f"{len(sizes)}.npz"
-                task_sets.save_task_set(one, waiting, distribution, seed)
-                sizes.append(len(waiting))
-                waiting = []
-                state = {"settings": settings, "sizes": sizes}
-                state["rng"] = rng.bit_generator.state
-                text = json.dumps(state).encode()
-                files.write_together({file: lambda out, text=text: out.write(text)})
+    with tqdm.tqdm(
+        total=number, initial=sum(sizes), unit="task", disable=not progress
+    ) as bar:
+        while (done := sum(sizes)) < number:
+            groups: list[Drawn] = []
+            size = 0
+            while size < part and done + size < number:
+                drawn = draw(rng, done + size)
+                groups += drawn
+                size += sum(len(group.tasks) for group in drawn)
+            one = folder / f"{len(sizes)}.npz"
+            tasks = _solved(groups, solve_all, bar)
+            task_sets.save_task_set(one, tasks, distribution, seed)
+            sizes.append(size)
+            state = {"settings": settings, "sizes": sizes}
+            state["rng"] = rng.bit_generator.state
+            text = json.dumps(state).encode()
+            files.write_together({file: lambda out, text=text: out.write(text)})
     return sizes
+
+
+def _solved(
+    groups: Sequence[Drawn], solve_all: executors.Mapper, bar: tqdm.tqdm
+) -> list[Task]:
+    """The tasks of all groups in their order, whichever is solved first."""
+    found: dict[int, list[Task]] = {}
+    for index, tasks in solve_all(_solve_one, enumerate(groups)):
+        found[index] = tasks
+        bar.update(len(tasks))
+    return [task for index in range(len(groups)) for task in found[index]]
+
+
+def _solve_one(numbered: tuple[int, Drawn]) -> tuple[int, list[Task]]:
+    index, drawn = numbered
+    return index, drawn.solved()
 
 
 def _read_state(

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -90,9 +91,30 @@ def bytes_of_task(distribution: TaskDistribution) -> int:
     return velocities * each + 8 * points
 
 
+class Drawn(NamedTuple):
+    """Tasks of the same velocities and frequency whose wavefields may be missing yet."""
+
+    tasks: list[Task]
+    points: int = 0  # of each wavefield; 0 for none
+    seed: int = 0  # of these points
+
+    def solved(self) -> list[Task]:
+        """The tasks, with their wavefields if they are to have any."""
+        if not self.points:
+            return self.tasks
+        return with_scattered(self.tasks, self.points, self.seed)
+
+
 def draw_tasks(
     distribution: TaskDistribution, rng: np.random.Generator, sources: int = 1
 ) -> list[Task]:
+    """Tasks of `draw_unsolved`, with their wavefields if the distribution says so."""
+    return draw_unsolved(distribution, rng, sources).solved()
+
+
+def draw_unsolved(
+    distribution: TaskDistribution, rng: np.random.Generator, sources: int = 1
+) -> Drawn:
     """Draws a frequency, velocities, and sources anywhere along the top.
 
     Args:
@@ -101,8 +123,7 @@ def draw_tasks(
         sources: Number of sources.
 
     Returns:
-        A task for each source; they share frequency, velocities and layer, and hold
-        their wavefields if the distribution says so.
+        A task for each source; they share frequency, velocities and layer.
     """
     low, high = distribution.minimum_frequency, distribution.maximum_frequency
     if distribution.log_frequency:
@@ -123,8 +144,8 @@ def draw_tasks(
     places = rng.uniform(0, (size - 1) * distribution.spacing, sources)
     tasks = make_tasks(models, frequency, places, distribution)
     if not distribution.known_points:
-        return tasks
-    return with_scattered(tasks, distribution.known_points, int(rng.integers(2**31)))
+        return Drawn(tasks)
+    return Drawn(tasks, distribution.known_points, int(rng.integers(2**31)))
 
 
 def stack_tasks(tasks: list[Task]) -> Task:

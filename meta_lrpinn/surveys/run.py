@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from meta_lrpinn import files
+from meta_lrpinn import executors, files
 from meta_lrpinn.networks import Network
 from meta_lrpinn.solvers.bounds import Bounds, bounds_of
 from meta_lrpinn.solvers.settings import Settings, name_of
@@ -24,7 +24,7 @@ from meta_lrpinn.solvers.survey import (
     frequency_solver,
     make_plan,
 )
-from meta_lrpinn.surveys import executors, store
+from meta_lrpinn.surveys import store
 from meta_lrpinn.surveys.blocks import Block, block_sizes, blocks
 from meta_lrpinn.surveys.velocities import Velocities, open_velocities
 from meta_lrpinn.velocity import VelocityModel

@@ -1,5 +1,6 @@
 """Task sets drawn part by part: stops, two calls at once, and damage."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ class Stop(Exception):
     pass
 
 
-def collect(path, stop_after=None, number=9):
+def collect(path, stop_after=None, number=9, **options):
     """So many tasks in parts of two; ends early after so many draws."""
     draw, left = drawing.at_random(DISTRIBUTION, number), iter(range(stop_after or 99))
 
@@ -24,7 +25,8 @@ def collect(path, stop_after=None, number=9):
             raise Stop
         return draw(rng, done)
 
-    drawing.collect(path, draw_some, number, 0, DISTRIBUTION, {}, part=2, progress=False)
+    options = {"part": 2, "progress": False, **options}
+    drawing.collect(path, draw_some, number, 0, DISTRIBUTION, {}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,33 @@ def test_the_same_call_goes_on(tmp_path, whole, contents):
     ]  # fmt: skip
     collect(path)
     assert contents(tmp_path) == whole and sorted(whole) == ["tasks.json", "tasks.npz"]
+
+
+def test_tasks_keep_their_order_whichever_is_solved_first(tmp_path, whole, contents):
+    def backwards(function, tasks):
+        return reversed([function(task) for task in tasks])
+
+    collect(tmp_path / "tasks.npz", solve_all=backwards)
+    assert contents(tmp_path) == whole
+
+
+@pytest.mark.slow  # two processes that load JAX
+def test_workers_solve_the_same_bytes(tmp_path, contents):
+    pytest.importorskip("distributed")
+    layer = dataclasses.replace(DISTRIBUTION, absorbing=True, maximum_frequency=3.0)
+    for name, options in {"alone": {}, "workers": {"workers": 2}}.items():
+        (tmp_path / name).mkdir()
+        drawing.make_task_set(
+            tmp_path / name / "tasks.npz",
+            layer,
+            random=5,
+            sources=2,
+            wavefields=True,
+            points=20,
+            progress=False,
+            **options,
+        )
+    assert contents(tmp_path / "alone") == contents(tmp_path / "workers")
 
 
 def test_a_stop_while_parts_are_removed_costs_no_error(

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import files, generators
-from meta_lrpinn.surveys import executors
+from meta_lrpinn import executors, files, generators
 from meta_lrpinn.surveys import run as engine
 
 xarray = pytest.importorskip("xarray")

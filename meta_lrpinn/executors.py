@@ -92,6 +92,6 @@ def _on_workers(
         except distributed.KilledWorker as error:
             raise WorkersLost(
                 "a chunk ended several workers one after the other, probably for lack of "
-                "memory; give --memory=GIB or --models_per_chunk=N"
+                "memory"
             ) from error
         submit()
