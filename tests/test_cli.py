@@ -482,6 +482,7 @@ def test_bad_options(option, message, case_file, out, capsys):
         (["make-tasks", "--sources=2"], "--sources has an effect only with --random"),
         (["make-tasks", "--random=2", "--models=3"], "only without --random"),
         (["make-tasks", "--random=2", "--points=9"], "only with --wavefields"),
+        (["make-tasks", "--workers=2"], "--workers has an effect only with --wavefields"),
         (["meta-train", "--processes=2"], "go together"),
         (["meta-train", "--tasks=nowhere.npz"], "nowhere.npz"),
     ],

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from typing import Any
 
 from meta_lrpinn import configs
 from meta_lrpinn.cli import values, workers
@@ -57,6 +58,16 @@ def _numbers(options: argparse.Namespace) -> dict[str, int]:
     return given
 
 
+def _machines(options: argparse.Namespace) -> dict[str, Any]:
+    """Where wavefields are solved; without any there is nothing to share out."""
+    if options.wavefields:
+        return workers.chosen(options)
+    for name in ("cluster", "workers"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} has an effect only with --wavefields")
+    return {}
+
+
 def run(options: argparse.Namespace, report: Report) -> None:
     """Draws the tasks and writes them."""
     from meta_lrpinn.meta import drawing
@@ -74,7 +85,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             seed=options.seed,
             progress=report.shows_progress,
             **_numbers(options),
-            **workers.chosen(options),
+            **_machines(options),
         )
     report.say("wrote", f"{number} tasks in {path}")
     if needs and not options.wavefields:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import tqdm
 
-from meta_lrpinn import configs, executors, files, generators
+from meta_lrpinn import configs, executors, files
 from meta_lrpinn import problem as problems
 from meta_lrpinn.memory import check_memory
 from meta_lrpinn.meta import task_sets
@@ -39,16 +39,7 @@ def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -
 
     def draw(rng, done):
         del done
-        models = [
-            generators.random_velocity(
-                int(rng.integers(2**31)),
-                (size, size),
-                distribution.spacing,
-                minimum=distribution.minimum_velocity,
-                maximum=distribution.maximum_velocity,
-            )
-            for _ in range(distribution.velocities_per_task)
-        ]
+        models = task_sets.draw_velocities(distribution, rng, size)
         groups = []
         for frequency in frequencies:
             source_x = rng.uniform(0, width)

@@ -105,6 +105,31 @@ class Drawn(NamedTuple):
         return with_scattered(self.tasks, self.points, self.seed)
 
 
+def draw_velocities(
+    distribution: TaskDistribution, rng: np.random.Generator, size: int
+) -> list[VelocityModel]:
+    """Draws the velocities of a task.
+
+    Args:
+        distribution: What to draw from.
+        rng: Generator, which is advanced.
+        size: Grid points along each axis.
+
+    Returns:
+        As many random models as a task of the distribution has.
+    """
+    return [
+        generators.random_velocity(
+            int(rng.integers(2**31)),
+            (size, size),
+            distribution.spacing,
+            minimum=distribution.minimum_velocity,
+            maximum=distribution.maximum_velocity,
+        )
+        for _ in range(distribution.velocities_per_task)
+    ]
+
+
 def draw_tasks(
     distribution: TaskDistribution, rng: np.random.Generator, sources: int = 1
 ) -> list[Task]:
@@ -131,16 +156,7 @@ def draw_unsolved(
     else:
         frequency = rng.uniform(low, high)
     size = int(rng.integers(distribution.smallest_size, distribution.largest_size + 1))
-    models = [
-        generators.random_velocity(
-            int(rng.integers(2**31)),
-            (size, size),
-            distribution.spacing,
-            minimum=distribution.minimum_velocity,
-            maximum=distribution.maximum_velocity,
-        )
-        for _ in range(distribution.velocities_per_task)
-    ]
+    models = draw_velocities(distribution, rng, size)
     places = rng.uniform(0, (size - 1) * distribution.spacing, sources)
     tasks = make_tasks(models, frequency, places, distribution)
     if not distribution.known_points:
