@@ -8,8 +8,9 @@ from pathlib import Path
 from absl import flags
 
 import meta_lrpinn as ml
-from meta_lrpinn import cases, scripts
+from meta_lrpinn.files import cases
 from meta_lrpinn.physics import background
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("velocity", None, "Velocity files.", required=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from absl import flags
 
 import meta_lrpinn as ml
-from meta_lrpinn import generators, scripts
+from meta_lrpinn import generators
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 KINDS = {

@@ -31,11 +31,13 @@ import numpy as np
 from absl import flags
 
 from experiments import common, histories, study
-from meta_lrpinn import generators, objectives, problem, scripts
-from meta_lrpinn.networks import Network
-from meta_lrpinn.physics import derivatives, losses, residual
-from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.tasks import single_task
+from meta_lrpinn import generators
+from meta_lrpinn.learning import objectives
+from meta_lrpinn.learning.networks import Network
+from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.physics import derivatives, losses, problem, residual
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "ablate_meta"

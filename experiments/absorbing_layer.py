@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators, scripts
-from meta_lrpinn import problem as problems
+from meta_lrpinn import generators
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "absorbing_layer"

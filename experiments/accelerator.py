@@ -28,10 +28,12 @@ from absl import flags
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import configs, generators, models, networks, objectives, problem, scripts
-from meta_lrpinn.meta import parallel, task_sets, training
-from meta_lrpinn.precision import full_precision, matrix_precision
-from meta_lrpinn.tasks import single_task
+from meta_lrpinn import generators, models
+from meta_lrpinn.learning import configs, devices, networks, objectives, task_sets, training
+from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.physics import problem
+from meta_lrpinn.runtime import scripts
+from meta_lrpinn.runtime.precision import full_precision, matrix_precision
 
 FLAGS = flags.FLAGS
 NAME = "accelerator"
@@ -168,11 +170,11 @@ def meta_iteration() -> Row:
     params = models.initial_parameters(
         networks.make_network(preset.network), jax.random.key(0)
     )
-    mesh = parallel.task_mesh()
+    mesh = devices.task_mesh()
     update = training.make_update(config, objective, mesh)
     batch = task_sets.streaming_sampler(preset.tasks, config)(0, 0)
-    support, query = (parallel.shard_tasks(tasks, mesh) for tasks in batch)
-    state = [parallel.replicate(training.initial_state(config, params), mesh)]
+    support, query = (devices.shard_tasks(tasks, mesh) for tasks in batch)
+    state = [devices.replicate(training.initial_state(config, params), mesh)]
 
     def iterate():
         state[0], scalars = update(state[0], support, query)

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators, scripts
+from meta_lrpinn import generators
 from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.runtime import scripts
 from meta_lrpinn.solvers.survey import shared_problem
 
 FLAGS = flags.FLAGS

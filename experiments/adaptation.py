@@ -15,8 +15,8 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from experiments import common, histories, study
-from meta_lrpinn import scripts
-from meta_lrpinn.cases import Case
+from meta_lrpinn.files.cases import Case
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("least_squares_steps", 20, "Steps from the random start.")

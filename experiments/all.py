@@ -26,7 +26,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import common, study
-from meta_lrpinn import scripts
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", None, "Experiments to run; default: all.")

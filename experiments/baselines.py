@@ -33,10 +33,11 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from experiments import common, histories, study
-from meta_lrpinn import checkpoints, configs, generators, networks, scripts
-from meta_lrpinn.meta import pipeline, task_sets
-from meta_lrpinn.meta.training import TrainingDiverged
-from meta_lrpinn.run_log import read_rows
+from meta_lrpinn import generators
+from meta_lrpinn.learning import checkpoints, configs, networks, pipeline, task_sets
+from meta_lrpinn.learning.run_log import read_rows
+from meta_lrpinn.learning.training import TrainingDiverged
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "baselines"

@@ -15,7 +15,7 @@ from absl import flags
 
 import meta_lrpinn as ml
 from experiments import common, trust
-from meta_lrpinn import scripts
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "calibration"

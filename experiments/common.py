@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 import meta_lrpinn as ml
-from meta_lrpinn.cases import Case
+from meta_lrpinn.files.cases import Case
 
 FLAGS = flags.FLAGS
 

@@ -37,15 +37,16 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import adaptation, common, histories, overthrust, sharp_models, study
-from meta_lrpinn import generators, models, objectives, scripts
-from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import output_layer
+from meta_lrpinn import generators, models
+from meta_lrpinn.learning import objectives, output_layer
+from meta_lrpinn.learning.networks import Network, number_of_features
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.networks import Network, number_of_features
+from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.absorbing import AbsorbingLayer
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime import scripts
 from meta_lrpinn.solvers import survey
 from meta_lrpinn.solvers.exact import CHANGE_OVER_ERROR
-from meta_lrpinn.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
 NAME = "comparison"

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, histories, trust
-from meta_lrpinn import scripts
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "cost_curve"

@@ -34,10 +34,12 @@ from absl import flags
 
 import meta_lrpinn as ml
 from experiments import common, histories, study
-from meta_lrpinn import generators, models, objectives, problem, scripts
-from meta_lrpinn.adapt import finetune, output_layer
-from meta_lrpinn.networks import Network
-from meta_lrpinn.tasks import Task, single_task
+from meta_lrpinn import generators, models
+from meta_lrpinn.learning import adaptation, objectives, output_layer
+from meta_lrpinn.learning.networks import Network
+from meta_lrpinn.learning.tasks import Task, single_task
+from meta_lrpinn.physics import problem
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "dynamic_rank"
@@ -129,7 +131,7 @@ def adapt(
             }
 
         own_steps = min(length, steps - first)
-        params, history = finetune.finetune(
+        params, history = adaptation.finetune(
             objectives.own_output_objective(network.module, FLAGS.points),
             network.params,
             task,

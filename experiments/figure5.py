@@ -15,7 +15,7 @@ from collections.abc import Callable
 from absl import flags
 
 from experiments import common, layered, study
-from meta_lrpinn import scripts
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 

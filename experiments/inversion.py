@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators, scripts
+from meta_lrpinn import generators
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "inversion"

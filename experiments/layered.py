@@ -17,7 +17,8 @@ import functools
 from absl import flags
 
 from experiments import common, study
-from meta_lrpinn import generators, scripts
+from meta_lrpinn import generators
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "layered"

@@ -24,8 +24,9 @@ import jax
 from absl import flags
 
 from experiments import common
-from meta_lrpinn import checkpoints, configs, models, networks, objectives, scripts
-from meta_lrpinn.meta import pipeline
+from meta_lrpinn import models
+from meta_lrpinn.learning import checkpoints, configs, networks, objectives, pipeline
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "maml"

@@ -14,7 +14,7 @@ import functools
 from absl import flags
 
 from experiments import common, study
-from meta_lrpinn import scripts
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "marmousi"

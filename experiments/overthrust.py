@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, study
-from meta_lrpinn import scripts
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("overthrust_left", 6.5, "Where the window begins, km.")

@@ -21,8 +21,9 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from experiments import common, histories, study
-from meta_lrpinn import generators, scripts
-from meta_lrpinn.networks import Network
+from meta_lrpinn import generators
+from meta_lrpinn.learning.networks import Network
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "rank_sweep"

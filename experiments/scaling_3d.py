@@ -38,12 +38,13 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, histories, study
-from meta_lrpinn import configs, models, networks, objectives, reference, scripts
-from meta_lrpinn.cases import Case
-from meta_lrpinn.meta import maml
-from meta_lrpinn.problem import default_thickness, make_problem
-from meta_lrpinn.tasks import single_task
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn import models, reference
+from meta_lrpinn.files.cases import Case
+from meta_lrpinn.learning import configs, maml, networks, objectives
+from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.physics.problem import default_thickness, make_problem
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "scaling_3d"

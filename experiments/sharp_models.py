@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, histories, layered, study
-from meta_lrpinn import scripts
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer(

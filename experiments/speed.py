@@ -27,9 +27,10 @@ from absl import flags
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import generators, scripts
-from meta_lrpinn import problem as problems
+from meta_lrpinn import generators
 from meta_lrpinn.linear import lattice as lattices
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "speed"

@@ -19,10 +19,11 @@ from absl import flags
 import meta_lrpinn as ml
 from experiments import common, histories
 from experiments.histories import Curves, Row
-from meta_lrpinn import configs, models
-from meta_lrpinn.cases import Case
-from meta_lrpinn.networks import Network, make_network, random_network
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn import models
+from meta_lrpinn.files.cases import Case
+from meta_lrpinn.learning import configs
+from meta_lrpinn.learning.networks import Network, make_network, random_network
+from meta_lrpinn.physics.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

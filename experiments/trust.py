@@ -16,7 +16,8 @@ from absl import flags
 
 import meta_lrpinn as ml
 from experiments import common
-from meta_lrpinn import reference, scripts
+from meta_lrpinn import reference
+from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "trust"

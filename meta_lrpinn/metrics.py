@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from meta_lrpinn.precision import Array
+from meta_lrpinn.runtime.precision import Array
 
 
 def relative_l2(prediction: Array, truth: Array) -> float:

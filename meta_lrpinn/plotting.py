@@ -6,7 +6,7 @@ touched, and any process may draw: `figure.savefig(path)` needs no backend.
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +15,10 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.solved import SolvedField
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics.velocity import VelocityModel
+
+if TYPE_CHECKING:
+    from meta_lrpinn.wavefield import Wavefield
 
 VELOCITY_COLORS = "cividis"
 FIELD_COLORS = "RdBu_r"
@@ -58,7 +60,7 @@ class _Section:
 
 
 def wavefield_figure(
-    field: SolvedField,
+    field: "Wavefield",
     reference: np.ndarray | None = None,
     *,
     source_index: int = 0,
@@ -439,7 +441,7 @@ def _quiet(axes: Axes) -> None:
 
 
 def _headline(
-    field: SolvedField,
+    field: "Wavefield",
     sources: np.ndarray,
     source_index: int,
     truth: np.ndarray | None,

@@ -5,8 +5,9 @@ import json
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import checkpoints, configs, generators
-from meta_lrpinn.networks import find_initialisation
+from meta_lrpinn import generators
+from meta_lrpinn.learning import checkpoints, configs
+from meta_lrpinn.learning.networks import find_initialisation
 
 DEFAULT_INITIALISATION = find_initialisation("default")
 

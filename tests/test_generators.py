@@ -16,7 +16,7 @@ from meta_lrpinn.generators import (
 )
 from meta_lrpinn.generators.deformations import DEFORMATIONS
 from meta_lrpinn.generators.grid import Grid
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics.velocity import VelocityModel
 
 SHAPES = {2: (41, 61), 3: (21, 15, 25)}
 RANDOM = {

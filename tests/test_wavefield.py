@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
-from meta_lrpinn.velocity import VelocityModel
 from meta_lrpinn.wavefield import Wavefield
 
 MODEL = VelocityModel(np.full((3, 4), 2.0), 0.1)

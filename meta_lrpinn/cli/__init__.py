@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import meta_lrpinn as ml
+from meta_lrpinn._version import __version__
 from meta_lrpinn.cli.parsing import PROGRAM, Parser
 from meta_lrpinn.cli.report import CommandFailed, NotConverged, Report, complain, one_line
 
@@ -82,7 +82,7 @@ def make_parser() -> Parser:
         description="Acoustic wavefields in the frequency domain.",
         epilog=f"{PROGRAM} COMMAND --help lists the options of a command.",
     )
-    parser.add_argument("--version", action="version", version=ml.__version__)
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name in COMMANDS:
         module = command_module(name)

@@ -8,10 +8,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from meta_lrpinn import files
 from meta_lrpinn.cli import output, problem
 from meta_lrpinn.cli.parsing import add_option
 from meta_lrpinn.cli.report import Report
+from meta_lrpinn.files import writing
 from meta_lrpinn.solvers.settings import (
     OUTPUT_LAYERS,
     AdamW,
@@ -102,7 +102,7 @@ def _settings(method: str, steps: int) -> Any:
 
 def _starts(init: str, posed: problem.Problem) -> dict[str, Any]:
     """Label → the network, pruned, that a seed starts from; random ones of its shape."""
-    from meta_lrpinn.networks import load_network
+    from meta_lrpinn.learning.networks import load_network
 
     def pruned(network):
         low_rank = network.kind == "lrpinn"
@@ -170,7 +170,7 @@ def _write(
     writer.writerows(rows)
     folder = pathlib.Path(out)
     paths = [folder / "evaluate.csv", folder / "evaluate.png"]
-    files.write_together(
+    writing.write_together(
         {
             paths[0]: lambda file: file.write(table.getvalue().encode()),
             paths[1]: lambda file: figure.savefig(file, format="png", dpi=150),

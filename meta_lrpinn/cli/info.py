@@ -3,7 +3,7 @@
 import argparse
 import json
 
-import meta_lrpinn as ml
+from meta_lrpinn._version import __version__
 from meta_lrpinn.cli.report import Report
 
 SUMMARY = "Versions, devices, shipped initialisations."
@@ -18,9 +18,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
     del options
     import jax
 
-    from meta_lrpinn import checkpoints, networks
+    from meta_lrpinn.learning import checkpoints, networks
 
-    report.say("version", f"meta_lrpinn {ml.__version__}, jax {jax.__version__}")
+    report.say("version", f"meta_lrpinn {__version__}, jax {jax.__version__}")
     devices = [str(device) for device in jax.devices()]
     report.say("devices", ", ".join(devices))
     cards = {}
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         report.say(f"init {name}", "; ".join(filter(None, parts)))
         cards[name] = network
     report.add(
-        version=ml.__version__,
+        version=__version__,
         jax=jax.__version__,
         devices=devices,
         initialisations=cards,

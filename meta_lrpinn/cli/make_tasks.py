@@ -4,10 +4,10 @@ import argparse
 import pathlib
 from typing import Any
 
-from meta_lrpinn import configs
 from meta_lrpinn.cli import values, workers
 from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import Report
+from meta_lrpinn.learning import configs
 
 SUMMARY = "Draw a set of velocity-frequency tasks; the same command goes on."
 
@@ -70,13 +70,13 @@ def _machines(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Draws the tasks and writes them."""
-    from meta_lrpinn.meta import drawing
+    from meta_lrpinn.learning import task_files
 
     path = pathlib.Path(options.out)
     preset, given = configs.PRESETS[options.preset], options.frequencies
     needs = preset.objective.name in configs.LEARNS_FROM_WAVEFIELDS
     with workers.resumable("give fewer --workers"):
-        number = drawing.make_task_set(
+        number = task_files.make_task_set(
             path,
             preset.tasks,
             random=options.random,

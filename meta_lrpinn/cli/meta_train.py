@@ -4,10 +4,10 @@ import argparse
 import dataclasses
 from typing import Any
 
-from meta_lrpinn import configs
 from meta_lrpinn.cli import output
 from meta_lrpinn.cli.parsing import PROGRAM, add_option
 from meta_lrpinn.cli.report import CommandFailed, Report
+from meta_lrpinn.learning import configs
 
 SUMMARY = "Meta-train an initialisation, or go on."
 
@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "preset",
         str,
-        "Network, objective, tasks and schedule; see meta_lrpinn.configs.",
+        "Network, objective, tasks and schedule; see meta_lrpinn.learning.configs.",
         "small",
         tuple(configs.PRESETS),
     )
@@ -90,20 +90,20 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """Trains, and writes the initialisation into the folder of the run."""
     import jax
 
-    from meta_lrpinn.meta import parallel
+    from meta_lrpinn.learning import devices
 
     if options.out is None:
         raise ValueError("give the folder of the run, --out=FOLDER")
     output.check_folder(options.out)
-    parallel.initialise_distributed(
+    devices.initialise_distributed(
         options.coordinator,
         options.processes,
         options.process,
         detect=options.distributed,
     )
 
-    from meta_lrpinn.meta import pipeline, training
-    from meta_lrpinn.networks import find_initialisation
+    from meta_lrpinn.learning import pipeline, training
+    from meta_lrpinn.learning.networks import find_initialisation
 
     init = None if options.init == "none" else find_initialisation(options.init)
     try:

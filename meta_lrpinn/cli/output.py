@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from meta_lrpinn import files
 from meta_lrpinn.cli.parsing import add_option
 from meta_lrpinn.cli.problem import Problem
 from meta_lrpinn.cli.report import Report
+from meta_lrpinn.files import writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ def field_places(
     for field in places.fields:
         storage.check_path(field)
     for figure in places.figures:
-        files.check_file(figure)
+        writing.check_file(figure)
     if page is not None:
         report.check_path(page)
         sources = sum(len(np.atleast_2d(one.source)) for one in problems)
@@ -193,7 +193,7 @@ def write_fields(places: Places, results: Sequence[Compared], report: Report) ->
             [one.field for one in results], truths if len(truths) == len(results) else None
         )
         writers[places.page] = lambda file: file.write(text.encode())
-    files.write_together(writers)
+    writing.write_together(writers)
     written = [str(one) for one in writers]
     report.say("wrote", ", ".join(written))
     report.add(files=written)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     import meta_lrpinn as ml
-    from meta_lrpinn.cases import Case
+    from meta_lrpinn.files.cases import Case
 
 _BUILTIN_FREQUENCY = 6.0
 _BUILTIN = "layered"
@@ -140,8 +140,8 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     """
     import numpy as np
 
-    from meta_lrpinn import problem as problems
     from meta_lrpinn.physics import background
+    from meta_lrpinn.physics import problem as problems
 
     case, name, is_builtin = _load(options)
     model = _prepared(case.model, options)
@@ -220,7 +220,7 @@ def quality_of(text: str | None) -> "float | np.ndarray | None":
     try:
         return float(text)
     except ValueError:
-        from meta_lrpinn import cases
+        from meta_lrpinn.files import cases
 
         try:
             return cases.load_quality(os.path.expanduser(text))
@@ -247,7 +247,8 @@ def _source(
 
 def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
     """The case that --velocity names, what to call it, and whether it is built in."""
-    from meta_lrpinn import cases, generators
+    from meta_lrpinn import generators
+    from meta_lrpinn.files import cases
 
     text = options.velocity
     is_name = pathlib.PurePath(text).name == text and "." not in text
@@ -295,7 +296,7 @@ def describe(problem: Problem, report: Report) -> None:
     """Says what is solved."""
     import numpy as np
 
-    from meta_lrpinn.velocity import transposition_hint
+    from meta_lrpinn.physics.velocity import transposition_hint
 
     model = problem.model
     size = " x ".join(f"{length:g}" for length in model.upper - model.lower)

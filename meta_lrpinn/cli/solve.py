@@ -76,7 +76,7 @@ def _each_frequency(options: argparse.Namespace) -> list[argparse.Namespace]:
         return [options]
     if options.frequency is not None:
         raise UsageError("give --frequency or --frequencies, not both")
-    from meta_lrpinn import problem as problems
+    from meta_lrpinn.physics import problem as problems
 
     frequencies = problems.check_frequencies(values.frequencies(options.frequencies))
     return [

@@ -10,7 +10,7 @@ from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.solvers import settings as choices
 
 if TYPE_CHECKING:
-    from meta_lrpinn.networks import Network
+    from meta_lrpinn.learning.networks import Network
 
 _ADAPTATIONS = {
     "adamw": choices.AdamW,
@@ -96,7 +96,7 @@ def make_network(
     options: argparse.Namespace, frequency: float | None, ndim: int
 ) -> "Network":
     """The network that `add_network_options` asks for, prepared."""
-    from meta_lrpinn.networks import load_network
+    from meta_lrpinn.learning.networks import load_network
 
     if frequency is None and options.prune:
         raise UsageError("a network is pruned at one frequency; leave out --prune")

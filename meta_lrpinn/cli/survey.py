@@ -54,8 +54,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     for name in ("velocity", "frequencies", "sources"):
         if getattr(options, name) is None:
             raise UsageError(f"survey needs --{name}")
-    from meta_lrpinn.surveys.run import run_survey
-    from meta_lrpinn.surveys.velocities import open_velocities
+    from meta_lrpinn.files.velocity_stacks import open_velocities
+    from meta_lrpinn.solvers.surveys.run import run_survey
 
     spacing = options.spacing
     velocities = open_velocities(

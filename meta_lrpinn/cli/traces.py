@@ -6,13 +6,13 @@ import math
 import pathlib
 from typing import TYPE_CHECKING
 
-from meta_lrpinn import files
 from meta_lrpinn.cli import output, problem, solver, values
 from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import NotConverged, Report
+from meta_lrpinn.files import writing
 
 if TYPE_CHECKING:
-    from meta_lrpinn.traces.record import Traces
+    from meta_lrpinn.solvers.traces.record import Traces
 
 SUMMARY = "Solve for seismograms: the wavefield at receivers as a function of time."
 _MOVIE_FRAMES = 60
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         if getattr(options, name) is None:
             raise UsageError(f"traces needs --{name}")
     import meta_lrpinn as ml
-    from meta_lrpinn.traces import movie, storage
+    from meta_lrpinn.solvers.traces import movie, storage
 
     path = pathlib.Path(options.out)
     output.check_folder(path.parent)
@@ -93,12 +93,12 @@ def run(options: argparse.Namespace, report: Report) -> None:
 def _write(
     traces: "Traces", path: pathlib.Path, film: pathlib.Path | None, report: Report
 ) -> None:
-    from meta_lrpinn.traces import movie, storage
+    from meta_lrpinn.solvers.traces import movie, storage
 
     writers = {path: storage.writer(traces, path)}
     if film is not None:
         writers[film] = movie.writer(traces)
-    files.write_together(writers)
+    writing.write_together(writers)
     written = [str(one) for one in writers]
     report.say("wrote", ", ".join(written))
     report.add(
@@ -124,7 +124,7 @@ def _reason(traces: "Traces", transform_tolerance: float) -> str:
 
 def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:
     """Step and samples of a trace, as far as the options tell; bad values tell nothing."""
-    from meta_lrpinn.traces import transform
+    from meta_lrpinn.solvers.traces import transform
 
     step, peak, record = options.step, options.peak_frequency, options.record
     if step is None and _is_good(peak) and 0 < options.transform_tolerance < 1:

@@ -114,7 +114,7 @@ def _rows(path: str) -> "np.ndarray":
     """The numbers of a text file, with commas or blanks between, or of a .npy file."""
     import numpy as np
 
-    from meta_lrpinn.grid_values import real_array
+    from meta_lrpinn.physics.grid_values import real_array
 
     if path.endswith(".npy"):
         rows = np.load(path, allow_pickle=False)

@@ -47,7 +47,7 @@ def resumable(remedy: str) -> Iterator[None]:
     Raises:
         CommandFailed: if a chunk ended several workers.
     """
-    from meta_lrpinn import executors
+    from meta_lrpinn.runtime import executors
 
     try:
         yield

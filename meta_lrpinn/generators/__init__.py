@@ -24,7 +24,7 @@ from meta_lrpinn.generators.rocks import (
     seafloor_depth,
     velocity_gradient,
 )
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics.velocity import VelocityModel
 
 STRUCTURES = ("flat", "dipping", "folded", "faulted")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics.velocity import VelocityModel
 
 
 class Grid:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from meta_lrpinn.physics import residual
 from meta_lrpinn.physics.derivatives import Derivatives
-from meta_lrpinn.problem import Collocation
+from meta_lrpinn.physics.problem import Collocation
 
 # Added to the unit diagonal of the scaled normal matrix, whose rounding error in
 # single precision it has to cover.

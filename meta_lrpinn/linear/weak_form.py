@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from meta_lrpinn import problem as problems
 from meta_lrpinn.physics import derivatives
-from meta_lrpinn.problem import Collocation, HelmholtzProblem
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import Collocation, HelmholtzProblem
 
 # Points along each axis of a cell of half the velocity grid's spacing, or less. Measured on
 # a layer one node thick: 2.5 % with four, 2.2 % in the limit, 8.4 % with one.

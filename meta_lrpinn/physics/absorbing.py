@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from meta_lrpinn.precision import Array
+from meta_lrpinn.runtime.precision import Array
 
 # Longest axis over the length that a field of any wavelength varies on, in flat models.
 _FLATNESS = 8

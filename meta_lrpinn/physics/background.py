@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from meta_lrpinn.precision import Array
+from meta_lrpinn.runtime.precision import Array
 
 # |z| where the two expansions of the Hankel function meet, by precision: the series
 # cancels above, like e^{2|z|} towards the imaginary axis, the integral is short below.
@@ -19,6 +19,8 @@ _CROSSOVER = {jnp.complex64: 2.0, jnp.complex128: 4.0}
 _SERIES_TERMS = {jnp.complex64: 10, jnp.complex128: 20}
 _FAR_DEGREE = {jnp.complex64: 8, jnp.complex128: 20}
 _HERMITE_NODES = 64
+# Smallest padded number of points, so that few programs serve models of all shapes.
+_FEWEST_POINTS = 256
 
 
 def default_amplitude(ndim: int) -> complex:
@@ -145,3 +147,52 @@ def background_field(
     if ndim == 3:
         return jnp.exp(-1j * phase) / phase * wavenumber * amplitude
     raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
+
+
+def mirrored(points: np.ndarray, surface: float) -> np.ndarray:
+    """Images of points (n, ndim) behind a horizontal surface at a depth [km]."""
+    images = np.array(points, float)
+    images[:, -1] = 2 * surface - images[:, -1]
+    return images
+
+
+def background_of_sources(
+    points: np.ndarray,
+    frequency: float,
+    sources: np.ndarray,
+    velocities: np.ndarray,
+    amplitude: complex,
+    surface: float | None = None,
+) -> np.ndarray:
+    """Background wavefields u₀ of several sources, in double precision.
+
+    Args:
+        points: Coordinates (n, ndim) [km].
+        frequency: Frequency [Hz].
+        sources: Source positions (n_sources, ndim) [km].
+        velocities: v₀ of each (n_sources,) [km/s].
+        amplitude: A.
+        surface: Depth of a free surface [km], by which each source has an image.
+
+    Returns:
+        Complex (n_sources, n).
+    """
+    if surface is not None:
+        options = frequency, sources, velocities, amplitude
+        below = background_of_sources(points, *options)
+        return below - background_of_sources(mirrored(points, surface), *options)
+    number = len(points)
+    if not number:
+        return np.empty((len(sources), 0), complex)
+    # Of a power of two, so that models of ever new shapes need no programs of their own.
+    size = max(_FEWEST_POINTS, 1 << (number - 1).bit_length())
+    padded = np.pad(points, ((0, size - number), (0, 0)), mode="edge")
+    with jax.enable_x64(True):
+        fields = [
+            _background(padded - source, 2 * np.pi * frequency / v0, amplitude)
+            for source, v0 in zip(sources, velocities, strict=True)
+        ]
+        return np.stack([np.asarray(field)[:number] for field in fields])
+
+
+_background = jax.jit(background_field)

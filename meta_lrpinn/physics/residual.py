@@ -9,7 +9,7 @@ et al. 2021), and each axis stretched by s:
 import jax
 import jax.numpy as jnp
 
-from meta_lrpinn.precision import Array
+from meta_lrpinn.runtime.precision import Array
 
 
 def as_complex(outputs: jax.Array) -> jax.Array:

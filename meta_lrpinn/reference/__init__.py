@@ -7,10 +7,7 @@ from meta_lrpinn.reference.analytic import (
     spherical_inclusion,
 )
 from meta_lrpinn.reference.factorised import FiniteDifferenceSolver, factorise
-from meta_lrpinn.reference.finite_difference import (
-    background_on_grid,
-    reference_wavefield,
-)
+from meta_lrpinn.reference.finite_difference import background_on_grid, reference_wavefield
 from meta_lrpinn.reference.layered_media import (
     depth_profile,
     layered_medium,

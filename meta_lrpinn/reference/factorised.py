@@ -19,8 +19,8 @@ import scipy.sparse.linalg
 import threadpoolctl
 
 from meta_lrpinn.physics import absorbing
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic, grids, stencils
-from meta_lrpinn.velocity import VelocityModel
 
 # Of a layer of a thickness, at normal incidence.
 REFLECTION = 1e-5

@@ -12,6 +12,7 @@ import numpy as np
 
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import background
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic, grids, stencils
 from meta_lrpinn.reference.factorised import (
     FiniteDifferenceSolver,
@@ -20,9 +21,7 @@ from meta_lrpinn.reference.factorised import (
     make_layer,
     velocity_on,
 )
-from meta_lrpinn.solved import Statistics
-from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Wavefield
+from meta_lrpinn.wavefield import Statistics, Wavefield
 
 # Where bettering the layer ends: it then reaches 27 times as far as the first.
 _LARGEST_LEVEL = 3

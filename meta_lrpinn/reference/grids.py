@@ -21,9 +21,9 @@ import functools
 
 import numpy as np
 
-from meta_lrpinn.memory import machine_memory
 from meta_lrpinn.physics import absorbing
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime.memory import machine_memory
 
 # Errors near 0.05 % and 0.5 %; in 3D the memory grows with the fourth power.
 POINTS_PER_WAVELENGTH = {2: 10.0, 3: 6.0}

@@ -23,9 +23,9 @@ import numpy as np
 import scipy.special
 
 from meta_lrpinn.physics import background
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.reference.depth_equation import DepthEquation, vertical_wavenumber
-from meta_lrpinn.velocity import VelocityModel
 
 _LARGEST_WAVENUMBER = 4000.0  # over the medium's largest; the elements resolve it
 # Gauss points of a panel; singularities lie at least half a panel away, and the phase

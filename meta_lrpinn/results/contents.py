@@ -6,11 +6,13 @@ without it.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from meta_lrpinn.solved import SolvedField
+if TYPE_CHECKING:
+    from meta_lrpinn.wavefield import Wavefield
+
 
 # Dimensions, values, attributes.
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
@@ -31,7 +33,7 @@ class Contents(NamedTuple):
 
 
 def contents(
-    field: SolvedField, relative_l2: Mapping[str, np.ndarray] | None = None
+    field: "Wavefield", relative_l2: Mapping[str, np.ndarray] | None = None
 ) -> Contents:
     """All that a wavefield holds, but for what evaluates it off the grid.
 
@@ -86,7 +88,7 @@ def contents(
 
 
 def _coordinates(
-    field: SolvedField, space: tuple[str, ...], sources: tuple[str, ...]
+    field: "Wavefield", space: tuple[str, ...], sources: tuple[str, ...]
 ) -> dict[str, Variable]:
     length = {"units": "km"}
     names = {"z": "depth", "y": "y", "x": "x"}
@@ -102,7 +104,7 @@ def _coordinates(
     return coordinates
 
 
-def _attributes(field: SolvedField) -> dict[str, Any]:
+def _attributes(field: "Wavefield") -> dict[str, Any]:
     """Provenance; what is not known is left out."""
     attributes: dict[str, Any] = {
         "title": "Acoustic wavefield in the frequency domain",

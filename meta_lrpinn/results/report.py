@@ -6,17 +6,20 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from meta_lrpinn import extras, files
+from meta_lrpinn.files import writing
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.plotting import FIELD_COLORS, VELOCITY_COLORS
 from meta_lrpinn.results.contents import contents
-from meta_lrpinn.solved import SolvedField
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.runtime import optional
+
+if TYPE_CHECKING:
+    from meta_lrpinn.wavefield import Wavefield
 
 # Perceptually even; that of the phase ends where it begins.
 _COLORS = {
@@ -35,7 +38,7 @@ _BASE64 = 4 / 3  # characters a byte
 
 def write_report(
     path: str | os.PathLike,
-    fields: Sequence[SolvedField],
+    fields: Sequence["Wavefield"],
     references: Sequence[np.ndarray] | None = None,
 ) -> None:
     """Writes a report of wavefields that share a model and sources, all or nothing.
@@ -59,7 +62,7 @@ def write_report(
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write to")
     text = html(fields, references)
-    files.write_together({path: lambda file: file.write(text.encode())})
+    writing.write_together({path: lambda file: file.write(text.encode())})
 
 
 def check_path(path: pathlib.Path) -> None:
@@ -71,8 +74,8 @@ def check_path(path: pathlib.Path) -> None:
     """
     if path.suffix.lower() != ".html":
         raise ValueError(f"reports are written as .html, got {path}")
-    extras.require(("plotly",), "report", "a report")
-    files.check_file(path)
+    optional.require(("plotly",), "report", "a report")
+    writing.check_file(path)
 
 
 def check_size(model: VelocityModel, pictures: int) -> None:
@@ -95,7 +98,7 @@ def check_size(model: VelocityModel, pictures: int) -> None:
 
 
 def html(
-    fields: Sequence[SolvedField], references: Sequence[np.ndarray] | None = None
+    fields: Sequence["Wavefield"], references: Sequence[np.ndarray] | None = None
 ) -> str:
     """The text of a report; see `write_report`."""
     from plotly.offline import get_plotlyjs
@@ -113,7 +116,7 @@ def html(
     return template
 
 
-def _check(fields: Sequence[SolvedField], references: Sequence[np.ndarray] | None) -> None:
+def _check(fields: Sequence["Wavefield"], references: Sequence[np.ndarray] | None) -> None:
     if not fields:
         raise ValueError("a report needs at least one wavefield")
     first = fields[0]
@@ -135,7 +138,7 @@ def _check(fields: Sequence[SolvedField], references: Sequence[np.ndarray] | Non
 
 
 def _payload(
-    fields: Sequence[SolvedField], references: Sequence[np.ndarray] | None
+    fields: Sequence["Wavefield"], references: Sequence[np.ndarray] | None
 ) -> dict[str, Any]:
     """All that the page shows; arrays as base64 of their float32."""
     first = fields[0]
@@ -169,11 +172,11 @@ def _payload(
     }
 
 
-def _is_3d(field: SolvedField) -> bool:
+def _is_3d(field: "Wavefield") -> bool:
     return field.model.ndim == 3
 
 
-def _plane(field: SolvedField, source: np.ndarray) -> tuple[int | slice, ...]:
+def _plane(field: "Wavefield", source: np.ndarray) -> tuple[int | slice, ...]:
     """The vertical plane through a source; all of a 2D model."""
     if not _is_3d(field):
         return (slice(None), slice(None))
@@ -181,11 +184,11 @@ def _plane(field: SolvedField, source: np.ndarray) -> tuple[int | slice, ...]:
     return (slice(None), row, slice(None))
 
 
-def _of_source(field: SolvedField, wave: np.ndarray, index: int) -> np.ndarray:
+def _of_source(field: "Wavefield", wave: np.ndarray, index: int) -> np.ndarray:
     return np.asarray(wave).reshape(-1, *field.model.shape)[index]
 
 
-def _estimates(field: SolvedField, count: int) -> list[float | None]:
+def _estimates(field: "Wavefield", count: int) -> list[float | None]:
     if field.error_estimates is None:
         return [None] * count
     values = np.ravel(field.error_estimates).tolist()

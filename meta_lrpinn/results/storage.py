@@ -8,12 +8,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from meta_lrpinn import extras, files
+from meta_lrpinn.files import writing
 from meta_lrpinn.results.contents import Contents, contents
-from meta_lrpinn.solved import SolvedField
+from meta_lrpinn.runtime import optional
 
 if TYPE_CHECKING:
     import xarray
+
+    from meta_lrpinn.wavefield import Wavefield
 
 SUFFIXES = (".nc", ".zarr", ".h5", ".npz")
 # What a NumPy file has no place for: dimensions and attributes, as JSON.
@@ -26,19 +28,19 @@ _LIBRARIES = {
 }
 
 
-def to_xarray(field: SolvedField) -> "xarray.Dataset":
+def to_xarray(field: "Wavefield") -> "xarray.Dataset":
     """The dataset of a wavefield; see `Wavefield.to_xarray`."""
-    extras.require(("xarray",), "xarray", "to_xarray")
+    optional.require(("xarray",), "xarray", "to_xarray")
     return _dataset(contents(field))
 
 
-def save(field: SolvedField, path: str | os.PathLike) -> None:
+def save(field: "Wavefield", path: str | os.PathLike) -> None:
     """Writes a wavefield, all of it or nothing; see `Wavefield.save`."""
     path = pathlib.Path(path)
     check_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write to")
-    files.write_together({path: writer(contents(field), path)})
+    writing.write_together({path: writer(contents(field), path)})
 
 
 def check_path(path: pathlib.Path) -> None:
@@ -51,27 +53,27 @@ def check_path(path: pathlib.Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"wavefields are written as {', '.join(SUFFIXES)}, got {path}")
-    extras.require(_LIBRARIES[suffix], "xarray", f"writing {suffix}")
+    optional.require(_LIBRARIES[suffix], "xarray", f"writing {suffix}")
     is_store = suffix == ".zarr" and (path / "zarr.json").is_file()
     if path.is_dir() and not is_store:
         raise ValueError(f"{path} is a folder with something else in it")
     if suffix == ".zarr" and path.is_file():
         raise ValueError(f"{path} is a file, not a folder of zarr")
     if not is_store:
-        files.check_file(path)
+        writing.check_file(path)
 
 
 def writer(
     parts: Contents, path: pathlib.Path
-) -> "Callable[[IO[Any]], Any] | files.FolderWriter":
-    """What writes these contents in the format of a path, for `files.write_together`."""
+) -> "Callable[[IO[Any]], Any] | writing.FolderWriter":
+    """What writes these contents in the format of a path, for `writing.write_together`."""
     suffix = path.suffix.lower()
     if suffix == ".npz":
         arrays = _arrays(parts)
         return lambda file: np.savez_compressed(file, **arrays)
     dataset = _dataset(parts)
     if suffix == ".zarr":
-        return files.FolderWriter(
+        return writing.FolderWriter(
             lambda folder: dataset.to_zarr(folder, mode="w", consolidated=False)
         )
     if suffix == ".nc":
@@ -100,13 +102,13 @@ def load_wavefield(path: str | os.PathLike) -> "xarray.Dataset":
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"wavefields end in {', '.join(SUFFIXES)}, got {path}")
-    extras.require({"xarray", *_LIBRARIES[suffix]}, "xarray", f"reading {suffix}")
+    optional.require({"xarray", *_LIBRARIES[suffix]}, "xarray", f"reading {suffix}")
     try:
         if suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 dataset = _dataset(_parts(dict(file)))
         else:
-            from meta_lrpinn.readers import gridded
+            from meta_lrpinn.files.readers import gridded
 
             dataset = gridded.open_dataset(path)
     except Exception as error:  # Libraries raise nearly anything.
@@ -123,7 +125,7 @@ def _dataset(parts: Contents) -> "xarray.Dataset":
 
 
 def _without_complex(dataset: "xarray.Dataset") -> "xarray.Dataset":
-    from meta_lrpinn.readers import gridded
+    from meta_lrpinn.files.readers import gridded
 
     for name, array in dataset.data_vars.items():
         if array.dtype.kind == "c":

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from meta_lrpinn import problem as problems
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.precision import Array
-from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime.precision import Array
 
 
 class Acquisition(struct.PyTreeNode):

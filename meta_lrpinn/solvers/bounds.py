@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.solvers import free_surface as surfaces
-from meta_lrpinn.velocity import VelocityModel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.learning import output_layer
+from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.networks import Network
-from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solved import Statistics
+from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.solvers.request import Request, Solution
+from meta_lrpinn.wavefield import Statistics
 
 # The estimate of the own error is 1.25 times the change by the last third of the features.
 # Of nine kinds of small models that the shipped ones were not trained on, sharp, smooth

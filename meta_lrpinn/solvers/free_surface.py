@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from meta_lrpinn.solved import mirrored
+from meta_lrpinn.physics.background import mirrored
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import Settings
-from meta_lrpinn.velocity import VelocityModel
 
 # Nearer to the surface, in cells, a source and its image cancel (rounding of positions).
 _NEAREST = 1e-3

@@ -3,16 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from meta_lrpinn import objectives
-from meta_lrpinn.adapt import finetune, output_layer
-from meta_lrpinn.networks import Network
-from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solved import Statistics
+from meta_lrpinn.learning import adaptation, objectives, output_layer
+from meta_lrpinn.learning.networks import Network
+from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.solvers import exact
 from meta_lrpinn.solvers.network_features import as_network, points_per_step
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import GradientTraining
-from meta_lrpinn.tasks import single_task
+from meta_lrpinn.wavefield import Statistics
 
 # By loss: the rate, and how it decays (AdamW's of the published loss are the paper's, the
 # others were measured).
@@ -60,12 +59,12 @@ def _train(network, problem, settings, distance, key, progress) -> exact.Outcome
         return exact.figures(field(problem.model.grid_points()), distance)
 
     rate = adamw.learning_rate or _LEARNING_RATE[adamw.optimiser][settings.loss]
-    params, history = finetune.finetune(
+    params, history = adaptation.finetune(
         _objective(network, settings, points),
         network.params,
         single_task(jax.tree.map(jnp.asarray, unit)),
         steps=adamw.steps,
-        optimiser=finetune.make_optimiser(
+        optimiser=adaptation.make_optimiser(
             adamw.optimiser,
             rate,
             _SCHEDULE[settings.loss],

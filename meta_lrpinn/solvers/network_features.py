@@ -7,22 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from meta_lrpinn import objectives
-from meta_lrpinn.adapt import finetune, gauss_newton, rank_choice
+from meta_lrpinn.learning import gauss_newton, objectives, rank_choice
+from meta_lrpinn.learning.networks import Network, load_network
+from meta_lrpinn.learning.tasks import single_task
 from meta_lrpinn.linear import weak_form
-from meta_lrpinn.memory import check_memory
-from meta_lrpinn.networks import Network, load_network
-from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solved import Statistics
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers import exact
 from meta_lrpinn.solvers.request import Request, Solution
-from meta_lrpinn.solvers.settings import (
-    AdamW,
-    GaussNewton,
-    NetworkFeatures,
-    NetworkLike,
-)
-from meta_lrpinn.tasks import single_task
+from meta_lrpinn.solvers.settings import AdamW, GaussNewton, NetworkFeatures, NetworkLike
+from meta_lrpinn.wavefield import Statistics
 
 # By whether features are trained: those are nearly right, and larger steps first lose
 # what they know.
@@ -146,7 +140,7 @@ def _adapt(
             **common,
         )
     else:
-        params, history = finetune.finetune(
+        params, history = adaptation.finetune(
             objectives.residual_objective(network.module, points),
             network.params,
             single_task(jax.tree.map(jnp.asarray, unit)),
@@ -164,7 +158,7 @@ def _optimiser(network: Network, adaptation: AdamW):
     name, steps = adaptation.optimiser, adaptation.steps
     rate = adaptation.learning_rate or _LEARNING_RATE[name][network.is_trained]
     free = network.has_free_bases
-    return finetune.make_optimiser(name, rate, "cosine", steps, free_bases=free)
+    return adaptation.make_optimiser(name, rate, "cosine", steps, free_bases=free)
 
 
 def _with_chosen_rank(

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from meta_lrpinn import problem as problems
-from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.memory import check_memory
-from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solved import Statistics
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import PlaneWaves
+from meta_lrpinn.wavefield import Statistics
 
 # Factor in the number of waves from one solve to the next, and the fall of the estimate
 # over two such steps, which would be 2 or more, below which more waves do not help.

@@ -3,14 +3,14 @@
 import numpy as np
 
 from meta_lrpinn import models
+from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.memory import check_memory
-from meta_lrpinn.networks import Network
-from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solved import Statistics
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers import exact
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import RandomWaves
+from meta_lrpinn.wavefield import Statistics
 
 # Largest wavenumber over that of the slowest wave, by which their number is chosen.
 _WAVENUMBER_RATIO = 1.4

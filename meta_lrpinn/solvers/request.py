@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from meta_lrpinn import problem as problems
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.precision import Array
-from meta_lrpinn.problem import HelmholtzProblem
-from meta_lrpinn.solved import Statistics
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime.precision import Array
+from meta_lrpinn.wavefield import Statistics
 
 # Random keys drop what is beyond 32 bits.
 _LARGEST_SEED = 2**32 - 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
-    from meta_lrpinn.networks import Network
+    from meta_lrpinn.learning.networks import Network
 
 PRECISIONS = ("double", "single")
 OUTPUT_LAYERS = ("galerkin", "least_squares")
@@ -165,7 +165,7 @@ class AdamW:
 class SOAP(AdamW):
     """AdamW in the eigenbasis of Shampoo's preconditioner; goes wherever AdamW does.
 
-    See `meta_lrpinn.soap`.
+    See `meta_lrpinn.learning.soap`.
     """
 
     optimiser: ClassVar[str] = "soap"

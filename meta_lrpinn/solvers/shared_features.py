@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from meta_lrpinn import objectives, programs
-from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.learning import objectives, output_layer
+from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.linear.weak_form import FeatureSamples
-from meta_lrpinn.networks import Network
 from meta_lrpinn.physics import absorbing
-from meta_lrpinn.precision import full_precision
-from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime.precision import full_precision
 from meta_lrpinn.solvers import exact
-from meta_lrpinn.velocity import VelocityModel
 
 # What a feature of norm one adds to those before it; less is rounding of the network.
 _CUT = 1e-10

@@ -8,11 +8,12 @@ from typing import Any, overload
 
 import numpy as np
 
-import meta_lrpinn as ml
-from meta_lrpinn import problem as problems
-from meta_lrpinn.memory import check_memory
+from meta_lrpinn._version import __version__
 from meta_lrpinn.physics import background
-from meta_lrpinn.solved import Provenance, background_of_sources
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.background import background_of_sources
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers import (
     finite_differences,
     gradient_training,
@@ -20,13 +21,10 @@ from meta_lrpinn.solvers import (
     plane_waves,
     random_waves,
 )
-from meta_lrpinn.solvers import (
-    free_surface as surfaces,
-)
+from meta_lrpinn.solvers import free_surface as surfaces
 from meta_lrpinn.solvers import settings as choices
 from meta_lrpinn.solvers.request import Request, Solution, split_seed
-from meta_lrpinn.velocity import VelocityModel
-from meta_lrpinn.wavefield import Wavefield
+from meta_lrpinn.wavefield import Provenance, Wavefield
 
 _IMPLEMENTATIONS: dict[type, Callable[[Request, Any], Solution]] = {
     choices.PlaneWaves: plane_waves.solve,
@@ -152,7 +150,7 @@ def _solve(
     began = time.perf_counter()
     name = choices.name_of(settings)
     provenance = Provenance(
-        version=ml.__version__,
+        version=__version__,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seed=int(seed),
         thickness=request.thickness,

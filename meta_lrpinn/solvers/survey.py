@@ -16,19 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from meta_lrpinn import problem as problems
-from meta_lrpinn import programs
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.memory import check_memory
-from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import grids
+from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers import free_surface as surfaces
-from meta_lrpinn.solvers import (
-    network_features,
-    plane_waves,
-    random_waves,
-    shared_features,
-)
+from meta_lrpinn.solvers import network_features, plane_waves, random_waves, shared_features
 from meta_lrpinn.solvers.bounds import Bounds, bounds_of
 from meta_lrpinn.solvers.request import split_seed
 from meta_lrpinn.solvers.settings import (
@@ -40,7 +36,6 @@ from meta_lrpinn.solvers.settings import (
     name_of,
 )
 from meta_lrpinn.solvers.solve import solve
-from meta_lrpinn.velocity import VelocityModel
 
 _MOST_MEMORY = 1e6  # GiB
 

@@ -11,7 +11,9 @@ from absl.testing import flagsaver
 
 import meta_lrpinn as ml
 from experiments import study
-from meta_lrpinn import cases, checkpoints, configs, models, networks
+from meta_lrpinn import models
+from meta_lrpinn.files import cases
+from meta_lrpinn.learning import checkpoints, configs, networks
 
 TINY = {"width": 8, "depth": 1, "rank": 3, "layer_fraction": 0.5}
 

@@ -60,8 +60,9 @@ def test_more_than_one_frequency_is_refused(experiment, tiny_init):
 
 
 def test_tuned_start_is_the_best_of_its_grid(experiment, tiny_init):
-    from meta_lrpinn import generators, objectives
-    from meta_lrpinn.tasks import single_task
+    from meta_lrpinn import generators
+    from meta_lrpinn.learning import objectives
+    from meta_lrpinn.learning.tasks import single_task
 
     with flagsaver.flagsaver(init=tiny_init, **TINY):
         unit = ablate_meta.unit_problem(generators.builtin("layered"), 2.0)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from experiments import accelerator
-from meta_lrpinn import configs
-from meta_lrpinn.precision import matrix_precision
+from meta_lrpinn.learning import configs
+from meta_lrpinn.runtime.precision import matrix_precision
 
 SMALL = {
     "accelerator_repeats": 1, "accelerator_matrix": 64, "accelerator_velocities": 2,

@@ -10,8 +10,8 @@ from absl.testing import flagsaver
 import meta_lrpinn as ml
 from experiments import baselines
 from meta_lrpinn import generators
-from meta_lrpinn.cases import Case
-from meta_lrpinn.meta import pipeline
+from meta_lrpinn.files.cases import Case
+from meta_lrpinn.learning import pipeline
 
 TINY = {
     "seeds": 1, "steps": 1, "points": 50, "frequencies": ["2"], "meta_iterations": 1,

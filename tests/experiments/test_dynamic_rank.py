@@ -8,7 +8,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import dynamic_rank
-from meta_lrpinn.networks import load_network
+from meta_lrpinn.learning.networks import load_network
 
 pytestmark = pytest.mark.usefixtures("quick_truth")
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments import held_tasks, study
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics.velocity import VelocityModel
 
 
 def test_every_task_is_another_random_velocity(experiment, tiny_init, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import maml
-from meta_lrpinn import configs
+from meta_lrpinn.learning import configs
 
 TINY = {"seeds": 1, "maml_points": 64, "maml_tasks": 2, "maml_steps": ["1", "3"]}
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import common
-from meta_lrpinn import configs
-from meta_lrpinn.cases import load_case, load_velocity
-from meta_lrpinn.meta import drawing, task_sets
+from meta_lrpinn.files.cases import load_case, load_velocity
+from meta_lrpinn.learning import configs, task_files, task_sets
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,10 +144,10 @@ def test_task_set_goes_on_where_it_was_stopped(tmp_path):
     distribution = configs.TaskDistribution(
         smallest_size=5, largest_size=6, absorbing=True, known_points=4
     )
-    plain = drawing.at_random(distribution, 7, sources=2)
+    plain = task_files.at_random(distribution, 7, sources=2)
     options = {"number": 7, "seed": 3, "distribution": distribution, "part": 3}
     whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
-    drawing.collect(whole, plain, settings={"sources": 2}, **options)
+    task_files.collect(whole, plain, settings={"sources": 2}, **options)
     seen = []
 
     def stopped(rng, done):
@@ -158,11 +157,11 @@ def test_task_set_goes_on_where_it_was_stopped(tmp_path):
         return plain(rng, done)
 
     with pytest.raises(KeyboardInterrupt):
-        drawing.collect(broken, stopped, settings={"sources": 2}, **options)
+        task_files.collect(broken, stopped, settings={"sources": 2}, **options)
     assert not broken.exists()
     with pytest.raises(ValueError, match=r"broken.parts holds tasks of other options"):
-        drawing.collect(broken, plain, settings={"sources": 1}, **options)
-    drawing.collect(broken, stopped, settings={"sources": 2}, **options)
+        task_files.collect(broken, plain, settings={"sources": 1}, **options)
+    task_files.collect(broken, stopped, settings={"sources": 2}, **options)
     assert seen == [0, 2, 4, 6, 4, 6]  # those after the last part once more
     with np.load(whole) as one, np.load(broken) as other:
         assert set(one) == set(other)

@@ -12,10 +12,10 @@ from meta_lrpinn import generators
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import absorbing
-from meta_lrpinn.problem import make_problem
+from meta_lrpinn.physics.problem import make_problem
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.reference.finite_difference import reference_wavefield
-from meta_lrpinn.velocity import VelocityModel
 
 FREQUENCY, SOURCE = 5.0, np.array([0.4, 0.05])
 SOLVE = jax.jit(partial(lattices.solve, tolerance=1e-9))

@@ -6,15 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meta_lrpinn import models, objectives
-from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import output_layer
+from meta_lrpinn import models
+from meta_lrpinn.learning import objectives, output_layer
 from meta_lrpinn.linear import least_squares, weak_form
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import derivatives
-from meta_lrpinn.problem import make_problem
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import make_problem
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference.finite_difference import reference_wavefield
-from meta_lrpinn.velocity import VelocityModel
 
 WIDTH = 12
 

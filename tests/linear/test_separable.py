@@ -8,8 +8,8 @@ import pytest
 
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.linear.lattice import operator, separable, solution
-from meta_lrpinn.problem import make_problem
-from meta_lrpinn.velocity import VelocityModel
+from meta_lrpinn.physics.problem import make_problem
+from meta_lrpinn.physics.velocity import VelocityModel
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from meta_lrpinn import models
-from meta_lrpinn import problem as problems
-from meta_lrpinn.adapt import output_layer
+from meta_lrpinn.learning import output_layer
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.problem import make_problem
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import make_problem
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference.finite_difference import reference_wavefield
-from meta_lrpinn.velocity import VelocityModel
 
 FREQUENCY, SOURCE = 4.0, np.array([0.3, 0.1])
 

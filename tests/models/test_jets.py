@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meta_lrpinn import configs, models, networks
+from meta_lrpinn import models
+from meta_lrpinn.learning import configs, networks
 from meta_lrpinn.physics import derivatives
 
 NETWORKS = {

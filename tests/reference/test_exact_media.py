@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import (
     analytic,
     depth_profile,
@@ -13,7 +14,6 @@ from meta_lrpinn.reference import (
     stencils,
 )
 from meta_lrpinn.reference.finite_difference import reference_wavefield
-from meta_lrpinn.velocity import VelocityModel
 
 
 def along_x(velocity, count, spacing):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic, depth_equation, layered_media
 from meta_lrpinn.reference.layered_media import (
     depth_profile,
@@ -12,7 +13,6 @@ from meta_lrpinn.reference.layered_media import (
     linear_velocity,
     two_half_spaces,
 )
-from meta_lrpinn.velocity import VelocityModel
 
 FREQUENCY = 6.0
 OMEGA = 2 * np.pi * FREQUENCY

@@ -17,7 +17,8 @@ TINY = """
 import dataclasses
 import sys
 
-from meta_lrpinn import cli, configs
+from meta_lrpinn import cli
+from meta_lrpinn.learning import configs
 
 configs.PRESETS["tiny"] = configs.MetaConfig(
     network=configs.NetworkConfig(width=16, depth=2, rank=4),

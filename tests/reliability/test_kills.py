@@ -9,7 +9,8 @@ import chex
 import numpy as np
 import pytest
 
-from meta_lrpinn import checkpoints, generators, run_log
+from meta_lrpinn import generators
+from meta_lrpinn.learning import checkpoints, run_log
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ends groups of processes")
 # Names of what is not whole.

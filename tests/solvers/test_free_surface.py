@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn import configs, models, networks, solved
+from meta_lrpinn import models
+from meta_lrpinn.learning import configs, networks
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.physics import background
 from meta_lrpinn.reference import analytic, layered_media
 from meta_lrpinn.solvers import free_surface
 
@@ -179,7 +181,7 @@ def test_the_mirrored_model_is_even():
     model = layers(quality=np.linspace(10, 99, 31 * 36).reshape(31, 36), top=0.3)
     whole = free_surface.mirrored_model(model)
     points = np.random.default_rng(0).uniform((0, 0.3), (0.7, 0.9), (50, 2))
-    images = solved.mirrored(points, model.lower[-1])
+    images = background.mirrored(points, model.lower[-1])
     for where in (points, images):
         np.testing.assert_allclose(
             whole.squared_slowness_at(where),

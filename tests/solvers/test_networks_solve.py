@@ -10,12 +10,13 @@ import pytest
 from flax import linen as nn
 
 import meta_lrpinn as ml
-from meta_lrpinn import checkpoints, configs, models, networks
+from meta_lrpinn import models
+from meta_lrpinn.learning import checkpoints, configs, networks
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.problem import default_thickness
+from meta_lrpinn.physics.problem import default_thickness
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.solvers import exact
 from meta_lrpinn.solvers.solve import solve
-from meta_lrpinn.velocity import VelocityModel
 
 FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
 SMALL = configs.NetworkConfig(width=40, depth=1, rank=10, first_scale=6.0)
@@ -80,9 +81,9 @@ def kept(monkeypatch):
 
         monkeypatch.setattr(module, name, recording)
 
-    from meta_lrpinn.adapt import finetune, gauss_newton
+    from meta_lrpinn.learning import adaptation, gauss_newton
 
-    record(finetune, "finetune")
+    record(adaptation, "finetune")
     record(gauss_newton, "gauss_newton")
     return seen
 

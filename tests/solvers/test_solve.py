@@ -8,11 +8,11 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import generators
-from meta_lrpinn.cases import load_case
+from meta_lrpinn.files.cases import load_case
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.solvers.solve import solve
-from meta_lrpinn.velocity import VelocityModel
 
 FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from meta_lrpinn import generators
-from meta_lrpinn.adapt import output_layer
-from meta_lrpinn.configs import NetworkConfig
+from meta_lrpinn.learning import output_layer
+from meta_lrpinn.learning.configs import NetworkConfig
+from meta_lrpinn.learning.networks import make_network, random_network
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.networks import make_network, random_network
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.solvers import shared_features
 from meta_lrpinn.solvers import survey as surveys
 from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
@@ -24,7 +25,6 @@ from meta_lrpinn.solvers.settings import (
 )
 from meta_lrpinn.solvers.solve import solve
 from meta_lrpinn.solvers.survey import solve_survey
-from meta_lrpinn.velocity import VelocityModel
 
 FREQUENCY = 3.0
 WAVES = PlaneWaves(unknowns=800)

@@ -31,11 +31,7 @@ from meta_lrpinn.linear.lattice.resolution import (
 )
 from meta_lrpinn.linear.lattice.separable import separable_inverse
 from meta_lrpinn.linear.lattice.solution import Solution, solve, solve_weights
-from meta_lrpinn.linear.lattice.waves import (
-    Lattice,
-    make_lattice,
-    period_of,
-)
+from meta_lrpinn.linear.lattice.waves import Lattice, make_lattice, period_of
 
 __all__ = [
     "Lattice",

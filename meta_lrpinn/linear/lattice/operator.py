@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from meta_lrpinn import problem as problems
 from meta_lrpinn.linear.lattice.waves import Lattice, period_of
 from meta_lrpinn.physics import absorbing, background, residual
-from meta_lrpinn.precision import Array, full_precision
-from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime.precision import Array, full_precision
 
 # Numbers that the padded weights of sources may have to be transformed together: they
 # then stay in a processor's cache.

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 
 from meta_lrpinn.linear.lattice.waves import period_of, resolved_wavenumber
-from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import HelmholtzProblem
 
 # Of models that are not rough: errors near 0.2 % in 2D.
 _DEFAULT = {2: 2.4, 3: 1.9}

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 from meta_lrpinn.linear.lattice import operator as operators
 from meta_lrpinn.linear.lattice.waves import Lattice
-from meta_lrpinn.precision import full_precision
-from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime.precision import full_precision
 
 
 @full_precision

@@ -18,8 +18,8 @@ from meta_lrpinn.linear.lattice import operator as operators
 from meta_lrpinn.linear.lattice.operator import evaluate_on_grid, right_hand_sides
 from meta_lrpinn.linear.lattice.separable import separable_inverse
 from meta_lrpinn.linear.lattice.waves import Lattice
-from meta_lrpinn.precision import Array, full_precision
-from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime.precision import Array, full_precision
 
 # The second solution iterates to so many times the residual in a layer of this fraction of
 # the strength; its waves and quadrature are those of `Lattice.for_check`.

@@ -9,8 +9,8 @@ import scipy.fft
 from flax import struct
 
 from meta_lrpinn.physics import absorbing
-from meta_lrpinn.precision import Array
-from meta_lrpinn.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime.precision import Array
 
 # Right-hand side, solution and search directions of so many waves take about 1 GiB.
 _MAXIMUM_WAVES = 2_000_000

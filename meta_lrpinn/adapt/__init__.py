@@ -1,1 +1,0 @@
-"""Adaptation: parameters in, better parameters out."""

@@ -1,0 +1,118 @@
+"""Madagascar's .rsf files: a text header that names the file with the numbers.
+
+Axis 1 runs fastest. A velocity model has depth on axis 1, x on axis 2 and y on axis 3,
+so that (n3, n2, n1) in memory becomes (nz, ny, nx). `transpose` is for files with x on
+axis 1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from meta_lrpinn.files.readers.contents import Contents
+
+# Between header and numbers where both are in one file (in="stdin").
+_MARK = b"\x0c\x0c\x04"
+_LONGEST_HEADER = 1 << 20
+_KINDS = {("float", 4): "f4", ("float", 8): "f8", ("double", 8): "f8", ("int", 4): "i4"}
+
+
+def read(path: pathlib.Path) -> Contents:
+    """The model, its spacing and its origin.
+
+    Raises:
+        ValueError: if the header is incomplete or does not fit the numbers.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_LONGEST_HEADER)
+    head, mark, _ = start.partition(_MARK)
+    keys = _keys(head.decode("ascii", "replace"))
+    shape = _shape(keys)
+    where = keys.get("in")
+    if where is None:
+        raise ValueError("the header names no file of numbers (in=)")
+    if where == "stdin":
+        if not mark:
+            raise ValueError("the numbers should follow the header, but none do")
+        binary, offset = path, len(head) + len(_MARK)
+    else:
+        # A data file in the header's own folder is named without one.
+        binary, offset = path.parent / where, 0
+        if not os.path.isfile(binary):
+            raise ValueError(f"there is no file of numbers {binary}")
+    values = _numbers(binary, offset, keys, math.prod(shape))
+    ndim = len(shape)
+    axes = (1, *range(ndim, 1, -1))  # z, y, x
+    arrays = {"velocity": np.moveaxis(values.reshape(shape[::-1]), -1, 0)}
+    if all(f"d{axis}" in keys for axis in axes):
+        arrays["spacing"] = np.array([_number(keys, f"d{axis}") for axis in axes])
+    if any(f"o{axis}" in keys for axis in axes):
+        arrays["origin"] = np.array([_number(keys, f"o{a}", 0.0) for a in axes[::-1]])
+    units = {keys.get(f"unit{axis}", "").lower() for axis in axes}
+    unit = units.pop() if len(units) == 1 else None
+    return Contents(arrays, unit if unit in ("m", "km") else None)
+
+
+def _keys(text: str) -> dict[str, str]:
+    """The parameters of a header; a later one replaces an earlier one."""
+    pattern = r"(\w+)=(\"[^\"]*\"|'[^']*'|\S+)"
+    return {key: value.strip("\"'") for key, value in re.findall(pattern, text)}
+
+
+def _number(keys: dict[str, str], key: str, default: float | None = None) -> float:
+    if key not in keys and default is not None:
+        return default
+    try:
+        return float(keys[key])
+    except ValueError:
+        raise ValueError(f"{key} must be a number, got {keys[key][:40]!r}") from None
+
+
+def _shape(keys: dict[str, str]) -> tuple[int, ...]:
+    """(n1, n2) or (n1, n2, n3); axes of one point at the end are left out."""
+    shape = []
+    for axis in range(1, 10):
+        text = keys.get(f"n{axis}", "1")
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:19]) < 2**40):
+            raise ValueError(f"n{axis} must be a whole number from 1 up, got {text[:40]!r}")
+        shape.append(int(text))
+    while len(shape) > 2 and shape[-1] == 1:
+        shape.pop()
+    if len(shape) > 3:
+        raise ValueError(f"it has {len(shape)} axes; a model has two or three")
+    return tuple(shape)
+
+
+def _numbers(
+    path: pathlib.Path, offset: int, keys: dict[str, str], count: int
+) -> np.ndarray:
+    """The numbers, in this machine's byte order."""
+    encoding, _, kind = keys.get("data_format", "native_float").partition("_")
+    if encoding == "ascii":
+        with open(path, "rb") as file:
+            file.seek(offset)
+            # Each number takes a digit and a blank at least, and hardly ever 64.
+            words = file.read(64 * count).split()
+        if len(words) != count:
+            raise ValueError(f"it holds {len(words)} numbers instead of {count}")
+        return np.array([float(word) for word in words], np.float32)
+    esize = keys.get("esize", "8" if kind == "double" else "4")
+    number = _KINDS.get((kind, int(esize) if esize.isdigit() else 0))
+    if encoding not in ("native", "xdr") or number is None:
+        raise ValueError(
+            f"numbers of data_format {keys.get('data_format', '')[:40]!r} and esize "
+            f"{esize[:20]!r} cannot be read"
+        )
+    dtype = np.dtype(number).newbyteorder(">" if encoding == "xdr" else "=")
+    size = path.stat().st_size - offset
+    if size != count * dtype.itemsize:
+        raise ValueError(
+            f"its axes take {count * dtype.itemsize} bytes, the file has {size}"
+        )
+    values = np.fromfile(path, dtype, count, offset=offset)
+    return values.astype(dtype.newbyteorder("="))

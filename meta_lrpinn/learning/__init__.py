@@ -1,0 +1,1 @@
+"""Networks as values, what they are trained on, adaptation and meta-training."""

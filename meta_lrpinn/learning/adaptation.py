@@ -1,0 +1,186 @@
+"""Gradient adaptation of a network to one problem: AdamW or SOAP on any objective."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import tqdm
+
+from meta_lrpinn.learning.objectives import Objective, Params
+from meta_lrpinn.learning.soap import scale_by_soap
+from meta_lrpinn.learning.tasks import Task
+
+# The paper halves its rate of 1e-3 at these steps of meta-testing.
+PAPER_BOUNDARIES = (2000, 4000, 8000)
+
+# Of a record: the loss at points that no step draws.
+HELD_OUT = "held_out"
+# Folded into the key for these points; no step has this number.
+HELD_OUT_FOLD = 2**31 - 1
+
+Evaluate = Callable[[Params], dict[str, float]]
+
+
+def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
+    """The paper's schedule of meta-testing: halved at steps 2,000, 4,000 and 8,000."""
+    return optax.piecewise_constant_schedule(
+        learning_rate, {boundary: 0.5 for boundary in PAPER_BOUNDARIES}
+    )
+
+
+@functools.cache
+def make_optimiser(
+    name: str, learning_rate: float, schedule: str, steps: int, *, free_bases: bool = True
+) -> optax.GradientTransformation:
+    """The optimiser of meta-testing, on gradients clipped at norm one.
+
+    Args:
+        name: "adamw" or "soap".
+        learning_rate: Of the first step.
+        schedule: "cosine", to zero at the last step, or "paper", see `paper_schedule`.
+        steps: Number of steps.
+        free_bases: False leaves the bases U and V of low-rank layers as they are.
+
+    Returns:
+        The optimiser; the same one for the same arguments, so that what was compiled for
+        it is used again.
+    """
+    rate = {
+        "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
+        "paper": paper_schedule(learning_rate),
+    }[schedule]
+    descent = {"adamw": optax.scale_by_adam, "soap": scale_by_soap}[name]
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0), descent(), optax.scale_by_learning_rate(rate)
+    )
+    if free_bases:
+        return optimiser
+    return optax.partition({"free": optimiser, "frozen": optax.set_to_zero()}, _bases_apart)
+
+
+def _bases_apart(params: Params) -> Params:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "frozen" if path[-1].key in ("U", "V") else "free", params
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("objective", "optimiser"))
+def _advance(objective, optimiser, state, task, key, start, length):
+    """`length` steps; returns the state and the mean loss and scalars.
+
+    The number of steps is no constant of the program, so that one compilation serves
+    all, and a call for none of them serves to compile.
+    """
+
+    def step(index, carry):
+        (params, optimiser_state), totals = carry
+        (loss, scalars), gradient = jax.value_and_grad(objective, has_aux=True)(
+            params, task, jax.random.fold_in(key, index)
+        )
+        updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
+        totals = jax.tree.map(jnp.add, totals, (loss, scalars))
+        return (optax.apply_updates(params, updates), optimiser_state), totals
+
+    shapes = jax.eval_shape(objective, state[0], task, key)
+    totals = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    state, totals = jax.lax.fori_loop(start, start + length, step, (state, totals))
+    return state, jax.tree.map(lambda total: total / jnp.maximum(length, 1), totals)
+
+
+def finetune(
+    objective: Objective,
+    params: Params,
+    task: Task,
+    *,
+    steps: int,
+    optimiser: optax.GradientTransformation,
+    key: jax.Array,
+    report_every: int = 10,
+    patience: int | None = None,
+    evaluate: Evaluate | None = None,
+    choose: str = HELD_OUT,
+    progress: bool = False,
+) -> tuple[Params, tuple[dict[str, Any], ...]]:
+    """Minimise an objective over all parameters, with new points at every step.
+
+    One figure of the records decides which parameters are returned: those of the record
+    where it was smallest, the initial ones included, so that adaptation never makes it
+    worse. By default it is the loss at points that no step draws.
+
+    Args:
+        objective: From `meta_lrpinn.learning.objectives`.
+        params: Parameters to start from.
+        task: The task, usually of one velocity.
+        steps: Number of steps; 0 returns the parameters as they are.
+        optimiser: Any optax optimiser.
+        key: Random key; step i draws its points from `fold_in(key, i)`.
+        report_every: Steps between records of the history.
+        patience: Stop after so many records without a smaller figure; None takes all
+            steps.
+        evaluate: Optional figures of merit of the parameters, added to each record;
+            its time does not count.
+        choose: The deciding figure, "held_out" or one that `evaluate` gives.
+        progress: Show a progress bar.
+
+    Returns:
+        Adapted parameters and the history: step, loss (mean since the last record),
+        held_out loss, seconds without those of compilation, the objective's scalars,
+        and what `evaluate` gives.
+
+    Raises:
+        FloatingPointError: if the loss is no longer finite.
+    """
+    figures = {} if evaluate is None else evaluate(params)
+    if not steps:
+        return params, ({"step": 0, "seconds": 0.0, **figures},) if figures else ()
+    held_out_key = jax.random.fold_in(key, HELD_OUT_FOLD)
+    held_out = float(objective_value(objective, params, task, held_out_key))
+    history = [{"step": 0, HELD_OUT: held_out, "seconds": 0.0, **figures}]
+    best, smallest = params, history[0][choose]
+    advance = functools.partial(_advance, objective, optimiser)
+    state, seconds, waited = (params, optimiser.init(params)), 0.0, 0
+    for _ in range(2):  # compile; the second time for a state that a program returned
+        state, _ = advance(state, task, key, 0, 0)
+    with tqdm.tqdm(total=steps, disable=not progress, unit="step") as bar:
+        for start in range(0, steps, report_every):
+            length = min(report_every, steps - start)
+            began = time.perf_counter()
+            state, (loss, scalars) = jax.block_until_ready(
+                advance(state, task, key, start, length)
+            )
+            seconds += time.perf_counter() - began
+            if not jnp.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss is {float(loss)} after {start + length} steps; try a "
+                    "smaller learning rate"
+                )
+            record = {
+                "step": start + length,
+                "loss": float(loss),
+                HELD_OUT: float(objective_value(objective, state[0], task, held_out_key)),
+                "seconds": seconds,
+            }
+            record |= {name: float(value) for name, value in scalars.items()}
+            if evaluate is not None:
+                record |= evaluate(state[0])
+            history.append(record)
+            waited += 1
+            if record[choose] < smallest:
+                best, smallest, waited = state[0], record[choose], 0
+            bar.update(length)
+            bar.set_postfix(loss=f"{float(loss):.3g}")
+            if patience is not None and waited >= patience:
+                break
+    return best, tuple(history)
+
+
+@functools.partial(jax.jit, static_argnames="objective")
+def objective_value(
+    objective: Objective, params: Params, task: Task, key: jax.Array
+) -> jax.Array:
+    """Value () of an objective, without its scalars."""
+    return objective(params, task, key)[0]

@@ -1,0 +1,180 @@
+"""Tasks spread over devices and processes; one device is a mesh of one.
+
+Parameters are on every device, the task axis is cut into equal shards. Each device
+computes the meta-gradient of its own tasks, and one mean over devices joins them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from meta_lrpinn.learning import maml
+
+AXIS = "tasks"
+
+
+def initialise_distributed(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    *,
+    detect: bool = False,
+) -> None:
+    """Joins this process to the others of a run; call it before anything else of JAX.
+
+    Args:
+        coordinator: Address "host:port" of process 0.
+        processes: Number of processes.
+        process: Number of this process, from 0.
+        detect: Whether JAX finds all three itself, as it can under SLURM, Open MPI and
+            on Cloud TPU. Without `detect` and `coordinator` nothing happens.
+
+    Raises:
+        ValueError: if only some of coordinator, processes and process are given.
+    """
+    explicit = (coordinator, processes, process)
+    if any(part is not None for part in explicit):
+        if any(part is None for part in explicit):
+            raise ValueError(
+                "coordinator, number of processes and process number go together, got "
+                f"{coordinator}, {processes}, {process}"
+            )
+        jax.distributed.initialize(coordinator, processes, process)
+    elif detect:
+        jax.distributed.initialize()
+
+
+def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """Mesh of one axis, over which tasks are spread.
+
+    Args:
+        devices: Devices to use; by default all, of all processes.
+    """
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of parameters: whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_tasks_per_batch(number: int, mesh: Mesh) -> None:
+    """Raises ValueError unless the devices can share a batch of tasks equally."""
+    if number % mesh.size:
+        raise ValueError(
+            "tasks per batch must be a multiple of the number of devices, got "
+            f"{number} tasks for {mesh.size} devices"
+        )
+
+
+def local_tasks(number: int, mesh: Mesh) -> slice:
+    """The tasks of a whole batch of `number` that this process feeds.
+
+    Raises:
+        ValueError: if the devices cannot share the batch equally.
+    """
+    check_tasks_per_batch(number, mesh)
+    each = number // mesh.size
+    ours = [
+        index
+        for index, device in enumerate(mesh.devices.flat)
+        if device.process_index == jax.process_index()
+    ]
+    return slice(each * ours[0], each * (ours[-1] + 1))
+
+
+def shard_tasks(tasks: maml.Task, mesh: Mesh) -> maml.Task:
+    """Puts this process's tasks on its devices.
+
+    Args:
+        tasks: Batch on the host, leaves (tasks of this process, ...); with one process
+            that is the whole batch.
+        mesh: Mesh from `task_mesh`.
+
+    Returns:
+        The batch of all processes, leaves (tasks, ...), sharded along its first axis.
+
+    Raises:
+        ValueError: if the devices cannot share the batch equally.
+    """
+    processes = len({device.process_index for device in mesh.devices.flat})
+    check_tasks_per_batch(processes * maml.number_of_tasks(tasks), mesh)
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(
+            sharding, np.asarray(leaf), (processes * len(leaf), *np.shape(leaf)[1:])
+        ),
+        tasks,
+    )
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts a copy of a tree, the same in every process, on every device.
+
+    The copy never shares memory with `tree`, so that it may be donated.
+    """
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(
+            sharding, np.array(leaf), np.shape(leaf)
+        ),
+        tree,
+    )
+
+
+def local_copy(tree: Any) -> Any:
+    """A replicated tree as this process's own arrays, on its first device."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def of_first_process(value: np.ndarray) -> np.ndarray:
+    """The value that process 0 holds, for decisions all must take alike."""
+    if jax.process_count() == 1:
+        return value
+    return multihost_utils.broadcast_one_to_all(value)
+
+
+def sharded_meta_gradient(
+    objective: maml.Objective,
+    mesh: Mesh,
+    gradient_of: Callable[..., tuple] = maml.meta_gradient,
+    **options,
+) -> Callable[..., tuple]:
+    """`maml.meta_gradient` with the tasks spread over a mesh.
+
+    Args:
+        objective: Loss of one task.
+        mesh: Mesh from `task_mesh`.
+        gradient_of: `maml.meta_gradient` or `maml.reptile_gradient`.
+        **options: Its keyword arguments.
+
+    Returns:
+        A function of (params, support, query, key), to be jitted, whose result is on
+        every device and does not depend on how many there are, but for rounding.
+    """
+
+    def local(params, support, query, keys):
+        result = gradient_of(objective, params, support, query, keys, **options)
+        return jax.lax.pmean(result, AXIS)
+
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    # Gradients are taken inside, of replicated parameters, which must stay local until
+    # the mean: with check_vma they would be summed over devices in every inner step.
+    spread = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(whole, split, split, split),
+        out_specs=whole,
+        check_vma=False,
+    )
+
+    def gradient(params, support, query, key):
+        keys = maml.per_task_keys(key, maml.number_of_tasks(support))
+        return spread(params, support, query, keys)
+
+    return gradient

@@ -1,0 +1,499 @@
+"""Objectives: what a network is trained on, in meta-training and in adaptation alike.
+
+Each maker returns a function (params, task, key) → (loss, scalars) of a network's
+parameters, a `Task` and the key that draws its points:
+
+- `paper_objective`: the network's own output and the paper's three losses;
+- `own_output_objective`: the network's own output and the residual relative to the
+  right-hand side, of the problem of unit amplitude;
+- `residual_objective`: the output layer eliminated by least squares from the strong
+  residual, so that only the features are trained (variable projection);
+- `projection_objective`: the distance of known wavefields from what the features span;
+- `galerkin_objective`: the output layer eliminated by the Galerkin solve, the error of
+  the resulting wavefield against a known one.
+
+A maker called twice with the same arguments returns the same function, so that what
+was compiled for it is used again.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from meta_lrpinn import models
+from meta_lrpinn.learning import configs
+from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.linear import least_squares, weak_form
+from meta_lrpinn.physics import absorbing, derivatives, losses, residual
+from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime.precision import full_precision
+
+Params = Any
+Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+# Under the root of a mean square: keeps rounding from mattering in single precision.
+_PROJECTION_RIDGE = 1e-9
+# Added to errors before the logarithm: what is better than this is good enough. Of a
+# projection in single precision, smaller errors are in good part rounding, and their
+# gradients, large in the logarithm, drown those of the others.
+_ERROR_FLOOR = 1e-3
+_PROJECTION_FLOOR = 1e-2
+# Points of one evaluation on CPU: 1 + 2 ndim arrays of so many × 192 numbers are in cache.
+_CACHED_POINTS = 600
+# Least size of a right-hand side, relative to ω² m₀ at unit amplitude; less is rounding.
+_SMALLEST_SOURCE = 1e-6
+# Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`.
+_REFINEMENT = 4
+
+
+def frequency_of(problem: HelmholtzProblem) -> jax.Array:
+    """Frequency in Hz, ()."""
+    return jnp.asarray(problem.omega) / (2 * jnp.pi)
+
+
+def output_function(
+    model: nn.Module, params: Params, problem: HelmholtzProblem
+) -> Callable[[jax.Array], jax.Array]:
+    """The network's own δu as (real, imaginary), decaying in the layer: (n, 2)."""
+
+    def outputs(points: jax.Array) -> Any:
+        return model.apply(
+            {"params": params}, points, problem.source[:-1], frequency_of(problem)
+        )
+
+    return weak_form.with_envelope(outputs, problem)
+
+
+def feature_function(
+    model: nn.Module, params: Params, problem: HelmholtzProblem
+) -> weak_form.Features:
+    """The network's last hidden layer, decaying in the layer: (n, width)."""
+
+    def features(points: jax.Array) -> Any:
+        return model.apply(
+            {"params": params},
+            points,
+            problem.source[:-1],
+            frequency_of(problem),
+            method="features",
+        )
+
+    return weak_form.with_envelope(features, problem)
+
+
+def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objective:
+    """The objective of a configuration, for a network."""
+    if config.name == "paper":
+        return paper_objective(model, config.points, config.source_penalty)
+    if config.name == "own_output":
+        return own_output_objective(model, config.points, config.orthogonality)
+    if config.name == "residual":
+        return residual_objective(model, config.points)
+    if config.name == "projection":
+        leading = tuple(config.leading)
+        return projection_objective(model, config.points, leading)
+    # "galerkin": a configuration has checked the name.
+    side = round(config.points ** (1 / model.ndim))
+    return galerkin_objective(model, (side,) * model.ndim)
+
+
+@functools.cache
+def paper_objective(
+    model: nn.Module,
+    number_of_points: int,
+    source_penalty: float = 1.0,
+    engine: str = "layers",
+) -> Objective:
+    """The paper's loss, 0.1 (L_pde + L_reg + L_ort), on the network's own output.
+
+    With an absorbing layer (thickness above zero) the points fill the layer too and the
+    residual is the stretched one; without, it is the paper's setting.
+
+    Args:
+        model: Network called with (points, source, frequency).
+        number_of_points: Collocation points drawn per call.
+        source_penalty: Strength of L_reg; 1 is the paper's, 0 switches it off.
+        engine: Derivative engine, see `own_derivatives`.
+
+    Returns:
+        The objective; tasks must hold one velocity each.
+    """
+
+    @full_precision
+    def objective(params, task, key):
+        problem = task.member(task.velocities[0], task.background_velocities[0])
+        points = problems.sample_points(key, problem, number_of_points)
+        collocation = problems.collocate(problem, points)
+        scattered, remainder = _own_residual(model, params, problem, collocation, engine)
+        parts = {"pde": losses.pde_loss(remainder)}
+        if source_penalty:
+            distance = jnp.linalg.norm(points - problem.source, axis=-1)
+            weight = losses.source_penalty_weight(
+                distance, collocation.omega, problem.background_speed
+            )
+            parts["source"] = source_penalty * losses.source_loss(scattered, weight)
+        if isinstance(model, models.MetaLRPINN):
+            factors = models.orthogonal_factors(params)
+            parts["orthogonality"] = losses.orthogonality_loss(factors)
+        return 0.1 * functools.reduce(jnp.add, parts.values()), parts
+
+    return objective
+
+
+def own_derivatives(
+    model: nn.Module,
+    params: Params,
+    problem: HelmholtzProblem,
+    points: jax.Array,
+    engine: str = "layers",
+) -> derivatives.Derivatives:
+    """The network's own δu, decaying in the layer, with its derivatives.
+
+    Args:
+        model: Network called with (points, source, frequency).
+        params: Its parameters.
+        problem: The problem.
+        points: Coordinates (n, ndim) [km].
+        engine: "layers", layer by layer (`models.jets`), for networks that have it; or
+            one of `physics.derivatives`, which test it.
+
+    Returns:
+        The derivatives of (real, imaginary), two outputs.
+    """
+    if engine != "layers":
+        outputs = output_function(model, params, problem)
+        return derivatives.derivatives(outputs, points, engine)
+    jets: Any = model.apply(
+        {"params": params},
+        points,
+        problem.source[:-1],
+        frequency_of(problem),
+        method="jets",
+    )
+    value, slope, curvature = models.stacked(jets)
+    decay = derivatives.derivatives(
+        lambda x: problems.envelope_at(problem, x)[:, None], points
+    )
+    whole, flat = decay.value[:, None], value[:, None]
+    return derivatives.Derivatives(
+        value=decay.value * value,
+        gradient=whole * slope + decay.gradient * flat,
+        second=whole * curvature + 2 * decay.gradient * slope + decay.second * flat,
+    )
+
+
+def _own_residual(
+    model: nn.Module,
+    params: Params,
+    problem: HelmholtzProblem,
+    collocation: problems.Collocation,
+    engine: str,
+) -> tuple[jax.Array, jax.Array]:
+    """The network's own δu and its strong residual at points, both complex (n,)."""
+    outputs = own_derivatives(model, params, problem, collocation.points, engine)
+    scattered = residual.as_complex(outputs.value)
+    laplacian = residual.stretched_laplacian(
+        residual.as_complex(outputs.gradient),
+        residual.as_complex(outputs.second),
+        collocation.stretch,
+        collocation.stretch_slope,
+    )
+    remainder = residual.helmholtz_residual(
+        scattered,
+        laplacian,
+        collocation.squared_slowness,
+        collocation.scattering_source,
+        collocation.omega,
+    )
+    return scattered, remainder
+
+
+def points_at_a_time(number: int) -> int:
+    """The largest divisor of a number of points of which one evaluation is fast.
+
+    On CPU the jets of so many points stay in a core's cache, which halves the time of a
+    gradient (2,304 points, 3 × 192 units); an accelerator takes all at once.
+    """
+    if jax.default_backend() != "cpu":
+        return number
+    return max(m for m in range(1, _CACHED_POINTS + 1) if number % m == 0)
+
+
+def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
+    """The problem of amplitude one, whose δu, times A, is the given problem's."""
+    amplitude = jnp.asarray(problem.amplitude)
+    return problem.replace(amplitude=jnp.ones_like(amplitude))
+
+
+@functools.cache
+def own_output_objective(
+    model: nn.Module,
+    number_of_points: int,
+    orthogonality: float = 0.0,
+    engine: str = "layers",
+) -> Objective:
+    """The residual of the network's own output relative to the right-hand side.
+
+    √(mean |L δu − f|² / mean |f|²) of the unit problem, f = −ω² (m − m₀) u₀: the
+    paper's L_pde (Cheng and Alkhalifah 2025, eq. 9) over a constant of the task. A
+    zero output has the loss one at every frequency and amplitude, where L_pde grows
+    like ω², so that of several tasks none drowns the others; and δu is of order one, as
+    the output of a network is. The points are a regular grid over the model and its
+    layer, shifted at random: no part is left out at any step. No source penalty: the
+    layer makes the problem well-posed.
+
+    Args:
+        model: Network called with (points, source, frequency); its output is the δu of
+            `unit_problem`.
+        number_of_points: Collocation points of a call, rounded to a square grid (or
+            cube).
+        orthogonality: Weight of the paper's L_ort, of low-rank networks only.
+        engine: Derivative engine, see `own_derivatives`.
+
+    Returns:
+        The objective; tasks must hold one velocity each.
+
+    Raises:
+        ValueError: if a network without low-rank factors is given an orthogonality weight.
+    """
+    low_rank = isinstance(model, models.MetaLRPINN)
+    if orthogonality and not low_rank:
+        raise ValueError("only a low-rank network has bases to keep orthogonal")
+    shape = (round(number_of_points ** (1 / model.ndim)),) * model.ndim
+
+    @full_precision
+    def objective(params, task, key):
+        own = task.member(task.velocities[0], task.background_velocities[0])
+        problem = unit_problem(own)
+        shift = jax.random.uniform(key, (problem.ndim,))
+        points = weak_form.quadrature_points(problem, shape, shift)
+
+        # Evaluated again in reverse rather than kept: faster, and in less memory.
+        @jax.checkpoint
+        def energies(points):
+            collocation = problems.collocate(problem, points)
+            _, remainder = _own_residual(model, params, problem, collocation, engine)
+            return _energy(remainder), _energy(collocation.scattering_source)
+
+        parts = points.reshape(-1, points_at_a_time(len(points)), problem.ndim)
+        remainder, source = map(jnp.sum, jax.lax.map(energies, parts))
+        # A model without contrast has no right-hand side; its δu is zero.
+        smallest = _SMALLEST_SOURCE * problem.omega**2 / problem.background_speed**2
+        size = jnp.maximum(losses.safe_sqrt(source / len(points)), smallest)
+        loss = losses.safe_sqrt(remainder / len(points)) / size
+        scalars = {"residual": loss}
+        if orthogonality:
+            deviation = losses.orthogonality_loss(models.orthogonal_factors(params))
+            scalars["orthogonality"] = deviation
+            loss = loss + orthogonality * deviation
+        return loss, scalars
+
+    return objective
+
+
+def own_output_error(model: nn.Module, params: Params, task: Task) -> jax.Array:
+    """Relative L2 error of the own output against the known wavefield in the model, ().
+
+    Args:
+        model: Network whose output is the δu of `unit_problem`.
+        params: Its parameters.
+        task: One velocity, with `points` and `scattered`; points in the layer do not
+            count.
+
+    Raises:
+        ValueError: if the task has no known wavefield.
+    """
+    problem = task.problem
+    if task.points is None or task.scattered is None:
+        raise ValueError("the task holds no known wavefield")
+    outputs = output_function(model, params, problem)(task.points)
+    inside = _inside(problem, task.points)
+    scattered = inside * problem.amplitude * residual.as_complex(outputs)
+    truth = inside * task.scattered[0]
+    return jnp.sqrt(_energy(scattered - truth) / _energy(truth))
+
+
+def _inside(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
+    """Whether points (n, ndim) lie in the model and not in its layer, (n,)."""
+    layer = problem.layer
+    return jnp.all((points >= layer.lower) & (points <= layer.upper), axis=-1)
+
+
+@functools.cache
+def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
+    """Logarithm of the relative strong residual, the output layer eliminated.
+
+    Args:
+        model: Network with features.
+        number_of_points: Collocation points drawn per call; several times its width.
+
+    Returns:
+        The objective; the velocities of a task share their features and points.
+    """
+
+    @full_precision
+    def objective(params, task, key):
+        points = problems.sample_points(key, task.problem, number_of_points)
+        features = derivatives.derivatives(
+            feature_function(model, params, task.problem), points
+        )
+
+        def one(pair):
+            collocation = problems.collocate(task.member(*pair), points)
+            return least_squares.eliminated_residual(features, collocation)[0]
+
+        # One after the other: see `linear.weak_form.solve_weights`.
+        squared = jax.lax.map(one, (task.velocities, task.background_velocities))
+        relative = jnp.sqrt(squared)
+        return jnp.mean(jnp.log(relative)), {"residual": jnp.mean(relative)}
+
+    return objective
+
+
+@functools.cache
+def projection_objective(
+    model: nn.Module, number_of_points: int, leading: tuple[int, ...] = ()
+) -> Objective:
+    """Logarithm of the relative L2 distance of known wavefields from the features' span.
+
+    It needs values only, no derivatives, and has none of the poles of an indefinite
+    system. With `leading`, the first so many features are trained to be a good basis by
+    themselves, as principal components are: one triangular factor of all features
+    answers for each of the leading parts (nested bases, Rippel et al. 2014).
+
+    Args:
+        model: Network with features.
+        number_of_points: How many of a task's points to draw per call; several times
+            the number of features.
+        leading: Sizes of leading parts of the features; all of them always count too.
+
+    Returns:
+        The objective; tasks must hold `points` and `scattered`. Its scalars are the
+        mean relative distance from all features, and from each leading part. It raises
+        ValueError for tasks with fewer points than it draws.
+    """
+
+    @full_precision
+    def objective(params, task, key):
+        available = task.points.shape[0]
+        if number_of_points > available:
+            raise ValueError(
+                f"the tasks know their wavefields at {available} points, fewer than the "
+                f"{number_of_points} that the objective draws"
+            )
+        chosen = jax.random.choice(key, available, (number_of_points,), replace=False)
+        known = task.scattered[:, chosen].T  # (points, g)
+        targets = jnp.concatenate([jnp.real(known), jnp.imag(known)], axis=1)
+        features = feature_function(model, params, task.problem)(task.points[chosen])
+        width = features.shape[1]
+        parts = sorted({size for size in leading if size < width} | {width})
+        # The best weights count as constants, which is exact at the minimum.
+        weights = _nested_weights(jax.lax.stop_gradient(features), targets, parts)
+        remainders = (features @ weights).reshape(-1, len(parts), targets.shape[1])
+        squared = jnp.sum((remainders - targets[:, None]) ** 2, axis=0)
+        energy = jnp.sum(targets**2, axis=0)
+        both = (len(parts), 2, known.shape[1])  # real and imaginary parts together
+        squared = jnp.sum(squared.reshape(both), axis=1)
+        error = jnp.sqrt(squared / jnp.sum(energy.reshape(both[1:]), axis=0))
+        means = jnp.mean(error, axis=1)
+        scalars = {f"error_{size}": means[i] for i, size in enumerate(parts[:-1])}
+        loss = jnp.mean(jnp.log(error + _PROJECTION_FLOOR))
+        return loss, {"error": means[-1], **scalars}
+
+    return objective
+
+
+def _nested_weights(
+    features: jax.Array, targets: jax.Array, parts: Sequence[int]
+) -> jax.Array:
+    """Least-squares weights of the leading parts of features.
+
+    Args:
+        features: (n, width).
+        targets: (n, t).
+        parts: Sizes of the leading parts.
+
+    Returns:
+        (width, parts × t), zero beyond each part.
+    """
+    width = features.shape[1]
+    scale = jax.lax.rsqrt(jnp.sum(features**2, axis=0) + jnp.finfo(features.dtype).tiny)
+    ridge = jnp.sqrt(jnp.asarray(_PROJECTION_RIDGE, features.dtype))
+    scaled = jnp.concatenate([features * scale, ridge * jnp.eye(width)])
+    # Not the Gram matrix, which would square the condition number.
+    orthonormal, triangle = jnp.linalg.qr(scaled)
+    projected = orthonormal[: len(features)].T @ targets
+
+    def of_part(size):
+        weights = jax.scipy.linalg.solve_triangular(
+            triangle[:size, :size], projected[:size]
+        )
+        return jnp.pad(weights, ((0, width - size), (0, 0)))
+
+    return scale[:, None] * jnp.concatenate([of_part(size) for size in parts], axis=1)
+
+
+@functools.cache
+def galerkin_objective(
+    model: nn.Module, quadrature: tuple[int, ...], damping: float = 1e-5
+) -> Objective:
+    """Logarithm of the Galerkin solution's relative L2 error against known wavefields.
+
+    The gradient runs through the solve, so the features learn what the solution gets
+    wrong, not only what the residual sees. The quadrature grid is shifted at random.
+    Only points of the model itself count, not those of the layer.
+
+    Args:
+        model: Network with features.
+        quadrature: Quadrature points along each axis, coordinate order.
+        damping: See `weak_form.solve_weights`.
+
+    Returns:
+        The objective; tasks must hold `points` and `scattered`.
+    """
+
+    @full_precision
+    def objective(params, task, key):
+        problem = task.problem
+        shift = jax.random.uniform(key, (problem.ndim,))
+        refinement = (_REFINEMENT,) * problem.ndim
+        points = weak_form.quadrature_points(problem, quadrature, shift)
+        cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
+        features = feature_function(model, params, problem)
+        samples = weak_form.sample_features(features, points)
+        stretch = absorbing.stretch(problem.layer, points, problem.omega)
+        stiffness = weak_form.stiffness_matrix(samples, stretch, cell)
+        norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
+
+        inside = _inside(problem, task.points)
+        at_points = inside[:, None] * features(task.points)
+
+        def one(member):
+            velocity, background_velocity, scattered = member
+            own = task.member(velocity, background_velocity)
+            collocation = weak_form.collocate_grid(own, quadrature, refinement, shift)
+            weights = weak_form.solve_weights(
+                stiffness + weak_form.mass_matrix(samples.value, collocation, cell),
+                weak_form.load_vector(samples.value, collocation, cell),
+                1 / (norm + 1e-6),
+                damping,
+            )
+            truth = inside * scattered
+            return jnp.sqrt(_energy(at_points @ weights - truth) / _energy(truth))
+
+        # One after the other: see `linear.weak_form.solve_weights`.
+        error = jax.lax.map(
+            one, (task.velocities, task.background_velocities, task.scattered)
+        )
+        return jnp.mean(jnp.log(error + _ERROR_FLOOR)), {"error": jnp.mean(error)}
+
+    return objective
+
+
+def _energy(field: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.real(field) ** 2 + jnp.imag(field) ** 2)

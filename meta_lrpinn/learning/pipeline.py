@@ -1,0 +1,397 @@
+"""A whole meta-training from its configuration to an initialisation that can ship."""
+
+import contextlib
+import csv
+import dataclasses
+import math
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from meta_lrpinn import generators, models
+from meta_lrpinn.files import writing
+from meta_lrpinn.learning import (
+    adaptation,
+    checkpoints,
+    configs,
+    networks,
+    objectives,
+    task_sets,
+    training,
+)
+from meta_lrpinn.learning.tasks import Task, TaskSampler
+from meta_lrpinn.runtime.memory import check_memory
+
+INITIALISATION = "initialisation"
+# Held tasks: their seeds, frequencies (Hz) and source positions never change, so that
+# runs can be compared.
+_HELD_SEED = 20_251_124
+_HELD = (
+    (3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (5.0, 1.5), (6.0, 1.2), (8.0, 0.9), (10.0, 1.7)
+)  # fmt: skip
+_HELD_SIZE = 91
+_HELD_POINTS = 2048
+_QUADRATURE = (72, 72)
+# Of the own output: one velocity at each of these settings, which networks of two cores
+# can learn; errors after so many steps, of which the last decides.
+_OWN_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (6.0, 1.2), (8.0, 0.9))
+_OWN_STEPS = (0, 20, 50)
+_OWN_RATE = {"adamw": 2e-3, "soap": 6e-3}
+
+
+def held_tasks(
+    distribution: configs.TaskDistribution,
+    settings: Sequence[tuple[float, float]] | None = None,
+    velocities: int = 2,
+) -> list[Task]:
+    """Tasks that training never draws, by default two velocities at seven settings.
+
+    Args:
+        distribution: Of the training tasks; their shapes and layer are the same.
+        settings: Frequencies (Hz) and source positions (km); by default seven.
+        velocities: Random velocities at each setting.
+
+    Returns:
+        Tasks with NumPy leaves; with the known wavefield where there is a layer.
+    """
+    rng = np.random.default_rng(_HELD_SEED)
+    size = min(max(_HELD_SIZE, distribution.smallest_size), distribution.largest_size)
+    tasks = []
+    for frequency, source_x in _HELD if settings is None else settings:
+        members = [
+            generators.random_velocity(
+                int(rng.integers(2**31)), (size, size), distribution.spacing
+            )
+            for _ in range(velocities)
+        ]
+        own = task_sets.make_tasks(members, frequency, [source_x], distribution)
+        if distribution.absorbing:
+            own = task_sets.with_scattered(own, _HELD_POINTS, _HELD_SEED)
+        tasks += own
+    return tasks
+
+
+def make_evaluation(
+    config: configs.MetaConfig, model: nn.Module, objective: objectives.Objective
+) -> training.Evaluation:
+    """What is watched during training, first the figure that chooses the best.
+
+    With an absorbing layer the wavefields are known, and the figure is the relative L2
+    error of the Galerkin solution over the features as they are, without a step of
+    adaptation, averaged over the held tasks. Without a layer the problem has no unique
+    solution to compare with, and the figure is the objective on the held tasks.
+
+    An objective of the own output, with a layer, is watched by `own_output_evaluation`.
+
+    Args:
+        config: The whole configuration.
+        model: Network.
+        objective: What it is trained on.
+
+    Returns:
+        `(params, step)` to the mean figure over the held tasks (`error`, or `loss` without
+        a layer), and the figure of each task.
+    """
+    if config.tasks.absorbing and config.objective.name == "own_output":
+        is_soap = config.training.inner_optimiser == "soap"
+        return own_output_evaluation(
+            config.tasks, model, objective, optimiser="soap" if is_soap else "adamw"
+        )
+    stacked = task_sets.stack_tasks(held_tasks(config.tasks))
+    measure, figure, double = objective, None, False
+    if config.tasks.absorbing:
+        # In double precision: features of many a network nearly depend on each other.
+        measure = objectives.galerkin_objective(model, _QUADRATURE, damping=1e-11)
+        figure, double = "error", True
+    key = jax.random.key(_HELD_SEED)
+
+    @jax.jit
+    def measure_all(params, stacked):
+        def one(task):
+            loss, scalars = measure(params, task, key)
+            return scalars[figure] if figure else loss
+
+        return jax.lax.map(one, stacked)
+
+    def evaluate(params, step):
+        del step
+        with jax.enable_x64(double):
+            arguments = _double((params, stacked)) if double else (params, stacked)
+            values = np.asarray(measure_all(*arguments))
+        names = [f"{frequency:g}Hz_{source_x:g}km" for frequency, source_x in _HELD]
+        pairs = zip(names, map(float, values), strict=True)
+        return {figure or "loss": float(values.mean()), **dict(pairs)}
+
+    return evaluate
+
+
+def own_output_evaluation(
+    distribution: configs.TaskDistribution,
+    model: nn.Module,
+    objective: objectives.Objective,
+    settings: Sequence[tuple[float, float]] = _OWN_HELD,
+    steps: Sequence[int] = _OWN_STEPS,
+    optimiser: str = "adamw",
+) -> training.Evaluation:
+    """Relative L2 error of the network's own output after adaptation to held tasks.
+
+    What an initialisation is for. All parameters are adapted, the hypernetwork too, at
+    a rate that decays to zero (cosine) at the last step.
+
+    Args:
+        distribution: Of the training tasks, with an absorbing layer.
+        model: Network.
+        objective: That the steps descend, see `objectives.own_output_objective`.
+        settings: Frequencies (Hz) and source positions (km) of the held tasks.
+        steps: Numbers of steps after which the error is taken, in order.
+        optimiser: Of the steps, see `adaptation.make_optimiser`.
+
+    Returns:
+        `(params, step)` to the mean error after the last number of steps (`error`),
+        after the others (`error_0`, ...), and of each task after the last.
+    """
+    stacked = task_sets.stack_tasks(held_tasks(distribution, settings, velocities=1))
+    descent = adaptation.make_optimiser(
+        optimiser, _OWN_RATE[optimiser], "cosine", steps[-1]
+    )
+
+    @jax.jit
+    def measure_all(params, stacked):
+        def one(task):
+            state, errors, done = (params, descent.init(params)), [], 0
+            for number in steps:
+                state = _descend(objective, descent, state, task, done, number)
+                errors.append(objectives.own_output_error(model, state[0], task))
+                done = number
+            return jnp.stack(errors)
+
+        return jax.lax.map(one, stacked)
+
+    def evaluate(params, step):
+        del step
+        errors = np.asarray(measure_all(params, stacked), float)
+        means = dict(zip(steps, errors.mean(axis=0), strict=True))
+        scalars = {"error": float(means.pop(steps[-1]))}
+        scalars |= {f"error_{number}": float(mean) for number, mean in means.items()}
+        for (frequency, source_x), error in zip(settings, errors[:, -1], strict=True):
+            scalars[f"{frequency:g}Hz_{source_x:g}km"] = float(error)
+        return scalars
+
+    return evaluate
+
+
+def _descend(objective, optimiser, state, task, first: int, last: int):
+    """(params, optimiser state) after the steps from first to last."""
+
+    def step(state, index):
+        params, optimiser_state = state
+        key = jax.random.fold_in(jax.random.key(_HELD_SEED), index)
+        gradient = jax.grad(objective, has_aux=True)(params, task, key)[0]
+        updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
+        return (optax.apply_updates(params, updates), optimiser_state), None
+
+    return jax.lax.scan(step, state, jnp.arange(first, last))[0]
+
+
+def _double(tree: Any) -> Any:
+    """Floating-point leaves in double precision; needs x64."""
+
+    def cast(leaf):
+        leaf = np.asarray(leaf)
+        is_complex = np.iscomplexobj(leaf)
+        return leaf.astype(np.complex128 if is_complex else np.float64)
+
+    return jax.tree.map(cast, tree)
+
+
+def meta_train(
+    config: configs.MetaConfig,
+    directory: str | Path,
+    *,
+    init: str | Path | None = None,
+    task_files: Sequence[str | Path] = (),
+    seconds: float | None = None,
+    command: str = "",
+    progress: bool = True,
+) -> Path:
+    """Meta-trains, resuming where a run was stopped, and writes its initialisation.
+
+    Args:
+        config: The whole configuration.
+        directory: Folder of the run.
+        init: Initialisation to start from, of this very network; default: random.
+        task_files: Tasks from files of `meta-lrpinn make-tasks`; default: new tasks for
+            ever.
+        seconds: Wall-clock budget over all sittings; one iteration is made in any case.
+        command: Command line, for the card.
+        progress: Show a progress bar.
+
+    Returns:
+        Folder of the initialisation: the best checkpoint's parameters, with a card of
+        what they were trained on, how long, and the curve.
+
+    Raises:
+        ValueError: if `seconds` is not positive, or files do not fit the configuration.
+    """
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be positive and finite, got {seconds}")
+    _check_room(config)
+    directory = Path(directory)
+    commit = _commit()  # of the code that runs, whatever happens to the checkout
+    model = networks.make_network(config.network)
+    objective = objectives.make_objective(config.objective, model)
+    sampler = _make_sampler(config, task_files)
+    if init is None:
+        key = jax.random.key(config.training.seed)
+        params, origin = models.initial_parameters(model, key), None
+    else:
+        params, origin = load_start(init, config.network)
+    with _alone(directory):
+        training.train(
+            config.training,
+            objective,
+            sampler,
+            params,
+            directory,
+            evaluate=make_evaluation(config, model, objective),
+            settings={
+                "network": dataclasses.asdict(config.network),
+                "objective": dataclasses.asdict(config.objective),
+                "tasks": dataclasses.asdict(config.tasks),
+            },
+            seconds=seconds,
+            progress=progress,
+        )
+        return export(config, directory, command, commit, origin)
+
+
+def _check_room(config: configs.MetaConfig) -> None:
+    """Refuses batches that no memory holds: their tasks, and activations at the points."""
+    tasks, network, points = config.training, config.network, config.objective.points
+    together = tasks.tasks_per_batch if tasks.task_axis == "vmap" else 1
+    batch = 2.0 * tasks.tasks_per_batch * task_sets.bytes_of_task(config.tasks)
+    activations = 4.0 * together * points * network.width * network.depth
+    check_memory(
+        batch + activations,
+        f"batches of {tasks.tasks_per_batch:,} tasks with {points:,} points each",
+        "choose fewer points, or fewer tasks per batch",
+    )
+
+
+def _alone(directory: Path) -> contextlib.AbstractContextManager:
+    """A lock of the run's folder, which the first process of a run holds for all."""
+    if jax.process_index() == 0:
+        return writing.locked(directory)
+    return contextlib.nullcontext()
+
+
+def _make_sampler(
+    config: configs.MetaConfig, task_files: Sequence[str | Path]
+) -> TaskSampler:
+    needs = config.objective.name in configs.LEARNS_FROM_WAVEFIELDS
+    if task_files:
+        sampler = task_sets.file_sampler(task_files, config.tasks, config.training)
+        known = sampler(config.training.seed, 0)[0].scattered is not None
+    else:
+        distribution = config.tasks
+        if not needs:
+            distribution = dataclasses.replace(distribution, known_points=0)
+        sampler = task_sets.streaming_sampler(distribution, config.training)
+        known = distribution.known_points > 0
+    if needs and not known:
+        raise ValueError(
+            f"objective {config.objective.name} learns from known wavefields; give tasks "
+            "that have them (meta-lrpinn make-tasks --wavefields)"
+        )
+    return sampler
+
+
+def load_start(
+    init: str | Path, network: configs.NetworkConfig
+) -> tuple[objectives.Params, dict[str, Any]]:
+    """Parameters of an initialisation to train further, and its card.
+
+    Raises:
+        ValueError: if it is of another network than the one to train.
+    """
+    params, saved, card = checkpoints.load_initialisation(init)
+    checkpoints.check_settings(saved, dataclasses.asdict(network), path=init)
+    return params, card
+
+
+def export(
+    config: configs.MetaConfig,
+    directory: Path,
+    command: str,
+    commit: str,
+    origin: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the best checkpoint of a run as an initialisation with its card.
+
+    Args:
+        config: What was trained.
+        directory: Folder of the run.
+        command: Command line.
+        commit: Of the code that ran.
+        origin: Card of the initialisation that the run started from, if any.
+
+    Returns:
+        Folder of the initialisation.
+    """
+    params, _, step = checkpoints.load_run_parameters(directory / "checkpoints", "best")
+    target = directory / INITIALISATION
+    number = 1
+    while target.exists():
+        number += 1
+        target = directory / f"{INITIALISATION}_{number}"
+    curve = _read_curve(directory / "evaluation.csv")
+    card = {
+        "command": command,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+        "device": f"{jax.device_count()} {jax.devices()[0].platform}",
+        "configuration": config.as_dict(),
+        "step": step,
+        "seconds": round(float(curve[-1]["elapsed"])) if curve else None,
+        "curve": curve,
+        "started_from": origin,
+    }
+    if jax.process_index() == 0:
+        checkpoints.save_initialisation(
+            target, params, dataclasses.asdict(config.network), card
+        )
+    return target
+
+
+def _read_curve(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: float(f"{float(x):.4g}") for name, x in row.items()} for row in rows]
+
+
+def _commit() -> str:
+    """Commit of the checkout the package runs from, or an empty text outside of one."""
+    here = Path(__file__)
+
+    def output(*command):
+        result = subprocess.run(
+            ["git", *command], cwd=here.parent, capture_output=True, text=True, check=True
+        )
+        return result.stdout.strip()
+
+    try:
+        # Installed, the package may lie within a checkout of something else.
+        output("ls-files", "--error-unmatch", here.name)
+        return output("describe", "--always", "--dirty")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,128 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
+
+Vyas et al. (2024), arXiv 2409.11321, algorithm 3; what it brings to physics-informed
+networks is in Wang et al. (2025), arXiv 2502.00604.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from meta_lrpinn.runtime.precision import full_precision
+
+# Of all means, over some ten steps: adaptation takes hundreds at most, at ever new points.
+# Measured on the layered model at 5 Hz, with new bases every fifth step: error after 300
+# steps 7.7 % with 0.9, 8.6 % with 0.8, 8.3 % with 0.95; after 50 steps 36, 31 and 43 %.
+_DECAY = 0.9
+_EPSILON = 1e-8
+# Steps between new bases. Every step costs a quarter more than every fifth at 576 points;
+# the error after 50 steps is 33 % with two and 36 % with five.
+_RENEW_EVERY = 2
+
+
+class Moments(NamedTuple):
+    """What is remembered of one array; `sides` and `bases` are empty but for matrices."""
+
+    first: jax.Array  # mean gradient, of the array's shape
+    second: jax.Array  # mean squared gradient in the eigenbasis
+    sides: tuple[jax.Array, ...]  # mean G Gᵀ (m, m) and Gᵀ G (n, n) of a matrix (m, n)
+    bases: tuple[jax.Array, ...]  # their eigenvectors, in columns
+
+
+class SoapState(NamedTuple):
+    """State of `scale_by_soap`."""
+
+    count: jax.Array  # () int32, steps done
+    moments: tuple[Moments, ...]  # of each array, in the order of the tree's leaves
+
+
+def scale_by_soap() -> optax.GradientTransformation:
+    """Gradients over the root of their mean square, in the basis where they are simplest.
+
+    Matrices are rotated by the eigenvectors of their mean G Gᵀ and Gᵀ G, and rotated
+    back; arrays of other dimensions are treated as by Adam. The first gradient gives the
+    first bases and no step. From then on bases follow by orthogonal iteration, always
+    after the step: in a basis made from the very gradient, the error after 50 steps is
+    80 % instead of 33 %.
+
+    Returns:
+        The transformation; no learning rate, no sign, no weight decay.
+    """
+
+    def init(params: Any) -> SoapState:
+        moments = tuple(_no_moments(leaf) for leaf in jax.tree.leaves(params))
+        return SoapState(jnp.zeros((), jnp.int32), moments)
+
+    def update(updates: Any, state: Any, params: Any = None):
+        del params
+        gradients, structure = jax.tree.flatten(updates)
+        pairs = [
+            _step(old, gradient, state.count)
+            for old, gradient in zip(state.moments, gradients, strict=True)
+        ]
+        directions = [direction for direction, _ in pairs]
+        moments = tuple(new for _, new in pairs)
+        return jax.tree.unflatten(structure, directions), SoapState(
+            state.count + 1, moments
+        )
+
+    return optax.GradientTransformation(init, update)
+
+
+def _no_moments(leaf: jax.Array) -> Moments:
+    zeros = jnp.zeros_like(leaf)
+    sizes = leaf.shape if leaf.ndim == 2 else ()
+    return Moments(
+        zeros,
+        zeros,
+        tuple(jnp.zeros((size, size), leaf.dtype) for size in sizes),
+        tuple(jnp.eye(size, dtype=leaf.dtype) for size in sizes),
+    )
+
+
+@full_precision
+def _step(old: Moments, gradient: jax.Array, count: jax.Array) -> tuple[jax.Array, Moments]:
+    """The direction for a gradient after `count` others, and what is remembered then."""
+    is_later = count > 0
+    first = jnp.where(is_later, _mean(old.first, gradient), 0)
+    rotated = _rotated(gradient, old.bases)
+    second = jnp.where(is_later, _mean(old.second, rotated**2), 0)
+    # Of means that began at zero.
+    unbiased = jnp.where(is_later, 1 - _DECAY**count, 1)
+    scale = jnp.sqrt(second / unbiased) + _EPSILON
+    direction = _rotated(first, old.bases) / unbiased / scale
+    direction = _rotated(direction, tuple(basis.T for basis in old.bases))
+    sides, bases = old.sides, old.bases
+    if sides:
+        squares = (gradient @ gradient.T, gradient.T @ gradient)
+        sides = jax.tree.map(_mean, sides, squares)
+        due = jnp.where(is_later, 2 * (count % _RENEW_EVERY == 0), 1)
+        kept_or_new = (lambda s, b: b, _eigenvectors, _orthogonal_iteration)
+        bases = jax.lax.switch(due, kept_or_new, sides, bases)
+    return direction, Moments(first, second, sides, bases)
+
+
+def _mean(old: jax.Array, new: jax.Array) -> jax.Array:
+    return _DECAY * old + (1 - _DECAY) * new
+
+
+def _rotated(array: jax.Array, bases: tuple[jax.Array, ...]) -> jax.Array:
+    """Into the bases of both sides; arrays without bases stay as they are."""
+    if not bases:
+        return array
+    left, right = bases
+    return left.T @ array @ right
+
+
+def _eigenvectors(sides, bases):
+    del bases
+    # The largest first, as orthogonal iteration has them.
+    return tuple(jnp.linalg.eigh(side)[1][:, ::-1] for side in sides)
+
+
+def _orthogonal_iteration(sides, bases):
+    return tuple(
+        jnp.linalg.qr(side @ basis)[0] for side, basis in zip(sides, bases, strict=True)
+    )

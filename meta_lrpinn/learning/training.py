@@ -1,0 +1,438 @@
+"""The meta-training loop: resumable, and the same on one device and on many."""
+
+import contextlib
+import dataclasses
+import math
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+from flax import struct
+
+from meta_lrpinn import models
+from meta_lrpinn.learning import checkpoints, devices, maml
+from meta_lrpinn.learning.configs import TrainingConfig
+from meta_lrpinn.learning.run_log import RunLog
+from meta_lrpinn.learning.tasks import TaskSampler
+
+# What is remembered beside the state: seconds of all sittings, and the least error.
+_RECORD: dict[str, Any] = {"elapsed": 0.0, "best": None}
+
+Evaluation = Callable[[maml.Params, int], Mapping[str, float]]
+
+
+class TrainingDiverged(RuntimeError):
+    """Loss or gradient ceased to be finite; the message names what can be resumed."""
+
+
+class TrainState(struct.PyTreeNode):
+    """All that the next update depends on, tasks apart; a pytree."""
+
+    params: Any  # meta-parameters
+    log_rates: Any  # learned inner rates, see `maml.adapt`; None where they are fixed
+    opt_state: Any  # of `make_optimiser`
+    step: jax.Array  # () int32, updates done
+    key: jax.Array  # (2,) uint32, data of the key from which all randomness derives
+
+
+def make_schedule(config: TrainingConfig) -> optax.Schedule:
+    """Learning rate as a function of the iteration."""
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(config.learning_rate, config.iterations)
+    return optax.exponential_decay(
+        config.learning_rate, config.decay_every, config.decay, staircase=True
+    )
+
+
+def make_optimiser(config: TrainingConfig) -> optax.GradientTransformation:
+    """AdamW on the clipped meta-gradient; for Reptile an interpolation, that is SGD."""
+    if config.algorithm == "reptile":
+        step = optax.sgd(make_schedule(config))
+    else:
+        step = optax.adamw(make_schedule(config), weight_decay=config.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
+
+
+def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
+    """State before the first update."""
+    params = jax.tree.map(jnp.asarray, params)
+    log_rates = maml.initial_log_rates(params) if config.learn_inner_rates else None
+    return TrainState(
+        params=params,
+        log_rates=log_rates,
+        opt_state=make_optimiser(config).init(_trained(params, log_rates)),
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(jax.random.key(config.seed)),
+    )
+
+
+def _trained(params: maml.Params, log_rates: Any) -> Any:
+    """What the outer optimiser moves."""
+    return params if log_rates is None else (params, log_rates)
+
+
+def _make_gradient(
+    config: TrainingConfig, objective: maml.Objective, mesh: jax.sharding.Mesh
+) -> Callable:
+    inner = {
+        "steps": config.inner_steps,
+        "learning_rate": config.inner_learning_rate,
+        "optimiser": config.inner_optimiser,
+        "clip_norm": config.inner_clip_norm,
+        "task_axis": config.task_axis,
+    }
+    if config.inner_embedding_rate != 1:
+        inner["rate_factors"] = {"network": 1.0, "embedding": config.inner_embedding_rate}
+    if config.algorithm == "reptile":
+        gradient_of = maml.reptile_gradient
+    else:
+        gradient_of = maml.meta_gradient
+        inner["learn_rates"] = config.learn_inner_rates
+        inner["first_order"] = config.first_order
+        inner["same_task"] = config.same_task
+    return devices.sharded_meta_gradient(objective, mesh, gradient_of, **inner)
+
+
+def make_update(
+    config: TrainingConfig, objective: maml.Objective, mesh: jax.sharding.Mesh
+) -> Callable:
+    """The jitted update.
+
+    Args:
+        config: Training configuration.
+        objective: Loss of one task.
+        mesh: Mesh over which the tasks are spread.
+
+    Returns:
+        A function of (state, support, query) giving the next state and scalars: the
+        objective's, `loss`, `gradient_norm`, and `finite`, whether both are. The
+        state's buffers are donated.
+    """
+    optimiser = make_optimiser(config)
+    gradient = _make_gradient(config, objective, mesh)
+
+    def update(state, support, query):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        trained = _trained(state.params, state.log_rates)
+        (loss, scalars), grads = gradient(trained, support, query, key)
+        norm = optax.tree.norm(grads)
+        updates, opt_state = optimiser.update(grads, state.opt_state, trained)
+        trained: Any = optax.apply_updates(trained, updates)
+        learns = state.log_rates is not None
+        params, log_rates = trained if learns else (trained, None)
+        if config.orthonormal_bases:
+            params = models.orthonormal_bases(params)
+        scalars = {
+            **scalars,
+            "loss": loss,
+            "gradient_norm": norm,
+            "finite": jnp.isfinite(loss) & jnp.isfinite(norm),
+        }
+        state = TrainState(
+            params=params,
+            log_rates=log_rates,
+            opt_state=opt_state,
+            step=state.step + 1,
+            key=state.key,
+        )
+        return state, scalars
+
+    return jax.jit(update, donate_argnums=0, out_shardings=devices.replicated(mesh))
+
+
+def train(
+    config: TrainingConfig,
+    objective: maml.Objective,
+    task_sampler: TaskSampler,
+    params: maml.Params,
+    directory: str | Path,
+    *,
+    evaluate: Evaluation | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    keep: int = 2,
+    progress: bool = True,
+) -> TrainState:
+    """Meta-trains, going on from the latest checkpoint in `directory` if there is one.
+
+    Killed at any moment and started again, it ends with the same parameters as if never
+    stopped (bit for bit on CPU).
+
+    Args:
+        config: Training configuration.
+        objective: Loss of one task.
+        task_sampler: `(seed, step)` to (support, query), each a batch of
+            `tasks_per_batch` tasks as NumPy arrays, leaves (tasks, ...). It must depend
+            on nothing else. It is called ahead of time, in another thread.
+        params: Initial meta-parameters, the same in every process.
+        directory: Of the run: `checkpoints/`, `training.csv`, `evaluation.csv`,
+            `tensorboard/`.
+        evaluate: `(params, step)` to scalars, of which the first is the error whose
+            smallest value makes a checkpoint the best. Called before the first update
+            and every `evaluate_every`, in every process.
+        settings: What else, apart from `config`, must be the same in order to resume
+            (network, tasks, losses); nested dictionaries of JSON values.
+        seconds: Stop after so much time in total, earlier sittings included, with a
+            checkpoint.
+        mesh: Devices; by default all.
+        keep: How many of the latest checkpoints to keep beside the best.
+        progress: Whether to show a progress bar and messages.
+
+    Returns:
+        The last state, on every device of the mesh.
+
+    Raises:
+        ValueError: if settings differ from those of the checkpoint, or the devices
+            cannot share a batch equally.
+        TrainingDiverged: if loss or gradient are not finite; what is saved is from
+            before.
+    """
+    mesh = devices.task_mesh() if mesh is None else mesh
+    ours = devices.local_tasks(config.tasks_per_batch, mesh)
+    directory = Path(directory)
+    settings = {"training": dataclasses.asdict(config), **(settings or {})}
+    progress = progress and jax.process_index() == 0
+    saved = checkpoints.RunCheckpoints(directory / checkpoints.FOLDER, keep=keep)
+    with contextlib.closing(saved):
+        state, restored = _restore(saved, config, params, settings, mesh)
+        if restored is not None and progress:
+            text = f"resuming from step {restored.step}, {restored.path}"
+            print(text, file=sys.stderr, flush=True)
+        update = make_update(config, objective, mesh)
+        loop = _Loop(
+            config, directory, saved, settings, evaluate, seconds, progress, restored
+        )
+        batches = _prefetch(task_sampler, config.seed, loop.step, config.iterations)
+        with contextlib.closing(loop), contextlib.closing(batches):
+            loop.before_first(state)
+            while not loop.finished:
+                support, query = jax.tree.map(lambda leaf: leaf[ours], next(batches))
+                state, scalars = update(
+                    state,
+                    devices.shard_tasks(support, mesh),
+                    devices.shard_tasks(query, mesh),
+                )
+                loop.after(state, scalars)
+    return state
+
+
+def _progress(state: TrainState) -> dict[str, Any]:
+    progress = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
+    if state.log_rates is not None:
+        progress["log_rates"] = state.log_rates
+    return progress
+
+
+def _restore(
+    saved: checkpoints.RunCheckpoints,
+    config: TrainingConfig,
+    params: maml.Params,
+    settings: Mapping[str, Any],
+    mesh: jax.sharding.Mesh,
+) -> tuple[TrainState, checkpoints.Restored | None]:
+    """The latest saved state, else the initial one, on all devices."""
+    state = initial_state(config, params)
+    restored = saved.restore(
+        state.params,
+        _progress(state),
+        settings=settings,
+        sharding=devices.replicated(mesh),
+        ignored={f"training.{name}" for name in config.free_on_resume},
+    )
+    if restored is None:
+        return devices.replicate(state, mesh), None
+    for name, value in _RECORD.items():
+        if not isinstance(restored.record.get(name, value), int | float | None):
+            raise ValueError(f"{restored.path} has a record of another kind: {name}")
+    progress = {"log_rates": None, **restored.progress}
+    return TrainState(params=restored.params, **progress), restored
+
+
+class _Loop:
+    """What surrounds the updates: counting, logging, evaluating, saving."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        directory: Path,
+        saved: checkpoints.RunCheckpoints,
+        settings: Mapping[str, Any],
+        evaluate: Evaluation | None,
+        seconds: float | None,
+        progress: bool,
+        restored: checkpoints.Restored | None,
+    ):
+        record = _RECORD if restored is None else {**_RECORD, **restored.record}
+        self.step = 0 if restored is None else restored.step
+        self.finished = self.step >= config.iterations
+        self._config = config
+        self._saved = saved
+        self._settings = settings
+        self._evaluation = evaluate
+        self._seconds = math.inf if seconds is None else seconds
+        self._earlier = record["elapsed"]
+        self._best: float = math.inf if record["best"] is None else record["best"]
+        self._pending: list[maml.Scalars] = []
+        self._shown: dict[str, str] = {}
+        self._writers = {}
+        if jax.process_index() == 0:
+            last = -1 if restored is None else self.step
+            for name in ("training", "evaluation"):
+                self._writers[name] = RunLog(directory, name, last)
+        self._bar = tqdm.tqdm(
+            total=config.iterations,
+            initial=self.step,
+            disable=not progress,
+            unit="it",
+            desc="meta-training",
+        )
+        self._start = self._logged = time.perf_counter()
+
+    def close(self) -> None:
+        """Closes the progress bar and the files of metrics."""
+        self._bar.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def before_first(self, state: TrainState) -> None:
+        """Evaluates the initial parameters, if these are they.
+
+        However long that takes, an iteration follows: there is a checkpoint in any case.
+        """
+        if self.step == 0:
+            self._evaluate(state)
+        else:
+            self.finished = self.finished or self._out_of_time()
+
+    def after(self, state: TrainState, scalars: maml.Scalars) -> None:
+        """Logs, evaluates and saves, as due, after one update."""
+        config = self._config
+        self.step += 1
+        self._pending.append(scalars)
+        self._bar.update()
+        self.finished = self.step >= config.iterations
+        evaluating = self.step % config.evaluate_every == 0
+        saving = self.step % config.checkpoint_every == 0
+        logging = self.step % config.log_every == 0
+        if not (self.finished or evaluating or saving or logging):
+            return
+        # First of all, so that no bad state is ever saved.
+        self._log()
+        self.finished = self.finished or self._out_of_time()
+        score = self._evaluate(state) if evaluating or self.finished else None
+        improved = score is not None and score < self._best
+        self._best = min(self._best, math.inf if score is None else score)
+        if saving or improved or self.finished:
+            self._save(state, score)
+
+    def _log(self) -> None:
+        """Fetches the scalars since the last call: training's only host transfer."""
+        rows = jax.device_get([devices.local_copy(row) for row in self._pending])
+        self._pending.clear()
+        for step, row in enumerate(rows, self.step - len(rows) + 1):
+            if not row["finite"]:
+                raise TrainingDiverged(self._diverged(step, row))
+        now = time.perf_counter()
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        del means["finite"]
+        means["seconds_per_iteration"] = (now - self._logged) / len(rows)
+        self._logged = now
+        self._write("training", means)
+        self._show(loss=means["loss"])
+
+    def _diverged(self, step: int, row: Mapping[str, Any]) -> str:
+        last = self._saved.find("latest")
+        good = "no checkpoint was saved before"
+        if last is not None:
+            good = f"the last good checkpoint is {self._saved.path(last)} (step {last})"
+        what = "gradient" if np.isfinite(row["loss"]) else "loss"
+        return (
+            f"{what} is not finite at step {step} (loss {row['loss']}, gradient norm "
+            f"{row['gradient_norm']}); {good}"
+        )
+
+    def _evaluate(self, state: TrainState) -> float | None:
+        if self._evaluation is None:
+            return None
+        start = time.perf_counter()
+        scalars = dict(self._evaluation(devices.local_copy(state.params), self.step))
+        # Time spent here is not time per iteration.
+        self._logged += time.perf_counter() - start
+        self._write("evaluation", {**scalars, "elapsed": self._elapsed()})
+        name, score = next(iter(scalars.items()))
+        self._show(**{name: float(score)})
+        return float(devices.of_first_process(np.asarray(score)))
+
+    def _save(self, state: TrainState, score: float | None) -> None:
+        start = time.perf_counter()
+        best = self._best if math.isfinite(self._best) else None
+        self._saved.save(
+            self.step,
+            state.params,
+            _progress(state),
+            settings=self._settings,
+            record={"elapsed": self._elapsed(), "best": best},
+            score=score,
+        )
+        self._logged += time.perf_counter() - start
+
+    def _elapsed(self) -> float:
+        """Seconds of this sitting, and of the earlier ones up to what they saved."""
+        return self._earlier + time.perf_counter() - self._start
+
+    def _out_of_time(self) -> bool:
+        over = np.asarray(self._elapsed() >= self._seconds)
+        return bool(devices.of_first_process(over))
+
+    def _write(self, name: str, scalars: Mapping[str, float]) -> None:
+        if name in self._writers:
+            self._writers[name].write(self.step, scalars)
+
+    def _show(self, **scalars: float) -> None:
+        self._shown.update({name: f"{value:.3g}" for name, value in scalars.items()})
+        self._bar.set_postfix(self._shown, refresh=False)
+
+
+def _prefetch(
+    task_sampler: TaskSampler, seed: int, start: int, stop: int, ahead: int = 2
+) -> Generator[tuple[maml.Task, maml.Task], None, None]:
+    """Batches of steps start to stop, drawn in order by one thread."""
+    batches: queue.Queue = queue.Queue(maxsize=ahead)
+    closed = threading.Event()
+
+    def put(item) -> bool:
+        while not closed.is_set():
+            with contextlib.suppress(queue.Full):
+                batches.put(item, timeout=0.1)
+                return True
+        return False
+
+    def draw():
+        try:
+            for step in range(start, stop):
+                if not put((task_sampler(seed, step), None)):
+                    return
+        except Exception as error:  # handed to the consumer, who raises it
+            put((None, error))
+
+    thread = threading.Thread(target=draw, name="task sampler", daemon=True)
+    thread.start()
+    try:
+        for _ in range(start, stop):
+            batch, error = batches.get()
+            if error is not None:
+                raise error
+            yield batch
+    finally:
+        closed.set()
+        thread.join()

@@ -1,1 +1,0 @@
-"""Meta-training: inner adaptation, tasks, and the loop around them."""

@@ -1,0 +1,1 @@
+"""What the machine gives: precision, compiled programs, memory, workers, libraries."""

@@ -1,0 +1,271 @@
+"""`run_survey`: every velocity, frequency and source, block by block into a file."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from meta_lrpinn.files import writing
+from meta_lrpinn.files.velocity_stacks import Velocities, open_velocities
+from meta_lrpinn.learning.networks import Network
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime import executors
+from meta_lrpinn.solvers.bounds import Bounds, bounds_of
+from meta_lrpinn.solvers.settings import Settings, name_of
+from meta_lrpinn.solvers.survey import (
+    Plan,
+    Solved,
+    check_sizes,
+    frequency_solver,
+    make_plan,
+)
+from meta_lrpinn.solvers.surveys import store
+from meta_lrpinn.solvers.surveys.blocks import Block, block_sizes, blocks
+
+# Of the progress in a log file.
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SurveyRun:
+    """What one call of `run_survey` did."""
+
+    out: str  # where the wavefields are
+    shape: tuple[int, int, int]  # (n_models, n_frequencies, n_sources)
+    solved: int  # wavefields solved by this call; the others were there
+    chunks: int  # in all
+    missed: int | None  # wavefields of all that missed the tolerance; None without one
+    elapsed: float  # [s], compilation included
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether all wavefields reached the tolerance; None where none was asked for."""
+        return None if self.missed is None else self.missed == 0
+
+    @property
+    def throughput(self) -> float:
+        """Wavefields per second of this call, compilation included."""
+        return self.solved / self.elapsed
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all blocks of a survey have in common; equal if the survey is."""
+
+    output: store.Output
+    checksum: str  # of the description
+    plan: Plan = dataclasses.field(compare=False)
+    bounds: Bounds = dataclasses.field(compare=False)
+
+
+def run_survey(
+    velocities: str | os.PathLike | Velocities | Sequence[VelocityModel],
+    frequencies: Sequence[float],
+    sources: np.ndarray,
+    out: str | os.PathLike,
+    settings: Settings | None = None,
+    *,
+    receivers: np.ndarray | None = None,
+    amplitude: complex | None = None,
+    memory: float = 4.0,
+    models_per_chunk: int | None = None,
+    seed: int = 0,
+    free_surface: bool = False,
+    cluster: str | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> SurveyRun:
+    """Solves for every velocity, frequency and source, into a zarr file.
+
+    The same call goes on where one was stopped: a chunk is there whole, or is solved
+    again. `xarray.open_zarr(out)` opens the result, while it grows too. A tolerance that
+    is not reached ends nothing; the array `converged` says where.
+
+    Args:
+        velocities: Models on one grid, or a file of them (`open_velocities`), which
+            workers read themselves.
+        frequencies: Frequencies [Hz].
+        sources: Source positions (n_sources, ndim) [km], the same for all.
+        out: Path of the zarr file, or URL; workers write to it themselves.
+        settings: Which solver; by default `PlaneWaves()`, of which all velocities of a
+            frequency share lattice and compiled program.
+        receivers: Positions (n_receivers, ndim) [km]; default: the models' grid.
+        amplitude: A of the background field; default: fundamental solution.
+        memory: GiB that the fields and vectors of a process may take; it decides how
+            large chunks are.
+        models_per_chunk: Models of a chunk at most.
+        seed: Seed of all that is random.
+        free_surface: Whether u = 0 at the top of the models; as of `solve`.
+        cluster: Address of a Dask scheduler; the wavefields are the same.
+        workers: Processes of a Dask cluster on this machine instead.
+        progress: Show a progress bar with the rate and the time left.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: if an argument is out of its range, or `out` is something else.
+        WorkersLost: if a chunk ended several workers.
+    """
+    began = time.perf_counter()
+    velocities = open_velocities(velocities)
+    grid = velocities.grid
+    plan = make_plan(
+        grid, frequencies, sources, settings,
+        receivers=receivers, amplitude=amplitude, memory=memory, seed=seed,
+        free_surface=free_surface,
+    )  # fmt: skip
+    points = int(np.prod(grid.shape)) if plan.receivers is None else len(plan.receivers)
+    shape = (len(velocities), len(plan.frequencies), len(plan.sources))
+    sizes = block_sizes(shape[0], shape[2], points, memory, models_per_chunk)
+    bounds, checksum = _scan(velocities)
+    check_sizes(plan, bounds)
+    description = _description(plan, grid, shape[0], checksum, sizes)
+    store.check_room(out, 8 * int(np.prod(shape)) * points)
+    with contextlib.ExitStack() as stack:
+        solve_all = stack.enter_context(executors.mapper(cluster, workers))
+        if "://" not in os.fspath(out):
+            stack.enter_context(writing.locked(out))
+        output = store.open_output(out, description, plan, grid, shape[0], sizes)
+        output.clear_partial()
+        job = Job(output, _checksum(repr(description)), plan, bounds)
+        everything = list(blocks(shape, sizes))
+        is_there = output.solved(sizes).transpose(1, 2, 0).ravel()
+        missing = [b for b, there in zip(everything, is_there, strict=True) if not there]
+        _run(job, velocities, missing, shape, solve_all, progress)
+        output.clear_partial()  # of workers that were lost
+        missed = output.missed()
+    return SurveyRun(
+        out=output.url,
+        shape=shape,
+        solved=sum(block.wavefields for block in missing),
+        chunks=len(everything),
+        missed=missed,
+        elapsed=time.perf_counter() - began,
+    )
+
+
+def _run(
+    job: Job,
+    velocities: Velocities,
+    missing: list[Block],
+    shape: tuple[int, int, int],
+    solve_all: executors.Mapper,
+    progress: bool,
+) -> None:
+    total = int(np.prod(shape))
+    left = sum(block.wavefields for block in missing)
+    tasks = (
+        (job, block, velocities.part(block.models.start, block.models.stop))
+        for block in missing
+    )
+    with tqdm.tqdm(
+        total=total,
+        initial=total - left,
+        disable=not progress,
+        unit="field",
+        mininterval=0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES,
+    ) as bar:
+        for number in solve_all(solve_block, tasks):
+            bar.update(number)
+
+
+def solve_block(task: tuple[Job, Block, Velocities]) -> int:
+    """Solves one block and writes it.
+
+    Args:
+        task: The survey, which block, and its velocities.
+
+    Returns:
+        Number of wavefields.
+    """
+    job, block, velocities = task
+    solve = _solver(job, block.frequency, block.sources.start, block.sources.stop)
+    solved = [solve(model) for model in velocities]
+    converged = [one.converged for one in solved if one.converged is not None]
+    job.output.write(
+        block,
+        np.stack([one.fields for one in solved]).astype(np.complex64),
+        np.stack([one.error_estimates for one in solved]),
+        np.array([one.unknowns for one in solved]),
+        np.stack(converged) if converged else None,
+    )
+    return block.wavefields
+
+
+@functools.lru_cache(maxsize=1)
+def _solver(
+    job: Job, frequency: int, first: int, last: int
+) -> Callable[[VelocityModel], Solved]:
+    """The solver of blocks that differ in their models only, which follow each other."""
+    plan = dataclasses.replace(job.plan, sources=job.plan.sources[first:last])
+    return frequency_solver(plan, job.bounds, float(job.plan.frequencies[frequency]))
+
+
+def _scan(velocities: Velocities) -> tuple[Bounds, str]:
+    """Bounds of all velocities and SHA-256 of their values, in one pass."""
+    digest = hashlib.sha256()
+
+    def values():
+        for model in velocities:
+            digest.update(np.asarray(model.velocity, float).tobytes())
+            yield model.velocity
+
+    bounds = bounds_of(velocities.grid, values())
+    if bounds.lowest.quality is not None:
+        digest.update(np.asarray(bounds.lowest.quality, float).tobytes())
+    return bounds, digest.hexdigest()
+
+
+def _description(
+    plan: Plan,
+    grid: VelocityModel,
+    models: int,
+    checksum: str,
+    sizes: tuple[int, int],
+) -> dict[str, Any]:
+    """All that the wavefields and their chunks depend on, as JSON has it."""
+    return {
+        "format": 1,
+        "velocities": checksum,
+        "models": models,
+        "shape": list(grid.shape),
+        "spacing": list(grid.spacing),
+        "origin": list(grid.origin),
+        "frequencies": plan.frequencies.tolist(),
+        "sources": plan.sources.tolist(),
+        "receivers": None if plan.receivers is None else plan.receivers.tolist(),
+        "solver": name_of(plan.settings),
+        "settings": _plain(plan.settings),
+        "amplitude": None if plan.amplitude is None else str(plan.amplitude),
+        "memory": plan.memory,
+        "seed": plan.seed,
+        "models_per_chunk": sizes[0],
+        "sources_per_chunk": sizes[1],
+        # Surveys of versions without it go on.
+        **({"free_surface": True} if plan.free_surface else {}),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Settings as plain values; of a network the checksum of its parameters."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Network):
+        return value.checksum()
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _plain(getattr(value, name)) for name in names}
+    return str(value)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

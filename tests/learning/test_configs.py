@@ -1,0 +1,209 @@
+"""Presets and the modules and objectives that configurations make."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from meta_lrpinn import models
+from meta_lrpinn.learning import configs, networks, objectives
+from meta_lrpinn.learning.task_sets import TaskDistribution
+from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.physics.problem import make_problem
+from meta_lrpinn.physics.velocity import VelocityModel
+
+
+def test_paper_preset_is_the_papers():
+    paper = configs.PRESETS["paper"]
+    network = paper.network
+    assert (network.width, network.depth, network.rank) == (320, 6, 100)
+    assert (network.kind, network.initialisation) == ("lrpinn", "orthonormal")
+    assert (paper.objective.name, paper.objective.source_penalty) == ("paper", 1.0)
+    training = paper.training
+    assert (training.inner_steps, training.inner_learning_rate) == (1, 2e-3)
+    assert (training.learning_rate, training.weight_decay) == (1e-3, 4e-5)
+    assert (training.decay, training.decay_every) == (0.8, 5000)
+    assert (training.iterations, training.tasks_per_batch) == (50_000, 5)
+    assert training.first_order and not training.same_task
+    assert not paper.tasks.absorbing
+    assert (paper.tasks.minimum_velocity, paper.tasks.maximum_velocity) == (1.5, 5.0)
+
+
+def test_small_preset_is_well_posed():
+    small = configs.PRESETS["small"]
+    assert small.tasks.absorbing and small.objective.name == "projection"
+    # More equations than unknowns of the eliminated output layer.
+    assert small.objective.points >= 4 * small.network.features
+    assert small.tasks.known_points >= small.objective.points
+
+
+def test_own_output_presets_differ_in_their_network_and_its_bases_alone():
+    own, dense = configs.PRESETS["own_output"], configs.PRESETS["meta_pinn"]
+    assert (own.network.kind, dense.network.kind) == ("lrpinn", "pinn")
+    trained = dataclasses.replace(dense.training, orthonormal_bases=True)
+    assert dataclasses.replace(dense, network=own.network, training=trained) == own
+    assert own.tasks.absorbing and own.objective.name == "own_output"
+    for preset in (own, dense):
+        params = jax.eval_shape(
+            lambda preset=preset: models.initial_parameters(
+                networks.make_network(preset.network), jax.random.key(0)
+            )
+        )
+        assert 4 * sum(leaf.size for leaf in jax.tree.leaves(params)) < 5 * 2**20
+
+
+REPTILE = {"algorithm": "reptile", "weight_decay": 0.0, "same_task": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": "anil"}, "algorithm must be one of"),
+        ({"inner_optimiser": "lbfgs"}, "inner_optimiser must be one of"),
+        ({"inner_optimiser": "soap"}, "inner_optimiser soap needs task_axis map"),
+        ({"inner_optimiser": "soap", "first_order": False}, "no stable second order"),
+        ({"inner_clip_norm": 0.0}, "inner_clip_norm must be positive"),
+        ({"inner_steps": 0, "inner_optimiser": "adam"}, "no effect without inner steps"),
+        ({"inner_steps": 0, "learn_inner_rates": True}, "no effect without inner steps"),
+        ({"inner_steps": 0, "inner_clip_norm": 1.0}, "no effect without inner steps"),
+        ({"inner_steps": 0, "inner_embedding_rate": 0.1}, "effect without inner steps"),
+        ({"inner_embedding_rate": -0.1}, "inner_embedding_rate must not be negative"),
+        ({**REPTILE, "inner_steps": 0}, "Reptile needs inner steps"),
+        ({**REPTILE, "learning_rate": 1.1}, "at most 1, got 1.1"),
+        ({**REPTILE, "weight_decay": 1e-4}, "weight_decay has no effect in Reptile"),
+        ({**REPTILE, "first_order": False}, "second order has no effect in Reptile"),
+        ({**REPTILE, "learn_inner_rates": True}, "no effect in Reptile"),
+        ({**REPTILE, "same_task": False}, "no effect in Reptile"),
+    ],
+)
+def test_training_settings_without_effect_are_refused(changes, message):
+    assert configs.TrainingConfig(**REPTILE).algorithm == "reptile"
+    with pytest.raises(ValueError, match=message):
+        configs.TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"name": "own_output"}, "needs tasks with an absorbing layer"),
+        ({"name": "own_output", "orthogonality": -1.0}, "must not be negative"),
+        ({"name": "galerkin", "orthogonality": 1.0}, "no weight of orthogonality"),
+    ],
+)
+def test_objective_settings_that_do_not_fit_are_refused(objective, message):
+    with pytest.raises(ValueError, match=message):
+        configs.MetaConfig(objective=configs.ObjectiveConfig(**objective))
+
+
+def test_bases_and_hypernetwork_are_those_of_the_low_rank_network():
+    own = configs.PRESETS["meta_pinn"]
+    with pytest.raises(ValueError, match="only a low-rank network has bases"):
+        dataclasses.replace(
+            own, objective=configs.ObjectiveConfig("own_output", orthogonality=1.0)
+        )
+    training = dataclasses.replace(own.training, inner_embedding_rate=0.1)
+    with pytest.raises(ValueError, match="only a low-rank network has a hypernetwork"):
+        dataclasses.replace(own, training=training)
+
+
+def test_networks_have_the_size_asked_for():
+    config = configs.NetworkConfig(width=20, depth=2, rank=4, ndim=3)
+    lrpinn = networks.make_network(config)
+    assert isinstance(lrpinn, models.MetaLRPINN)
+    params = models.initial_parameters(lrpinn, jax.random.key(0))
+    assert params["network"]["hidden_1"]["U"].shape == (20, 4)
+    # x, y, z and the two horizontal coordinates of the source.
+    assert params["network"]["first"]["kernel"].shape == (5, 20)
+    pinn = networks.make_network(
+        configs.NetworkConfig("pinn", width=20, depth=2, frequency_input=True)
+    )
+    assert isinstance(pinn, models.PINN) and pinn.frequency_input
+    params = models.initial_parameters(pinn, jax.random.key(0))
+    assert params["first"]["kernel"].shape == (4, 20)
+
+
+@pytest.mark.parametrize("kind", configs.NETWORKS)
+def test_networks_have_as_many_features_as_asked_for(kind):
+    sizes = {"kind": kind, "width": 20, "depth": 2, "rank": 4}
+    for features, expected in ((None, 20), (50, 50)):
+        model = networks.make_network(configs.NetworkConfig(**sizes, features=features))
+        params = models.initial_parameters(model, jax.random.key(0))
+        network = params["network"] if kind == "lrpinn" else params
+        assert network["last"]["kernel"].shape == (expected, 2)
+        assert network["first"]["kernel"].shape[1] == 20
+    # Saved before there was a choice.
+    assert configs.network_from_dict(sizes).features is None
+
+
+def test_configuration_survives_json():
+    config = configs.NetworkConfig(width=33, rank=7, initialisation="xavier")
+    text = json.dumps(dataclasses.asdict(config))
+    assert configs.network_from_dict(json.loads(text)) == config
+    for preset in configs.PRESETS.values():
+        values = json.loads(json.dumps(preset.as_dict()))
+        assert configs.network_from_dict(values["network"]) == preset.network
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: configs.NetworkConfig(kind="cnn"),
+            "network must be one of lrpinn, pinn, got 'cnn'",
+        ),
+        (
+            lambda: configs.ObjectiveConfig(name="energy"),
+            "objective must be one of paper, own_output, residual, .*, got 'energy'",
+        ),
+        (
+            lambda: configs.network_from_dict({"width": 3, "heads": 8, "bias": 1}),
+            "unknown network fields: bias, heads",
+        ),
+        (
+            lambda: configs.network_from_dict({"layer_share": 0.5}),
+            "layer_share .now layer_fraction: rename it in the card",
+        ),
+        (
+            lambda: configs.MetaConfig(
+                network=configs.NetworkConfig(layer_fraction=0.7),
+                tasks=TaskDistribution(absorbing=True),
+            ),
+            "a layer of 1 of the default thickness cannot train a network for 0.7",
+        ),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def scalars_of(name, task, **changes):
+    """Names and shapes of what an objective reports, without computing it."""
+    model = networks.make_network(configs.NetworkConfig(width=8, depth=1, rank=2))
+    params = models.initial_parameters(model, jax.random.key(0))
+    config = configs.ObjectiveConfig(name=name, points=100, **changes)
+    objective = objectives.make_objective(config, model)
+    loss, scalars = jax.eval_shape(objective, params, task, jax.random.key(0))
+    assert loss.shape == ()
+    return set(scalars)
+
+
+def test_objectives_by_name():
+    model = VelocityModel(jnp.full((5, 5), 2.0).at[3:].set(2.5), 0.1)
+    task = single_task(make_problem(model, 4.0, (0.2, 0.0)))
+    assert scalars_of("paper", task) == {"pde", "source", "orthogonality"}
+    assert scalars_of("paper", task, source_penalty=0.0) == {"pde", "orthogonality"}
+    assert scalars_of("residual", task) == {"residual"}
+    assert scalars_of("own_output", task) == {"residual"}
+    weighed = scalars_of("own_output", task, orthogonality=0.1)
+    assert weighed == {"residual", "orthogonality"}
+    known = task.replace(
+        points=jnp.zeros((120, 2)), scattered=jnp.zeros((1, 120), jnp.complex64)
+    )
+    assert scalars_of("galerkin", known) == {"error"}
+    assert scalars_of("projection", known) == {"error"}
+    assert scalars_of("projection", known, leading=(3, 5)) == {
+        "error", "error_3", "error_5"
+    }  # fmt: skip

@@ -1,0 +1,440 @@
+import functools
+
+import chex
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from meta_lrpinn.learning import configs, maml
+from meta_lrpinn.learning.soap import scale_by_soap
+
+TASKS = 3
+INNER = {"steps": 2, "learning_rate": 0.1}
+OPTIONS = (
+    *("steps", "learning_rate", "first_order", "same_task", "task_axis"),
+    *("optimiser", "clip_norm", "learn_rates"),
+)
+
+meta_loss = jax.jit(maml.meta_loss, static_argnums=0, static_argnames=OPTIONS)
+meta_gradient = jax.jit(maml.meta_gradient, static_argnums=0, static_argnames=OPTIONS)
+reptile_gradient = jax.jit(
+    maml.reptile_gradient,
+    static_argnums=0,
+    static_argnames=("steps", "learning_rate", "optimiser", "clip_norm", "task_axis"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def objective(params, task, key):
+    """Regression of sin(a·x) at points drawn from the key."""
+    # Compiles in a tenth of the time of jax.random.normal.
+    phase = jax.random.key_data(key).astype(float) / 2**32
+    points = 2 * jnp.sin(1e3 * (1 + phase) * jnp.arange(1.0, 17.0).reshape(8, 2))
+    hidden = jnp.tanh(points @ params["first"] + params["bias"])
+    misfit = hidden @ params["last"] - jnp.sin(points @ task["direction"])
+    loss = jnp.mean(misfit**2)
+    return loss, {"largest": jnp.max(jnp.abs(misfit))}
+
+
+@pytest.fixture
+def params():
+    rng = np.random.default_rng(0)
+    shapes = {"first": (2, 4), "bias": (4,), "last": (4,)}
+    return {name: jnp.asarray(rng.normal(size=s)) for name, s in shapes.items()}
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(1)
+    support, query = (
+        {"direction": jnp.asarray(rng.normal(size=(TASKS, 2)))} for _ in range(2)
+    )
+    return support, query, jax.random.key(7)
+
+
+def task(tasks, index):
+    return jax.tree.map(lambda leaf: leaf[index], tasks)
+
+
+query_gradient = jax.jit(jax.grad(objective, has_aux=True))
+
+
+@functools.partial(jax.jit, static_argnames=("steps",))
+def loop_adapt(params, task, key, steps, learning_rate):
+    """Inner descent written out."""
+    for step_key in jax.random.split(key, steps):
+        gradient = jax.grad(lambda p, k=step_key: objective(p, task, k)[0])(params)
+        params = jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
+    return params
+
+
+def loop_keys(key):
+    return [jax.random.split(k) for k in jax.random.split(key, TASKS)]
+
+
+def test_meta_loss_is_the_mean_over_tasks(params, batch):
+    support, query, key = batch
+    loss, scalars = meta_loss(objective, params, *batch, **INNER)
+
+    results = []
+    for index, (support_key, query_key) in enumerate(loop_keys(key)):
+        adapted = loop_adapt(params, task(support, index), support_key, **INNER)
+        results.append(objective(adapted, task(query, index), query_key))
+    chex.assert_trees_all_close(loss, np.mean([r[0] for r in results]), rtol=1e-12)
+    largest = np.mean([r[1]["largest"] for r in results])
+    chex.assert_trees_all_close(scalars["largest"], largest, rtol=1e-12)
+
+
+def test_support_loss_is_the_mean_loss_before_adaptation(params, batch):
+    support, _, key = batch
+    _, scalars = meta_loss(objective, params, *batch, **INNER)
+    before = [
+        objective(params, task(support, i), jax.random.split(k, 2)[0])[0]
+        for i, (k, _) in enumerate(loop_keys(key))
+    ]
+    chex.assert_trees_all_close(scalars["support_loss"], np.mean(before), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("task_axis", "same_task"), [("map", False), ("vmap", True)])
+def test_second_order_gradient_is_that_of_the_meta_loss(
+    params, batch, task_axis, same_task
+):
+    options = {**INNER, "first_order": False, "same_task": same_task}
+    _, gradient = meta_gradient(objective, params, *batch, task_axis=task_axis, **options)
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+
+    @jax.jit
+    def loss(flat):
+        return meta_loss(objective, unravel(flat), *batch, **options)[0]
+
+    step = 1e-5
+    differences = [
+        (loss(flat + step * unit) - loss(flat - step * unit)) / (2 * step)
+        for unit in np.eye(flat.size)
+    ]
+    flat_gradient = jax.flatten_util.ravel_pytree(gradient)[0]
+    chex.assert_trees_all_close(
+        flat_gradient, jnp.asarray(differences), rtol=1e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("task_axis", configs.TASK_AXES)
+def test_first_order_gradient_is_the_mean_query_gradient_where_adapted(
+    params, batch, task_axis
+):
+    support, query, key = batch
+    options = {**INNER, "first_order": True, "task_axis": task_axis}
+    _, gradient = meta_gradient(objective, params, *batch, **options)
+
+    gradients = []
+    for index, (support_key, query_key) in enumerate(loop_keys(key)):
+        adapted = loop_adapt(params, task(support, index), support_key, **INNER)
+        gradients.append(query_gradient(adapted, task(query, index), query_key)[0])
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / TASKS, *gradients)
+    chex.assert_trees_all_close(gradient, mean, rtol=1e-11)
+
+
+def test_orders_differ(params, batch):
+    first, second = (
+        meta_gradient(objective, params, *batch, first_order=flag, **INNER)[1]
+        for flag in (True, False)
+    )
+    assert not np.allclose(first["first"], second["first"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_tasks_one_by_one_give_the_same(params, batch, steps, first_order):
+    one, all_at_once = (
+        meta_gradient(
+            objective,
+            params,
+            *batch,
+            steps=steps,
+            learning_rate=0.1,
+            first_order=first_order,
+            task_axis=axis,
+        )
+        for axis in ("map", "vmap")
+    )
+    chex.assert_trees_all_close(one, all_at_once, rtol=1e-11)
+
+
+def test_meta_loss_one_by_one_gives_the_same(params, batch):
+    one, all_at_once = (
+        meta_loss(objective, params, *batch, task_axis=axis, **INNER)
+        for axis in ("map", "vmap")
+    )
+    chex.assert_trees_all_close(one, all_at_once, rtol=1e-12)
+
+
+def test_no_steps_leave_parameters_alone(params, batch):
+    support, query, key = batch
+    adapted, losses = maml.adapt(
+        objective,
+        params,
+        task(support, 0),
+        key,
+        steps=0,
+        learning_rate=0.1,
+        first_order=True,
+    )
+    assert adapted is params
+    chex.assert_shape(losses, (0,))
+    loss, scalars = meta_loss(objective, params, *batch, steps=0)
+    direct = [
+        objective(params, task(query, i), k)[0] for i, (_, k) in enumerate(loop_keys(key))
+    ]
+    chex.assert_trees_all_close(loss, np.mean(direct), rtol=1e-12)
+    assert "support_loss" not in scalars
+
+
+def test_adaptation_reports_its_losses_and_descends(params, batch):
+    support, _, key = batch
+    one = task(support, 0)
+    adapted, losses = maml.adapt(
+        objective, params, one, key, steps=30, learning_rate=0.1, first_order=True
+    )
+    chex.assert_shape(losses, (30,))
+    first_key = jax.random.split(key, 30)[0]
+    np.testing.assert_allclose(losses[0], objective(params, one, first_key)[0])
+    assert objective(adapted, one, key)[0] < 0.5 * objective(params, one, key)[0]
+
+
+def test_what_has_no_rate_is_not_adapted(params, batch):
+    support, _, key = batch
+    adapted, _ = maml.adapt(
+        objective,
+        params,
+        task(support, 0),
+        key,
+        rate_factors={"first": 0.0, "bias": 0.0, "last": 1.0},
+        first_order=True,
+        **INNER,
+    )
+    chex.assert_trees_all_equal(adapted["first"], params["first"])
+    chex.assert_trees_all_equal(adapted["bias"], params["bias"])
+    assert np.all(adapted["last"] != params["last"])
+
+
+def test_same_task_judges_support_tasks_at_other_points(params, batch):
+    support, query, key = batch
+    given = meta_loss(objective, params, support, support, key, **INNER)
+    same = meta_loss(objective, params, support, query, key, same_task=True, **INNER)
+    chex.assert_trees_all_equal(same, given)
+    # Without inner steps, other points alone make query and support loss differ.
+    still = {"steps": 1, "learning_rate": 0.0, "same_task": True}
+    loss, scalars = meta_loss(objective, params, support, query, key, **still)
+    assert abs(loss - scalars["support_loss"]) > 1e-3
+
+
+def test_keys_may_be_given_per_task(params, batch):
+    support, query, key = batch
+    one = meta_loss(objective, params, support, query, key, **INNER)
+    keys = jax.random.split(key, TASKS)
+    chex.assert_trees_all_equal(
+        one, meta_loss(objective, params, support, query, keys, **INNER)
+    )
+    raw = jax.random.key_data(keys)
+    chex.assert_trees_all_equal(
+        one, meta_loss(objective, params, support, query, raw, **INNER)
+    )
+
+
+def test_batches_that_do_not_fit_are_refused(params, batch):
+    support, query, key = batch
+    shorter = jax.tree.map(lambda leaf: leaf[:2], query)
+    with pytest.raises(ValueError, match="as many tasks as each other, got 3 and 2"):
+        meta_loss(objective, params, support, shorter, key)
+    with pytest.raises(ValueError, match="one leading task axis"):
+        maml.number_of_tasks({"a": np.zeros((3, 1)), "b": np.zeros(2)})
+    with pytest.raises(ValueError, match="one leading task axis"):
+        maml.number_of_tasks({"a": np.zeros((3, 1)), "b": np.zeros(())})
+    for function in (meta_loss, meta_gradient):
+        with pytest.raises(ValueError, match="task axis must be one of"):
+            function(objective, params, *batch, task_axis="pmap")
+
+
+# Inner steps other than plain descent, and what they are worth without MAML -----------
+
+
+def optax_adapt(params, task, key, optimiser, steps):
+    """Inner steps of any optax optimiser, written out."""
+    state = optimiser.init(params)
+    for step_key in jax.random.split(key, steps):
+        gradient = jax.grad(lambda p, k=step_key: objective(p, task, k)[0])(params)
+        updates, state = optimiser.update(gradient, state)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+INNER_STEPS = {
+    "sgd": ({"optimiser": "sgd"}, optax.sgd(0.1)),
+    "adam": ({"optimiser": "adam"}, optax.adam(0.1)),
+    "soap": (
+        {"optimiser": "soap"},
+        optax.chain(scale_by_soap(), optax.scale_by_learning_rate(0.1)),
+    ),
+    "clipped": (
+        {"optimiser": "sgd", "clip_norm": 0.2},
+        optax.chain(optax.clip_by_global_norm(0.2), optax.sgd(0.1)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "task_axis"),
+    [("sgd", "map"), ("adam", "vmap"), ("clipped", "vmap"), ("soap", "map")],
+)
+def test_reptile_goes_back_from_the_mean_of_the_adapted(params, batch, name, task_axis):
+    options, optimiser = INNER_STEPS[name]
+    support, query, key = batch
+    (loss, scalars), way = reptile_gradient(
+        objective,
+        params,
+        support,
+        query,
+        key,
+        steps=4,
+        learning_rate=0.1,
+        task_axis=task_axis,
+        **options,
+    )
+    adapted, last, first = [], [], []
+    for index, task_key in enumerate(jax.random.split(key, TASKS)):
+        keys = jax.random.split(task_key, 4)
+        one = task(support, index)
+        adapted.append(optax_adapt(params, one, task_key, optimiser, 4))
+        # The keys of the steps before the last are those of four.
+        before = params
+        state = optimiser.init(params)
+        for step_key in keys[:3]:
+            gradient = jax.grad(lambda p, k=step_key, t=one: objective(p, t, k)[0])(before)
+            updates, state = optimiser.update(gradient, state)
+            before = optax.apply_updates(before, updates)
+        first.append(objective(params, one, keys[0])[0])
+        last.append(objective(before, one, keys[3])[0])
+    mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *adapted)
+    expected = jax.tree.map(jnp.subtract, params, mean)
+    # Adam's ε is under the root here and beside it there.
+    chex.assert_trees_all_close(way, expected, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(loss, np.mean(last), rtol=1e-7)
+    np.testing.assert_allclose(scalars["support_loss"], np.mean(first), rtol=1e-12)
+
+
+def bowl(params, task, key):
+    """½ a |p − c|²: k steps of descent end at c + (1 − η a)^k (p − c)."""
+    del key
+    misfit = params - task["centre"]
+    return 0.5 * task["curvature"] * jnp.sum(misfit**2), {}
+
+
+BOWLS = {
+    "centre": np.array([[1.0, -2.0], [0.5, 3.0]]),
+    "curvature": np.array([0.5, 2.0]),
+}
+
+
+def test_reptile_and_maml_of_quadratics_are_known():
+    """Reptile: (1 − (1 − η a)^k)(p − c); MAML: a (1 − η a)^2k, first order ^k."""
+    start, rate, steps = jnp.array([0.3, 0.7]), 0.2, 3
+    misfit = np.asarray(start) - BOWLS["centre"]
+    a = BOWLS["curvature"][:, None]
+    shrunk = (1 - rate * a) ** steps
+    key = jax.random.key(0)
+    inner = {"steps": steps, "learning_rate": rate}
+    _, way = maml.reptile_gradient(bowl, start, BOWLS, BOWLS, key, **inner)
+    np.testing.assert_allclose(way, np.mean((1 - shrunk) * misfit, axis=0), rtol=1e-12)
+    for first_order, factor in ((True, shrunk), (False, shrunk**2)):
+        _, gradient = maml.meta_gradient(
+            bowl, start, BOWLS, BOWLS, key, first_order=first_order, **inner
+        )
+        expected = np.mean(a * factor * misfit, axis=0)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+
+
+def test_learned_rates_of_a_quadratic_are_known():
+    """One step: dL/dη = −a² (1 − η a)|p − c|², times dη/dr = 10 η."""
+    start, rate, log = jnp.array([0.3, 0.7]), 0.2, 0.05
+    eta = rate * np.exp(10 * log)
+    squared = np.sum((np.asarray(start) - BOWLS["centre"]) ** 2, axis=1)
+    a = BOWLS["curvature"]
+    for first_order in (True, False):
+        (loss, _), (_, slope) = maml.meta_gradient(
+            bowl,
+            (start, jnp.asarray(log)),
+            BOWLS,
+            BOWLS,
+            jax.random.key(0),
+            steps=1,
+            learning_rate=rate,
+            first_order=first_order,
+            learn_rates=True,
+        )
+        shrunk = 1 - eta * a
+        np.testing.assert_allclose(loss, np.mean(0.5 * a * shrunk**2 * squared))
+        expected = np.mean(-(a**2) * shrunk * squared) * 10 * eta
+        np.testing.assert_allclose(slope, expected, rtol=1e-12)
+
+
+def test_initial_learned_rates_are_the_configured_one(params, batch):
+    pair = params, maml.initial_log_rates(params)
+    given = meta_loss(objective, params, *batch, **INNER)
+    learned = meta_loss(objective, pair, *batch, learn_rates=True, **INNER)
+    chex.assert_trees_all_close(learned, given, rtol=1e-12)
+    assert jax.tree.structure(pair[1]) == jax.tree.structure(params)
+
+
+@pytest.mark.parametrize(("optimiser", "task_axis"), [("sgd", "vmap"), ("adam", "map")])
+def test_gradient_with_learned_rates_is_that_of_the_meta_loss(
+    params, batch, optimiser, task_axis
+):
+    """Second order, through Adam and clipping too."""
+    options = {**INNER, "first_order": False, "optimiser": optimiser, "clip_norm": 0.5}
+    options["learn_rates"] = True
+    pair = params, jax.tree.map(lambda leaf: 0.02 + leaf, maml.initial_log_rates(params))
+    _, gradient = meta_gradient(objective, pair, *batch, task_axis=task_axis, **options)
+    flat, unravel = jax.flatten_util.ravel_pytree(pair)
+    loss = jax.jit(lambda x: meta_loss(objective, unravel(x), *batch, **options)[0])
+    step = 1e-6
+    numerical = [
+        (loss(flat.at[i].add(step)) - loss(flat.at[i].add(-step))) / (2 * step)
+        for i in range(len(flat))
+    ]
+    analytic, _ = jax.flatten_util.ravel_pytree(gradient)
+    np.testing.assert_allclose(analytic, numerical, rtol=1e-5, atol=1e-8)
+
+
+def test_second_order_adam_is_finite_where_the_gradient_is_zero():
+    at_rest = jnp.array([1.0, -2.0])
+    one = jax.tree.map(lambda leaf: leaf[:1], BOWLS)
+    _, gradient = maml.meta_gradient(
+        bowl,
+        at_rest,
+        one,
+        one,
+        jax.random.key(0),
+        steps=2,
+        learning_rate=0.1,
+        first_order=False,
+        optimiser="adam",
+    )
+    assert np.all(np.isfinite(gradient))
+
+
+def test_an_unknown_inner_optimiser_is_refused(params, batch):
+    with pytest.raises(ValueError, match="inner_optimiser must be one of"):
+        meta_loss(objective, params, *batch, optimiser="lbfgs")
+
+
+def test_soap_has_no_second_order(params, batch):
+    with pytest.raises(ValueError, match="soap has no stable second order; use adam"):
+        meta_loss(objective, params, *batch, optimiser="soap", first_order=False)

@@ -1,0 +1,87 @@
+"""Compiled programs: the same results, and only the latest kept."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meta_lrpinn.physics import background
+from meta_lrpinn.runtime import programs
+
+
+def counted(**options):
+    """A jitted sum of squares, and the shapes it was traced for."""
+    traced = []
+
+    def total(values, *, power=2):
+        traced.append((values.shape, values.dtype, power))
+        return jnp.sum(values**power)
+
+    return programs.jit_latest(total, ("power",), **options), traced
+
+
+def test_a_program_is_compiled_once_for_each_shape_type_and_static_argument():
+    total, traced = counted()
+    for _ in range(2):
+        assert total(jnp.arange(3.0)) == 5
+        assert total(jnp.arange(4.0)) == 14
+        assert total(jnp.arange(4.0), power=1) == 6
+        with jax.enable_x64(True):
+            assert total(np.arange(4.0)) == 14
+    assert len(traced) == 4
+
+
+def test_the_one_used_longest_ago_is_forgotten():
+    total, traced = counted(kept=2)
+    for size in (1, 2, 1, 3, 1, 2):
+        total(jnp.ones(size))
+    assert [shape for shape, *_ in traced] == [(1,), (2,), (3,), (2,)]
+
+
+def test_static_arguments_may_stand_in_any_place():
+    scale = programs.jit_latest(lambda name, x: x * len(name), ("name",))
+    assert [scale("ab", 3.0), scale(name="abc", x=3.0), scale("ab", x=1.0)] == [6, 9, 2]
+
+
+def test_gradients_and_outer_programs_pass_through():
+    total, _ = counted()
+    gradient = jax.jit(jax.grad(total))(jnp.arange(3.0))
+    np.testing.assert_array_equal(gradient, [0, 2, 4])
+
+
+def test_what_is_forgotten_is_freed():
+    """A thousand shapes leave as many live executables as a few."""
+    total, _ = counted(kept=4)
+    count = []
+    for size in range(1, 25):
+        total(np.ones(size))
+        if size in (8, 12, 24):
+            gc.collect()
+            count.append(len(jax.devices()[0].client.live_executables()))
+    assert count[0] == count[1] == count[2]
+
+
+@pytest.mark.slow
+def test_ever_new_frequencies_leave_no_programs_behind():
+    import meta_lrpinn as ml
+
+    model = ml.VelocityModel(np.linspace(1.5, 2.0, 9)[:, None] * np.ones((9, 9)), 0.04)
+    count = []
+    for index in range(60):
+        waves = ml.PlaneWaves(unknowns=60 + 3 * index)
+        ml.solve(model, 3 + 0.05 * index, (0.16, 0.04), waves).at([[0.1, 0.1]])
+        gc.collect()
+        count.append(len(jax.devices()[0].client.live_executables()))
+    assert count[-1] < count[29] + 10
+
+
+def test_background_fields_of_ever_new_shapes_share_their_programs():
+    options = 5.0, np.array([[0.0, 0.0]]), np.array([2.0]), 1.0
+    whole = background.background_of_sources(np.ones((256, 2)), *options)
+    before = background._background._cache_size()
+    for number in (0, 1, 17, 200, 255):
+        part = background.background_of_sources(np.ones((number, 2)), *options)
+        np.testing.assert_array_equal(part, whole[:, :number])
+    assert background._background._cache_size() == before
