@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -122,7 +123,8 @@ def add_option(
             default=argparse.SUPPRESS,
         )  # fmt: skip
         return
-    converter = {str: str, int: _whole, float: _number}[kind]
+    # Every text: the shell leaves the ~ of --out=~/x to the program.
+    converter = {str: os.path.expanduser, int: _whole, float: _number}[kind]
     group.add_argument(
         f"--{name}",
         type=converter,
