@@ -32,6 +32,9 @@ from meta_lrpinn.physics.velocity import fill_nearest
 
 # Headers are rounded: what says the same may differ by this much.
 _SAME_SPACING = 0.01
+# Where nothing says the unit of lengths, cells of a kilometre and more, on which nobody
+# computes waves, are in metres or feet, and those below a decimetre in kilometres.
+_LARGEST_CELL, _SMALLEST_CELL = 1.0, 1e-4  # km
 # All slower than this is soil, or slowness: few rocks are, and 1/v of them is.
 _LIKE_SLOWNESS = 1.0  # km/s
 # Rock is no faster, 8.5 km/s in the uppermost mantle; feet taken for metres often are.
@@ -61,16 +64,6 @@ class Reading:
             if (value := getattr(self, what)) not in choices:
                 expected = " or ".join(map(repr, choices))
                 raise ValueError(f"{what} must be {expected}, got {value!r:.40}")
-        if self.spacing is None:
-            return
-        # Cells of a kilometre and more are what nobody computes waves on.
-        largest = np.max(real_array(self.spacing, "spacing"), initial=0.0)
-        beside = units.length_beside(self.unit or "km/s")
-        if self.spacing_unit is None and beside != "km" and largest >= 1:
-            raise ValueError(
-                f"is the spacing {largest:g} in {beside}, like the velocities? Say so with "
-                f"spacing_unit={beside!r} or 'km'"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +170,8 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
     _check_units(reading, used)
     notes = list(turned.notes)
     spacing = _spacing(turned, arrays, name, default, reading, notes)
+    if reading.spacing_unit is None and (reading.spacing is not None or not used):
+        _check_cells(spacing, "km" if reading.spacing is not None else default)
     converted = sorted((turned.units or {default}) - {"km"})
     if converted and reading.spacing is None:
         notes.append(f"lengths from {', '.join(converted)}")
@@ -201,6 +196,22 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
         fill=reading.fill,
         notes=tuple(notes),
     )
+
+
+def _check_cells(spacing: tuple[float, ...], assumed: str) -> None:
+    """Refuses cells that are in another unit than was assumed.
+
+    Raises:
+        ValueError: if they are too large, or too small for a unit that is not km.
+    """
+    other = ""
+    if max(spacing) >= _LARGEST_CELL:
+        other = "m, ft or km"
+    elif min(spacing) < _SMALLEST_CELL and assumed != "km":
+        other = "km, m or ft"
+    if other:
+        step = max(spacing) / units.LENGTHS[assumed]
+        raise ValueError(f"is the spacing {step:g} in {other}? Say it with spacing_unit")
 
 
 def length_scale(arrays: Arrays, key: str, default: str) -> float:

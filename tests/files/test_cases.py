@@ -142,7 +142,7 @@ def library(tmp_path):
 def test_models_of_one_file_are_chosen_by_name(library):
     assert load_velocity(library, "plain").spacing == (0.1, 0.2)
     assert load_velocity(f"{library}:hills").spacing == (0.1, 0.1)
-    assert load_velocity(library, "plain", spacing=1.0).spacing == (1.0, 1.0)
+    assert load_velocity(library, "plain", spacing=0.7).spacing == (0.7, 0.7)
 
 
 def test_missing_and_unknown_names_list_the_choices(library):
