@@ -100,7 +100,10 @@ class FiniteDifferenceSolver:
             δu, complex, of shape `shape`.
         """
         assert self.factors is not None, "the factors were dropped"
-        own = squared_slowness_on(self.model, np.asarray(source, float)[::-1, None]).item() ** -0.5
+        own = (
+            squared_slowness_on(self.model, np.asarray(source, float)[::-1, None]).item()
+            ** -0.5
+        )
         load = self._scattering_source(source, amplitude, own)
         load = stencils.project(load, self.axes).ravel()
         solution = np.empty(self.unknowns, complex)
