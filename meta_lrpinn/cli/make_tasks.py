@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
     path = pathlib.Path(options.out)
     preset, given = configs.PRESETS[options.preset], options.frequencies
-    needs = preset.objective.name in configs.LEARNS_FROM_WAVEFIELDS
+    needs = preset.objective.learns_from_wavefields
     with workers.resumable("give fewer --workers"):
         number = task_files.make_task_set(
             path,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 import tqdm
 
+from meta_lrpinn import models
 from meta_lrpinn.learning.objectives import Objective, Params
 from meta_lrpinn.learning.soap import scale_by_soap
 from meta_lrpinn.learning.tasks import Task
@@ -63,8 +64,8 @@ def make_optimiser(
 
 
 def _bases_apart(params: Params) -> Params:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "frozen" if path[-1].key in ("U", "V") else "free", params
+    return jax.tree.map(
+        lambda is_basis: "frozen" if is_basis else "free", models.are_bases(params)
     )
 
 

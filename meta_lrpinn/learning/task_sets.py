@@ -177,8 +177,8 @@ def streaming_sampler(
 
     Args:
         distribution: What to draw.
-        training: How many tasks a batch has, and whether query tasks are the support
-            tasks (at other points) or others.
+        training: How many tasks a batch has, and whether its algorithm draws query tasks
+            or takes the support tasks, at other points.
 
     Returns:
         `(seed, step)` → (support, query), batches of NumPy arrays.
@@ -192,7 +192,7 @@ def streaming_sampler(
             return stack_tasks([draw_tasks(distribution, rng)[0] for _ in number])
 
         support = batch()
-        return support, support if training.same_task else batch()
+        return support, batch() if training.algorithm.draws_query else support
 
     return sample
 
@@ -350,14 +350,15 @@ def file_sampler(
     everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *sets)
     total = len(everything.velocities)
     size = training.tasks_per_batch
-    needed = size if training.same_task else 2 * size
+    draws_query = training.algorithm.draws_query
+    needed = 2 * size if draws_query else size
     if total < needed:
         raise ValueError(f"{name} holds {total} tasks, a batch needs {needed}")
 
     def sample(seed, step):
         chosen = np.random.default_rng([seed, step]).permutation(total)[:needed]
         support = jax.tree.map(lambda leaf: leaf[chosen[:size]], everything)
-        if training.same_task:
+        if not draws_query:
             return support, support
         return support, jax.tree.map(lambda leaf: leaf[chosen[size:]], everything)
 
