@@ -88,9 +88,7 @@ one, eight = devices.task_mesh(jax.devices()[:1]), devices.task_mesh()
 whole, split = devices.replicated(eight), devices.shard_tasks(tasks(1), eight)
 assert len(split["direction"].sharding.device_set) == 8
 assert split["direction"].addressable_data(3).shape == (1, 2)
-whole_gradient = jax.jit(
-    maml.gradient, static_argnums=0, static_argnames=("algorithm", "task_axis")
-)
+whole_gradient = jax.jit(maml.gradient, static_argnums=(0, 5, 6))
 reptile = configs.Reptile(inner=ADAM)
 for options in ((SECOND, "vmap"), (FIRST, "map"), (reptile, "vmap")):
     alone = whole_gradient(

@@ -17,7 +17,7 @@ TASKS = 3
 STEPS = {"steps": 2, "learning_rate": 0.1}
 INNER = InnerSteps(**STEPS)
 FIRST, SECOND = MAML(inner=INNER), MAML(inner=INNER, first_order=False)
-STATIC = {"static_argnums": 0, "static_argnames": ("algorithm", "task_axis")}
+STATIC = {"static_argnums": (0, 5, 6)}  # objective, algorithm and task axis
 
 meta_loss = jax.jit(maml.meta_loss, **STATIC)
 meta_gradient = jax.jit(maml.meta_gradient, **STATIC)
