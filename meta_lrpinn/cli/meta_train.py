@@ -106,12 +106,12 @@ def _command(options: argparse.Namespace) -> str:
     """The command line for the card, which names what is trained, not where."""
     unnamed = ("command", "parser", "out", "quiet", "json")
     defaults = vars(options.parser.parse_args([]))
-    given = [
+    chosen = [
         f"--{name}={_text(value)}"
         for name, value in vars(options).items()
         if name not in unnamed and (name not in defaults or value != defaults[name])
     ]
-    return " ".join([PROGRAM, "meta-train", *given])
+    return " ".join([PROGRAM, "meta-train", *chosen])
 
 
 def _text(value: Any) -> str:
