@@ -77,8 +77,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
     )
     rows, curves = [], {}
     for start, network in _starts(options.init, posed).items():
-        for method, own in settings.items():
-            records = _records(posed, network, own, truth, options.seeds, report)
+        for method, method_settings in settings.items():
+            records = _records(
+                posed, network, method_settings, truth, options.seeds, report
+            )
             rows += [{"start": start, "method": method, **record} for record in records]
             curve = _mean_curve(records)
             marks = _some(curve)
@@ -153,8 +155,8 @@ def _mean_curve(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 def _some(curve: Sequence[Any], most: int = 5) -> list[Any]:
     """At most so many records, from the first to the last."""
     last = len(curve) - 1
-    places = {round(last * place / (most - 1)) for place in range(most)}
-    return [curve[place] for place in sorted(places)]
+    indices = {round(last * part / (most - 1)) for part in range(most)}
+    return [curve[index] for index in sorted(indices)]
 
 
 def _say_row(report: Report, start: str, method: str, cells: Sequence[str]) -> None:

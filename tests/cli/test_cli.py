@@ -842,22 +842,23 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
 
     monkeypatch.setattr(pipeline, "meta_train", keep)
     text = (
-        f"--preset=paper --out={out} --objective=residual --points=9 --seed=4 "
+        f"--preset=paper --out={out} --objective=projection --points=9 --seed=4 "
         "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz,u.npz "
         "--learning_rate=5e-4 --inner_steps=2 --same_task --init=default"
     )
     assert run("meta-train", *text.split()) == 0
     config, paper = seen["config"], configs.PRESETS["paper"]
-    assert config.objective.name == "residual"
+    assert config.objective.name == "projection"
     assert config.objective.points == 9
-    assert config.training == dataclasses.replace(
-        paper.training,
-        seed=4,
-        tasks_per_batch=3,
+    maml = dataclasses.replace(
+        paper.training.algorithm,
+        inner=configs.InnerSteps(steps=2, learning_rate=2e-3),
         first_order=False,
         learning_rate=5e-4,
-        inner_steps=2,
         same_task=True,
+    )
+    assert config.training == dataclasses.replace(
+        paper.training, algorithm=maml, seed=4, tasks_per_batch=3
     )
     assert (config.network, config.tasks) == (paper.network, paper.tasks)
     assert seen["seconds"] == 60
