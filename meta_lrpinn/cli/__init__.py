@@ -21,7 +21,6 @@ from meta_lrpinn.cli.report import CommandFailed, NotConverged, Report, complain
 # Commands in the order of the help; the module of "meta-train" is meta_train.
 COMMANDS = (
     "solve",
-    "reference",
     "evaluate",
     "meta-train",
     "make-tasks",

@@ -17,10 +17,10 @@ import numpy as np
 from flax import struct
 
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import Array
+from meta_lrpinn.solvers.protocol import Conditions, make_setup
 
 
 class Acquisition(struct.PyTreeNode):
@@ -60,19 +60,11 @@ def make_acquisition(
     Raises:
         ValueError: if a source or a receiver lies outside the model.
     """
-    sources = np.atleast_2d(np.asarray(sources, float))
-    receivers = np.atleast_2d(np.asarray(receivers, float))
-    model.check_contains(sources, what="source")
-    model.check_contains(receivers, what="receiver")
-    problem = problems.make_problem(model, frequency, sources[0], amplitude=amplitude)
-    ratio = wavenumber_ratio or lattices.default_wavenumber_ratio(problem)
-    return Acquisition(
-        problem=problem,
-        lattice=lattices.make_lattice(problem, ratio),
-        sources=sources,
-        background_velocities=problems.velocities_at(model, sources),
-        receivers=receivers,
-    )
+    from meta_lrpinn.solvers import plane_waves
+
+    conditions = Conditions(amplitude=amplitude)
+    setup = make_setup(model, frequency, sources, receivers, conditions)
+    return plane_waves.make_acquisition(setup, wavenumber_ratio)
 
 
 def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
@@ -87,7 +79,7 @@ def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
     """
     model = acquisition.problem.model.replace_velocity(velocity)
     problem = acquisition.problem.replace(model=model)
-    # Data and gradient to the half of the digits: what iterations leave is not smooth.
+    # To the square root of machine epsilon: what iterations leave is not smooth.
     residual = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5
     weights = lattices.solve_weights(
         problem,

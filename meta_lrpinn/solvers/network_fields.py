@@ -1,17 +1,18 @@
-"""What the solvers that solve an output layer exactly have in common."""
+"""Wavefields of networks: one network a source, its output layer its own or solved for."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from meta_lrpinn.learning import output_layer
-from meta_lrpinn.learning.networks import Network
+from meta_lrpinn.learning.networks import Network, load_network
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.problem import HelmholtzProblem
-from meta_lrpinn.solvers.request import Request, Solution
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.solvers.protocol import Setup, Solved, Truth, at_receivers
+from meta_lrpinn.solvers.settings import NetworkLike
 from meta_lrpinn.wavefield import Statistics
 
 # The estimate of the own error is 1.25 times the change by the last third of the features.
@@ -55,14 +56,12 @@ class JoinedField:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The solution for one source."""
+class SourceField:
+    """What was found for one source."""
 
     field: Values
-    values: np.ndarray  # of the field on the model's grid, (n, k)
-    shape: tuple[int, ...]  # of the grid
     stats: Statistics
-    history: tuple[dict[str, Any], ...]
+    history: tuple[dict[str, Any], ...] = ()
 
 
 def split_amplitude(problem: HelmholtzProblem) -> tuple[HelmholtzProblem, complex]:
@@ -75,12 +74,11 @@ def split_amplitude(problem: HelmholtzProblem) -> tuple[HelmholtzProblem, comple
 
 
 def solve_output(
-    method: str, network: Network, problem: HelmholtzProblem, is_double: bool
-) -> Values:
-    """Field of a network's features with their output layer solved exactly.
+    network: Network, problem: HelmholtzProblem, is_double: bool
+) -> ScaledField:
+    """Field of a network's features with their output layer solved in the weak form.
 
     Args:
-        method: "galerkin" (weak form) or "least_squares" (strong residual).
         network: Network with features.
         problem: The problem of one source.
         is_double: Work in double precision.
@@ -88,7 +86,7 @@ def solve_output(
     unit, factor = split_amplitude(problem)
     parts = (1.0, 1 / ENRICHMENT)
     weights = output_layer.solve_nested(
-        method, network.module, network.params, unit, parts, is_double
+        "galerkin", network.module, network.params, unit, parts, is_double
     )
     field = output_layer.FeatureField(
         network.module, network.params, unit, np.asarray(weights), is_double
@@ -111,55 +109,68 @@ def estimate(values: np.ndarray) -> float:
     return relative_l2(coarser[0], field) / CHANGE_OVER_ERROR
 
 
-def figures(values: np.ndarray, distance: Distance | None) -> dict[str, float]:
-    """Figures of a record: the estimate, where there is one, and the error, if known."""
-    found = {} if values.shape[1] == 1 else {ESTIMATE: estimate(values)}
-    if distance is not None:
-        found["relative_l2"] = distance(values[:, 0])
-    return found
-
-
-def distance_of(request: Request, index: int) -> Distance | None:
+def distance_of(truth: Truth | None, model: VelocityModel, index: int) -> Distance | None:
     """The distance from the known field of one source, if any is known."""
-    if request.truth is None:
+    if truth is None:
         return None
-    one, shape = slice(index, index + 1), (1, *request.model.shape)
-    return lambda values: request.error(values.reshape(shape), one)
+    source, shape = slice(index, index + 1), (1, *model.shape)
+    return lambda values: truth.distance(values.reshape(shape), source)
 
 
-def outcome(
-    field: Values,
-    problem: HelmholtzProblem,
-    distance: Distance | None,
-    history: tuple[dict[str, Any], ...],
-    stats: Statistics,
-) -> Outcome:
-    """A field with its values on the grid, and a record of them where there is none."""
-    values = field(problem.model.grid_points())
-    if not history and distance is not None:
-        history = ({"step": 0, "seconds": 0.0, **figures(values, distance)},)
-    return Outcome(field, values, problem.model.shape, stats, history)
+def join(
+    setup: Setup,
+    model: VelocityModel,
+    network: Network,
+    sources: Sequence[SourceField],
+    truth: Truth | None,
+) -> Solved:
+    """The solution for all sources.
 
-
-def join(outcomes: Sequence[Outcome]) -> Solution:
-    """The solution for all sources of a request."""
-    estimates = np.array([estimate(one.values) for one in outcomes])
-    steps = [one.stats.steps for one in outcomes if one.stats.steps is not None]
-    records = [
-        {"source": index, **record}
-        for index, one in enumerate(outcomes)
-        for record in one.history
-    ]
-    return Solution(
-        fields=np.stack([one.values[:, 0].reshape(one.shape) for one in outcomes]),
-        evaluate=JoinedField(tuple(one.field for one in outcomes)),
-        # Unknowns and ranks are those of all: every source starts from the same network.
-        stats=dataclasses.replace(outcomes[0].stats, steps=max(steps, default=None)),
-        history=tuple(records),
+    Args:
+        setup: Where it is asked for.
+        model: Velocity model.
+        network: With which every source began.
+        sources: What was found for each.
+        truth: The known field; sources without a history have a record of its distance.
+    """
+    values = [source.field(model.grid_points()) for source in sources]
+    records = []
+    for index, (source, on_grid) in enumerate(zip(sources, values, strict=True)):
+        history = source.history
+        distance = distance_of(truth, model, index)
+        if not history and distance is not None:
+            history = ({"step": 0, "seconds": 0.0, **figures(on_grid, distance)},)
+        records += [{"source": index, **record} for record in history]
+    estimates = np.array([estimate(on_grid) for on_grid in values])
+    steps = [source.stats.steps for source in sources if source.stats.steps is not None]
+    fields = np.stack([on_grid[:, 0].reshape(model.shape) for on_grid in values])
+    evaluate = JoinedField(tuple(source.field for source in sources))
+    return Solved(
+        fields=at_receivers(setup, evaluate, fields),
         error_estimates=estimates if np.any(np.isfinite(estimates)) else None,
+        evaluate=evaluate,
+        # Unknowns and ranks are those of all: every source starts from the same network.
+        stats=dataclasses.replace(sources[0].stats, steps=max(steps, default=None)),
+        history=tuple(records),
+        initialisation=network.checksum(),
     )
 
 
-def key_of_source(key: jax.Array, index: int) -> jax.Array:
-    """Another key for every source."""
-    return jax.random.fold_in(key, index)
+def figures(values: np.ndarray, distance: Distance) -> dict[str, float]:
+    """Figures of a record: the estimate, where there is one, and the distance."""
+    known = {} if values.shape[1] == 1 else {ESTIMATE: estimate(values)}
+    return {**known, "relative_l2": distance(values[:, 0])}
+
+
+def find_network(network: NetworkLike, setup: Setup) -> Network:
+    """The network that settings name, or are; the setup's seed is of random parameters.
+
+    Raises:
+        ValueError: if there is none, or it is of another space dimension.
+    """
+    ndim = setup.grid.ndim
+    if not isinstance(network, Network):
+        return load_network(network, ndim=ndim, seed=setup.keys.network)
+    if network.ndim != ndim:
+        raise ValueError(f"the network is {network.ndim}D, the model {ndim}D")
+    return network

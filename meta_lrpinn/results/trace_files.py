@@ -12,10 +12,11 @@ from meta_lrpinn.files import writing
 from meta_lrpinn.results import storage
 from meta_lrpinn.results.contents import Contents
 from meta_lrpinn.runtime import optional
-from meta_lrpinn.solvers.traces.record import Traces
 
 if TYPE_CHECKING:
     import xarray
+
+    from meta_lrpinn.solvers.seismograms import Traces
 
 SEGY = (".sgy", ".segy")
 # Coordinates in a SEG-Y file are whole millimetres.
@@ -24,7 +25,7 @@ _LONGEST_STEP = 32_767  # microseconds, two bytes
 _MOST_SAMPLES = 32_767  # of a trace, two bytes
 
 
-def to_xarray(traces: Traces) -> "xarray.Dataset":
+def to_xarray(traces: "Traces") -> "xarray.Dataset":
     """The dataset of traces; see `Traces.to_xarray`."""
     optional.require(("xarray",), "xarray", "to_xarray")
     import xarray
@@ -32,7 +33,7 @@ def to_xarray(traces: Traces) -> "xarray.Dataset":
     return xarray.Dataset(*_contents(traces))
 
 
-def save(traces: Traces, path: str | os.PathLike) -> None:
+def save(traces: "Traces", path: str | os.PathLike) -> None:
     """Writes traces; see `Traces.save`."""
     path = pathlib.Path(path)
     check_path(path, traces.step, len(traces.times))
@@ -73,14 +74,14 @@ def check_path(
         )
 
 
-def writer(traces: Traces, path: pathlib.Path) -> "Callable[[IO[Any]], None] | Any":
+def writer(traces: "Traces", path: pathlib.Path) -> "Callable[[IO[Any]], None] | Any":
     """What writes traces in the format of a path, for `writing.write_together`."""
     if path.suffix.lower() not in SEGY:
         return storage.writer(_contents(traces), path)
     return lambda file: file.write(_segy(traces))
 
 
-def _contents(traces: Traces) -> Contents:
+def _contents(traces: "Traces") -> Contents:
     names = "xyz" if traces.model.ndim == 3 else "xz"
     coordinates: dict[str, Any] = {"time": (("time",), traces.times, {"units": "s"})}
     for what, places in (("source", traces.sources), ("receiver", traces.receivers)):
@@ -110,7 +111,7 @@ def _contents(traces: Traces) -> Contents:
     )
 
 
-def _segy(traces: Traces) -> bytes:
+def _segy(traces: "Traces") -> bytes:
     """A SEG-Y file of one trace for each source and receiver, sources as field records."""
     import segyio
 
