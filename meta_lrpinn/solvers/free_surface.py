@@ -45,6 +45,7 @@ def prepare(
         return _below(setup, model, solved, tolerance)
 
     def data(velocity: jax.Array) -> jax.Array:
+        assert setup.receivers is not None
         both = whole.data(jnp.concatenate([velocity[:0:-1], velocity]))
         return surface.odd_values(both, setup.receivers, setup.grid)
 

@@ -94,6 +94,7 @@ def _train(
     points = _points_per_step(network, problem, optimiser)
 
     def evaluate(params):
+        assert distance is not None
         field = _own_field(network.with_parameters(params), problem)
         values = field(problem.model.grid_points())
         return network_fields.figures(values, distance)

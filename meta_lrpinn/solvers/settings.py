@@ -27,6 +27,9 @@ LOSSES = ("relative", "published")
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 1e-6, 1.0
 _LARGEST_WHOLE = 2**31 - 1
 
+# Metadata of a field for a network, which the command line prepares by options that all
+# such fields share.
+NETWORK = {"network": True}
 # A network, "default" or another name of a shipped initialisation, the folder of an
 # initialisation or of a training run, or None for random parameters.
 NetworkLike: TypeAlias = "Network | str | Path | None"
@@ -46,11 +49,6 @@ def one_of(default: Any, text: str, kinds: dict[str, type]) -> Any:
         kinds: By the name of the choice.
     """
     return dataclasses.field(default=default, metadata={"help": text, "kinds": kinds})
-
-
-def network_field(default: "NetworkLike") -> Any:
-    """A field for a network, which the command line prepares with options of their own."""
-    return dataclasses.field(default=default, kw_only=False, metadata={"network": True})
 
 
 def _check_positive(settings: Any, *names: str) -> None:
@@ -247,7 +245,9 @@ class NetworkFeatures(Solver):
 
     name: ClassVar[str] = "network_features"
 
-    network: NetworkLike = network_field("default")
+    network: NetworkLike = dataclasses.field(
+        default="default", kw_only=False, metadata=NETWORK
+    )
     precision: str = option("double", "Precision of the exact solves.", PRECISIONS)
 
     def __post_init__(self):
@@ -269,7 +269,9 @@ class GradientTraining(Solver):
 
     name: ClassVar[str] = "gradient_training"
 
-    network: NetworkLike = network_field("meta_lrpinn")
+    network: NetworkLike = dataclasses.field(
+        default="meta_lrpinn", kw_only=False, metadata=NETWORK
+    )
     optimiser: AdamW = one_of(
         AdamW(steps=200),
         "soap is adamw in the eigenbasis of Shampoo's preconditioner.",

@@ -3,7 +3,7 @@
 import datetime
 import time
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 
@@ -105,8 +105,9 @@ def solve(
         ValueError: if an argument is out of its range, in one line.
     """
     settings = check_settings(PlaneWaves() if settings is None else settings)
-    has_several = isinstance(frequency, Sequence | np.ndarray) and np.ndim(frequency) == 1
-    frequencies = problem.check_frequencies(frequency) if has_several else [frequency]
+    has_several, frequencies = False, [cast(float, frequency)]
+    if isinstance(frequency, Sequence | np.ndarray) and np.ndim(frequency) == 1:
+        has_several, frequencies = True, problem.check_frequencies(frequency)
     _check_room(model, source, len(frequencies))
     truths = truth if has_several and truth is not None else [truth] * len(frequencies)
     if len(truths) != len(frequencies):
@@ -122,9 +123,9 @@ def solve(
     )
     # All of them before any is solved, so that what cannot be solved is refused at once.
     prepared, known, seconds = [], [], []
-    for frequency, fields in zip(frequencies, truths, strict=True):
+    for hertz, fields in zip(frequencies, truths, strict=True):
         began = time.perf_counter()
-        prepared.append(settings.prepare(model, frequency, source, conditions=conditions))
+        prepared.append(settings.prepare(model, hertz, source, conditions=conditions))
         known.append(_known(model, source, fields))
         seconds.append(time.perf_counter() - began)
     wavefields = tuple(
