@@ -11,8 +11,9 @@ Each network is meta-trained from scratch for every seed, by the preset's object
 tasks in a smaller size, in <out>/baselines/<network>_<seed>; a run that was stopped
 goes on. Measured: the error at held-out tasks during meta-training (Galerkin solution
 over the features as they are) by iteration and by seconds, parameters, seconds per
-iteration; then the error of the features as they are on the built-in layered model at 5 Hz and
-on random velocities, held out, at 3 and 8 Hz (--frequencies), beside random starts.
+iteration; then the error of the features as they are on the built-in layered model at
+5 Hz and on random velocities, held out, at 3 and 8 Hz (--frequencies), beside random
+starts.
 
 The initial wavenumbers of the first layer are the same for all.
 
