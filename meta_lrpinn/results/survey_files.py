@@ -81,7 +81,7 @@ class Output:
         if _CONVERGED not in group:
             return None
         reached = group[_CONVERGED]
-        return sum(int(np.sum(~reached[:, one])) for one in range(reached.shape[1]))
+        return sum(int(np.sum(~reached[:, index])) for index in range(reached.shape[1]))
 
     def clear_partial(self) -> None:
         """Removes what killed processes were writing; no other may be at work."""
@@ -128,9 +128,9 @@ def open_output(
     except Exception as error:  # Stores raise nearly anything.
         raise ValueError(one_line(f"cannot open {text}: {error}")) from None
     else:
-        found = group.attrs.get(_DESCRIPTION)
-        if found != _UNFINISHED:
-            _check_same(text, found, description)
+        known = group.attrs.get(_DESCRIPTION)
+        if known != _UNFINISHED:
+            _check_same(text, known, description)
             if plan.settings.tolerance is not None and _CONVERGED not in group:
                 raise ValueError(
                     f"{text} is of a version that did not keep which wavefields reached "
@@ -148,11 +148,11 @@ def _is_empty_folder(path: str) -> bool:
     )
 
 
-def _check_same(out: str, found: Any, description: Mapping[str, Any]) -> None:
-    if not isinstance(found, dict):
+def _check_same(out: str, known: Any, description: Mapping[str, Any]) -> None:
+    if not isinstance(known, dict):
         raise ValueError(f"{out} is there and no survey; choose another")
-    names = {*found, *description}
-    other = sorted(name for name in names if found.get(name) != description.get(name))
+    names = {*known, *description}
+    other = sorted(name for name in names if known.get(name) != description.get(name))
     if other:
         raise ValueError(
             f"{out} is a survey with other {', '.join(other)}; give the same, or choose "

@@ -84,8 +84,8 @@ def writer(traces: "Traces", path: pathlib.Path) -> "Callable[[IO[Any]], None] |
 def _contents(traces: "Traces") -> Contents:
     names = "xyz" if traces.model.ndim == 3 else "xz"
     coordinates: dict[str, Any] = {"time": (("time",), traces.times, {"units": "s"})}
-    for what, places in (("source", traces.sources), ("receiver", traces.receivers)):
-        for name, column in zip(names, places.T, strict=True):
+    for what, points in (("source", traces.sources), ("receiver", traces.receivers)):
+        for name, column in zip(names, points.T, strict=True):
             coordinates[f"{what}_{name}"] = (what,), column, {"units": "km"}
     return Contents(
         {
@@ -135,8 +135,8 @@ def _segy(traces: "Traces") -> bytes:
             file.bin.update(hdt=microseconds, hns=len(traces.times), format=5, mfeet=1)
             for index in range(number):
                 shot, receiver = divmod(index, len(traces.receivers))
-                place = np.rint(1e3 * _PER_METRE * traces.sources[shot]).astype(int)
-                where = np.rint(1e3 * _PER_METRE * traces.receivers[receiver]).astype(int)
+                source = np.rint(1e3 * _PER_METRE * traces.sources[shot]).astype(int)
+                group = np.rint(1e3 * _PER_METRE * traces.receivers[receiver]).astype(int)
                 file.header[index] = {
                     field.TRACE_SEQUENCE_LINE: index + 1,
                     field.FieldRecord: shot + 1,
@@ -145,12 +145,12 @@ def _segy(traces: "Traces") -> bytes:
                     field.SourceGroupScalar: -_PER_METRE,
                     field.ElevationScalar: -_PER_METRE,
                     field.CoordinateUnits: 1,
-                    field.SourceX: int(place[0]),
-                    field.SourceY: int(place[1]) if traces.model.ndim == 3 else 0,
-                    field.SourceDepth: int(place[-1]),
-                    field.GroupX: int(where[0]),
-                    field.GroupY: int(where[1]) if traces.model.ndim == 3 else 0,
-                    field.ReceiverGroupElevation: -int(where[-1]),
+                    field.SourceX: int(source[0]),
+                    field.SourceY: int(source[1]) if traces.model.ndim == 3 else 0,
+                    field.SourceDepth: int(source[-1]),
+                    field.GroupX: int(group[0]),
+                    field.GroupY: int(group[1]) if traces.model.ndim == 3 else 0,
+                    field.ReceiverGroupElevation: -int(group[-1]),
                     field.TRACE_SAMPLE_COUNT: len(traces.times),
                     field.TRACE_SAMPLE_INTERVAL: microseconds,
                 }

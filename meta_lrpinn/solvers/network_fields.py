@@ -69,8 +69,8 @@ def split_amplitude(problem: HelmholtzProblem) -> tuple[HelmholtzProblem, comple
 
     The field is linear in the amplitude, and networks work best near one.
     """
-    one = np.ones_like(problem.amplitude)
-    return problem.replace(amplitude=one), complex(problem.amplitude)
+    unit = np.ones_like(problem.amplitude)
+    return problem.replace(amplitude=unit), complex(problem.amplitude)
 
 
 def solve_output(

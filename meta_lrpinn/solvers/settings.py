@@ -205,15 +205,14 @@ class AdamW:
 
     steps: int = option(300, "Adaptation steps.")
     learning_rate: float | None = option(
-        None, "Learning rate; by default by optimiser, solver, loss and network."
+        None, "Learning rate; by default by optimiser and loss."
     )
     points: int | None = option(
         None, "Collocation points a step; by default by wavelength, at most 20,000."
     )
     patience: int | None = option(
         None,
-        "Stop after so many records in which what decides (the error estimate, or the "
-        "held-out loss) is not smaller.",
+        "Stop after so many records in which the held-out loss is not smaller.",
     )
     report_every: int | None = option(None, "Steps between records of the history.")
 

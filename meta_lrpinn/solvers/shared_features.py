@@ -122,8 +122,8 @@ def _sample(
     features = objectives.feature_function(module, params, problem)
 
     def sample(point):
-        own = weak_form.sample_features(features, point[None])
-        return jax.tree.map(lambda leaf: leaf[0], own)
+        samples = weak_form.sample_features(features, point[None])
+        return jax.tree.map(lambda leaf: leaf[0], samples)
 
     points = weak_form.quadrature_points(problem, shape)
     samples = jax.lax.map(sample, points, batch_size=_BATCH)
