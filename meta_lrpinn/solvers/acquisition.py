@@ -17,10 +17,10 @@ import numpy as np
 from flax import struct
 
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import HelmholtzProblem, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import Array
-from meta_lrpinn.solvers.protocol import Conditions, make_setup
+from meta_lrpinn.solvers.protocol import Conditions, Setup, make_setup
 
 
 class Acquisition(struct.PyTreeNode):
@@ -60,11 +60,25 @@ def make_acquisition(
     Raises:
         ValueError: if a source or a receiver lies outside the model.
     """
-    from meta_lrpinn.solvers import plane_waves
-
     conditions = Conditions(amplitude=amplitude)
     setup = make_setup(model, frequency, sources, receivers, conditions)
-    return plane_waves.make_acquisition(setup, wavenumber_ratio)
+    problem = make_problem(model, frequency, setup.sources[0], amplitude=setup.amplitude)
+    ratio = wavenumber_ratio or lattices.default_wavenumber_ratio(problem)
+    return acquisition_of(setup, problem, lattices.make_lattice(problem, ratio))
+
+
+def acquisition_of(
+    setup: Setup, problem: HelmholtzProblem, lattice: lattices.Lattice
+) -> Acquisition:
+    """The acquisition of a setup with receivers; v₀ is that of the smallest velocity."""
+    assert setup.receivers is not None
+    return Acquisition(
+        problem=problem,
+        lattice=lattice,
+        sources=setup.sources,
+        background_velocities=setup.background_velocities(setup.grid),
+        receivers=setup.receivers,
+    )
 
 
 def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from meta_lrpinn.physics.problem import REFLECTION, HelmholtzProblem, make_probl
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.memory import check_memory
-from meta_lrpinn.solvers.acquisition import Acquisition, receiver_data
+from meta_lrpinn.solvers.acquisition import acquisition_of, receiver_data
 from meta_lrpinn.solvers.bounds import Bounds, bounds_of_model
 from meta_lrpinn.solvers.protocol import (
     Prepared,
@@ -86,34 +86,14 @@ def prepare(settings: PlaneWaves, setup: Setup) -> Prepared:
     basis = _first_basis(settings, setup, setup.bounds)
     data = no_gradient
     if setup.receivers is not None:
-        data = functools.partial(receiver_data, _acquisition(setup, basis))
+        acquisition = acquisition_of(setup, basis.problem, basis.lattice)
+        data = functools.partial(receiver_data, acquisition)
     return Prepared(setup, functools.partial(_solve, settings, setup, basis), data)
-
-
-def make_acquisition(setup: Setup, ratio: float | None = None) -> Acquisition:
-    """What `data` is made of; with a wavenumber ratio, where one is given."""
-    problem = _problem(setup, setup.bounds, None)
-    ratio = ratio or lattices.default_wavenumber_ratio(problem)
-    return _acquisition(setup, _basis(problem, ratio, setup.bounds))
-
-
-def _acquisition(setup: Setup, basis: _Basis) -> Acquisition:
-    assert setup.receivers is not None
-    return Acquisition(
-        problem=basis.problem,
-        lattice=basis.lattice,
-        sources=setup.sources,
-        background_velocities=setup.background_velocities(setup.grid),
-        receivers=setup.receivers,
-    )
 
 
 def _first_basis(settings: PlaneWaves, setup: Setup, bounds: Bounds) -> _Basis:
     problem = _problem(setup, bounds, settings.tolerance)
-    return _basis(problem, _first_ratio(problem, settings), bounds)
-
-
-def _basis(problem: HelmholtzProblem, ratio: float, bounds: Bounds) -> _Basis:
+    ratio = _first_ratio(problem, settings)
     lattice = lattices.make_lattice(problem, ratio, velocities=bounds.steepest())
     return _Basis(problem, lattice, ratio)
 
