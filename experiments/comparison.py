@@ -37,7 +37,7 @@ from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import adaptation, common, histories, overthrust, sharp_models, study
+from experiments import common, histories, overthrust, sharp_models, study
 from experiments.enriched import Enriched
 from meta_lrpinn import generators, models
 from meta_lrpinn.learning import objectives, output_layer
@@ -92,8 +92,8 @@ def resolved_modes(problem: problems.HelmholtzProblem) -> float:
 
 def published_models() -> Iterator[tuple[str, VelocityModel, float, np.ndarray]]:
     """Name, model, frequency (Hz) and source (km) of what the data folder holds."""
-    for name, file in adaptation.CASES.items():
-        case = adaptation.load_case(file)
+    for name, file in common.LAYERED_CASES.items():
+        case = common.middle_source(common.published_case(file))
         yield name, case.model, case.frequency, case.source
     windows = dict(sharp_models.WINDOWS)
     windows["Overthrust"] = (overthrust.NAME, FLAGS.overthrust_left, 0.0)
