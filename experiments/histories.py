@@ -1,4 +1,4 @@
-"""Histories of adaptations: what their errors are, as tables and as curves.
+"""Histories of adaptations: what their errors are, as tables and as curves; and bars.
 
 A row is a record of a history. Curves are the histories of a study: of every case and
 contender one for each seed.
@@ -167,4 +167,33 @@ def draw(
         handles.values(), handles.keys(), loc="outside lower center", ncols=4,
         frameon=False, fontsize=8,
     )  # fmt: skip
+    return figure
+
+
+def bars(groups: Mapping[str, Mapping[str, float]], label: str) -> Figure:
+    """Horizontal bars on a logarithmic axis, those of a group side by side.
+
+    Args:
+        groups: Group to name to a positive value; one that is missing or not finite
+            leaves its place empty.
+        label: Of the axis.
+
+    Returns:
+        The figure.
+    """
+    names = list(dict.fromkeys(name for values in groups.values() for name in values))
+    height = 0.8 / len(names)
+    figure = Figure(figsize=(7.5, 1.2 + 0.42 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    for index, name in enumerate(names):
+        values = [own.get(name, np.nan) for own in groups.values()]
+        places = np.arange(len(groups)) + (index - (len(names) - 1) / 2) * height
+        axes.barh(places, values, height, color=color(index), label=name)
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel=label)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    if len(names) > 1:
+        figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
     return figure
