@@ -134,7 +134,7 @@ def draw(
     names = list(dict.fromkeys(contender for _, contender in curves))
     across = min(3, len(cases))
     down = -(-len(cases) // across)
-    figure = Figure(figsize=(4.6 * across, 3.6 * down + 0.6), layout="constrained")
+    figure = Figure(figsize=(max(5.5, 3.4 * across), 3.1 * down + 0.8), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False)
     for axes in panels.ravel()[len(cases) :]:
         axes.set_visible(False)
@@ -164,7 +164,7 @@ def draw(
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4,
+        handles.values(), handles.keys(), loc="outside lower center", ncols=3,
         frameon=False, fontsize=8,
     )  # fmt: skip
     return figure
@@ -195,5 +195,5 @@ def bars(groups: Mapping[str, Mapping[str, float]], label: str) -> Figure:
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     if len(names) > 1:
-        figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
+        figure.legend(loc="outside lower center", ncols=min(2, len(names)), frameon=False)
     return figure
