@@ -134,7 +134,9 @@ def draw(
     names = list(dict.fromkeys(contender for _, contender in curves))
     across = min(3, len(cases))
     down = -(-len(cases) // across)
-    figure = Figure(figsize=(max(5.5, 3.4 * across), 3.1 * down + 0.8), layout="constrained")
+    figure = Figure(
+        figsize=(max(5.5, 3.4 * across), 3.1 * down + 0.8), layout="constrained"
+    )
     panels = figure.subplots(down, across, squeeze=False)
     for axes in panels.ravel()[len(cases) :]:
         axes.set_visible(False)
