@@ -79,7 +79,6 @@ EXPERIMENTS = {
         "--torch",
     ),
     "scaling_3d": (),
-    "adaptation": ("--points=4400",),
     "accuracy": (),
     "absorbing_layer": ("--frequencies=5",),
     "comparison": (
@@ -137,7 +136,6 @@ FIGURES = {
     "sharp_models": {"figure": "Error against steps of adaptation"},
     "accelerator": {"figure": "Seconds of each task"},
     "scaling_3d": {"figure": "Cost of a meta-step"},
-    "adaptation": {"figure": "Error against adaptation steps"},
     "accuracy": {"figure": "Error against the number of waves; estimate against error"},
     "absorbing_layer": {"figure": "Error against unknowns, by thickness of the layer"},
     "comparison": {"figure": "Error against unknowns and against seconds"},
