@@ -166,7 +166,8 @@ def draw(
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=3,
+        handles.values(), handles.keys(), loc="outside lower center",
+        ncols=min(3, 1 + across),  # wider than the panels it would be cut off
         frameon=False, fontsize=8,
     )  # fmt: skip
     return figure
