@@ -37,7 +37,8 @@ from meta_lrpinn.physics.grid_values import (
 from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.precision import Array
 
-# Slowness squared of what is faster than 1.4 km/s is less, in s²/km²; few soils are slower.
+# Below this a whole model may be slowness squared in s²/km²: it is that of 1.4 km/s, and
+# hardly any rock or water is slower. A guard, not tuned.
 _LIKE_SLOWNESS = 0.5
 
 
@@ -292,7 +293,7 @@ class VelocityModel:
             GRID_AXES[self.ndim], self.axes(), self.spacing, strict=True
         ):
             first, last = limits[name] or (-np.inf, np.inf)
-            slack = 1e-6 * step
+            slack = 1e-6 * step  # coordinates that were computed miss nodes by rounding
             kept = np.flatnonzero((axis >= first - slack) & (axis <= last + slack))
             if kept.size < 2:
                 raise ValueError(
@@ -320,6 +321,7 @@ class VelocityModel:
             GRID_AXES[self.ndim], self.shape, self.spacing, spacing, strict=True
         ):
             extent = (count - 1) * old
+            # Rounding must not cost the last node of a spacing that divides the extent.
             shape.append(int(np.floor(extent / new + 1e-6)) + 1)
             if shape[-1] < 2:
                 raise ValueError(

@@ -11,7 +11,8 @@ import scipy.special
 
 from meta_lrpinn.physics import background
 
-# Nearer to the source than this, over 1/k, u₀ keeps its value: it is infinite there.
+# Closer to the source than this over k, u₀ keeps the value it has there, since it is
+# infinite at the source itself. A guard, not tuned.
 _SMALLEST_PHASE = 1e-9
 
 
