@@ -20,7 +20,8 @@ import threadpoolctl
 
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.reference import analytic, grids, stencils
+from meta_lrpinn.linear import stencils
+from meta_lrpinn.reference import analytic, grids
 
 # Of a layer of a thickness, at normal incidence.
 REFLECTION = 1e-5
@@ -267,7 +268,7 @@ def factorise(
         squared_slowness=squared_slowness,
         is_graded=isinstance(layer, grids.GradedLayer),
         elimination=elimination,
-        factors=_factors(matrix[elimination][:, elimination].tocsc()),
+        factors=stencils.factors(matrix[elimination][:, elimination].tocsc()),
     )
 
 
@@ -289,24 +290,6 @@ def make_layer(
         model.maximum,
         (REFLECTION if reflection is None else reflection) ** (1 + level),
     )
-
-
-def _factors(matrix) -> scipy.sparse.linalg.SuperLU:
-    # The dense blocks are small: several BLAS threads bring nothing, and where other
-    # work shares the cores they cost a factor of up to a hundred.
-    with threadpoolctl.threadpool_limits(1):
-        try:
-            return scipy.sparse.linalg.splu(
-                matrix,
-                permc_spec="NATURAL",
-                diag_pivot_thresh=1e-3,
-                options={"SymmetricMode": True},
-            )
-        except (MemoryError, SystemError):
-            raise ValueError(
-                f"the sparse factors of {matrix.shape[0]} unknowns do not fit into the "
-                "memory that is free"
-            ) from None
 
 
 def check_arguments(

@@ -13,7 +13,8 @@ import numpy as np
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import background
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.reference import analytic, grids, stencils
+from meta_lrpinn.linear import stencils
+from meta_lrpinn.reference import analytic, grids
 from meta_lrpinn.reference.factorised import (
     FiniteDifferenceSolver,
     check_arguments,

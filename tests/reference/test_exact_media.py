@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from meta_lrpinn.linear import stencils
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import (
@@ -11,7 +12,6 @@ from meta_lrpinn.reference import (
     factorise,
     grids,
     layered_medium,
-    stencils,
 )
 from meta_lrpinn.reference.finite_difference import reference_wavefield
 

@@ -7,7 +7,8 @@ import pytest
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.reference import analytic, factorised, grids, stencils
+from meta_lrpinn.linear import stencils
+from meta_lrpinn.reference import analytic, factorised, grids
 from meta_lrpinn.reference.factorised import factorise
 from meta_lrpinn.reference.finite_difference import background_on_grid, reference_wavefield
 

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
+import threadpoolctl
 
 ORDERS = (2, 4)
 _GAUSS_POINTS = 2
@@ -186,3 +188,26 @@ def dissection(shape: tuple[int, ...]) -> np.ndarray:
             line.ravel(),
         ]
     )
+
+
+def factors(matrix: scipy.sparse.csc_array) -> scipy.sparse.linalg.SuperLU:
+    """Sparse factors of a matrix that stands in the order of its elimination.
+
+    Raises:
+        ValueError: if memory has no room for them.
+    """
+    # The dense blocks are small: several BLAS threads bring nothing, and where other
+    # work shares the cores they cost a factor of up to a hundred.
+    with threadpoolctl.threadpool_limits(1):
+        try:
+            return scipy.sparse.linalg.splu(
+                matrix,
+                permc_spec="NATURAL",
+                diag_pivot_thresh=1e-3,
+                options={"SymmetricMode": True},
+            )
+        except (MemoryError, SystemError):
+            raise ValueError(
+                f"the sparse factors of {matrix.shape[0]} unknowns do not fit into the "
+                "memory that is free"
+            ) from None
