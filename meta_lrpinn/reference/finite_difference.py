@@ -20,7 +20,7 @@ from meta_lrpinn.reference.factorised import (
     check_arguments,
     factorise,
     make_layer,
-    velocity_on,
+    squared_slowness_on,
 )
 from meta_lrpinn.wavefield import Statistics, Wavefield
 
@@ -273,7 +273,7 @@ def _sources(
         amplitude = background.default_amplitude(model.ndim)
     if background_velocity is None:
         velocities = np.array(
-            [velocity_on(model, place[::-1, None]).item() for place in sources]
+            [squared_slowness_on(model, place[::-1, None]).item() ** -0.5 for place in sources]
         )
     else:
         velocities = np.asarray(background_velocity)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from meta_lrpinn.learning import adaptation as descent
 from meta_lrpinn.learning import gauss_newton, objectives, rank_choice
 from meta_lrpinn.learning.networks import Network, load_network
 from meta_lrpinn.learning.tasks import single_task
@@ -140,7 +141,7 @@ def _adapt(
             **common,
         )
     else:
-        params, history = adaptation.finetune(
+        params, history = descent.finetune(
             objectives.residual_objective(network.module, points),
             network.params,
             single_task(jax.tree.map(jnp.asarray, unit)),
@@ -158,7 +159,7 @@ def _optimiser(network: Network, adaptation: AdamW):
     name, steps = adaptation.optimiser, adaptation.steps
     rate = adaptation.learning_rate or _LEARNING_RATE[name][network.is_trained]
     free = network.has_free_bases
-    return adaptation.make_optimiser(name, rate, "cosine", steps, free_bases=free)
+    return descent.make_optimiser(name, rate, "cosine", steps, free_bases=free)
 
 
 def _with_chosen_rank(

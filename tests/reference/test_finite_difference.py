@@ -224,13 +224,13 @@ def test_off_grid_values():
         field.at(np.array([[0.5, 0.5], [0.5, 1.5]]))
 
 
-def test_velocity_is_that_of_the_model():
+def test_squared_slowness_is_that_of_the_model():
     model = gaussian_model()
     x, z = np.linspace(-0.3, 1.2, 37), np.linspace(-0.1, 1.4, 23)
     points = np.stack(np.meshgrid(x, z), axis=-1)
     chex.assert_trees_all_close(
-        factorised.velocity_on(model, (z, x)),
-        np.asarray(model.at(points), float),
+        factorised.squared_slowness_on(model, (z, x)),
+        np.asarray(model.squared_slowness_at(points), float),
         rtol=1e-5,
     )
 

@@ -40,7 +40,7 @@ def exact_total(model, source, top=0.0):
     both = np.concatenate([2 * top - depths[:0:-1], depths])
     mirrored = np.concatenate([velocities[:0:-1], velocities])
     points = model.grid_points()
-    own = np.interp(source[-1], depths, velocities)
+    own = np.interp(source[-1], depths, velocities**-2) ** -0.5
     fields = [
         layered_media.layered_medium(points, FREQUENCY, one, both, mirrored)
         + analytic.point_source(points - one, 2 * np.pi * FREQUENCY / own)
