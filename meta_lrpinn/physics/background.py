@@ -213,7 +213,15 @@ def point_source(
         raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
     if amplitude is None:
         amplitude = default_amplitude(ndim)
-    distance = distance_of(offset, SMALLEST_PHASE / abs(wavenumber))
+    squared = sum(column**2 for column in np.moveaxis(offset, -1, 0))
+    return field_at_distance(squared, wavenumber, amplitude, ndim)
+
+
+def field_at_distance(
+    squared: np.ndarray, wavenumber: complex, amplitude: complex, ndim: int
+) -> np.ndarray:
+    """`point_source` at squared distances (...) [km²], real or complex."""
+    distance = _root(squared, SMALLEST_PHASE / abs(wavenumber))
     if ndim == 2:
         return amplitude * _hankel0_on_host(wavenumber * distance)
     return amplitude * np.exp(-1j * wavenumber * distance) / distance
@@ -221,7 +229,10 @@ def point_source(
 
 def distance_of(offset: np.ndarray, smallest: float) -> np.ndarray:
     """The host form of `complex_distance`, complex (...)."""
-    squared = sum(column**2 for column in np.moveaxis(np.asarray(offset), -1, 0))
+    return _root(sum(part**2 for part in np.moveaxis(np.asarray(offset), -1, 0)), smallest)
+
+
+def _root(squared, smallest: float) -> np.ndarray:
     distance = np.sqrt(np.asarray(squared, complex))
     return np.where(np.abs(distance) < smallest, smallest, distance)
 

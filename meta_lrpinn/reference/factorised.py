@@ -11,52 +11,22 @@ its right-hand side is finite; another background differs by a closed form.
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 import scipy.ndimage
 import scipy.sparse.linalg
 import threadpoolctl
 
+from meta_lrpinn.linear import stencils
+from meta_lrpinn.linear.interpolation import squared_slowness_on
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.linear import stencils
 from meta_lrpinn.reference import analytic, grids
 
 # Of a layer of a thickness, at normal incidence.
 REFLECTION = 1e-5
 # Relative contrast of the squared slowness that is rounding.
 _ROUNDING = 1e-12
-
-
-def _interpolation(model: VelocityModel, axis: int, positions: np.ndarray):
-    """Linear interpolation along an array axis, (len(positions), shape[axis])."""
-    count = model.shape[axis]
-    place = (positions - model.axes()[axis][0]) / model.spacing[axis]
-    place = np.clip(place, 0, count - 1)
-    cell = np.minimum(place.astype(int), count - 2)
-    weight = place - cell
-    rows = np.arange(len(positions))
-    matrix = np.zeros((len(positions), count))
-    matrix[rows, cell] = 1 - weight
-    matrix[rows, cell + 1] = weight
-    return matrix
-
-
-def squared_slowness_on(
-    model: VelocityModel, positions: Iterable[np.ndarray]
-) -> np.ndarray:
-    """`model.squared_slowness_at` on a grid of positions along each array axis, in double
-    precision [s²/km²]."""
-    velocity = np.asarray(model.complex_velocity)
-    values = velocity.astype(np.result_type(velocity.dtype, float)) ** -2
-    for axis, places in enumerate(positions):
-        values = np.moveaxis(
-            np.tensordot(_interpolation(model, axis, places), values, (1, axis)),
-            0,
-            axis,
-        )
-    return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +71,10 @@ class FiniteDifferenceSolver:
             δu, complex, of shape `shape`.
         """
         assert self.factors is not None, "the factors were dropped"
-        own = squared_slowness_on(self.model, np.asarray(source, float)[::-1, None]).item() ** -0.5
+        own = (
+            squared_slowness_on(self.model, np.asarray(source, float)[::-1, None]).item()
+            ** -0.5
+        )
         load = self._scattering_source(source, amplitude, own)
         load = stencils.project(load, self.axes).ravel()
         solution = np.empty(self.unknowns, complex)

@@ -10,17 +10,17 @@ import time
 
 import numpy as np
 
+from meta_lrpinn.linear import stencils
+from meta_lrpinn.linear.interpolation import squared_slowness_on
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import background
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.linear import stencils
 from meta_lrpinn.reference import analytic, grids
 from meta_lrpinn.reference.factorised import (
     FiniteDifferenceSolver,
     check_arguments,
     factorise,
     make_layer,
-    squared_slowness_on,
 )
 from meta_lrpinn.wavefield import Statistics, Wavefield
 
@@ -273,7 +273,10 @@ def _sources(
         amplitude = background.default_amplitude(model.ndim)
     if background_velocity is None:
         velocities = np.array(
-            [squared_slowness_on(model, place[::-1, None]).item() ** -0.5 for place in sources]
+            [
+                squared_slowness_on(model, place[::-1, None]).item() ** -0.5
+                for place in sources
+            ]
         )
     else:
         velocities = np.asarray(background_velocity)

@@ -11,6 +11,8 @@ The gradient is that of the adjoint-state method: one more solve with the same
 preconditioner.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,9 @@ from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import Array
 
+# Data and gradient to the half of the digits: what iterations leave is not smooth.
+_RESIDUAL = float(np.finfo(float).eps) ** 0.5
+
 
 class Acquisition(struct.PyTreeNode):
     """Sources and receivers at one frequency, with the lattice to solve on; a pytree."""
@@ -31,6 +36,8 @@ class Acquisition(struct.PyTreeNode):
     sources: Array  # (n_sources, ndim) [km]
     background_velocities: Array  # (n_sources,) [km/s]
     receivers: Array  # (n_receivers, ndim) [km]
+    # Squared slowness (nz, nx) or (nz, ny, nx) [s²/km²] → data (n_sources, n_receivers)
+    data: Callable[[jax.Array], jax.Array] = struct.field(pytree_node=False)
 
 
 def make_acquisition(
@@ -66,12 +73,17 @@ def make_acquisition(
     model.check_contains(receivers, what="receiver")
     problem = problems.make_problem(model, frequency, sources[0], amplitude=amplitude)
     ratio = wavenumber_ratio or lattices.default_wavenumber_ratio(problem)
+    lattice = lattices.make_lattice(problem, ratio)
+    velocities = problems.velocities_at(model, sources)
     return Acquisition(
         problem=problem,
-        lattice=lattices.make_lattice(problem, ratio),
+        lattice=lattice,
         sources=sources,
-        background_velocities=problems.velocities_at(model, sources),
+        background_velocities=velocities,
         receivers=receivers,
+        data=lattices.data_function(
+            lattices.discretise(problem, lattice), sources, velocities, receivers, _RESIDUAL
+        ),
     )
 
 
@@ -86,15 +98,4 @@ def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
         Complex (n_sources, n_receivers), in the precision that JAX works in.
     """
     model = acquisition.problem.model.replace_velocity(velocity)
-    problem = acquisition.problem.replace(model=model)
-    # Data and gradient to the half of the digits: what iterations leave is not smooth.
-    residual = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5
-    weights = lattices.solve_weights(
-        problem,
-        acquisition.lattice,
-        acquisition.sources,
-        acquisition.background_velocities,
-        residual,
-    )
-    receivers = jnp.asarray(acquisition.receivers)
-    return lattices.evaluate(problem, acquisition.lattice, weights, receivers)
+    return acquisition.data(jnp.asarray(model.squared_slowness))

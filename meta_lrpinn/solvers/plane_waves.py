@@ -2,15 +2,12 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import HelmholtzProblem
-from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers.request import Request, Solution
 from meta_lrpinn.solvers.settings import PlaneWaves
@@ -41,15 +38,10 @@ class PlaneWaveField:
     problem: HelmholtzProblem
     lattice: lattices.Lattice
     weights: np.ndarray  # (n_sources, *lattice.shape) complex
-    is_double: bool
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n_sources, n)."""
-        with jax.enable_x64(self.is_double):
-            values = _evaluate(
-                self.problem, self.lattice, self.weights, jnp.asarray(points, float)
-            )
-            return np.asarray(values)
+        return lattices.evaluate(self.problem, self.lattice, self.weights, points)
 
 
 def solve(request: Request, settings: PlaneWaves) -> Solution:
@@ -68,11 +60,7 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
     ratio = _first_ratio(problem, settings)
     largest_ratio = lattices.wavenumber_ratio_for(problem, _MOST_WAVES)
     history, best = [], None
-    is_double = settings.precision == "double"
-    with (
-        jax.enable_x64(is_double),
-        tqdm.tqdm(disable=not request.progress, unit="solve") as bar,
-    ):
+    with tqdm.tqdm(disable=not request.progress, unit="solve") as bar:
         while True:
             lattice = lattices.make_lattice(problem, ratio)
             _check_room(lattice, request)
@@ -94,7 +82,7 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
     largest, lattice, found = best
     return Solution(
         fields=np.asarray(found.fields),
-        evaluate=PlaneWaveField(problem, lattice, np.asarray(found.weights), is_double),
+        evaluate=PlaneWaveField(problem, lattice, np.asarray(found.weights)),
         stats=Statistics(
             unknowns=lattice.number,
             iterations=int(found.iterations),
@@ -102,7 +90,7 @@ def solve(request: Request, settings: PlaneWaves) -> Solution:
         ),
         history=tuple(history),
         error_estimates=np.asarray(found.error_estimate),
-        converged=None if tolerance is None else largest <= tolerance,
+        converged=_has_converged(found, tolerance),
     )
 
 
@@ -162,18 +150,19 @@ def _solved(
     options = {}
     if tolerance is not None:
         options["tolerance"] = min(_LARGEST_RESIDUAL, tolerance / _ERROR_OVER_RESIDUAL)
-    return jax.block_until_ready(
-        _solve_lattice(
-            problem, lattice, request.sources, request.background_velocities, **options
-        )
+    return lattices.solve(
+        problem, lattice, request.sources, request.background_velocities, **options
     )
+
+
+def _has_converged(found: lattices.Solution, tolerance: float | None) -> bool | None:
+    """False wherever iterations ended early; else whether a tolerance was reached."""
+    if not np.all(found.converged):
+        return False
+    return None if tolerance is None else bool(np.all(found.error_estimate <= tolerance))
 
 
 def _has_stalled(history: list[dict[str, float]]) -> bool:
     """Whether two more steps in the number of waves have brought little."""
     estimates = [record["error_estimate"] for record in history]
     return len(estimates) > 2 and min(estimates[-2:]) > _STALLED * estimates[-3]
-
-
-_solve_lattice = programs.jit_latest(lattices.solve)
-_evaluate = programs.jit_latest(lattices.evaluate)

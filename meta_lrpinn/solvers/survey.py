@@ -21,7 +21,6 @@ from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import grids
-from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers import free_surface as surfaces
 from meta_lrpinn.solvers import network_features, plane_waves, random_waves, shared_features
@@ -419,11 +418,10 @@ def _feature_solver(
 def _shared_solver(
     plan: Plan, settings: PlaneWaves, bounds: Bounds, frequency: float
 ) -> Callable[[VelocityModel], Solved]:
-    """By plane waves on one lattice, compiled once."""
+    """By plane waves on one lattice."""
     sources = plan.sources
-    is_double = settings.precision == "double"
-    with jax.enable_x64(is_double):
-        problem, lattice = _shared_lattice(plan, settings, bounds, frequency)
+    problem, lattice = _shared_lattice(plan, settings, bounds, frequency)
+    prepared = lattices.prepare(problem, lattice)
     shape = problem.model.shape if plan.receivers is None else (len(plan.receivers),)
     batch = _sources_per_batch(lattice, shape, len(sources), plan.memory)
 
@@ -432,14 +430,14 @@ def _shared_solver(
         with jax.enable_x64(True):
             own_v0 = np.asarray(model.complex_velocity_at(jnp.asarray(sources)))
         fields, errors = [], []
-        with jax.enable_x64(is_double):
-            for start in range(0, len(sources), batch):
-                part = slice(start, start + batch)
-                field, error = _solve(
-                    own, lattice, sources[part], own_v0[part], plan.receivers
-                )
-                fields.append(np.asarray(field))
-                errors.append(np.broadcast_to(np.asarray(error), len(field)))
+        for start in range(0, len(sources), batch):
+            part = slice(start, start + batch)
+            solution = prepared.solve(model, sources[part], own_v0[part])
+            field = solution.fields
+            if plan.receivers is not None:
+                field = lattices.evaluate(own, lattice, solution.weights, plan.receivers)
+            fields.append(field)
+            errors.append(solution.error_estimate)
         return Solved(np.concatenate(fields), np.concatenate(errors), lattice.number)
 
     return solve_model
@@ -466,19 +464,3 @@ def _sources_per_batch(
 ) -> int:
     each = plane_waves.bytes_of_source(lattice, int(np.prod(shape)))
     return int(np.clip(memory * 2**30 // each, 1, number))
-
-
-@programs.jit_latest
-def _solve(
-    problem: HelmholtzProblem,
-    lattice: lattices.Lattice,
-    sources: jax.Array,
-    background_velocities: jax.Array,
-    receivers: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
-    solution = lattices.solve(problem, lattice, sources, background_velocities)
-    if receivers is None:
-        return solution.fields, solution.error_estimate
-    points = jnp.asarray(receivers, jnp.asarray(problem.lower).dtype)
-    fields = lattices.evaluate(problem, lattice, solution.weights, points)
-    return fields, solution.error_estimate

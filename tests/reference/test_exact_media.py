@@ -252,4 +252,4 @@ def test_entries_of_the_factors_are_foreseen(shape):
         model, 1, grids.graded_layer(model, 3.0, refinement=1)
     )
     true = solver.factors.L.nnz + solver.factors.U.nnz
-    assert 0.8 < grids.factor_entries(solver.shape) / true < 1.25
+    assert 0.8 < stencils.factor_entries(solver.shape) / true < 1.25
