@@ -1,6 +1,6 @@
 """Squared slowness between the nodes of a model, on the host: see `physics.velocity`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.sparse
@@ -38,7 +38,7 @@ def squared_slowness(model: VelocityModel) -> np.ndarray:
 
 
 def squared_slowness_on(
-    model: VelocityModel, positions: Sequence[np.ndarray]
+    model: VelocityModel, positions: Iterable[np.ndarray]
 ) -> np.ndarray:
     """`model.squared_slowness_at` on a grid of positions along each array axis."""
     values = squared_slowness(model)

@@ -245,6 +245,6 @@ def factors(matrix: scipy.sparse.csc_array) -> scipy.sparse.linalg.SuperLU:
             )
         except (MemoryError, SystemError):
             raise ValueError(
-                f"the sparse factors of {matrix.shape[0]} unknowns do not fit into the "
+                f"the sparse factors of {len(matrix.indptr) - 1} unknowns do not fit into the "
                 "memory that is free"
             ) from None

@@ -6,6 +6,8 @@ exp(−∫σ dx / v). All functions are written over the columns of their points
 2D and 3D are the same code, and give arrays of NumPy where they are given no other.
 """
 
+from typing import Any
+
 import numpy as np
 from flax import struct
 
@@ -147,13 +149,13 @@ def excess(layer: AbsorbingLayer, velocity: float, reflection: float) -> np.ndar
     return np.asarray(layer.strength) * thickness / plain
 
 
-def _depth_inside(layer: AbsorbingLayer, points: Array) -> Array:
+def _depth_inside(layer: AbsorbingLayer, points: Array) -> Any:
     """Signed depth inside the layer, (n, ndim) km; negative on the lower sides."""
     xp = namespace(points, layer.upper)
     return xp.maximum(points - layer.upper, 0) + xp.minimum(points - layer.lower, 0)
 
 
-def damping(layer: AbsorbingLayer, points: Array) -> Array:
+def damping(layer: AbsorbingLayer, points: Array) -> Any:
     """Damping σ = σ_max (d/L)² along each axis.
 
     Args:
@@ -167,13 +169,13 @@ def damping(layer: AbsorbingLayer, points: Array) -> Array:
     return (depth / _safe_thickness(layer)) ** 2 * layer.strength
 
 
-def damping_slope(layer: AbsorbingLayer, points: Array) -> Array:
+def damping_slope(layer: AbsorbingLayer, points: Array) -> Any:
     """Derivative of `damping` along its axis, (n, ndim) [rad/(s km)]."""
     depth = _depth_inside(layer, points)
     return 2 * depth * layer.strength / _safe_thickness(layer) ** 2
 
 
-def damping_integral(layer: AbsorbingLayer, points: Array) -> Array:
+def damping_integral(layer: AbsorbingLayer, points: Array) -> Any:
     """Integral of σ from the box outwards, signed like the direction.
 
     Args:
@@ -187,24 +189,24 @@ def damping_integral(layer: AbsorbingLayer, points: Array) -> Array:
     return depth**3 * layer.strength / (3 * _safe_thickness(layer) ** 2)
 
 
-def _safe_thickness(layer: AbsorbingLayer) -> Array:
+def _safe_thickness(layer: AbsorbingLayer) -> Any:
     xp = namespace(layer.thickness)
     return xp.where(layer.thickness > 0, layer.thickness, 1.0)
 
 
-def stretch(layer: AbsorbingLayer, points: Array, omega: Array) -> Array:
+def stretch(layer: AbsorbingLayer, points: Array, omega: Array | float) -> Any:
     """Stretching factors s = 1 − iσ/ω along each axis, (n, ndim), complex."""
     return 1 - 1j * damping(layer, points) / omega
 
 
-def stretch_slope(layer: AbsorbingLayer, points: Array, omega: Array) -> Array:
+def stretch_slope(layer: AbsorbingLayer, points: Array, omega: Array | float) -> Any:
     """Derivative ds/dx = −iσ′/ω of `stretch` along its axis, (n, ndim) [1/km]."""
     return -1j * damping_slope(layer, points) / omega
 
 
 def stretched_offset(
-    layer: AbsorbingLayer, points: Array, source: Array | float, omega: Array
-) -> Array:
+    layer: AbsorbingLayer, points: Array, source: Array | float, omega: Array | float
+) -> Any:
     """Displacement x̃ − x_s from a source in the box, in stretched coordinates.
 
     Args:
@@ -219,7 +221,7 @@ def stretched_offset(
     return points - source - 1j * damping_integral(layer, points) / omega
 
 
-def envelope(layer: AbsorbingLayer, points: Array, velocity: Array) -> tuple[Array, Array]:
+def envelope(layer: AbsorbingLayer, points: Array, velocity: Array) -> tuple[Any, Any]:
     """Decay of an outgoing wave in the layer, and its logarithmic gradient.
 
     Features that oscillate but do not decay waste most of their number in the layer;

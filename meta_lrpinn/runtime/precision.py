@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def namespace(*values: Any) -> Any:
-    """`jax.numpy` where one of the values is of JAX, else `numpy`, which compiles nothing."""
+    """`jax.numpy` where a value is of JAX, else `numpy`, which compiles nothing."""
     return jnp if any(isinstance(value, jax.Array) for value in values) else np
 
 

@@ -127,7 +127,7 @@ def _smoothed(slowness: np.ndarray, widths: list[float]) -> np.ndarray:
         return scipy.ndimage.gaussian_filter(values, widths, mode="nearest", truncate=3.0)
 
     if np.iscomplexobj(slowness):
-        return filtered(slowness.real) + 1j * filtered(slowness.imag)
+        return filtered(np.real(slowness)) + 1j * filtered(np.imag(slowness))
     return filtered(slowness)
 
 

@@ -1,6 +1,6 @@
-"""Scattered wavefields at receivers as a function of the squared slowness, with its adjoint.
+"""Scattered wavefields at receivers as a function of the squared slowness, and its adjoint.
 
-With K(m) a = b(m) and data d = Φ a, the adjoint state λ of a cotangent d̄ solves Kᵀ λ = Φᵀ d̄.
+With K(m) a = b(m) and data d = Φ a, the adjoint state of a cotangent d̄ solves Kᵀ λ = Φᵀ d̄.
 Kᵀ is K with k and −k exchanged, so the same preconditioners serve. At a quadrature point q
 of weight w_q,
 
@@ -71,7 +71,7 @@ def data_function(
         columns = evaluation_transposed(problem, lattice, in_double(cotangent), receivers)
         adjoint = system.solve(_mirrored(columns), tolerance).solution
         gradient = _correlation(system, in_double(weights), adjoint, *given)
-        return gradient if np.iscomplexobj(slowness) else gradient.real
+        return gradient if np.iscomplexobj(slowness) else np.real(gradient)
 
     shape = len(given[0]), len(receivers)
 
@@ -139,7 +139,7 @@ def _correlation(
     gradient = np.zeros(system.form.slowness.shape, complex)
     for part, _ in slabs(system.form):
         values = [waves[0][part], *waves[1:]]
-        total = 0
+        total = np.zeros(())
         for own, other, source, v0 in zip(
             weights, adjoint, sources, background_velocities, strict=True
         ):

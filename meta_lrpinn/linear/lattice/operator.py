@@ -140,7 +140,7 @@ def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> Axis:
         waves=value,
         stiffness=(gradient.conj() * (quadrature / stretch)) @ gradient.T,
         mass=(value.conj() * (quadrature * stretch)) @ value.T,
-        kernel=length * scipy.fft.ifft(moments @ between, axis=0),
+        kernel=length * np.asarray(scipy.fft.ifft(moments @ between, axis=0)),
     )
 
 
@@ -199,10 +199,10 @@ class WeakForm:
         axes = range(1, weights.ndim)
         for axis in reversed(axes):
             length = self.kernel.shape[axis - 1]
-            weights = scipy.fft.ifft(weights, n=length, axis=axis)
+            weights = np.asarray(scipy.fft.ifft(weights, n=length, axis=axis))
         weights *= self.kernel
         for axis in axes:
-            weights = scipy.fft.fft(weights, axis=axis, overwrite_x=True)
+            weights = np.asarray(scipy.fft.fft(weights, axis=axis, overwrite_x=True))
             weights = weights[(slice(None),) * axis + (slice(shape[axis - 1]),)]
         return weights
 
@@ -290,7 +290,6 @@ def right_hand_sides(
             # Hankel functions are dear: none where the contrast is rounding only.
             where = np.abs(contrast) > _ROUNDING * abs(v0**-2)
             field = background_field(discretisation, part, source, v0, where)
-            # The last axis first: it is the longest to leave.
             values = contract(contrast * field, [matrices[0]])
             result[index] += contract(values, matrices[1:], first=1)
     return -(discretisation.omega**2) * result
@@ -382,7 +381,7 @@ def assemble(form: WeakForm, indices: np.ndarray | None = None) -> np.ndarray:
     """
     lattice = form.discretisation.lattice
     waves = lattice.indices if indices is None else np.asarray(indices)
-    coefficients = scipy.fft.fftn(form.kernel) / form.kernel.size
+    coefficients = np.fft.fftn(form.kernel) / form.kernel.size
     difference = waves[:, None, :] - waves[None, :, :]
     matrix = coefficients[
         tuple(difference[..., d] % n for d, n in enumerate(form.kernel.shape))

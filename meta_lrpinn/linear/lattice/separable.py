@@ -53,7 +53,7 @@ def separable_parts(form: WeakForm) -> list[np.ndarray]:
     # Mean values of the hat functions of the model's nodes.
     means = []
     for axis in axes:
-        quadrature = axis.weights.real * axis.envelope**2
+        quadrature = np.real(axis.weights) * axis.envelope**2
         means.append(quadrature @ axis.interpolation / quadrature.sum())
     parts = []
     for index, axis in enumerate(axes):
