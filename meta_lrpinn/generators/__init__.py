@@ -17,9 +17,11 @@ from meta_lrpinn.generators.deformations import DEFORMATIONS, fold_relief, undo_
 from meta_lrpinn.generators.grid import (
     Grid,
     check_range,
-    draw_model,
     finished,
     make_rng,
+)
+from meta_lrpinn.generators.grid import (
+    draw_model as draw_model,
 )
 from meta_lrpinn.generators.rocks import (
     WATER,

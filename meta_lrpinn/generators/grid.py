@@ -81,8 +81,8 @@ def draw_model(
     """The model of a velocity known everywhere, with its edges where they belong.
 
     A node gets the mean of the squared slowness over the cell around it. A cylinder of
-    radius 0.3 km drawn at 10 m by values at the nodes is off by 1.6 to 2.9 % at 10 Hz,
-    drawn so by 0.1 to 0.3 % (docs/theory.md).
+    radius 0.3 km drawn at 10 m by values at the nodes is off by 1.6 to 2.1 % at 10 Hz,
+    drawn so by 0.7 to 1.3 % (docs/theory.md).
 
     Args:
         velocity: Points (n, ndim) [km] → velocities (n,) [km/s]; called up to half a cell

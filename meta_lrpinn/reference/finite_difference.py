@@ -26,6 +26,11 @@ from meta_lrpinn.wavefield import Statistics, Wavefield
 
 # Where bettering the layer ends: it then reaches 27 times as far as the first.
 _LARGEST_LEVEL = 3
+# Errors of models with steps fall like h to this power: measured on half-spaces, a guide
+# and a layer of one node, 3.5 to 1.8. The estimate is then 0.6 to 2.3 times the error.
+_ORDER_AT_STEPS = 2.5
+# A change of m from node to node that is a step, over the smaller.
+_STEP = 1.25
 
 
 def reference_wavefield(
@@ -104,7 +109,11 @@ def reference_wavefield(
     history, errors, converged = [solution.record], None, None
     if tolerance is not None:
         solution, history, errors, converged = _refined(
-            solved, solution, max(first + 1, maximum_refinement), tolerance, scheme_order
+            solved,
+            solution,
+            max(first + 1, maximum_refinement),
+            tolerance,
+            _order_of_errors(model, scheme_order),
         )
     own = 0 if np.ndim(source) == 1 else slice(None)
     return Wavefield(
@@ -160,7 +169,7 @@ def _refined(solved, solution, last, tolerance, order):
         solution: The first one, at level 0.
         last: Largest refinement.
         tolerance: Largest change.
-        order: Of the scheme.
+        order: Of the errors.
 
     Returns:
         The last solution, the history, the estimates (n_sources,), and whether the
@@ -207,6 +216,14 @@ def _refined(solved, solution, last, tolerance, order):
     # Neither Richardson's factor nor anything below the tolerance is to be trusted here.
     history[-1] |= {"converged": False} | ({} if stopped is None else {"reason": stopped})
     return solution, history, np.maximum(errors, (1 + 1e-9) * tolerance), False
+
+
+def _order_of_errors(model: VelocityModel, scheme_order: int) -> float:
+    """The power of the grid's step that the error falls with; steps lower it."""
+    logarithm = np.log(np.abs(np.asarray(model.squared_slowness, complex)))
+    jumps = [np.abs(np.diff(logarithm, axis=axis)).max() for axis in range(model.ndim)]
+    has_steps = max(jumps) > np.log(_STEP)
+    return min(scheme_order, _ORDER_AT_STEPS) if has_steps else scheme_order
 
 
 def _changes(solution: _Solution, previous: _Solution) -> np.ndarray:

@@ -70,9 +70,9 @@ def layered_medium(
 ) -> np.ndarray:
     """Scattered field of a point source in a medium v(z), in 2D or 3D.
 
-    The squared slowness is linear between the given depths, as that of `VelocityModel` is
-    between its nodes, and constant beyond the first and the last. A depth given twice is a jump:
-    `depths=[0.5, 0.5], velocities=[1.5, 3.0]` are two ideal half-spaces.
+    The squared slowness is linear between the given depths, as that of `VelocityModel`
+    is between its nodes, and constant beyond the first and the last. A depth given
+    twice is a jump: `depths=[0.5, 0.5], velocities=[1.5, 3.0]` are two ideal half-spaces.
 
     Args:
         points: Coordinates (n, 2) or (n, 3) [km]; quickest on a grid.

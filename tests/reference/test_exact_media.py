@@ -60,6 +60,24 @@ def test_error_and_estimate(name):
     assert field.converged and field.history[-1]["converged"]
 
 
+@pytest.mark.parametrize(("inside", "largest"), [(1.5, 0.021), (3.0, 0.015), (4.5, 0.016)])
+def test_a_drawn_cylinder(inside, largest):
+    """Values at the nodes: of three radii the one that was drawn fits best."""
+    centre, source = np.array([1.003, 1.004]), np.array([1.0, 0.3])
+    grid = VelocityModel(np.ones((201, 201)), 0.01)
+    distance = np.linalg.norm(grid.grid_points() - centre, axis=1).reshape(grid.shape)
+    model = VelocityModel(np.where(distance <= 0.3, inside, 2.0), 0.01)
+    field = reference_wavefield(model, 10.0, source, tolerance=None).scattered
+    exact = [
+        analytic.circular_inclusion(
+            grid.grid_points(), 10.0, source, centre, radius, inside, 2.0
+        ).reshape(grid.shape)
+        for radius in (0.297, 0.3, 0.303)
+    ]
+    thinner, true, thicker = (relative_l2(field, wave) for wave in exact)
+    assert true < largest and true < thinner and true < thicker
+
+
 def test_smaller_tolerances_give_smaller_errors():
     model, frequency, source = CASES["half-spaces"]
     exact = layered_medium(

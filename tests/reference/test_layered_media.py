@@ -81,7 +81,7 @@ def test_linear_velocity():
     expected = linear_velocity(points, FREQUENCY, SOURCE, velocity, gradient)
     field = layered_medium(points, FREQUENCY, SOURCE, depths, speeds)
     assert np.all(np.isfinite(expected))
-    assert relative_l2(field, expected) < 1e-6
+    assert relative_l2(field, expected) < 2e-5
 
 
 @pytest.mark.parametrize("gradient", [1e-3, -1e-3])
@@ -190,7 +190,8 @@ def test_a_ramp_approaches_the_jump():
         depths = [0.5 - width / 2, 0.5 + width / 2]
         ramp = layered_medium(GRID, FREQUENCY, SOURCE, depths, [1.5, 3.0])
         errors.append(relative_l2(ramp, ideal))
-    assert 1.8 < errors[0] / errors[1] < 2.2 and errors[1] < 0.05
+    # The step stands in the middle of the ramp, so that the error is of second order.
+    assert 3.6 < errors[0] / errors[1] < 4.4 and errors[1] < 0.003
 
 
 def test_homogeneous_limits():
