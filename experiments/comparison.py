@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 from absl import flags
@@ -37,6 +38,7 @@ from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import adaptation, common, histories, overthrust, sharp_models, study
+from experiments.enriched import Enriched
 from meta_lrpinn import generators, models
 from meta_lrpinn.learning import objectives, output_layer
 from meta_lrpinn.learning.networks import Network, number_of_features
@@ -45,8 +47,7 @@ from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.absorbing import AbsorbingLayer
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import scripts
-from meta_lrpinn.solvers import survey
-from meta_lrpinn.solvers.exact import CHANGE_OVER_ERROR
+from meta_lrpinn.solvers.network_fields import CHANGE_OVER_ERROR
 
 FLAGS = flags.FLAGS
 NAME = "comparison"
@@ -116,7 +117,7 @@ def measure(
     ]
     start = study.feature_start()
     shared, thinner = (
-        survey.shared_problem(chosen, frequency, [position], layer_fraction)
+        common.shared_problem(chosen, frequency, [position], layer_fraction)
         for layer_fraction in (1.0, start.layer_fraction)
     )
 
@@ -187,19 +188,29 @@ def all_solvers(
         if number > FLAGS.most_waves:
             break
         module = models.PlaneWaves(number=number)
-        for sampling in ("low_discrepancy", "random"):
-            waves = models.plane_wave_parameters(
-                key, number, 1.15 * wavenumber, sampling=sampling
-            )
-            name = f"{sampling.replace('_', ' ')} waves"
-            yield name, shared.layer, over_features(module, waves, shared)
+        maximum = 1.15 * wavenumber
+        waves = models.plane_wave_parameters(key, number, maximum)
+        yield "low discrepancy waves", shared.layer, over_features(module, waves, shared)
+        waves = random_waves(key, number, maximum)
+        yield "random waves", shared.layer, over_features(module, waves, shared)
     number = network.number_of_features // 2
     waves = models.plane_wave_parameters(key, number, 1.15 * wavenumber)
-    both = models.Enriched(network=network.module, waves=models.PlaneWaves(number=number))
+    both = Enriched(network=network.module, waves=models.PlaneWaves(number=number))
     enriched = over_features(both, {"network": network.params, "waves": waves}, shared)
     yield "learned + waves", thinner.layer, enriched
     for refinement in (1, 2):
         yield "finite differences", shared.layer, by_differences(refinement)
+
+
+def random_waves(key: jax.Array, number: int, maximum: float) -> objectives.Params:
+    """Parameters of plane waves drawn one by one, uniform in the disc |k| ≤ maximum."""
+    radius, azimuth, phase = jax.random.uniform(key, (3, number))
+    angle = 2 * np.pi * azimuth
+    directions = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    return {
+        "wave_vectors": maximum * jnp.sqrt(radius)[:, None] * directions,
+        "phases": (2 * phase - 1) * np.pi,
+    }
 
 
 def over_features(

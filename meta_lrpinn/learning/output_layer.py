@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from meta_lrpinn import models
 from meta_lrpinn.learning import objectives
 from meta_lrpinn.learning.networks import number_of_features
 from meta_lrpinn.learning.objectives import Params
@@ -210,11 +211,7 @@ def _least_squares(model, params, chunks, problem, fractions, double):
 
 def replace(params: Params, weights: jax.Array) -> Params:
     """Parameters whose own output is Σ_j a_j φ_j, for complex weights a, (width,)."""
-    network = params["network"] if "network" in params else params
-    kernel = residual.as_real(weights).astype(network["last"]["kernel"].dtype)
-    last = {"kernel": kernel, "bias": jnp.zeros(2, kernel.dtype)}
-    network = {**network, "last": last}
-    return {**params, "network": network} if "network" in params else network
+    return models.with_output(params, residual.as_real(weights))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -244,7 +244,8 @@ def factors(matrix: scipy.sparse.csc_array) -> scipy.sparse.linalg.SuperLU:
                 options={"SymmetricMode": True},
             )
         except (MemoryError, SystemError):
+            unknowns = len(matrix.indptr) - 1
             raise ValueError(
-                f"the sparse factors of {len(matrix.indptr) - 1} unknowns do not fit into the "
-                "memory that is free"
+                f"the sparse factors of {unknowns} unknowns do not fit into the memory "
+                "that is free"
             ) from None

@@ -155,9 +155,8 @@ def test_own_output_objective_does_not_depend_on_scales():
             np.testing.assert_allclose(loss, 1.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["layers", "taylor"])
 @pytest.mark.parametrize("make", [lrpinn, pinn])
-def test_own_output_objective_is_the_relative_residual(problem, make, engine):
+def test_own_output_objective_is_the_relative_residual(problem, make):
     """With (1/s)∂((1/s)∂u) written out, of the decaying output, on the shifted grid."""
     with jax.enable_x64(True):
         model, params = make(width=12, depth=1)
@@ -189,7 +188,7 @@ def test_own_output_objective_is_the_relative_residual(problem, make, engine):
         source = np.asarray(problems.scattering_source_at(unit, points))
         remainder = np.asarray(jax.jit(jax.vmap(operator))(points)) - source
         expected = np.linalg.norm(remainder) / np.linalg.norm(source)
-        objective = objectives.own_output_objective(model, 36, engine=engine)
+        objective = objectives.own_output_objective(model, 36)
         task = pipeline._double(single_task(problem))
         loss, scalars = jax.jit(objective)(params, task, KEY)
     np.testing.assert_allclose(loss, expected, rtol=1e-10)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import meta_lrpinn as ml
 from meta_lrpinn import generators
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.linear.interpolation import squared_slowness
@@ -15,7 +16,6 @@ from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
-from meta_lrpinn.reference.finite_difference import reference_wavefield
 
 FREQUENCY, SOURCE = 5.0, np.array([0.4, 0.05])
 
@@ -290,7 +290,7 @@ def test_circular_inclusion():
 def layered():
     """A small layered model, its reference, and solutions by wavenumber ratio."""
     model = generators.layered(3, shape=(31, 31), spacing=0.025)
-    truth = reference_wavefield(model, FREQUENCY, SOURCE, tolerance=1e-3).scattered
+    truth = ml.reference_wavefield(model, FREQUENCY, SOURCE, tolerance=1e-3).scattered
     with jax.enable_x64(True):
         problem = make_problem(model, FREQUENCY, SOURCE)
         solutions = {
@@ -402,7 +402,8 @@ def test_gradient_to_the_velocity(quality):
     receivers = np.array([[0.1, 0.5], [0.33, 0.52], [0.55, 0.1]])
     observed = jnp.array([[0.1 - 0.05j, 0.02j, -0.03], [0.0, -0.01j, 0.02]])
     data = lattices.data_function(
-        lattices.discretise(problem, lattice),
+        problem,
+        lattice,
         np.array([source, [0.5, 0.1]]),
         np.array([2.0, 2.0]),
         receivers,

@@ -9,6 +9,7 @@ of weight w_q,
 and the interpolation takes it to the nodes of the model.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -16,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from meta_lrpinn.linear.lattice.operator import (
-    Discretisation,
     background_field,
     contract,
+    discretise,
     evaluate,
     evaluation_transposed,
     right_hand_sides,
@@ -26,19 +27,23 @@ from meta_lrpinn.linear.lattice.operator import (
     weak_form,
 )
 from meta_lrpinn.linear.lattice.solution import System
+from meta_lrpinn.linear.lattice.waves import Lattice
+from meta_lrpinn.physics.problem import HelmholtzProblem
 
 
 def data_function(
-    discretisation: Discretisation,
+    problem: HelmholtzProblem,
+    lattice: Lattice,
     sources: np.ndarray,
     background_velocities: np.ndarray,
     receivers: np.ndarray,
     tolerance: float,
 ) -> Callable[[jax.Array], jax.Array]:
-    """Data of a discretisation, to be traced by JAX and differentiated in reverse.
+    """Data on a lattice, to be traced by JAX and differentiated in reverse.
 
     Args:
-        discretisation: From `discretise`.
+        problem: Frequency, layer and grid; its own velocity and source are not used.
+        lattice: From `make_lattice`.
         sources: Source positions (n_sources, ndim) [km].
         background_velocities: v₀ of each source, (n_sources,) [km/s].
         receivers: Receiver positions (n_receivers, ndim) [km].
@@ -48,7 +53,7 @@ def data_function(
         Squared slowness at the model's nodes, (nz, nx) or (nz, ny, nx) [s²/km²] → δu
         (n_sources, n_receivers), complex. It runs on the host, under `jit` as well.
     """
-    problem, lattice = discretisation.problem, discretisation.lattice
+    discretised = functools.cache(lambda: discretise(problem, lattice))
     given = np.asarray(sources, float), np.asarray(background_velocities)
     receivers = np.asarray(receivers, float)
     latest: dict[bytes, System] = {}
@@ -57,7 +62,7 @@ def data_function(
         key = slowness.tobytes()
         if key not in latest:  # the adjoint of the same velocity comes next
             latest.clear()
-            latest[key] = System(weak_form(discretisation, slowness))
+            latest[key] = System(weak_form(discretised(), slowness))
         return latest[key]
 
     def forward(slowness):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.enriched import Enriched
 from meta_lrpinn import models
 
 
@@ -12,7 +13,7 @@ def test_features_are_those_of_both_parts():
     network = models.make_meta_lrpinn(width=8, depth=1, rank=3, layer_fraction=0.5)
     params = models.initial_parameters(network, jax.random.key(0))
     waves = models.plane_wave_parameters(jax.random.key(1), 5, 20.0)
-    both = models.Enriched(network=network, waves=models.PlaneWaves(number=5))
+    both = Enriched(network=network, waves=models.PlaneWaves(number=5))
     arguments = (jax.random.uniform(jax.random.key(2), (7, 2)), jnp.ones(1), 5.0)
     parameters = {"network": params, "waves": waves}
     features = both.apply({"params": parameters}, *arguments, method="features")
