@@ -9,6 +9,7 @@ of weight w_q,
 and the interpolation takes it to the nodes of the model.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from meta_lrpinn.linear.lattice.operator import (
+    Discretisation,
     background_field,
     contract,
     discretise,
@@ -53,70 +55,103 @@ def data_function(
         Squared slowness at the model's nodes, (nz, nx) or (nz, ny, nx) [s²/km²] → δu
         (n_sources, n_receivers), complex. It runs on the host, under `jit` as well.
     """
-    discretised = functools.cache(lambda: discretise(problem, lattice))
-    given = np.asarray(sources, float), np.asarray(background_velocities)
-    receivers = np.asarray(receivers, float)
-    latest: dict[bytes, System] = {}
+    state = _States(
+        problem=problem,
+        lattice=lattice,
+        sources=np.asarray(sources, float),
+        background_velocities=np.asarray(background_velocities),
+        receivers=np.asarray(receivers, float),
+        tolerance=tolerance,
+    )
+    shapes = (len(sources), len(receivers)), (len(sources), *lattice.shape)
+    return on_host(state.forward, state.backward, shapes)
 
-    def system_of(slowness):
-        key = slowness.tobytes()
-        if key not in latest:  # the adjoint of the same velocity comes next
-            latest.clear()
-            latest[key] = System(weak_form(discretised(), slowness))
-        return latest[key]
 
-    def forward(slowness):
-        system = system_of(in_double(slowness))
-        columns = right_hand_sides(system.form, *given)
-        weights = system.solve(columns, tolerance).solution
-        return evaluate(problem, lattice, weights, receivers), weights
+def on_host(
+    forward: Callable[..., tuple[np.ndarray, np.ndarray]],
+    backward: Callable[..., np.ndarray],
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> Callable[[jax.Array], jax.Array]:
+    """A function of the host with its adjoint, for JAX to trace and differentiate.
 
-    def backward(slowness, weights, cotangent):
-        system = system_of(in_double(slowness))
-        columns = evaluation_transposed(problem, lattice, in_double(cotangent), receivers)
-        adjoint = system.solve(_mirrored(columns), tolerance).solution
-        gradient = _correlation(system, in_double(weights), adjoint, *given)
-        return gradient if np.iscomplexobj(slowness) else np.real(gradient)
+    Args:
+        forward: Argument → result and state, both complex.
+        backward: Argument, state and cotangent → cotangent of the argument.
+        shapes: Of result and state.
 
-    shape = len(given[0]), len(receivers)
+    Returns:
+        Argument → result.
+    """
 
-    def call(function, shapes, *arguments):
-        results = tuple(jax.ShapeDtypeStruct(*one) for one in shapes)
-
-        def on_host(*values):
+    def call(function, results, *arguments):
+        def on_arrays(*values):
             found = function(*map(np.asarray, values))
-            return tuple(
-                part.astype(one.dtype) for part, one in zip(found, results, strict=True)
-            )
+            return jax.tree.map(lambda part, one: part.astype(one.dtype), found, results)
 
-        return jax.pure_callback(on_host, results, *arguments, vmap_method="sequential")
+        return jax.pure_callback(on_arrays, results, *arguments, vmap_method="sequential")
 
-    def solved(slowness):
+    def first(argument):
         dtype = jnp.result_type(complex)
-        shapes = (shape, dtype), ((shape[0], *lattice.shape), dtype)
-        return call(forward, shapes, slowness)
-
-    @jax.custom_vjp
-    def data(slowness):
-        return solved(slowness)[0]
-
-    def first(slowness):
-        values, weights = solved(slowness)
-        return values, (slowness, weights)
+        results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
+        result, state = call(forward, results, argument)
+        return result, (argument, state)
 
     def second(kept, cotangent):
-        slowness, weights = kept
-        (gradient,) = call(
-            lambda *values: (backward(*values),),
-            ((slowness.shape, slowness.dtype),),
-            slowness,
-            weights,
-            cotangent,
-        )
-        return (gradient,)
+        argument, state = kept
+        like = jax.ShapeDtypeStruct(argument.shape, argument.dtype)
+        return (call(backward, like, argument, state, cotangent),)
 
-    data.defvjp(first, second)
-    return data
+    traced = jax.custom_vjp(lambda argument: first(argument)[0])
+    traced.defvjp(first, second)
+    return traced
+
+
+@dataclasses.dataclass(frozen=True)
+class _States:
+    """Wavefields and their adjoint states; arguments as of `data_function`."""
+
+    problem: HelmholtzProblem
+    lattice: Lattice
+    sources: np.ndarray
+    background_velocities: np.ndarray
+    receivers: np.ndarray
+    tolerance: float
+    latest: dict[bytes, System] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def discretisation(self) -> Discretisation:
+        """That of the lattice."""
+        return discretise(self.problem, self.lattice)
+
+    def system(self, slowness: np.ndarray) -> System:
+        """K of a squared slowness, kept: the adjoint of the same comes next."""
+        key = slowness.tobytes()
+        if key not in self.latest:
+            self.latest.clear()
+            form = weak_form(self.discretisation, in_double(slowness))
+            self.latest[key] = System(form)
+        return self.latest[key]
+
+    def forward(self, slowness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Data (n_sources, n_receivers) and weights (n_sources, *lattice.shape)."""
+        system = self.system(slowness)
+        columns = right_hand_sides(system.form, self.sources, self.background_velocities)
+        weights = system.solve(columns, self.tolerance).solution
+        return evaluate(self.problem, self.lattice, weights, self.receivers), weights
+
+    def backward(
+        self, slowness: np.ndarray, weights: np.ndarray, cotangent: np.ndarray
+    ) -> np.ndarray:
+        """Cotangent of the squared slowness, real where that is."""
+        system = self.system(slowness)
+        columns = evaluation_transposed(
+            self.problem, self.lattice, in_double(cotangent), self.receivers
+        )
+        adjoint = system.solve(_mirrored(columns), self.tolerance).solution
+        gradient = _correlation(
+            system, in_double(weights), adjoint, self.sources, self.background_velocities
+        )
+        return gradient if np.iscomplexobj(slowness) else np.real(gradient)
 
 
 def in_double(values: np.ndarray) -> np.ndarray:
