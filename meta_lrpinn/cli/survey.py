@@ -95,7 +95,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     report.say("solved", f"{done.solved} wavefields in {done.elapsed:.1f} s")
     if done.solved:
         report.say("throughput", f"{done.throughput:.3g} wavefields a second")
-    if done.missed is not None:
+    if settings.tolerance is not None and done.missed is not None:
         reached = f"reached by {number - done.missed} of {number} wavefields"
         report.say("tolerance", f"{settings.tolerance:g}, {reached}")
     report.say("wrote", f"{done.chunks} chunks in {options.out}")
@@ -110,6 +110,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
         missed=done.missed,
         files=[options.out],
     )
+    if done.converged is False and settings.tolerance is None:
+        raise NotConverged(
+            f"not converged: iterations of {done.missed} of {number} wavefields ended early"
+        )
     if done.converged is False:
         raise NotConverged(
             f"not converged: the tolerance {settings.tolerance:g} was not reached by "

@@ -17,10 +17,10 @@ incidence, 1e-4 or less at cos θ = 0.8 to 0.1; of half the step, 2e-5 and 1e-5.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
+from meta_lrpinn.linear import stencils
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import machine_memory
@@ -191,33 +191,6 @@ def grid_shape(
     return tuple(shape)
 
 
-def factor_entries(shape: tuple[int, ...]) -> float:
-    """Entries of both sparse factors by nested dissection, estimated from the shape."""
-    return _entries(tuple(int(n) for n in shape), (0,) * len(shape))
-
-
-@functools.lru_cache(maxsize=65536)
-def _entries(shape: tuple[int, ...], exposed: tuple[float, ...]) -> float:
-    """A part's own entries, and those beside lines already set apart around it."""
-    unknowns = float(np.prod(shape, dtype=float))
-    around = sum(
-        faces * unknowns / length for faces, length in zip(exposed, shape, strict=True)
-    )
-    if max(shape) <= 4:
-        return unknowns**2 + 2 * unknowns * around
-    axis = int(np.argmax(shape))
-    middle = shape[axis] // 2
-    line = unknowns / shape[axis]
-
-    def half(length):
-        part = shape[:axis] + (length,) + shape[axis + 1 :]
-        faces = 1 + exposed[axis] / 2  # the line's, and on average half of the others
-        return _entries(part, exposed[:axis] + (faces,) + exposed[axis + 1 :])
-
-    own = line**2 + 2 * line * around
-    return own + half(middle) + half(shape[axis] - middle - 1)
-
-
 def check_size(
     model: VelocityModel,
     frequency: float,
@@ -232,7 +205,7 @@ def check_size(
     shape = grid_shape(model, refinement, layer)
     unknowns = float(np.prod(shape, dtype=float))
     # Nested dissection of the largest grids is not worth counting.
-    entries = factor_entries(shape) if unknowns < 1e12 else unknowns**1.2
+    entries = stencils.factor_entries(shape) if unknowns < 1e12 else unknowns**1.2
     needed = entries * _BYTES_PER_ENTRY + unknowns * _BYTES_PER_UNKNOWN
     available = machine_memory()
     if needed <= available and entries < _LARGEST_INDEX:

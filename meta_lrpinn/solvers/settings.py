@@ -145,10 +145,8 @@ class PlaneWaves(Solver):
         None, "Relative error to reach; waves, layer, quadrature and iterations follow."
     )
     unknowns: int | None = option(None, "Number of plane waves, instead of a tolerance.")
-    precision: str = option("double", "Precision of the solve.", PRECISIONS)
 
     def __post_init__(self):
-        _check_choices(self)
         _check_tolerance(self)
         _check_positive(self, "unknowns")
         _check_whole(self, "unknowns")
