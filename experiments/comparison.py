@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 from absl import flags
@@ -36,8 +37,9 @@ from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import adaptation, common, histories, overthrust, sharp_models, study
-from meta_lrpinn import generators, models
+from experiments import common, histories, overthrust, random_waves, sharp_models, study
+from experiments.enriched import Enriched
+from meta_lrpinn import generators
 from meta_lrpinn.learning import objectives, output_layer
 from meta_lrpinn.learning.networks import Network, number_of_features
 from meta_lrpinn.linear import lattice as lattices
@@ -45,8 +47,7 @@ from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.absorbing import AbsorbingLayer
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import scripts
-from meta_lrpinn.solvers import survey
-from meta_lrpinn.solvers.exact import CHANGE_OVER_ERROR
+from meta_lrpinn.solvers.network_fields import CHANGE_OVER_ERROR
 
 FLAGS = flags.FLAGS
 NAME = "comparison"
@@ -91,8 +92,8 @@ def resolved_modes(problem: problems.HelmholtzProblem) -> float:
 
 def published_models() -> Iterator[tuple[str, VelocityModel, float, np.ndarray]]:
     """Name, model, frequency (Hz) and source (km) of what the data folder holds."""
-    for name, file in adaptation.CASES.items():
-        case = adaptation.load_case(file)
+    for name, file in common.LAYERED_CASES.items():
+        case = common.middle_source(common.published_case(file))
         yield name, case.model, case.frequency, case.source
     windows = dict(sharp_models.WINDOWS)
     windows["Overthrust"] = (overthrust.NAME, FLAGS.overthrust_left, 0.0)
@@ -116,7 +117,7 @@ def measure(
     ]
     start = study.feature_start()
     shared, thinner = (
-        survey.shared_problem(chosen, frequency, [position], layer_fraction)
+        common.shared_problem(chosen, frequency, [position], layer_fraction)
         for layer_fraction in (1.0, start.layer_fraction)
     )
 
@@ -186,20 +187,30 @@ def all_solvers(
         number = round(fraction * resolved_modes(shared))
         if number > FLAGS.most_waves:
             break
-        module = models.PlaneWaves(number=number)
-        for sampling in ("low_discrepancy", "random"):
-            waves = models.plane_wave_parameters(
-                key, number, 1.15 * wavenumber, sampling=sampling
-            )
-            name = f"{sampling.replace('_', ' ')} waves"
-            yield name, shared.layer, over_features(module, waves, shared)
+        module = random_waves.PlaneWaves(number=number)
+        maximum = 1.15 * wavenumber
+        waves = random_waves.plane_wave_parameters(key, number, maximum)
+        yield "low discrepancy waves", shared.layer, over_features(module, waves, shared)
+        waves = independent_waves(key, number, maximum)
+        yield "random waves", shared.layer, over_features(module, waves, shared)
     number = network.number_of_features // 2
-    waves = models.plane_wave_parameters(key, number, 1.15 * wavenumber)
-    both = models.Enriched(network=network.module, waves=models.PlaneWaves(number=number))
+    waves = random_waves.plane_wave_parameters(key, number, 1.15 * wavenumber)
+    both = Enriched(network=network.module, waves=random_waves.PlaneWaves(number=number))
     enriched = over_features(both, {"network": network.params, "waves": waves}, shared)
     yield "learned + waves", thinner.layer, enriched
     for refinement in (1, 2):
         yield "finite differences", shared.layer, by_differences(refinement)
+
+
+def independent_waves(key: jax.Array, number: int, maximum: float) -> objectives.Params:
+    """Parameters of plane waves drawn one by one, uniform in the disc |k| ≤ maximum."""
+    radius, azimuth, phase = jax.random.uniform(key, (3, number))
+    angle = 2 * np.pi * azimuth
+    directions = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    return {
+        "wave_vectors": maximum * jnp.sqrt(radius)[:, None] * directions,
+        "phases": (2 * phase - 1) * np.pi,
+    }
 
 
 def over_features(
@@ -214,9 +225,7 @@ def over_features(
     grid = shared.model.grid_points()
 
     def solver(problem):
-        weights = output_layer.solve_nested(
-            "galerkin", network, params, problem, fractions, True
-        )
+        weights = output_layer.solve_nested(network, params, problem, fractions, True)
         field = output_layer.FeatureField(network, params, problem, weights, True)
         return field(grid), sizes
 
@@ -228,15 +237,11 @@ def on_lattice(shared: problems.HelmholtzProblem, wavenumber_ratio: float) -> So
     lattice = lattices.make_lattice(shared, wavenumber_ratio)
 
     def solver(problem):
-        with jax.enable_x64(True):
-            own = problem.source[None], problem.background_velocity[None]
-            solution = _solve(problem, lattice, *own)
-            return np.asarray(solution.fields).reshape(-1, 1), (lattice.number,)
+        own = problem.source[None], problem.background_velocity[None]
+        solution = lattices.solve(problem, lattice, *own)
+        return solution.fields.reshape(-1, 1), (lattice.number,)
 
     return solver
-
-
-_solve = jax.jit(lattices.solve)
 
 
 def by_differences(refinement: int) -> Solver:

@@ -10,7 +10,7 @@ everything, the network's own output):
   all but a fraction of the energy Σσ² (--dynamic_energy);
 - growing: low rank, and after a stage in which the residual at held-out points fell by
   less than a fraction (--dynamic_stall), every layer gets --dynamic_growth new columns of U
-  and V with σ = 0 (`models.grow`), until full rank.
+  and V with σ = 0 (`rank_growth.grow`), until full rank.
 
 AdamW starts anew in every stage, its rate a cosine over it, in all four alike. Relative
 L2 error of the own output against finite differences, by steps and by seconds of
@@ -33,8 +33,8 @@ import optax
 from absl import flags
 
 import meta_lrpinn as ml
-from experiments import common, histories, study
-from meta_lrpinn import generators, models
+from experiments import common, histories, rank_growth, study
+from meta_lrpinn import generators
 from meta_lrpinn.learning import adaptation, objectives, output_layer
 from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.learning.tasks import Task, single_task
@@ -67,7 +67,10 @@ def keep(network: Network, before: float, after: float, key: jax.Array) -> Netwo
 
 def shrink(network: Network, before: float, after: float, key: jax.Array) -> Network:
     """Drops the smallest singular values, all but a fraction of their energy."""
-    return network.truncate(energy=FLAGS.dynamic_energy)
+    module, params = rank_growth.keep_energy(
+        network.module, network.params, FLAGS.dynamic_energy
+    )
+    return dataclasses.replace(network, module=module, params=params)
 
 
 def grow(
@@ -77,7 +80,7 @@ def grow(
     if after < (1 - FLAGS.dynamic_stall) * before:
         return network
     rank = min(full, min(network.ranks) + FLAGS.dynamic_growth)
-    module, params = models.grow(network.module, network.params, rank, key)
+    module, params = rank_growth.grow(network.module, network.params, rank, key)
     return dataclasses.replace(network, module=module, params=params)
 
 

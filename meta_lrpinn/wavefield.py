@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Statistics:
     """Figures of a solve; what a solver does not have is None.
 
-    Networks and random waves solve for each source in turn, with the same unknowns and
-    ranks; of the steps these are the most that any source took.
+    Networks solve for each source in turn, with the same unknowns and ranks; `steps` are
+    the most that any source took.
     """
 
     unknowns: int | None = None  # complex unknowns of the linear solve

@@ -1,34 +1,16 @@
 """`meta-lrpinn meta-train`: meta-train an initialisation, or go on."""
 
 import argparse
-import dataclasses
 from typing import Any
 
-from meta_lrpinn.cli import output
+from meta_lrpinn.cli import fields, output
 from meta_lrpinn.cli.parsing import PROGRAM, add_option
 from meta_lrpinn.cli.report import CommandFailed, Report
 from meta_lrpinn.learning import configs
 
 SUMMARY = "Meta-train an initialisation, or go on."
 
-# Fields of `configs.TrainingConfig` that are options; the preset has their defaults.
-_TRAINING: dict[str, tuple[type, str]] = {
-    "iterations": (int, "Meta-iterations."),
-    "learning_rate": (float, "Of the outer AdamW; of Reptile, the fraction it goes."),
-    "inner_steps": (int, "Adaptation steps inside a meta-iteration."),
-    "inner_learning_rate": (float, "Of these steps."),
-    "inner_embedding_rate": (float, "Of the hypernetwork, over inner_learning_rate."),
-    "learn_inner_rates": (bool, "Learn a rate for each array (Meta-SGD)."),
-    "first_order": (bool, "First-order meta-gradient; no: second-order."),
-    "same_task": (bool, "Query points of the support tasks, instead of other tasks."),
-    "orthonormal_bases": (bool, "Make U and V orthonormal after every update."),
-    "tasks_per_batch": (int, "Tasks per meta-iteration."),
-    "evaluate_every": (int, "Iterations between evaluations."),
-    "checkpoint_every": (int, "Iterations between checkpoints."),
-}
 
-
-# Long: nothing but one option after the other.
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     group = parser.add_argument_group("meta-training")
@@ -53,21 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "none",
     )
     add("seconds", float, "Stop after so much time, all sittings.")
-    add("seed", int, "Seed of parameters and tasks.", 0)
-    own = parser.add_argument_group("instead of the preset's")
-    add_option(own, "objective", str, "What is minimised.", None, configs.OBJECTIVES)
-    add_option(own, "points", int, "Points per task.")
-    add_option(own, "algorithm", str, "How to meta-train.", None, configs.ALGORITHMS)
-    add_option(
-        own,
-        "inner_optimiser",
-        str,
-        "Of the steps inside a meta-iteration.",
-        None,
-        configs.INNER_OPTIMISERS,
+    fields.add_flags(
+        parser.add_argument_group("instead of the preset's"), configs.MetaConfig
     )
-    for name, (kind, text) in _TRAINING.items():
-        add_option(own, name, kind, text)
     many = parser.add_argument_group("several processes")
     add_option(
         many,
@@ -129,32 +99,23 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 def make_config(options: argparse.Namespace) -> configs.MetaConfig:
     """The preset, with what the options replace in it."""
-    config = configs.PRESETS[options.preset]
-    names = ("algorithm", "inner_optimiser", *_TRAINING)
-    chosen = {name: getattr(options, name) for name in names}
-    return dataclasses.replace(
-        config,
-        training=_replaced(config.training, seed=options.seed, **chosen),
-        objective=_replaced(
-            config.objective, name=options.objective, points=options.points
-        ),
-    )
+    return fields.replaced(configs.PRESETS[options.preset], options)
 
 
 def _command(options: argparse.Namespace) -> str:
     """The command line for the card, which names what is trained, not where."""
     unnamed = ("command", "parser", "out", "quiet", "json")
     defaults = vars(options.parser.parse_args([]))
-    given = [
-        f"--{name}={value}"
+    chosen = [
+        f"--{name}={_text(value)}"
         for name, value in vars(options).items()
-        if name not in unnamed and value != defaults.get(name)
+        if name not in unnamed and (name not in defaults or value != defaults[name])
     ]
-    return " ".join([PROGRAM, "meta-train", *given])
+    return " ".join([PROGRAM, "meta-train", *chosen])
 
 
-def _replaced(config: Any, **fields: Any) -> Any:
-    """A dataclass with those of the fields replaced that are not None."""
-    return dataclasses.replace(
-        config, **{name: value for name, value in fields.items() if value is not None}
-    )
+def _text(value: Any) -> str:
+    """A value as it is given on the command line."""
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -83,7 +83,7 @@ class _Formatter(argparse.HelpFormatter):
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """A question to append to a message, or nothing when no name is near."""
     known = list(known)
-    near = [one for one in known if one.startswith(name)]
+    near = [option for option in known if option.startswith(name)]
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f", did you mean {prefix}{near[0]}?" if near else ""
 
@@ -95,24 +95,26 @@ def add_option(
     text: str = "",
     default: Any = None,
     choices: Sequence[str] | None = None,
+    is_optional: bool = False,
 ) -> None:
     """Adds `--name=value`; of a bool also `--name` and `--noname`.
 
     Args:
         group: Parser or group of options.
         name: Name of the option and of its destination.
-        kind: str, int, float or bool.
+        kind: str, int, float, bool, or tuple of whole numbers.
         text: Help; the default is appended.
         default: What it is when it is not given.
         choices: Values that it can have.
+        is_optional: Whether "none" is a value too.
     """
     if choices and len("|".join(choices)) > _LONGEST_CHOICES:
         text = f"{text} One of {', '.join(choices)}."
         metavar = "NAME"
     else:
-        kinds = {str: "TEXT", int: "N", float: "X", bool: "BOOL"}
+        kinds = {str: "TEXT", int: "N", float: "X", bool: "BOOL", tuple: "N,N"}
         metavar = "|".join(choices) if choices else kinds[kind]
-    shown = "" if default in (None, False, "") else f" [{default}]"
+    shown = "" if default in (None, False, "", argparse.SUPPRESS) else f" [{default}]"
     common = {"dest": name, "default": default, "help": (text + shown).replace("%", "%%")}
     if kind is bool:
         group.add_argument(
@@ -124,7 +126,10 @@ def add_option(
         )  # fmt: skip
         return
     # Every text: the shell leaves the ~ of --out=~/x to the program.
-    converter = {str: os.path.expanduser, int: _whole, float: _number}[kind]
+    texts = os.path.expanduser
+    converter = {str: texts, int: _whole, float: _number, tuple: _wholes}[kind]
+    if is_optional:
+        metavar, converter = f"{metavar}|none", _optional(converter)
     group.add_argument(
         f"--{name}",
         type=converter,
@@ -144,7 +149,15 @@ def _converter(convert: Callable[[str], Any], what: str) -> Callable[[str], Any]
     return converted
 
 
+def _optional(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text == "none" else convert(text)
+
+
 _whole = _converter(int, "a whole number")
+_wholes = _converter(
+    lambda text: tuple(int(part) for part in text.split(",") if part),
+    "whole numbers with commas between",
+)
 _number = _converter(float, "a number")
 _boolean = _converter(
     lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],

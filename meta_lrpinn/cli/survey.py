@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         if getattr(options, name) is None:
             raise UsageError(f"survey needs --{name}")
     from meta_lrpinn.files.velocity_stacks import open_velocities
-    from meta_lrpinn.solvers.surveys.run import run_survey
+    from meta_lrpinn.solvers.survey_run import run_survey
 
     velocities = open_velocities(
         options.velocity,
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     )
     grid = velocities.grid
     frequencies = values.frequencies(options.frequencies)
-    places = {
+    positions = {
         name: values.positions(text, grid.ndim, name.removesuffix("s"))
         for name in ("sources", "receivers")
         if (text := getattr(options, name)) is not None
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     settings = solver.make_settings(options, only, grid.ndim)
     problem.say_notes(velocities.notes, report)
     report.say("models", f"{len(velocities)} of {options.velocity}, each as {grid!r}")
-    number = len(velocities) * len(frequencies) * len(places["sources"])
+    number = len(velocities) * len(frequencies) * len(positions["sources"])
     report.say("wavefields", f"{number}, into {options.out}")
     amplitude = options.amplitude
     with workers.resumable("give --memory=GIB or --models_per_chunk=N"):
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             frequencies,
             out=options.out,
             settings=settings,
-            **places,
+            **positions,
             amplitude=None if amplitude is None else values.amplitude(amplitude),
             memory=options.memory,
             models_per_chunk=options.models_per_chunk,
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     report.say("solved", f"{done.solved} wavefields in {done.elapsed:.1f} s")
     if done.solved:
         report.say("throughput", f"{done.throughput:.3g} wavefields a second")
-    if done.missed is not None:
+    if settings.tolerance is not None and done.missed is not None:
         reached = f"reached by {number - done.missed} of {number} wavefields"
         report.say("tolerance", f"{settings.tolerance:g}, {reached}")
     report.say("wrote", f"{done.chunks} chunks in {options.out}")
@@ -106,6 +106,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
         missed=done.missed,
         files=[options.out],
     )
+    if done.converged is False and settings.tolerance is None:
+        raise NotConverged(
+            f"not converged: iterations of {done.missed} of {number} wavefields ended early"
+        )
     if done.converged is False:
         raise NotConverged(
             f"not converged: the tolerance {settings.tolerance:g} was not reached by "

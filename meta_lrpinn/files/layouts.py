@@ -27,7 +27,7 @@ from meta_lrpinn.files.axes import (
 )
 from meta_lrpinn.files.packing import Packing, packing
 from meta_lrpinn.files.readers import Contents
-from meta_lrpinn.physics.grid_values import real_array
+from meta_lrpinn.physics.grid_values import FASTEST, real_array
 from meta_lrpinn.physics.velocity import fill_nearest
 
 # Headers are rounded: what says the same may differ by this much.
@@ -80,6 +80,7 @@ class Layout:
     length_unit: str  # of lengths in the file that say nothing else
     is_up: bool  # whether z counts heights in the file
     is_order_custom: bool  # whether nothing but custom says which axis is depth
+    doubt: str = ""  # why its lengths may be in another unit than was assumed
     packing: Packing = Packing()
     fill: str | None = None
     notes: tuple[str, ...] = ()  # what was turned, unpacked or converted
@@ -96,7 +97,8 @@ class Layout:
             stored: The array, or some of its stack where that is its first axis.
 
         Raises:
-            ValueError: if they look like slowness and nothing says what they are.
+            ValueError: if they look like slowness, or cells like metres, and nothing says
+                what they are.
         """
         values = self.packing.unpacked(self.turned(stored))
         values = units.to_velocity(values, self.unit)
@@ -110,6 +112,8 @@ class Layout:
                 f"velocity is at most {largest:.3g}: is it slowness (unit='s/km') or "
                 "slowness squared (unit='s2/km2')? If it is velocity, say unit='km/s'"
             )
+        if self.doubt and largest <= FASTEST:  # what is faster is refused by the model
+            raise ValueError(self.doubt)
         return values
 
     def turned(self, stored: np.ndarray) -> np.ndarray:
@@ -170,8 +174,9 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
     _check_units(reading, used)
     notes = list(turned.notes)
     spacing = _spacing(turned, arrays, name, default, reading, notes)
+    doubt = ""
     if reading.spacing_unit is None and (reading.spacing is not None or not used):
-        _check_cells(spacing, "km" if reading.spacing is not None else default)
+        doubt = _doubt_of_cells(spacing, "km" if reading.spacing is not None else default)
     converted = sorted((turned.units or {default}) - {"km"})
     if converted and reading.spacing is None:
         notes.append(f"lengths from {', '.join(converted)}")
@@ -192,26 +197,23 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
         length_unit=default,
         is_up=turned.axes[0].is_up,
         is_order_custom=named_roles(contents.labels(name)) is None,
+        doubt=doubt,
         packing=packed,
         fill=reading.fill,
         notes=tuple(notes),
     )
 
 
-def _check_cells(spacing: tuple[float, ...], assumed: str) -> None:
-    """Refuses cells that are in another unit than was assumed.
-
-    Raises:
-        ValueError: if they are too large, or too small for a unit that is not km.
-    """
-    other = ""
+def _doubt_of_cells(spacing: tuple[float, ...], assumed: str) -> str:
+    """What to say of cells that are too large, or too small for a unit that is not km."""
     if max(spacing) >= _LARGEST_CELL:
-        other = "m, ft or km"
+        others = "m, ft or km"
     elif min(spacing) < _SMALLEST_CELL and assumed != "km":
-        other = "km, m or ft"
-    if other:
-        step = max(spacing) / units.LENGTHS[assumed]
-        raise ValueError(f"is the spacing {step:g} in {other}? Say it with spacing_unit")
+        others = "km, m or ft"
+    else:
+        return ""
+    step = max(spacing) / units.LENGTHS[assumed]
+    return f"is the spacing {step:g} in {others}? Say it with spacing_unit"
 
 
 def length_scale(arrays: Arrays, key: str, default: str) -> float:

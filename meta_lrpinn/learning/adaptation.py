@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 import tqdm
 
+from meta_lrpinn import models
 from meta_lrpinn.learning.objectives import Objective, Params
 from meta_lrpinn.learning.soap import scale_by_soap
 from meta_lrpinn.learning.tasks import Task
@@ -34,15 +35,25 @@ def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
 
 @functools.cache
 def make_optimiser(
-    name: str, learning_rate: float, schedule: str, steps: int, *, free_bases: bool = True
+    name: str,
+    learning_rate: float,
+    schedule: str,
+    steps: int,
+    *,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = 1.0,
+    free_bases: bool = True,
 ) -> optax.GradientTransformation:
-    """The optimiser of meta-testing, on gradients clipped at norm one.
+    """The optimiser of meta-testing.
 
     Args:
         name: "adamw" or "soap".
         learning_rate: Of the first step.
         schedule: "cosine", to zero at the last step, or "paper", see `paper_schedule`.
         steps: Number of steps.
+        weight_decay: Decoupled, as of AdamW: a step shrinks the parameters by this
+            fraction of the learning rate.
+        clip_norm: Largest norm of a gradient; None does not clip.
         free_bases: False leaves the bases U and V of low-rank layers as they are.
 
     Returns:
@@ -54,8 +65,12 @@ def make_optimiser(
         "paper": paper_schedule(learning_rate),
     }[schedule]
     descent = {"adamw": optax.scale_by_adam, "soap": scale_by_soap}[name]
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), descent(), optax.scale_by_learning_rate(rate)
+        clip,
+        descent(),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(rate),
     )
     if free_bases:
         return optimiser
@@ -63,8 +78,8 @@ def make_optimiser(
 
 
 def _bases_apart(params: Params) -> Params:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "frozen" if path[-1].key in ("U", "V") else "free", params
+    return jax.tree.map(
+        lambda is_basis: "frozen" if is_basis else "free", models.are_bases(params)
     )
 
 

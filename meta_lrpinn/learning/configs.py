@@ -1,103 +1,106 @@
 """Configurations as frozen dataclasses, and the presets."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
+
+from meta_lrpinn.runtime.options import (
+    as_dict,
+    check_choices,
+    check_not_negative,
+    check_positive,
+    check_whole,
+    option,
+    variant,
+)
 
 NETWORKS = ("lrpinn", "pinn")
-OBJECTIVES = ("paper", "own_output", "residual", "projection", "galerkin")
-LEARNS_FROM_WAVEFIELDS = ("projection", "galerkin")
-SCHEDULES = ("staircase", "cosine")
+INITIALISATIONS = ("orthonormal", "xavier")
+OBJECTIVES = ("paper", "own_output", "projection")
 TASK_AXES = ("vmap", "map")
-ALGORITHMS = ("maml", "reptile")
 INNER_OPTIMISERS = ("sgd", "adam", "soap")
 # Random keys drop what is beyond 32 bits.
 LARGEST_SEED = 2**32 - 1
-_LARGEST_WHOLE, _MOST_INNER_STEPS = 2**31 - 1, 1_000_000
+# Each has a random key, all drawn at once.
+_MOST_INNER_STEPS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
     """Which network; the defaults are the paper's."""
 
-    kind: str = "lrpinn"  # or "pinn", the dense network of Meta-PINN
-    width: int = 320
-    depth: int = 6  # hidden layers after the first
-    rank: int = 100  # of every hidden layer; "lrpinn" only
-    ndim: int = 2
-    first_scale: float = 8.0  # rad/km, initial wavenumbers of the first layer
-    initialisation: str = "orthonormal"  # or "xavier", the published one
-    frequency_input: bool = False  # "pinn" only
-    features: int | None = None  # units of the last hidden layer; None for `width`
-    layer_fraction: float = 1.0  # thickness of the absorbing layer, over the default
+    kind: str = option(
+        "lrpinn", "Low-rank, or the dense network of Meta-PINN.", NETWORKS, "network"
+    )
+    width: int = option(320, "Units of a layer.")
+    depth: int = option(6, "Hidden layers after the first.")
+    rank: int = option(100, "Rank of every hidden layer; of lrpinn.")
+    ndim: int = option(2, "Dimensions of space.")
+    first_scale: float = option(8.0, "Initial wavenumbers of the first layer, rad/km.")
+    initialisation: str = option(
+        "orthonormal", "How U, V and σ start; of lrpinn.", INITIALISATIONS
+    )
+    frequency_input: bool = option(False, "Give the network the frequency; of pinn.")
+    features: int | None = option(
+        None, "Units of the last hidden layer, if not as of the others."
+    )
+    layer_fraction: float = option(1.0, "Thickness of the absorbing layer, of its default.")
 
     def __post_init__(self):
-        if self.kind not in NETWORKS:
-            raise ValueError(
-                f"network must be one of {', '.join(NETWORKS)}, got {self.kind!r}"
-            )
+        check_choices(self)
+        sizes = ("width", "depth", "rank", "features")
+        check_whole(self, *sizes)
+        check_positive(self, *sizes, "first_scale", "layer_fraction")
+        if self.ndim not in (2, 3):
+            raise ValueError(f"ndim must be 2 or 3, got {self.ndim}")
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
     """What is minimised; see `meta_lrpinn.learning.objectives`."""
 
-    name: str = "paper"
-    points: int = 4000  # drawn per task, or (rounded to a grid) of a shifted grid
-    source_penalty: float = 1.0  # strength of L_reg; "paper" only
-    orthogonality: float = 0.0  # weight of L_ort; "own_output" only
-    leading: tuple[int, ...] = ()  # parts that are bases themselves; "projection" only
+    name: str = option("paper", "What is minimised.", OBJECTIVES, "objective")
+    points: int = option(4000, "Points per task.")
+    source_penalty: float = option(1.0, "Strength of L_reg; of paper.")
+    orthogonality: float = option(0.0, "Weight of L_ort; of own_output.")
+    leading: tuple[int, ...] = option(
+        (), "Leading parts of the features that are bases themselves; of projection."
+    )
 
     def __post_init__(self):
-        if self.name not in OBJECTIVES:
-            raise ValueError(
-                f"objective must be one of {', '.join(OBJECTIVES)}, got {self.name!r}"
-            )
-        if not 1 <= self.points <= _LARGEST_WHOLE:
-            raise ValueError(f"points must be 1 to {_LARGEST_WHOLE}, got {self.points}")
-        if not self.orthogonality >= 0:
-            raise ValueError(
-                f"orthogonality must not be negative, got {self.orthogonality}"
-            )
+        check_choices(self)
+        check_positive(self, "points")
+        check_whole(self, "points")
+        check_not_negative(self, "orthogonality", "source_penalty")
         if self.orthogonality and self.name != "own_output":
             raise ValueError(
                 f"objective {self.name} has no weight of orthogonality to choose"
             )
 
-
-def check_task_axis(task_axis: str) -> str:
-    """The given way of treating tasks; raises ValueError unless it is known."""
-    if task_axis not in TASK_AXES:
-        raise ValueError(f"task axis must be one of {TASK_AXES}, got {task_axis!r}")
-    return task_axis
-
-
-def check_inner_optimiser(name: str, first_order: bool = True) -> str:
-    """The given inner optimiser; raises ValueError unless it is known and can be used."""
-    if name not in INNER_OPTIMISERS:
-        raise ValueError(f"inner_optimiser must be one of {INNER_OPTIMISERS}, got {name!r}")
-    if name == "soap" and not first_order:
-        raise ValueError("inner_optimiser soap has no stable second order; use adam")
-    return name
+    @property
+    def learns_from_wavefields(self) -> bool:
+        """Whether its tasks must hold their known wavefields."""
+        return self.name == "projection"
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskDistribution:
     """Random velocity–frequency tasks; the defaults are the paper's, drawn for ever."""
 
-    minimum_frequency: float = 2.0  # Hz
-    maximum_frequency: float = 15.0  # Hz
-    log_frequency: bool = False  # uniform in log f rather than f
-    velocities_per_task: int = 1
-    smallest_size: int = 91  # grid points along each axis
-    largest_size: int = 91
-    spacing: float = 0.025  # km
-    source_depth: float = 0.025  # km
-    minimum_velocity: float = 1.5  # km/s
-    maximum_velocity: float = 5.0  # km/s
-    absorbing: bool = False
-    layer_fraction: float = 1.0  # thickness of the absorbing layer, over the default
-    known_points: int = 0  # points of solved wavefields; 0 for none
+    minimum_frequency: float = option(2.0, "Smallest frequency of tasks, Hz.")
+    maximum_frequency: float = option(15.0, "Largest frequency of tasks, Hz.")
+    log_frequency: bool = option(False, "Frequencies uniform in log f rather than f.")
+    velocities_per_task: int = option(1, "Velocities that share frequency and source.")
+    smallest_size: int = option(91, "Least grid points along each axis.")
+    largest_size: int = option(91, "Most grid points along each axis.")
+    spacing: float = option(0.025, "Grid spacing, km.")
+    source_depth: float = option(0.025, "Depth of the sources, km.")
+    minimum_velocity: float = option(1.5, "Smallest velocity of tasks, km/s.")
+    maximum_velocity: float = option(5.0, "Largest velocity of tasks, km/s.")
+    absorbing: bool = option(False, "Surround the model by an absorbing layer.")
+    layer_fraction: float = option(1.0, "Thickness of the absorbing layer, of its default.")
+    known_points: int = option(0, "Points of solved wavefields; 0 for none.")
 
     def __post_init__(self):
         if not 0 < self.minimum_frequency <= self.maximum_frequency:
@@ -105,114 +108,155 @@ class TaskDistribution:
                 "frequencies must be positive and in order, got "
                 f"{self.minimum_frequency} to {self.maximum_frequency} Hz"
             )
+        sizes = ("velocities_per_task", "smallest_size", "largest_size")
+        check_whole(self, *sizes, "known_points")
+        check_positive(self, *sizes, "spacing", "minimum_velocity", "layer_fraction")
+        check_not_negative(self, "source_depth")
         if self.smallest_size > self.largest_size:
             raise ValueError("smallest_size must not exceed largest_size")
-        if not self.layer_fraction > 0:
-            raise ValueError(f"layer_fraction must be positive, got {self.layer_fraction}")
+        if not self.minimum_velocity <= self.maximum_velocity < math.inf:
+            raise ValueError(
+                f"velocities must be in order, got {self.minimum_velocity} to "
+                f"{self.maximum_velocity} km/s"
+            )
         if self.known_points and not self.absorbing:
             raise ValueError("without an absorbing layer there is no one wavefield to know")
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """How to meta-train; the defaults are the paper's.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InnerSteps:
+    """The steps inside a meta-iteration, which adapt a network to one task."""
 
-    MAML without inner steps is plain joint training on the tasks.
-    """
-
-    algorithm: str = "maml"  # or "reptile"
-    iterations: int = 50_000
-    learning_rate: float = 1e-3  # of AdamW; Reptile: the fraction of the way that it goes
-    weight_decay: float = 4e-5  # "maml" only
-    schedule: str = "staircase"  # or "cosine", to zero at the last iteration
-    decay: float = 0.8  # staircase: factor of the learning rate ...
-    decay_every: int = 5_000  # ... after so many iterations
-    clip_norm: float = 1.0  # of the meta-gradient
-    inner_steps: int = 1
-    inner_learning_rate: float = 2e-3
-    inner_optimiser: str = "sgd"  # or "adam" or "soap", anew for every task
-    inner_clip_norm: float | None = None  # of the gradient of an inner step
-    inner_embedding_rate: float = 1.0  # of the hypernetwork, over inner_learning_rate
-    learn_inner_rates: bool = False  # one for each array (Meta-SGD); "maml" only
-    first_order: bool = True  # "maml" only
-    same_task: bool = False  # query points of the support tasks, not other tasks
-    orthonormal_bases: bool = False  # U and V made so after every update; "lrpinn" only
-    tasks_per_batch: int = 5  # support tasks, and as many query tasks
-    task_axis: str = "vmap"  # "map": one task after the other, in less memory
-    evaluate_every: int = 500
-    checkpoint_every: int = 500
-    log_every: int = 10
-    seed: int = 0
+    steps: int = option(1, "Adaptation steps inside a meta-iteration.")
+    learning_rate: float = option(2e-3, "Learning rate of the adaptation steps.")
+    optimiser: str = option(
+        "sgd", "Of the adaptation steps, anew for every task.", INNER_OPTIMISERS
+    )
+    clip_norm: float | None = option(None, "Largest gradient norm of the adaptation steps.")
 
     def __post_init__(self):
-        positive = (
-            "iterations learning_rate decay decay_every clip_norm tasks_per_batch "
-            "evaluate_every checkpoint_every log_every"
-        )
-        for name in positive.split():
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in (*positive.split(), "inner_learning_rate"):
-            if not getattr(self, name) <= _LARGEST_WHOLE:
-                raise ValueError(
-                    f"{name} must be at most {_LARGEST_WHOLE}, got {getattr(self, name)}"
-                )
-        if self.inner_steps > _MOST_INNER_STEPS:
+        check_choices(self)
+        check_whole(self, "steps")
+        check_positive(self, "steps", "clip_norm")
+        check_not_negative(self, "learning_rate")
+        if self.steps > _MOST_INNER_STEPS:
             raise ValueError(
-                f"inner_steps must be at most {_MOST_INNER_STEPS:,}, got {self.inner_steps}"
+                f"inner_steps must be at most {_MOST_INNER_STEPS:,}, got {self.steps}"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointTraining:
+    """AdamW on the loss of all tasks of a batch, without adaptation to any of them."""
+
+    learning_rate: float = option(1e-3, "Learning rate of the outer AdamW.")
+    weight_decay: float = option(4e-5, "Weight decay of the outer AdamW.")
+
+    draws_query: ClassVar[bool] = False
+
+    def __post_init__(self):
+        check_positive(self, "learning_rate")
+        check_not_negative(self, "weight_decay")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MAML(JointTraining):
+    """AdamW on the loss after inner steps (Finn et al. 2017); by default as published."""
+
+    inner: InnerSteps = dataclasses.field(
+        default=InnerSteps(), metadata={"prefix": "inner_"}
+    )
+    first_order: bool = option(True, "First-order meta-gradient; no: second-order.")
+    same_task: bool = option(
+        False, "Query points of the support tasks, instead of other tasks."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.inner.optimiser == "soap" and not self.first_order:
+            raise ValueError("inner_optimiser soap has no stable second order; use adam")
+
+    @property
+    def draws_query(self) -> bool:
+        """Whether a batch has query tasks of its own."""
+        return not self.same_task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reptile:
+    """A fraction of the way to the mean of the adapted parameters (Nichol et al. 2018)."""
+
+    inner: InnerSteps = dataclasses.field(
+        default=InnerSteps(), metadata={"prefix": "inner_"}
+    )
+    step: float = option(0.5, "Fraction of the way to the adapted parameters, at most 1.")
+
+    draws_query: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if not 0 < self.step <= 1:
+            raise ValueError(f"step must be above 0 and at most 1, got {self.step}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Staircase:
+    """A rate that falls by a factor at regular intervals."""
+
+    decay: float = option(0.8, "Factor of the outer rate at each stair.")
+    decay_every: int = option(5_000, "Iterations of a stair.")
+
+    def __post_init__(self):
+        check_whole(self, "decay_every")
+        check_positive(self, "decay", "decay_every")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """A rate that falls to zero at the last iteration along a half cosine."""
+
+
+Algorithm: TypeAlias = MAML | Reptile | JointTraining
+ALGORITHMS = {"maml": MAML, "reptile": Reptile, "joint": JointTraining}
+SCHEDULES = {"staircase": Staircase, "cosine": Cosine}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to meta-train; the defaults are the paper's."""
+
+    algorithm: Algorithm = variant(MAML(), "How to meta-train.", ALGORITHMS)
+    iterations: int = option(50_000, "Meta-iterations.")
+    schedule: Staircase | Cosine = variant(
+        Staircase(), "How the outer rate falls.", SCHEDULES
+    )
+    clip_norm: float | None = option(None, "Largest norm of the meta-gradient.")
+    orthonormal_bases: bool = option(
+        False, "Make U and V orthonormal after every update; of lrpinn."
+    )
+    tasks_per_batch: int = option(
+        5, "Support tasks per meta-iteration, and as many query tasks."
+    )
+    task_axis: str = option(
+        "vmap", "All tasks at once, or one after the other in less memory.", TASK_AXES
+    )
+    evaluate_every: int = option(500, "Iterations between evaluations.")
+    checkpoint_every: int = option(500, "Iterations between checkpoints.")
+    log_every: int = option(10, "Iterations between records of the loss.")
+    seed: int = option(0, "Seed of parameters and tasks.")
+
+    def __post_init__(self):
+        numbers = (
+            "iterations tasks_per_batch evaluate_every checkpoint_every log_every".split()
+        )
+        check_positive(self, *numbers, "clip_norm")
+        check_whole(self, *numbers)
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ValueError(f"seed must be 0 to {LARGEST_SEED}, got {self.seed}")
-        not_negative = "weight_decay inner_steps inner_learning_rate inner_embedding_rate"
-        for name in not_negative.split():
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {SCHEDULES}, got {self.schedule!r}")
-        check_task_axis(self.task_axis)
-        check_inner_optimiser(self.inner_optimiser, self.first_order)
-        if self.inner_optimiser == "soap" and self.task_axis != "map":
+        check_choices(self)
+        inner = getattr(self.algorithm, "inner", None)
+        if inner is not None and inner.optimiser == "soap" and self.task_axis != "map":
             # Its decompositions, batched, can deadlock jaxlib on two cores.
             raise ValueError("inner_optimiser soap needs task_axis map")
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(
-                f"algorithm must be one of {ALGORITHMS}, got {self.algorithm!r}"
-            )
-        if self.inner_clip_norm is not None and not self.inner_clip_norm > 0:
-            raise ValueError(
-                f"inner_clip_norm must be positive, got {self.inner_clip_norm}"
-            )
-        self._check_combination()
-
-    def _check_combination(self) -> None:
-        """Refuse settings that would have no effect."""
-        if not self.inner_steps:
-            if self.algorithm == "reptile":
-                raise ValueError("Reptile needs inner steps")
-            idle = {
-                f"inner_optimiser {self.inner_optimiser}": self.inner_optimiser != "sgd",
-                "inner_clip_norm": self.inner_clip_norm is not None,
-                "inner_embedding_rate": self.inner_embedding_rate != 1,
-                "learn_inner_rates": self.learn_inner_rates,
-            }
-            for name, chosen in idle.items():
-                if chosen:
-                    raise ValueError(f"{name} has no effect without inner steps")
-        if self.algorithm == "reptile":
-            if self.learning_rate > 1:
-                raise ValueError(
-                    "learning_rate of Reptile is a fraction of the way to the adapted "
-                    f"parameters, at most 1, got {self.learning_rate}"
-                )
-            idle = {
-                "weight_decay": self.weight_decay != 0,
-                "second order": not self.first_order,
-                "learn_inner_rates": self.learn_inner_rates,
-                "a query of other tasks (same_task false)": not self.same_task,
-            }
-            for name, chosen in idle.items():
-                if chosen:
-                    raise ValueError(f"{name} has no effect in Reptile")
 
     @property
     def free_on_resume(self) -> tuple[str, ...]:
@@ -221,7 +265,8 @@ class TrainingConfig:
         Apart from rounding, as for another number of devices.
         """
         names = ("evaluate_every", "checkpoint_every", "log_every", "task_axis")
-        return names if self.schedule == "cosine" else (*names, "iterations")
+        is_cosine = isinstance(self.schedule, Cosine)
+        return names if is_cosine else (*names, "iterations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,12 +292,10 @@ class MetaConfig:
         wants_bases = self.objective.orthogonality or self.training.orthonormal_bases
         if wants_bases and self.network.kind != "lrpinn":
             raise ValueError("only a low-rank network has bases to keep orthogonal")
-        if self.training.inner_embedding_rate != 1 and self.network.kind != "lrpinn":
-            raise ValueError("only a low-rank network has a hypernetwork to slow down")
 
     def as_dict(self) -> dict[str, Any]:
         """Nested dictionary of plain values, for checkpoints and cards."""
-        return dataclasses.asdict(self)
+        return as_dict(self)
 
 
 _RENAMED = {"layer_share": " (now layer_fraction: rename it in the card)"}
@@ -292,17 +335,13 @@ _OWN_OUTPUT = MetaConfig(
         largest_size=101,
     ),
     training=TrainingConfig(
-        algorithm="reptile",
+        algorithm=Reptile(
+            inner=InnerSteps(steps=20, optimiser="adam", learning_rate=2e-3, clip_norm=1.0),
+            step=0.5,
+        ),
         iterations=100_000,
-        learning_rate=0.5,
-        weight_decay=0.0,
-        decay_every=2_000,
+        schedule=Staircase(decay_every=2_000),
         clip_norm=10.0,
-        inner_steps=20,
-        inner_optimiser="adam",
-        inner_learning_rate=2e-3,
-        inner_clip_norm=1.0,
-        same_task=True,
         orthonormal_bases=True,
         tasks_per_batch=4,
         task_axis="map",
@@ -358,11 +397,10 @@ PRESETS = {
             largest_size=101,
         ),
         training=TrainingConfig(
+            algorithm=JointTraining(),
             iterations=12_000,
-            learning_rate=1e-3,
-            schedule="cosine",
-            inner_steps=0,
-            same_task=True,
+            schedule=Cosine(),
+            clip_norm=1.0,
             tasks_per_batch=2,
             task_axis="map",
             evaluate_every=1000,

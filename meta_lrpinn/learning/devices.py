@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from meta_lrpinn.learning import maml
+from meta_lrpinn.learning.configs import Algorithm
 
 AXIS = "tasks"
 
@@ -142,16 +143,16 @@ def of_first_process(value: np.ndarray) -> np.ndarray:
 def sharded_meta_gradient(
     objective: maml.Objective,
     mesh: Mesh,
-    gradient_of: Callable[..., tuple] = maml.meta_gradient,
-    **options,
+    algorithm: Algorithm,
+    task_axis: str = "vmap",
 ) -> Callable[..., tuple]:
-    """`maml.meta_gradient` with the tasks spread over a mesh.
+    """`maml.gradient` with the tasks spread over a mesh.
 
     Args:
         objective: Loss of one task.
         mesh: Mesh from `task_mesh`.
-        gradient_of: `maml.meta_gradient` or `maml.reptile_gradient`.
-        **options: Its keyword arguments.
+        algorithm: How to meta-train.
+        task_axis: How each device treats its tasks, see `maml.meta_gradient`.
 
     Returns:
         A function of (params, support, query, key), to be jitted, whose result is on
@@ -159,7 +160,8 @@ def sharded_meta_gradient(
     """
 
     def local(params, support, query, keys):
-        result = gradient_of(objective, params, support, query, keys, **options)
+        batch = support, query, keys
+        result = maml.gradient(objective, params, *batch, algorithm, task_axis)
         return jax.lax.pmean(result, AXIS)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)

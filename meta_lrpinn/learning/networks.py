@@ -89,23 +89,19 @@ class Network:
         *,
         fraction: float | None = None,
         count: int | None = None,
-        energy: float | None = None,
     ) -> "Network":
         """With the largest singular values of each layer only (see `models.truncate`).
 
         Args:
             fraction: Fraction of the singular values to keep, in (0, 1].
             count: Number to keep.
-            energy: Keep the fewest whose Σσ² is this fraction of the whole.
 
         Raises:
             ValueError: if not exactly one is given, or the network is not pruned.
         """
         module = self._low_rank("reduced in rank")
         return self._replaced(
-            *models.truncate(
-                module, self.params, fraction=fraction, count=count, energy=energy
-            )
+            *models.truncate(module, self.params, fraction=fraction, count=count)
         )
 
     def leading(self, number: int) -> "Network":

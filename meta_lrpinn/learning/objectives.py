@@ -6,8 +6,6 @@ parameters, a `Task` and the key that draws its points:
 - `paper_objective`: the network's own output and the paper's three losses;
 - `own_output_objective`: the network's own output and the residual relative to the
   right-hand side, of the problem of unit amplitude;
-- `residual_objective`: the output layer eliminated by least squares from the strong
-  residual, so that only the features are trained (variable projection);
 - `projection_objective`: the distance of known wavefields from what the features span;
 - `galerkin_objective`: the output layer eliminated by the Galerkin solve, the error of
   the resulting wavefield against a known one.
@@ -27,7 +25,7 @@ from flax import linen as nn
 from meta_lrpinn import models
 from meta_lrpinn.learning import configs
 from meta_lrpinn.learning.tasks import Task
-from meta_lrpinn.linear import least_squares, weak_form
+from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics import absorbing, derivatives, losses, residual
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import HelmholtzProblem
@@ -92,14 +90,8 @@ def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objecti
         return paper_objective(model, config.points, config.source_penalty)
     if config.name == "own_output":
         return own_output_objective(model, config.points, config.orthogonality)
-    if config.name == "residual":
-        return residual_objective(model, config.points)
-    if config.name == "projection":
-        leading = tuple(config.leading)
-        return projection_objective(model, config.points, leading)
-    # "galerkin": a configuration has checked the name.
-    side = round(config.points ** (1 / model.ndim))
-    return galerkin_objective(model, (side,) * model.ndim)
+    # "projection": a configuration has checked the name.
+    return projection_objective(model, config.points, tuple(config.leading))
 
 
 @functools.cache
@@ -107,7 +99,6 @@ def paper_objective(
     model: nn.Module,
     number_of_points: int,
     source_penalty: float = 1.0,
-    engine: str = "layers",
 ) -> Objective:
     """The paper's loss, 0.1 (L_pde + L_reg + L_ort), on the network's own output.
 
@@ -118,7 +109,6 @@ def paper_objective(
         model: Network called with (points, source, frequency).
         number_of_points: Collocation points drawn per call.
         source_penalty: Strength of L_reg; 1 is the paper's, 0 switches it off.
-        engine: Derivative engine, see `own_derivatives`.
 
     Returns:
         The objective; tasks must hold one velocity each.
@@ -129,7 +119,7 @@ def paper_objective(
         problem = task.member(task.velocities[0], task.background_velocities[0])
         points = problems.sample_points(key, problem, number_of_points)
         collocation = problems.collocate(problem, points)
-        scattered, remainder = _own_residual(model, params, problem, collocation, engine)
+        scattered, remainder = _own_residual(model, params, problem, collocation)
         parts = {"pde": losses.pde_loss(remainder)}
         if source_penalty:
             distance = jnp.linalg.norm(points - problem.source, axis=-1)
@@ -150,24 +140,20 @@ def own_derivatives(
     params: Params,
     problem: HelmholtzProblem,
     points: jax.Array,
-    engine: str = "layers",
 ) -> derivatives.Derivatives:
     """The network's own δu, decaying in the layer, with its derivatives.
+
+    They are carried through the network layer by layer, see `models.jets`.
 
     Args:
         model: Network called with (points, source, frequency).
         params: Its parameters.
         problem: The problem.
         points: Coordinates (n, ndim) [km].
-        engine: "layers", layer by layer (`models.jets`), for networks that have it; or
-            one of `physics.derivatives`, which test it.
 
     Returns:
         The derivatives of (real, imaginary), two outputs.
     """
-    if engine != "layers":
-        outputs = output_function(model, params, problem)
-        return derivatives.derivatives(outputs, points, engine)
     jets: Any = model.apply(
         {"params": params},
         points,
@@ -192,10 +178,9 @@ def _own_residual(
     params: Params,
     problem: HelmholtzProblem,
     collocation: problems.Collocation,
-    engine: str,
 ) -> tuple[jax.Array, jax.Array]:
     """The network's own δu and its strong residual at points, both complex (n,)."""
-    outputs = own_derivatives(model, params, problem, collocation.points, engine)
+    outputs = own_derivatives(model, params, problem, collocation.points)
     scattered = residual.as_complex(outputs.value)
     laplacian = residual.stretched_laplacian(
         residual.as_complex(outputs.gradient),
@@ -235,7 +220,6 @@ def own_output_objective(
     model: nn.Module,
     number_of_points: int,
     orthogonality: float = 0.0,
-    engine: str = "layers",
 ) -> Objective:
     """The residual of the network's own output relative to the right-hand side.
 
@@ -253,7 +237,6 @@ def own_output_objective(
         number_of_points: Collocation points of a call, rounded to a square grid (or
             cube).
         orthogonality: Weight of the paper's L_ort, of low-rank networks only.
-        engine: Derivative engine, see `own_derivatives`.
 
     Returns:
         The objective; tasks must hold one velocity each.
@@ -268,8 +251,9 @@ def own_output_objective(
 
     @full_precision
     def objective(params, task, key):
-        own = task.member(task.velocities[0], task.background_velocities[0])
-        problem = unit_problem(own)
+        problem = unit_problem(
+            task.member(task.velocities[0], task.background_velocities[0])
+        )
         shift = jax.random.uniform(key, (problem.ndim,))
         points = weak_form.quadrature_points(problem, shape, shift)
 
@@ -277,7 +261,7 @@ def own_output_objective(
         @jax.checkpoint
         def energies(points):
             collocation = problems.collocate(problem, points)
-            _, remainder = _own_residual(model, params, problem, collocation, engine)
+            _, remainder = _own_residual(model, params, problem, collocation)
             return _energy(remainder), _energy(collocation.scattering_source)
 
         parts = points.reshape(-1, points_at_a_time(len(points)), problem.ndim)
@@ -322,37 +306,6 @@ def _inside(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
     """Whether points (n, ndim) lie in the model and not in its layer, (n,)."""
     layer = problem.layer
     return jnp.all((points >= layer.lower) & (points <= layer.upper), axis=-1)
-
-
-@functools.cache
-def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
-    """Logarithm of the relative strong residual, the output layer eliminated.
-
-    Args:
-        model: Network with features.
-        number_of_points: Collocation points drawn per call; several times its width.
-
-    Returns:
-        The objective; the velocities of a task share their features and points.
-    """
-
-    @full_precision
-    def objective(params, task, key):
-        points = problems.sample_points(key, task.problem, number_of_points)
-        features = derivatives.derivatives(
-            feature_function(model, params, task.problem), points
-        )
-
-        def one(pair):
-            collocation = problems.collocate(task.member(*pair), points)
-            return least_squares.eliminated_residual(features, collocation)[0]
-
-        # One after the other: see `linear.weak_form.solve_weights`.
-        squared = jax.lax.map(one, (task.velocities, task.background_velocities))
-        relative = jnp.sqrt(squared)
-        return jnp.mean(jnp.log(relative)), {"residual": jnp.mean(relative)}
-
-    return objective
 
 
 @functools.cache
@@ -473,10 +426,10 @@ def galerkin_objective(
         inside = _inside(problem, task.points)
         at_points = inside[:, None] * features(task.points)
 
-        def one(member):
-            velocity, background_velocity, scattered = member
-            own = task.member(velocity, background_velocity)
-            collocation = weak_form.collocate_grid(own, quadrature, refinement, shift)
+        def error_of(known):
+            velocity, background_velocity, scattered = known
+            member = task.member(velocity, background_velocity)
+            collocation = weak_form.collocate_grid(member, quadrature, refinement, shift)
             weights = weak_form.solve_weights(
                 stiffness + weak_form.mass_matrix(samples.value, collocation, cell),
                 weak_form.load_vector(samples.value, collocation, cell),
@@ -488,7 +441,7 @@ def galerkin_objective(
 
         # One after the other: see `linear.weak_form.solve_weights`.
         error = jax.lax.map(
-            one, (task.velocities, task.background_velocities, task.scattered)
+            error_of, (task.velocities, task.background_velocities, task.scattered)
         )
         return jnp.mean(jnp.log(error + _ERROR_FLOOR)), {"error": jnp.mean(error)}
 

@@ -72,10 +72,10 @@ def held_tasks(
             )
             for _ in range(velocities)
         ]
-        own = task_sets.make_tasks(members, frequency, [source_x], distribution)
+        alike = task_sets.make_tasks(members, frequency, [source_x], distribution)
         if distribution.absorbing:
-            own = task_sets.with_scattered(own, _HELD_POINTS, _HELD_SEED)
-        tasks += own
+            alike = task_sets.with_scattered(alike, _HELD_POINTS, _HELD_SEED)
+        tasks += alike
     return tasks
 
 
@@ -101,7 +101,8 @@ def make_evaluation(
         a layer), and the figure of each task.
     """
     if config.tasks.absorbing and config.objective.name == "own_output":
-        is_soap = config.training.inner_optimiser == "soap"
+        inner = getattr(config.training.algorithm, "inner", None)
+        is_soap = inner is not None and inner.optimiser == "soap"
         return own_output_evaluation(
             config.tasks, model, objective, optimiser="soap" if is_soap else "adamw"
         )
@@ -115,11 +116,11 @@ def make_evaluation(
 
     @jax.jit
     def measure_all(params, stacked):
-        def one(task):
+        def measure_task(task):
             loss, scalars = measure(params, task, key)
             return scalars[figure] if figure else loss
 
-        return jax.lax.map(one, stacked)
+        return jax.lax.map(measure_task, stacked)
 
     def evaluate(params, step):
         del step
@@ -165,7 +166,7 @@ def own_output_evaluation(
 
     @jax.jit
     def measure_all(params, stacked):
-        def one(task):
+        def measure_task(task):
             state, errors, done = (params, descent.init(params)), [], 0
             for number in steps:
                 state = _descend(objective, descent, state, task, done, number)
@@ -173,7 +174,7 @@ def own_output_evaluation(
                 done = number
             return jnp.stack(errors)
 
-        return jax.lax.map(one, stacked)
+        return jax.lax.map(measure_task, stacked)
 
     def evaluate(params, step):
         del step
@@ -262,11 +263,7 @@ def meta_train(
             params,
             directory,
             evaluate=make_evaluation(config, model, objective),
-            settings={
-                "network": dataclasses.asdict(config.network),
-                "objective": dataclasses.asdict(config.objective),
-                "tasks": dataclasses.asdict(config.tasks),
-            },
+            settings=config.as_dict(),
             seconds=seconds,
             progress=progress,
         )
@@ -296,7 +293,7 @@ def _alone(directory: Path) -> contextlib.AbstractContextManager:
 def _make_sampler(
     config: configs.MetaConfig, task_files: Sequence[str | Path]
 ) -> TaskSampler:
-    needs = config.objective.name in configs.LEARNS_FROM_WAVEFIELDS
+    needs = config.objective.learns_from_wavefields
     if task_files:
         sampler = task_sets.file_sampler(task_files, config.tasks, config.training)
         known = sampler(config.training.seed, 0)[0].scattered is not None

@@ -1,7 +1,6 @@
 """The meta-training loop: resumable, and the same on one device and on many."""
 
 import contextlib
-import dataclasses
 import math
 import queue
 import sys
@@ -20,9 +19,10 @@ from flax import struct
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import checkpoints, devices, maml
-from meta_lrpinn.learning.configs import TrainingConfig
+from meta_lrpinn.learning.configs import Cosine, Reptile, TrainingConfig
 from meta_lrpinn.learning.run_log import RunLog
 from meta_lrpinn.learning.tasks import TaskSampler
+from meta_lrpinn.runtime.options import as_dict
 
 # What is remembered beside the state: seconds of all sittings, and the least error.
 _RECORD: dict[str, Any] = {"elapsed": 0.0, "best": None}
@@ -38,68 +38,43 @@ class TrainState(struct.PyTreeNode):
     """All that the next update depends on, tasks apart; a pytree."""
 
     params: Any  # meta-parameters
-    log_rates: Any  # learned inner rates, see `maml.adapt`; None where they are fixed
     opt_state: Any  # of `make_optimiser`
     step: jax.Array  # () int32, updates done
     key: jax.Array  # (2,) uint32, data of the key from which all randomness derives
 
 
 def make_schedule(config: TrainingConfig) -> optax.Schedule:
-    """Learning rate as a function of the iteration."""
-    if config.schedule == "cosine":
-        return optax.cosine_decay_schedule(config.learning_rate, config.iterations)
+    """Learning rate as a function of the iteration; of Reptile the step."""
+    algorithm, schedule = config.algorithm, config.schedule
+    rate = algorithm.step if isinstance(algorithm, Reptile) else algorithm.learning_rate
+    if isinstance(schedule, Cosine):
+        return optax.cosine_decay_schedule(rate, config.iterations)
     return optax.exponential_decay(
-        config.learning_rate, config.decay_every, config.decay, staircase=True
+        rate, schedule.decay_every, schedule.decay, staircase=True
     )
 
 
 def make_optimiser(config: TrainingConfig) -> optax.GradientTransformation:
     """AdamW on the clipped meta-gradient; for Reptile an interpolation, that is SGD."""
-    if config.algorithm == "reptile":
-        step = optax.sgd(make_schedule(config))
+    algorithm, schedule = config.algorithm, make_schedule(config)
+    if isinstance(algorithm, Reptile):
+        step = optax.sgd(schedule)
     else:
-        step = optax.adamw(make_schedule(config), weight_decay=config.weight_decay)
+        step = optax.adamw(schedule, weight_decay=algorithm.weight_decay)
+    if config.clip_norm is None:
+        return step
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
 
 
 def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
     """State before the first update."""
     params = jax.tree.map(jnp.asarray, params)
-    log_rates = maml.initial_log_rates(params) if config.learn_inner_rates else None
     return TrainState(
         params=params,
-        log_rates=log_rates,
-        opt_state=make_optimiser(config).init(_trained(params, log_rates)),
+        opt_state=make_optimiser(config).init(params),
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(jax.random.key(config.seed)),
     )
-
-
-def _trained(params: maml.Params, log_rates: Any) -> Any:
-    """What the outer optimiser moves."""
-    return params if log_rates is None else (params, log_rates)
-
-
-def _make_gradient(
-    config: TrainingConfig, objective: maml.Objective, mesh: jax.sharding.Mesh
-) -> Callable:
-    inner = {
-        "steps": config.inner_steps,
-        "learning_rate": config.inner_learning_rate,
-        "optimiser": config.inner_optimiser,
-        "clip_norm": config.inner_clip_norm,
-        "task_axis": config.task_axis,
-    }
-    if config.inner_embedding_rate != 1:
-        inner["rate_factors"] = {"network": 1.0, "embedding": config.inner_embedding_rate}
-    if config.algorithm == "reptile":
-        gradient_of = maml.reptile_gradient
-    else:
-        gradient_of = maml.meta_gradient
-        inner["learn_rates"] = config.learn_inner_rates
-        inner["first_order"] = config.first_order
-        inner["same_task"] = config.same_task
-    return devices.sharded_meta_gradient(objective, mesh, gradient_of, **inner)
 
 
 def make_update(
@@ -118,17 +93,16 @@ def make_update(
         state's buffers are donated.
     """
     optimiser = make_optimiser(config)
-    gradient = _make_gradient(config, objective, mesh)
+    gradient = devices.sharded_meta_gradient(
+        objective, mesh, config.algorithm, config.task_axis
+    )
 
     def update(state, support, query):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        trained = _trained(state.params, state.log_rates)
-        (loss, scalars), grads = gradient(trained, support, query, key)
+        (loss, scalars), grads = gradient(state.params, support, query, key)
         norm = optax.tree.norm(grads)
-        updates, opt_state = optimiser.update(grads, state.opt_state, trained)
-        trained: Any = optax.apply_updates(trained, updates)
-        learns = state.log_rates is not None
-        params, log_rates = trained if learns else (trained, None)
+        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
         if config.orthonormal_bases:
             params = models.orthonormal_bases(params)
         scalars = {
@@ -138,11 +112,7 @@ def make_update(
             "finite": jnp.isfinite(loss) & jnp.isfinite(norm),
         }
         state = TrainState(
-            params=params,
-            log_rates=log_rates,
-            opt_state=opt_state,
-            step=state.step + 1,
-            key=state.key,
+            params=params, opt_state=opt_state, step=state.step + 1, key=state.key
         )
         return state, scalars
 
@@ -200,7 +170,7 @@ def train(
     mesh = devices.task_mesh() if mesh is None else mesh
     ours = devices.local_tasks(config.tasks_per_batch, mesh)
     directory = Path(directory)
-    settings = {"training": dataclasses.asdict(config), **(settings or {})}
+    settings = {**(settings or {}), "training": as_dict(config)}
     progress = progress and jax.process_index() == 0
     saved = checkpoints.RunCheckpoints(directory / checkpoints.FOLDER, keep=keep)
     with contextlib.closing(saved):
@@ -227,10 +197,7 @@ def train(
 
 
 def _progress(state: TrainState) -> dict[str, Any]:
-    progress = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
-    if state.log_rates is not None:
-        progress["log_rates"] = state.log_rates
-    return progress
+    return {"opt_state": state.opt_state, "step": state.step, "key": state.key}
 
 
 def _restore(
@@ -254,8 +221,7 @@ def _restore(
     for name, value in _RECORD.items():
         if not isinstance(restored.record.get(name, value), int | float | None):
             raise ValueError(f"{restored.path} has a record of another kind: {name}")
-    progress = {"log_rates": None, **restored.progress}
-    return TrainState(params=restored.params, **progress), restored
+    return TrainState(params=restored.params, **restored.progress), restored
 
 
 class _Loop:

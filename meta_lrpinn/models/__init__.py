@@ -7,7 +7,6 @@ Points are in km, `source` is the source's horizontal position in km, the freque
 in Hz. Results have the type that points and parameters promote to.
 """
 
-from meta_lrpinn.models.enriched import Enriched
 from meta_lrpinn.models.frequency_embedding import (
     FreeSingularValues,
     FrequencyEmbedding,
@@ -19,30 +18,33 @@ from meta_lrpinn.models.lrpinn import (
     LRPINN,
     MetaLRPINN,
     make_meta_lrpinn,
-    orthogonal_factors,
-    orthonormal_bases,
 )
-from meta_lrpinn.models.pinn import PINN, initial_parameters
-from meta_lrpinn.models.plane_waves import PlaneWaves, plane_wave_parameters
-from meta_lrpinn.models.rank import (
-    grow,
+from meta_lrpinn.models.parameters import (
+    are_bases,
+    check_pruned,
     is_pruned,
     leading_features,
+    orthogonal_factors,
+    orthonormal_bases,
+    output_kernel,
     prune_hypernetwork,
+    singular_values,
     truncate,
+    with_output,
+    with_ranks,
 )
+from meta_lrpinn.models.pinn import PINN, initial_parameters
 
 __all__ = [
     "LRPINN",
     "PINN",
-    "Enriched",
     "FreeSingularValues",
     "FrequencyEmbedding",
     "Jets",
     "LowRankDense",
     "MetaLRPINN",
-    "PlaneWaves",
-    "grow",
+    "are_bases",
+    "check_pruned",
     "initial_parameters",
     "is_pruned",
     "layer_ranks",
@@ -51,8 +53,11 @@ __all__ = [
     "normalise_frequency",
     "orthogonal_factors",
     "orthonormal_bases",
-    "plane_wave_parameters",
+    "output_kernel",
     "prune_hypernetwork",
+    "singular_values",
     "stacked",
     "truncate",
+    "with_output",
+    "with_ranks",
 ]

@@ -17,7 +17,6 @@ from meta_lrpinn.models.low_rank import LowRankDense, default_gain, layer_ranks
 from meta_lrpinn.models.pinn import (
     FIRST_SCALE,
     SOURCE_SCALE,
-    Parameters,
     check_points,
     network_input,
     plane_wave_layer,
@@ -186,7 +185,7 @@ class MetaLRPINN(nn.Module):
 
     Its parameter tree is {"network": ..., "embedding": ...}. With `FrequencyEmbedding`
     this is the network of meta-training; with `FreeSingularValues`, what hypernetwork
-    pruning leaves (see `models.rank`). Both are called alike.
+    pruning leaves (see `models.parameters`). Both are called alike.
 
     Attributes:
         network: An `LRPINN`.
@@ -295,40 +294,3 @@ def make_meta_lrpinn(
         param_dtype=low_rank.param_dtype,
     )
     return MetaLRPINN(network=low_rank, embedding=embedding)
-
-
-def orthogonal_factors(params: Parameters) -> list[tuple[jax.Array, jax.Array]]:
-    """The factors (U, V) of every hidden layer, which the orthogonality loss takes.
-
-    Args:
-        params: Parameter tree of a `MetaLRPINN`, pruned or not.
-
-    Returns:
-        For each hidden layer U (features, rank) and V (in, rank), as of `LowRankDense`.
-    """
-    network = params["network"]
-    depth = sum(name.startswith("hidden_") for name in network)
-    layers = (network[f"hidden_{layer}"] for layer in range(depth))
-    return [(layer["U"], layer["V"]) for layer in layers]
-
-
-def orthonormal_bases(params: Parameters) -> Parameters:
-    """The parameters with the orthonormal bases that are nearest to U and V.
-
-    Each is the polar factor of the old one: a retraction onto the Stiefel manifold,
-    which keeps the meaning of σ when steps have moved U and V off it.
-
-    Args:
-        params: Parameter tree of a `MetaLRPINN`, pruned or not.
-
-    Returns:
-        Another tree of the same structure.
-    """
-
-    def nearest(path, leaf):
-        if path[-1].key not in ("U", "V"):
-            return leaf
-        left, _, right = jnp.linalg.svd(leaf, full_matrices=False)
-        return left @ right
-
-    return jax.tree_util.tree_map_with_path(nearest, params)

@@ -4,6 +4,10 @@ Lengths are in km and velocities in km/s, depth z is positive down. A grid is
 indexed (z, x) in 2D and (z, y, x) in 3D, and `spacing` follows the grid; points and
 origins are in coordinate order, (x, z) or (x, y, z), always the exact reverse.
 Outside its grid a model continues with its edge values.
+
+Between nodes the squared slowness is multilinear, since it is what the Helmholtz equation
+holds: a step between two nodes then scatters as one in the middle of their cell does, where
+a multilinear velocity would put it at v_slow/(v_slow + v_fast) of the cell.
 """
 
 from __future__ import annotations
@@ -132,6 +136,11 @@ class VelocityModel:
             return self.velocity
         return self.velocity / (1 - 0.5j / self.quality)
 
+    @property
+    def squared_slowness(self) -> Any:
+        """m = 1/v² on the grid [s²/km²], complex with a quality."""
+        return 1 / self.complex_velocity**2
+
     def axes(self) -> tuple[np.ndarray, ...]:
         """Grid coordinates along each array axis: (z, x) or (z, y, x) [km]."""
         return tuple(
@@ -147,7 +156,7 @@ class VelocityModel:
         return np.stack([axis.ravel() for axis in axes[::-1]], axis=-1)
 
     def at(self, points: Array) -> jax.Array:
-        """Velocity at points, multilinear between grid points, edge values outside.
+        """Velocity at points, that of the interpolated m; edge values outside.
 
         Differentiable in the velocity everywhere and in the points almost everywhere.
 
@@ -157,19 +166,22 @@ class VelocityModel:
         Returns:
             (...,) velocities [km/s].
         """
-        return self._interpolated(self.velocity, points)
+        return 1 / jnp.real(jnp.sqrt(self.squared_slowness_at(points)))
 
     def complex_velocity_at(self, points: Array) -> jax.Array:
-        """`complex_velocity` at points, interpolated as `at` does, (...,) [km/s]."""
-        return self._interpolated(self.complex_velocity, points)
+        """v/(1 − i/2Q) at points, that of the interpolated m, (...,) [km/s]."""
+        return 1 / jnp.sqrt(self.squared_slowness_at(points))
 
     def squared_slowness_at(self, points: Array) -> jax.Array:
-        """m of the Helmholtz equation at points, complex with a quality, (...,) [s²/km²].
+        """m of the Helmholtz equation at points, multilinear between grid points.
 
         Args:
             points: As for `at`.
+
+        Returns:
+            (...,) [s²/km²], complex with a quality.
         """
-        return 1 / self.complex_velocity_at(points) ** 2
+        return self._interpolated(self.squared_slowness, points)
 
     def _interpolated(self, values: Any, points: Array) -> jax.Array:
         points = jnp.asarray(points)
@@ -277,7 +289,7 @@ class VelocityModel:
             GRID_AXES[self.ndim], self.axes(), self.spacing, strict=True
         ):
             first, last = limits[name] or (-np.inf, np.inf)
-            slack = 1e-6 * step
+            slack = 1e-6 * step  # coordinates that were computed miss nodes by rounding
             kept = np.flatnonzero((axis >= first - slack) & (axis <= last + slack))
             if kept.size < 2:
                 raise ValueError(
@@ -291,7 +303,7 @@ class VelocityModel:
         return VelocityModel(self.velocity[part], self.spacing, origin[::-1], quality)
 
     def resampled(self, spacing: float | Sequence[float]) -> VelocityModel:
-        """The model interpolated on another grid with the same first point.
+        """The model interpolated (see `at`) on another grid with the same first point.
 
         The new grid ends at its last point inside the model. Smooth first when the new
         spacing is much the coarser.
@@ -305,6 +317,7 @@ class VelocityModel:
             GRID_AXES[self.ndim], self.shape, self.spacing, spacing, strict=True
         ):
             extent = (count - 1) * old
+            # Rounding must not cost the last node of a spacing that divides the extent.
             shape.append(int(np.floor(extent / new + 1e-6)) + 1)
             if shape[-1] < 2:
                 raise ValueError(
@@ -319,13 +332,10 @@ class VelocityModel:
             ),
             indexing="ij",
         )
-        values = scipy.ndimage.map_coordinates(
-            _in_double(self.complex_velocity), index, order=1, mode="nearest"
+        squared = scipy.ndimage.map_coordinates(
+            1 / _in_double(self.complex_velocity) ** 2, index, order=1, mode="nearest"
         )
-        if self.quality is None:
-            values = values.astype(np.asarray(self.velocity).dtype)
-            return VelocityModel(values, spacing, self.origin)
-        return self._of_slowness(1 / values, spacing)
+        return self._of_slowness(np.sqrt(squared), spacing)
 
     def _of_slowness(
         self, slowness: np.ndarray, spacing: tuple[float, ...]

@@ -4,56 +4,30 @@
 
 In stretched coordinates dx̃ = s dx this is the plain Helmholtz equation, so the layer
 needs no terms of its own: its grid lines simply stand at complex positions x̃. The
-velocity is bilinear (trilinear) between the nodes of the model; the integrals of m see
+squared slowness is bilinear (trilinear) between the nodes of the model; its integrals see
 it so, and its kinks, which lie on grid lines, do not lower the order. δu vanishes at the
 outer edge of the layer. The equation is solved with v₀ the velocity at the source, where
 its right-hand side is finite; another background differs by a closed form.
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 import scipy.ndimage
 import scipy.sparse.linalg
 import threadpoolctl
 
+from meta_lrpinn.linear import stencils
+from meta_lrpinn.linear.interpolation import squared_slowness_on
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.reference import analytic, grids, stencils
+from meta_lrpinn.reference import analytic, grids
 
 # Of a layer of a thickness, at normal incidence.
 REFLECTION = 1e-5
-# Relative contrast of the squared slowness that is rounding.
+# A relative contrast of the squared slowness below this is rounding: some thousands of
+# units in the last place.
 _ROUNDING = 1e-12
-
-
-def _interpolation(model: VelocityModel, axis: int, positions: np.ndarray):
-    """Linear interpolation along an array axis, (len(positions), shape[axis])."""
-    count = model.shape[axis]
-    place = (positions - model.axes()[axis][0]) / model.spacing[axis]
-    place = np.clip(place, 0, count - 1)
-    cell = np.minimum(place.astype(int), count - 2)
-    weight = place - cell
-    rows = np.arange(len(positions))
-    matrix = np.zeros((len(positions), count))
-    matrix[rows, cell] = 1 - weight
-    matrix[rows, cell + 1] = weight
-    return matrix
-
-
-def velocity_on(model: VelocityModel, positions: Iterable[np.ndarray]) -> np.ndarray:
-    """`model.complex_velocity_at` on a grid of positions along each array axis, in
-    double precision."""
-    values = np.asarray(model.complex_velocity)
-    values = values.astype(np.result_type(values.dtype, float))
-    for axis, places in enumerate(positions):
-        values = np.moveaxis(
-            np.tensordot(_interpolation(model, axis, places), values, (1, axis)),
-            0,
-            axis,
-        )
-    return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +72,10 @@ class FiniteDifferenceSolver:
             δu, complex, of shape `shape`.
         """
         assert self.factors is not None, "the factors were dropped"
-        own = velocity_on(self.model, np.asarray(source, float)[::-1, None]).item()
+        own = (
+            squared_slowness_on(self.model, np.asarray(source, float)[::-1, None]).item()
+            ** -0.5
+        )
         load = self._scattering_source(source, amplitude, own)
         load = stencils.project(load, self.axes).ravel()
         solution = np.empty(self.unknowns, complex)
@@ -249,11 +226,11 @@ def factorise(
         stencils.make_axis(one.positions, one.stretched, order, step / refinement)
         for one, step in zip(lines, model.spacing, strict=True)
     )
-    squared_slowness = velocity_on(model, [axis.quadrature for axis in axes]) ** -2
+    squared_slowness = squared_slowness_on(model, [axis.quadrature for axis in axes])
     operator = stencils.laplacian(axes)
     operator = operator + omega**2 * stencils.weighted_mass(squared_slowness, axes)
     if order == 4:
-        slowness = velocity_on(model, [axis.positions for axis in axes]) ** -1
+        slowness = squared_slowness_on(model, [axis.positions for axis in axes]) ** 0.5
         operator += stencils.dispersion_correction(axes, omega * slowness)
     matrix = stencils.sparse_matrix(operator)
     del operator
@@ -267,7 +244,7 @@ def factorise(
         squared_slowness=squared_slowness,
         is_graded=isinstance(layer, grids.GradedLayer),
         elimination=elimination,
-        factors=_factors(matrix[elimination][:, elimination].tocsc()),
+        factors=stencils.factors(matrix[elimination][:, elimination].tocsc()),
     )
 
 
@@ -289,24 +266,6 @@ def make_layer(
         model.maximum,
         (REFLECTION if reflection is None else reflection) ** (1 + level),
     )
-
-
-def _factors(matrix) -> scipy.sparse.linalg.SuperLU:
-    # The dense blocks are small: several BLAS threads bring nothing, and where other
-    # work shares the cores they cost a factor of up to a hundred.
-    with threadpoolctl.threadpool_limits(1):
-        try:
-            return scipy.sparse.linalg.splu(
-                matrix,
-                permc_spec="NATURAL",
-                diag_pivot_thresh=1e-3,
-                options={"SymmetricMode": True},
-            )
-        except (MemoryError, SystemError):
-            raise ValueError(
-                f"the sparse factors of {matrix.shape[0]} unknowns do not fit into the "
-                "memory that is free"
-            ) from None
 
 
 def check_arguments(

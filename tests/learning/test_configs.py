@@ -21,12 +21,17 @@ def test_paper_preset_is_the_papers():
     assert (network.width, network.depth, network.rank) == (320, 6, 100)
     assert (network.kind, network.initialisation) == ("lrpinn", "orthonormal")
     assert (paper.objective.name, paper.objective.source_penalty) == ("paper", 1.0)
-    training = paper.training
-    assert (training.inner_steps, training.inner_learning_rate) == (1, 2e-3)
-    assert (training.learning_rate, training.weight_decay) == (1e-3, 4e-5)
-    assert (training.decay, training.decay_every) == (0.8, 5000)
+    training, maml = paper.training, paper.training.algorithm
+    assert maml == configs.MAML(
+        inner=configs.InnerSteps(steps=1, learning_rate=2e-3, optimiser="sgd"),
+        first_order=True,
+        same_task=False,
+        learning_rate=1e-3,
+        weight_decay=4e-5,
+    )
+    assert training.schedule == configs.Staircase(decay=0.8, decay_every=5000)
     assert (training.iterations, training.tasks_per_batch) == (50_000, 5)
-    assert training.first_order and not training.same_task
+    assert training.clip_norm is None and not training.orthonormal_bases
     assert not paper.tasks.absorbing
     assert (paper.tasks.minimum_velocity, paper.tasks.maximum_velocity) == (1.5, 5.0)
 
@@ -54,34 +59,45 @@ def test_own_output_presets_differ_in_their_network_and_its_bases_alone():
         assert 4 * sum(leaf.size for leaf in jax.tree.leaves(params)) < 5 * 2**20
 
 
-REPTILE = {"algorithm": "reptile", "weight_decay": 0.0, "same_task": True}
+SOAP = configs.InnerSteps(optimiser="soap")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("make", "message"),
     [
-        ({"algorithm": "anil"}, "algorithm must be one of"),
-        ({"inner_optimiser": "lbfgs"}, "inner_optimiser must be one of"),
-        ({"inner_optimiser": "soap"}, "inner_optimiser soap needs task_axis map"),
-        ({"inner_optimiser": "soap", "first_order": False}, "no stable second order"),
-        ({"inner_clip_norm": 0.0}, "inner_clip_norm must be positive"),
-        ({"inner_steps": 0, "inner_optimiser": "adam"}, "no effect without inner steps"),
-        ({"inner_steps": 0, "learn_inner_rates": True}, "no effect without inner steps"),
-        ({"inner_steps": 0, "inner_clip_norm": 1.0}, "no effect without inner steps"),
-        ({"inner_steps": 0, "inner_embedding_rate": 0.1}, "effect without inner steps"),
-        ({"inner_embedding_rate": -0.1}, "inner_embedding_rate must not be negative"),
-        ({**REPTILE, "inner_steps": 0}, "Reptile needs inner steps"),
-        ({**REPTILE, "learning_rate": 1.1}, "at most 1, got 1.1"),
-        ({**REPTILE, "weight_decay": 1e-4}, "weight_decay has no effect in Reptile"),
-        ({**REPTILE, "first_order": False}, "second order has no effect in Reptile"),
-        ({**REPTILE, "learn_inner_rates": True}, "no effect in Reptile"),
-        ({**REPTILE, "same_task": False}, "no effect in Reptile"),
+        (
+            lambda: configs.InnerSteps(optimiser="lbfgs"),
+            "optimiser must be one of sgd, adam, soap, got 'lbfgs'",
+        ),
+        (lambda: configs.InnerSteps(clip_norm=0.0), "clip_norm must be positive"),
+        (lambda: configs.InnerSteps(steps=0), "steps must be positive, got 0"),
+        (lambda: configs.InnerSteps(steps=-1), "whole number from 0 up, got -1"),
+        (lambda: configs.MAML(inner=SOAP, first_order=False), "no stable second order"),
+        (
+            lambda: configs.TrainingConfig(algorithm=configs.Reptile(inner=SOAP)),
+            "inner_optimiser soap needs task_axis map",
+        ),
+        (lambda: configs.Reptile(step=1.1), "at most 1, got 1.1"),
+        (lambda: configs.MAML(learning_rate=0.0), "learning_rate must be positive"),
+        (lambda: configs.JointTraining(weight_decay=-1.0), "must not be negative"),
+        (lambda: configs.Staircase(decay_every=0), "decay_every must be positive, got 0"),
     ],
 )
-def test_training_settings_without_effect_are_refused(changes, message):
-    assert configs.TrainingConfig(**REPTILE).algorithm == "reptile"
+def test_training_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
-        configs.TrainingConfig(**changes)
+        make()
+
+
+def test_what_does_not_apply_to_an_algorithm_is_no_field_of_it():
+    def names(kind):
+        return {field.name for field in dataclasses.fields(kind)}
+
+    outer = {"learning_rate", "weight_decay"}
+    assert names(configs.JointTraining) == outer
+    assert names(configs.MAML) == {*outer, "inner", "first_order", "same_task"}
+    assert names(configs.Reptile) == {"inner", "step"}
+    algorithms = (configs.MAML(), configs.MAML(same_task=True), configs.Reptile())
+    assert [a.draws_query for a in algorithms] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +105,7 @@ def test_training_settings_without_effect_are_refused(changes, message):
     [
         ({"name": "own_output"}, "needs tasks with an absorbing layer"),
         ({"name": "own_output", "orthogonality": -1.0}, "must not be negative"),
-        ({"name": "galerkin", "orthogonality": 1.0}, "no weight of orthogonality"),
+        ({"name": "projection", "orthogonality": 1.0}, "no weight of orthogonality"),
     ],
 )
 def test_objective_settings_that_do_not_fit_are_refused(objective, message):
@@ -97,15 +113,12 @@ def test_objective_settings_that_do_not_fit_are_refused(objective, message):
         configs.MetaConfig(objective=configs.ObjectiveConfig(**objective))
 
 
-def test_bases_and_hypernetwork_are_those_of_the_low_rank_network():
+def test_bases_are_those_of_the_low_rank_network():
     own = configs.PRESETS["meta_pinn"]
     with pytest.raises(ValueError, match="only a low-rank network has bases"):
         dataclasses.replace(
             own, objective=configs.ObjectiveConfig("own_output", orthogonality=1.0)
         )
-    training = dataclasses.replace(own.training, inner_embedding_rate=0.1)
-    with pytest.raises(ValueError, match="only a low-rank network has a hypernetwork"):
-        dataclasses.replace(own, training=training)
 
 
 def test_networks_have_the_size_asked_for():
@@ -143,6 +156,9 @@ def test_configuration_survives_json():
     assert configs.network_from_dict(json.loads(text)) == config
     for preset in configs.PRESETS.values():
         values = json.loads(json.dumps(preset.as_dict()))
+        names = {kind: name for name, kind in configs.ALGORITHMS.items()}
+        algorithm = values["training"]["algorithm"]
+        assert algorithm["name"] == names[type(preset.training.algorithm)]
         assert configs.network_from_dict(values["network"]) == preset.network
 
 
@@ -155,7 +171,7 @@ def test_configuration_survives_json():
         ),
         (
             lambda: configs.ObjectiveConfig(name="energy"),
-            "objective must be one of paper, own_output, residual, .*, got 'energy'",
+            "objective must be one of paper, own_output, projection, got 'energy'",
         ),
         (
             lambda: configs.network_from_dict({"width": 3, "heads": 8, "bias": 1}),
@@ -195,14 +211,12 @@ def test_objectives_by_name():
     task = single_task(make_problem(model, 4.0, (0.2, 0.0)))
     assert scalars_of("paper", task) == {"pde", "source", "orthogonality"}
     assert scalars_of("paper", task, source_penalty=0.0) == {"pde", "orthogonality"}
-    assert scalars_of("residual", task) == {"residual"}
     assert scalars_of("own_output", task) == {"residual"}
     weighed = scalars_of("own_output", task, orthogonality=0.1)
     assert weighed == {"residual", "orthogonality"}
     known = task.replace(
         points=jnp.zeros((120, 2)), scattered=jnp.zeros((1, 120), jnp.complex64)
     )
-    assert scalars_of("galerkin", known) == {"error"}
     assert scalars_of("projection", known) == {"error"}
     assert scalars_of("projection", known, leading=(3, 5)) == {
         "error", "error_3", "error_5"

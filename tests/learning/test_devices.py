@@ -27,7 +27,10 @@ from meta_lrpinn.learning import maml, devices, training
 
 jax.config.update("jax_enable_x64", True)
 TASKS = 8
-OPTIONS = ("steps", "learning_rate", "first_order", "task_axis", "optimiser")
+INNER = configs.InnerSteps(steps=2, learning_rate=0.1)
+FIRST = configs.MAML(inner=INNER)
+SECOND = configs.MAML(inner=INNER, first_order=False)
+ADAM = configs.InnerSteps(steps=2, learning_rate=0.1, optimiser="adam")
 
 def objective(params, task, key):
     phase = jax.random.key_data(key).astype(float) / 2.0**32
@@ -51,15 +54,13 @@ def parameters():
     rng = np.random.default_rng(3)
     return {"first": rng.normal(size=(2, 4)), "bias": rng.normal(size=(4,))}
 
-def gradient(mesh, gradient_of=maml.meta_gradient, **options):
+def gradient(mesh, algorithm, task_axis="vmap"):
     ours = devices.local_tasks(TASKS, mesh)
     support, query = (
         devices.shard_tasks(jax.tree.map(lambda leaf: leaf[ours], tasks(seed)), mesh)
         for seed in (1, 2)
     )
-    function = devices.sharded_meta_gradient(
-        objective, mesh, gradient_of, steps=2, learning_rate=0.1, **options
-    )
+    function = devices.sharded_meta_gradient(objective, mesh, algorithm, task_axis)
     params = devices.replicate(parameters(), mesh)
     result = jax.jit(function)(params, support, query, jax.random.key(5))
     return jax.tree.map(np.asarray, devices.local_copy(result))
@@ -87,22 +88,13 @@ one, eight = devices.task_mesh(jax.devices()[:1]), devices.task_mesh()
 whole, split = devices.replicated(eight), devices.shard_tasks(tasks(1), eight)
 assert len(split["direction"].sharding.device_set) == 8
 assert split["direction"].addressable_data(3).shape == (1, 2)
-plain = jax.jit(maml.meta_gradient, static_argnums=0, static_argnames=OPTIONS)
-for options in (
-    {"first_order": False, "task_axis": "vmap"},
-    {"first_order": True, "task_axis": "map"},
-):
-    alone = plain(
-        objective, parameters(), tasks(1), tasks(2), jax.random.key(5), steps=2,
-        learning_rate=0.1, **options,
+whole_gradient = jax.jit(maml.gradient, static_argnums=(0, 5, 6))
+reptile = configs.Reptile(inner=ADAM)
+for options in ((SECOND, "vmap"), (FIRST, "map"), (reptile, "vmap")):
+    alone = whole_gradient(
+        objective, parameters(), tasks(1), tasks(2), jax.random.key(5), *options
     )
-    agree(alone, gradient(eight, **options))
-reptile = jax.jit(maml.reptile_gradient, static_argnums=0, static_argnames=OPTIONS)
-alone = reptile(
-    objective, parameters(), tasks(1), tasks(2), jax.random.key(5), steps=2,
-    learning_rate=0.1, optimiser="adam",
-)
-agree(alone, gradient(eight, maml.reptile_gradient, optimiser="adam"))
+    agree(alone, gradient(eight, *options))
 
 directory = sys.argv[1]
 train(directory, eight, 4)
@@ -126,7 +118,7 @@ assert jax.process_count() == 2 and jax.device_count() == 2
 mesh = devices.task_mesh()
 ours = devices.local_tasks(TASKS, mesh)
 assert (ours.start, ours.stop) == (4 * int(process), 4 * int(process) + 4)
-result = gradient(mesh, first_order=False)
+result = gradient(mesh, SECOND)
 train(directory, mesh, 2)
 trained = train(directory, mesh, 4)
 np.savez(f"{directory}/process_{process}.npz", *jax.tree.leaves((result, trained)))
@@ -136,7 +128,7 @@ ONE_PROCESS = """
 directory = sys.argv[1]
 mesh = devices.task_mesh()
 trained = train(directory, mesh, 4)
-result = gradient(mesh, first_order=False)
+result = gradient(mesh, SECOND)
 np.savez(f"{directory}/alone.npz", *jax.tree.leaves((result, trained)))
 """
 

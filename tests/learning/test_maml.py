@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import chex
@@ -9,22 +10,18 @@ import optax
 import pytest
 
 from meta_lrpinn.learning import configs, maml
+from meta_lrpinn.learning.configs import MAML, InnerSteps, JointTraining, Reptile
 from meta_lrpinn.learning.soap import scale_by_soap
 
 TASKS = 3
-INNER = {"steps": 2, "learning_rate": 0.1}
-OPTIONS = (
-    *("steps", "learning_rate", "first_order", "same_task", "task_axis"),
-    *("optimiser", "clip_norm", "learn_rates"),
-)
+STEPS = {"steps": 2, "learning_rate": 0.1}
+INNER = InnerSteps(**STEPS)
+FIRST, SECOND = MAML(inner=INNER), MAML(inner=INNER, first_order=False)
+STATIC = {"static_argnums": (0, 5, 6)}  # objective, algorithm and task axis
 
-meta_loss = jax.jit(maml.meta_loss, static_argnums=0, static_argnames=OPTIONS)
-meta_gradient = jax.jit(maml.meta_gradient, static_argnums=0, static_argnames=OPTIONS)
-reptile_gradient = jax.jit(
-    maml.reptile_gradient,
-    static_argnums=0,
-    static_argnames=("steps", "learning_rate", "optimiser", "clip_norm", "task_axis"),
-)
+meta_loss = jax.jit(maml.meta_loss, **STATIC)
+meta_gradient = jax.jit(maml.meta_gradient, **STATIC)
+reptile_gradient = jax.jit(maml.reptile_gradient, **STATIC)
 
 
 @pytest.fixture(autouse=True)
@@ -82,11 +79,11 @@ def loop_keys(key):
 
 def test_meta_loss_is_the_mean_over_tasks(params, batch):
     support, query, key = batch
-    loss, scalars = meta_loss(objective, params, *batch, **INNER)
+    loss, scalars = meta_loss(objective, params, *batch, FIRST)
 
     results = []
     for index, (support_key, query_key) in enumerate(loop_keys(key)):
-        adapted = loop_adapt(params, task(support, index), support_key, **INNER)
+        adapted = loop_adapt(params, task(support, index), support_key, **STEPS)
         results.append(objective(adapted, task(query, index), query_key))
     chex.assert_trees_all_close(loss, np.mean([r[0] for r in results]), rtol=1e-12)
     largest = np.mean([r[1]["largest"] for r in results])
@@ -95,7 +92,7 @@ def test_meta_loss_is_the_mean_over_tasks(params, batch):
 
 def test_support_loss_is_the_mean_loss_before_adaptation(params, batch):
     support, _, key = batch
-    _, scalars = meta_loss(objective, params, *batch, **INNER)
+    _, scalars = meta_loss(objective, params, *batch, FIRST)
     before = [
         objective(params, task(support, i), jax.random.split(k, 2)[0])[0]
         for i, (k, _) in enumerate(loop_keys(key))
@@ -107,13 +104,13 @@ def test_support_loss_is_the_mean_loss_before_adaptation(params, batch):
 def test_second_order_gradient_is_that_of_the_meta_loss(
     params, batch, task_axis, same_task
 ):
-    options = {**INNER, "first_order": False, "same_task": same_task}
-    _, gradient = meta_gradient(objective, params, *batch, task_axis=task_axis, **options)
+    algorithm = dataclasses.replace(SECOND, same_task=same_task)
+    _, gradient = meta_gradient(objective, params, *batch, algorithm, task_axis)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 
     @jax.jit
     def loss(flat):
-        return meta_loss(objective, unravel(flat), *batch, **options)[0]
+        return meta_loss(objective, unravel(flat), *batch, algorithm)[0]
 
     step = 1e-5
     differences = [
@@ -131,12 +128,11 @@ def test_first_order_gradient_is_the_mean_query_gradient_where_adapted(
     params, batch, task_axis
 ):
     support, query, key = batch
-    options = {**INNER, "first_order": True, "task_axis": task_axis}
-    _, gradient = meta_gradient(objective, params, *batch, **options)
+    _, gradient = meta_gradient(objective, params, *batch, FIRST, task_axis)
 
     gradients = []
     for index, (support_key, query_key) in enumerate(loop_keys(key)):
-        adapted = loop_adapt(params, task(support, index), support_key, **INNER)
+        adapted = loop_adapt(params, task(support, index), support_key, **STEPS)
         gradients.append(query_gradient(adapted, task(query, index), query_key)[0])
     mean = jax.tree.map(lambda *leaves: sum(leaves) / TASKS, *gradients)
     chex.assert_trees_all_close(gradient, mean, rtol=1e-11)
@@ -144,25 +140,16 @@ def test_first_order_gradient_is_the_mean_query_gradient_where_adapted(
 
 def test_orders_differ(params, batch):
     first, second = (
-        meta_gradient(objective, params, *batch, first_order=flag, **INNER)[1]
-        for flag in (True, False)
+        meta_gradient(objective, params, *batch, algorithm)[1]
+        for algorithm in (FIRST, SECOND)
     )
     assert not np.allclose(first["first"], second["first"], rtol=1e-2)
 
 
-@pytest.mark.parametrize("first_order", [True, False])
-@pytest.mark.parametrize("steps", [0, 2])
-def test_tasks_one_by_one_give_the_same(params, batch, steps, first_order):
+@pytest.mark.parametrize("algorithm", [JointTraining(), FIRST, SECOND])
+def test_tasks_one_by_one_give_the_same(params, batch, algorithm):
     one, all_at_once = (
-        meta_gradient(
-            objective,
-            params,
-            *batch,
-            steps=steps,
-            learning_rate=0.1,
-            first_order=first_order,
-            task_axis=axis,
-        )
+        meta_gradient(objective, params, *batch, algorithm, axis)
         for axis in ("map", "vmap")
     )
     chex.assert_trees_all_close(one, all_at_once, rtol=1e-11)
@@ -170,28 +157,16 @@ def test_tasks_one_by_one_give_the_same(params, batch, steps, first_order):
 
 def test_meta_loss_one_by_one_gives_the_same(params, batch):
     one, all_at_once = (
-        meta_loss(objective, params, *batch, task_axis=axis, **INNER)
-        for axis in ("map", "vmap")
+        meta_loss(objective, params, *batch, FIRST, axis) for axis in ("map", "vmap")
     )
     chex.assert_trees_all_close(one, all_at_once, rtol=1e-12)
 
 
-def test_no_steps_leave_parameters_alone(params, batch):
-    support, query, key = batch
-    adapted, losses = maml.adapt(
-        objective,
-        params,
-        task(support, 0),
-        key,
-        steps=0,
-        learning_rate=0.1,
-        first_order=True,
-    )
-    assert adapted is params
-    chex.assert_shape(losses, (0,))
-    loss, scalars = meta_loss(objective, params, *batch, steps=0)
+def test_joint_training_is_the_loss_of_the_support_tasks(params, batch):
+    support, _, key = batch
+    loss, scalars = meta_loss(objective, params, *batch, JointTraining())
     direct = [
-        objective(params, task(query, i), k)[0] for i, (_, k) in enumerate(loop_keys(key))
+        objective(params, task(support, i), k)[0] for i, (_, k) in enumerate(loop_keys(key))
     ]
     chex.assert_trees_all_close(loss, np.mean(direct), rtol=1e-12)
     assert "support_loss" not in scalars
@@ -200,52 +175,36 @@ def test_no_steps_leave_parameters_alone(params, batch):
 def test_adaptation_reports_its_losses_and_descends(params, batch):
     support, _, key = batch
     one = task(support, 0)
-    adapted, losses = maml.adapt(
-        objective, params, one, key, steps=30, learning_rate=0.1, first_order=True
-    )
+    inner = InnerSteps(steps=30, learning_rate=0.1)
+    adapted, losses = maml.adapt(objective, params, one, key, inner)
     chex.assert_shape(losses, (30,))
     first_key = jax.random.split(key, 30)[0]
     np.testing.assert_allclose(losses[0], objective(params, one, first_key)[0])
     assert objective(adapted, one, key)[0] < 0.5 * objective(params, one, key)[0]
 
 
-def test_what_has_no_rate_is_not_adapted(params, batch):
-    support, _, key = batch
-    adapted, _ = maml.adapt(
-        objective,
-        params,
-        task(support, 0),
-        key,
-        rate_factors={"first": 0.0, "bias": 0.0, "last": 1.0},
-        first_order=True,
-        **INNER,
-    )
-    chex.assert_trees_all_equal(adapted["first"], params["first"])
-    chex.assert_trees_all_equal(adapted["bias"], params["bias"])
-    assert np.all(adapted["last"] != params["last"])
-
-
 def test_same_task_judges_support_tasks_at_other_points(params, batch):
     support, query, key = batch
-    given = meta_loss(objective, params, support, support, key, **INNER)
-    same = meta_loss(objective, params, support, query, key, same_task=True, **INNER)
+    given = meta_loss(objective, params, support, support, key, FIRST)
+    other_points = MAML(inner=INNER, same_task=True)
+    same = meta_loss(objective, params, support, query, key, other_points)
     chex.assert_trees_all_equal(same, given)
-    # Without inner steps, other points alone make query and support loss differ.
-    still = {"steps": 1, "learning_rate": 0.0, "same_task": True}
-    loss, scalars = meta_loss(objective, params, support, query, key, **still)
+    # Of steps of no length, other points alone make query and support loss differ.
+    still = MAML(inner=InnerSteps(learning_rate=0.0), same_task=True)
+    loss, scalars = meta_loss(objective, params, support, query, key, still)
     assert abs(loss - scalars["support_loss"]) > 1e-3
 
 
 def test_keys_may_be_given_per_task(params, batch):
     support, query, key = batch
-    one = meta_loss(objective, params, support, query, key, **INNER)
+    one = meta_loss(objective, params, support, query, key, FIRST)
     keys = jax.random.split(key, TASKS)
     chex.assert_trees_all_equal(
-        one, meta_loss(objective, params, support, query, keys, **INNER)
+        one, meta_loss(objective, params, support, query, keys, FIRST)
     )
     raw = jax.random.key_data(keys)
     chex.assert_trees_all_equal(
-        one, meta_loss(objective, params, support, query, raw, **INNER)
+        one, meta_loss(objective, params, support, query, raw, FIRST)
     )
 
 
@@ -253,14 +212,11 @@ def test_batches_that_do_not_fit_are_refused(params, batch):
     support, query, key = batch
     shorter = jax.tree.map(lambda leaf: leaf[:2], query)
     with pytest.raises(ValueError, match="as many tasks as each other, got 3 and 2"):
-        meta_loss(objective, params, support, shorter, key)
+        meta_loss(objective, params, support, shorter, key, FIRST)
     with pytest.raises(ValueError, match="one leading task axis"):
         maml.number_of_tasks({"a": np.zeros((3, 1)), "b": np.zeros(2)})
     with pytest.raises(ValueError, match="one leading task axis"):
         maml.number_of_tasks({"a": np.zeros((3, 1)), "b": np.zeros(())})
-    for function in (meta_loss, meta_gradient):
-        with pytest.raises(ValueError, match="task axis must be one of"):
-            function(objective, params, *batch, task_axis="pmap")
 
 
 # Inner steps other than plain descent, and what they are worth without MAML -----------
@@ -297,16 +253,9 @@ INNER_STEPS = {
 def test_reptile_goes_back_from_the_mean_of_the_adapted(params, batch, name, task_axis):
     options, optimiser = INNER_STEPS[name]
     support, query, key = batch
+    algorithm = Reptile(inner=InnerSteps(steps=4, learning_rate=0.1, **options))
     (loss, scalars), way = reptile_gradient(
-        objective,
-        params,
-        support,
-        query,
-        key,
-        steps=4,
-        learning_rate=0.1,
-        task_axis=task_axis,
-        **options,
+        objective, params, support, query, key, algorithm, task_axis
     )
     adapted, last, first = [], [], []
     for index, task_key in enumerate(jax.random.split(key, TASKS)):
@@ -350,60 +299,24 @@ def test_reptile_and_maml_of_quadratics_are_known():
     a = BOWLS["curvature"][:, None]
     shrunk = (1 - rate * a) ** steps
     key = jax.random.key(0)
-    inner = {"steps": steps, "learning_rate": rate}
-    _, way = maml.reptile_gradient(bowl, start, BOWLS, BOWLS, key, **inner)
+    inner = InnerSteps(steps=steps, learning_rate=rate)
+    batch = BOWLS, BOWLS, key
+    _, way = maml.reptile_gradient(bowl, start, *batch, Reptile(inner=inner))
     np.testing.assert_allclose(way, np.mean((1 - shrunk) * misfit, axis=0), rtol=1e-12)
     for first_order, factor in ((True, shrunk), (False, shrunk**2)):
-        _, gradient = maml.meta_gradient(
-            bowl, start, BOWLS, BOWLS, key, first_order=first_order, **inner
-        )
+        algorithm = MAML(inner=inner, first_order=first_order)
+        _, gradient = maml.meta_gradient(bowl, start, *batch, algorithm)
         expected = np.mean(a * factor * misfit, axis=0)
         np.testing.assert_allclose(gradient, expected, rtol=1e-12)
 
 
-def test_learned_rates_of_a_quadratic_are_known():
-    """One step: dL/dη = −a² (1 − η a)|p − c|², times dη/dr = 10 η."""
-    start, rate, log = jnp.array([0.3, 0.7]), 0.2, 0.05
-    eta = rate * np.exp(10 * log)
-    squared = np.sum((np.asarray(start) - BOWLS["centre"]) ** 2, axis=1)
-    a = BOWLS["curvature"]
-    for first_order in (True, False):
-        (loss, _), (_, slope) = maml.meta_gradient(
-            bowl,
-            (start, jnp.asarray(log)),
-            BOWLS,
-            BOWLS,
-            jax.random.key(0),
-            steps=1,
-            learning_rate=rate,
-            first_order=first_order,
-            learn_rates=True,
-        )
-        shrunk = 1 - eta * a
-        np.testing.assert_allclose(loss, np.mean(0.5 * a * shrunk**2 * squared))
-        expected = np.mean(-(a**2) * shrunk * squared) * 10 * eta
-        np.testing.assert_allclose(slope, expected, rtol=1e-12)
-
-
-def test_initial_learned_rates_are_the_configured_one(params, batch):
-    pair = params, maml.initial_log_rates(params)
-    given = meta_loss(objective, params, *batch, **INNER)
-    learned = meta_loss(objective, pair, *batch, learn_rates=True, **INNER)
-    chex.assert_trees_all_close(learned, given, rtol=1e-12)
-    assert jax.tree.structure(pair[1]) == jax.tree.structure(params)
-
-
 @pytest.mark.parametrize(("optimiser", "task_axis"), [("sgd", "vmap"), ("adam", "map")])
-def test_gradient_with_learned_rates_is_that_of_the_meta_loss(
-    params, batch, optimiser, task_axis
-):
-    """Second order, through Adam and clipping too."""
-    options = {**INNER, "first_order": False, "optimiser": optimiser, "clip_norm": 0.5}
-    options["learn_rates"] = True
-    pair = params, jax.tree.map(lambda leaf: 0.02 + leaf, maml.initial_log_rates(params))
-    _, gradient = meta_gradient(objective, pair, *batch, task_axis=task_axis, **options)
-    flat, unravel = jax.flatten_util.ravel_pytree(pair)
-    loss = jax.jit(lambda x: meta_loss(objective, unravel(x), *batch, **options)[0])
+def test_second_order_goes_through_adam_and_clipping(params, batch, optimiser, task_axis):
+    inner = InnerSteps(**STEPS, optimiser=optimiser, clip_norm=0.5)
+    algorithm = MAML(inner=inner, first_order=False)
+    _, gradient = meta_gradient(objective, params, *batch, algorithm, task_axis)
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    loss = jax.jit(lambda x: meta_loss(objective, unravel(x), *batch, algorithm)[0])
     step = 1e-6
     numerical = [
         (loss(flat.at[i].add(step)) - loss(flat.at[i].add(-step))) / (2 * step)
@@ -416,25 +329,8 @@ def test_gradient_with_learned_rates_is_that_of_the_meta_loss(
 def test_second_order_adam_is_finite_where_the_gradient_is_zero():
     at_rest = jnp.array([1.0, -2.0])
     one = jax.tree.map(lambda leaf: leaf[:1], BOWLS)
-    _, gradient = maml.meta_gradient(
-        bowl,
-        at_rest,
-        one,
-        one,
-        jax.random.key(0),
-        steps=2,
-        learning_rate=0.1,
-        first_order=False,
-        optimiser="adam",
+    algorithm = MAML(
+        inner=InnerSteps(steps=2, learning_rate=0.1, optimiser="adam"), first_order=False
     )
+    _, gradient = maml.meta_gradient(bowl, at_rest, one, one, jax.random.key(0), algorithm)
     assert np.all(np.isfinite(gradient))
-
-
-def test_an_unknown_inner_optimiser_is_refused(params, batch):
-    with pytest.raises(ValueError, match="inner_optimiser must be one of"):
-        meta_loss(objective, params, *batch, optimiser="lbfgs")
-
-
-def test_soap_has_no_second_order(params, batch):
-    with pytest.raises(ValueError, match="soap has no stable second order; use adam"):
-        meta_loss(objective, params, *batch, optimiser="soap", first_order=False)

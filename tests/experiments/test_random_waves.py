@@ -7,20 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from meta_lrpinn.models import PlaneWaves, initial_parameters, plane_wave_parameters
+from experiments.random_waves import PlaneWaves, plane_wave_parameters
+from meta_lrpinn.models import initial_parameters
 
 KEY = jax.random.key(0)
-every_sampling = pytest.mark.parametrize("sampling", ["random", "low_discrepancy"])
 both_dimensions = pytest.mark.parametrize("ndim", [2, 3])
 
 
 @both_dimensions
-@every_sampling
 @pytest.mark.parametrize("minimum", [0.0, 20.0])
-def test_waves_fill_the_ball(ndim, sampling, minimum):
-    params = plane_wave_parameters(
-        KEY, 1000, 30.0, ndim, minimum=minimum, sampling=sampling
-    )
+def test_waves_fill_the_ball(ndim, minimum):
+    params = plane_wave_parameters(KEY, 1000, 30.0, ndim, minimum=minimum)
     chex.assert_shape(params["wave_vectors"], (1000, ndim))
     chex.assert_shape(params["phases"], (1000,))
     vectors = np.asarray(params["wave_vectors"], np.float64)
@@ -42,18 +39,16 @@ def test_waves_fill_the_ball(ndim, sampling, minimum):
 
 @both_dimensions
 def test_low_discrepancy_is_more_even_than_random(ndim):
-    def distance(sampling):
-        params = plane_wave_parameters(KEY, 500, 1.0, ndim, sampling=sampling)
-        volume = np.linalg.norm(params["wave_vectors"], axis=1) ** ndim
-        return stats.kstest(volume, "uniform").statistic
+    params = plane_wave_parameters(KEY, 500, 1.0, ndim)
+    volume = np.linalg.norm(params["wave_vectors"], axis=1) ** ndim
+    random = np.random.default_rng(0).random(500)
+    distances = [stats.kstest(x, "uniform").statistic for x in (volume, random)]
+    assert distances[0] < 0.3 * distances[1]
 
-    assert distance("low_discrepancy") < 0.3 * distance("random")
 
-
-@every_sampling
-def test_the_key_decides(sampling):
+def test_the_key_decides():
     def draw(seed):
-        return plane_wave_parameters(jax.random.key(seed), 20, 30.0, sampling=sampling)
+        return plane_wave_parameters(jax.random.key(seed), 20, 30.0)
 
     chex.assert_trees_all_equal(draw(3), draw(3))
     assert not np.allclose(draw(3)["wave_vectors"], draw(4)["wave_vectors"])
@@ -87,10 +82,9 @@ def test_initial_waves_fill_the_ball(ndim):
     assert stats.kstest(volume, "uniform").pvalue > 0.01
 
 
-@every_sampling
-def test_float64(sampling):
+def test_float64():
     with jax.enable_x64(True):
-        params = plane_wave_parameters(KEY, 10, 30.0, sampling=sampling, dtype=jnp.float64)
+        params = plane_wave_parameters(KEY, 10, 30.0, dtype=jnp.float64)
         chex.assert_type(jax.tree.leaves(params), jnp.float64)
         points = jnp.ones((3, 2), jnp.float64)
         features = PlaneWaves().apply({"params": params}, points, method="features")
@@ -104,7 +98,6 @@ def test_float64(sampling):
         ({"ndim": 1}, "plane waves need 2 or 3 dimensions, got 1"),
         ({"minimum": 40.0}, "got 40.0 and 30.0 rad/km"),
         ({"minimum": -1.0}, "got -1.0 and 30.0 rad/km"),
-        ({"sampling": "grid"}, "one of low_discrepancy, random, got 'grid'"),
     ],
     ids=str,
 )

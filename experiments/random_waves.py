@@ -9,8 +9,6 @@ from scipy.stats import qmc
 from meta_lrpinn.models.activations import sine, uniform_phase
 from meta_lrpinn.models.pinn import Parameters, check_points, small_output_layer
 
-SAMPLINGS = ("low_discrepancy", "random")
-
 
 class PlaneWaves(nn.Module):
     """Features sin(k·x + b), the same for every source and frequency.
@@ -104,10 +102,11 @@ def plane_wave_parameters(
     ndim: int = 2,
     *,
     minimum: float = 0.0,
-    sampling: str = "low_discrepancy",
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Parameters:
     """Draws wave vectors that fill the ball of wavenumbers evenly, with phases.
+
+    They are scrambled Halton points, drawn on the host.
 
     Args:
         key: Random key.
@@ -115,8 +114,6 @@ def plane_wave_parameters(
         maximum_wavenumber: Largest |k|, in rad/km.
         ndim: Dimensions of space, 2 or 3.
         minimum: Smallest |k|, in rad/km.
-        sampling: "low_discrepancy" for scrambled Halton points, drawn on the host, or
-            "random" for independent ones.
         dtype: Type of the parameters.
 
     Returns:
@@ -135,16 +132,9 @@ def plane_wave_parameters(
             "wavenumbers must have 0 <= minimum < maximum, got "
             f"{minimum} and {maximum_wavenumber} rad/km"
         )
-    if sampling == "low_discrepancy":
-        seed = np.asarray(jax.random.key_data(key)).ravel()
-        halton = qmc.Halton(ndim + 1, rng=np.random.default_rng(seed))
-        uniform = jnp.asarray(halton.random(number), dtype)
-    elif sampling == "random":
-        uniform = jax.random.uniform(key, (number, ndim + 1), dtype)
-    else:
-        raise ValueError(
-            f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}"
-        )
+    seed = np.asarray(jax.random.key_data(key)).ravel()
+    halton = qmc.Halton(ndim + 1, rng=np.random.default_rng(seed))
+    uniform = jnp.asarray(halton.random(number), dtype)
     return {
         "wave_vectors": _fill_ball(uniform[:, :ndim], minimum, maximum_wavenumber),
         "phases": (2.0 * uniform[:, ndim] - 1.0) * jnp.pi,

@@ -1,0 +1,93 @@
+"""Fields of dataclasses that are options too, and the checks of their values.
+
+The help text and the choices of an option stand in the metadata of its field, so that
+documentation and command line have them from one place. Nothing here needs JAX.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+# Shapes and step numbers are 32 bits wide in JAX.
+LARGEST_WHOLE = 2**31 - 1
+
+
+def option(
+    default: Any,
+    text: str,
+    choices: Iterable[str] | None = None,
+    flag: str | None = None,
+) -> Any:
+    """A field that is described for documentation and command line alike.
+
+    Args:
+        default: Its default.
+        text: One sentence of help.
+        choices: The values that it can have; None for any.
+        flag: Name on the command line; by default that of the field.
+    """
+    chosen = None if choices is None else tuple(choices)
+    metadata = {"help": text, "choices": chosen, "flag": flag}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_choices(settings: Any) -> None:
+    """Raises ValueError for values that are none of their field's choices."""
+    for field in dataclasses.fields(settings):
+        choices, value = field.metadata.get("choices"), getattr(settings, field.name)
+        if choices and value not in choices:
+            name = field.metadata.get("flag") or field.name
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_positive(settings: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are positive and finite, or None."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive, got {value}")
+
+
+def check_not_negative(settings: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are zero or more, and finite."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
+def check_whole(settings: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are whole, of 32 bits, or None."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be a whole number from 0 up, got {value!r}")
+        if value > LARGEST_WHOLE:
+            raise ValueError(f"{name} must be at most {LARGEST_WHOLE}")
+
+
+def variant(default: Any, text: str, kinds: dict[str, type]) -> Any:
+    """A field whose value is of one of several dataclasses, each with its own options.
+
+    Args:
+        default: Its default.
+        text: One sentence of help.
+        kinds: The dataclasses, by the names that they have on the command line.
+    """
+    return dataclasses.field(default=default, metadata={"help": text, "kinds": kinds})
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """Nested dictionaries of a dataclass's plain values; a variant's has its `name` too."""
+    values = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            names = {kind: name for name, kind in field.metadata.get("kinds", {}).items()}
+            label = {"name": names[type(value)]} if names else {}
+            value = {**label, **as_dict(value)}
+        values[field.name] = value
+    return values
