@@ -95,12 +95,10 @@ class Wavefield:
         total = self.background + self.scattered
         at_source = np.zeros(total.shape, bool)
         points = self.model.grid_points()
-        # As `VelocityModel.check_contains`: half a thousandth of a cell is rounding.
-        reach = 5e-4 * min(self.model.spacing)
         several = at_source.reshape(-1, *self.model.shape)
         for place, source in zip(several, np.atleast_2d(self.source), strict=True):
             distance = np.linalg.norm(points - source, axis=-1)
-            place[...] = (distance <= reach).reshape(self.model.shape)
+            place[...] = (distance <= self._reach).reshape(self.model.shape)
         return np.ma.MaskedArray(np.where(at_source, 0, total), mask=at_source)
 
     def at(self, points: np.ndarray, part: str = "scattered") -> np.ndarray:
@@ -115,7 +113,8 @@ class Wavefield:
 
         Raises:
             ValueError: if points are not (n, ndim), one lies outside the model, there
-                is no such part, or this field lives on its grid only.
+                is no such part, this field lives on its grid only, or a point stands on
+                a source, where u₀ and u are infinite.
         """
         if part not in PARTS:
             raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
@@ -131,8 +130,26 @@ class Wavefield:
                 raise ValueError("this wavefield is known on its grid only")
             values = values + self.evaluate(points)
         if part != "scattered":
+            self._check_apart(points)
             values = values + self._background_at(points)
         return values if np.ndim(self.source) == 2 else values[0]
+
+    def _check_apart(self, points: np.ndarray) -> None:
+        for source in np.atleast_2d(self.source):
+            distances = np.linalg.norm(points - source, axis=-1)
+            if distances.size and distances.min() <= self._reach:
+                place = points[np.argmin(distances)].tolist()
+                raise ValueError(
+                    f"a point stands on a source, where u is infinite: {place}"
+                )
+
+    @property
+    def _reach(self) -> float:
+        """Within which a point stands on a source [km]: rounding of a coordinate.
+
+        As in `VelocityModel.check_contains`, half a thousandth of a cell.
+        """
+        return 5e-4 * min(self.model.spacing)
 
     def _background_at(self, points: np.ndarray) -> np.ndarray:
         return background.background_of_sources(

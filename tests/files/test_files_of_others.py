@@ -298,5 +298,5 @@ def test_a_home_is_meant_by_all_paths(tmp_path, monkeypatch, capsys):
 def test_a_folder_with_the_name_of_a_built_in_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layered").mkdir()
-    posed = problem.pose(cli.make_parser().parse(["solve"]), Report(True, False))
+    posed = problem.pose(cli.make_parser().parse(["solve"]), Report(quiet=True))
     assert posed.is_builtin and posed.name == "layered"
