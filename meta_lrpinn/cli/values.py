@@ -116,7 +116,7 @@ def samples(path: str) -> "tuple[np.ndarray, float | None]":
             rows = rows.ravel()
         if rows.ndim == 1:
             return rows, None
-        if rows.ndim != 2 or rows.shape[1] != 2:
+        if rows.ndim != 2 or len(rows.T) != 2:
             raise ValueError(
                 f"it must hold one column of samples, or two of times and samples, got "
                 f"shape {rows.shape}"

@@ -323,3 +323,14 @@ def test_each_of_several_frequencies_has_its_own_known_field(model):
 def test_wrong_lists_of_frequencies_are_refused(model, frequencies, message):
     with pytest.raises(ValueError, match=message):
         solve(model, frequencies, SOURCE)
+
+
+def test_no_value_is_given_where_the_field_is_infinite():
+    model = ml.VelocityModel(np.full((9, 9), 2.0), 0.05)
+    field = ml.solve(model, 4.0, (0.2, 0.2), ml.FiniteDifferences(tolerance=None))
+    points = np.array([[0.1, 0.1], [0.2, 0.2]])
+    for part in ("total", "background"):
+        with pytest.raises(ValueError, match="a point stands on a source, where u is inf"):
+            field.at(points, part)
+    assert np.all(np.isfinite(field.at(points)))
+    assert np.all(np.isfinite(field.at(points[:1], "total")))
