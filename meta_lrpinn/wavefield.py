@@ -49,8 +49,8 @@ class Provenance:
 class Wavefield:
     """Frequency-domain wavefield u = u₀ + δu of one or several point sources.
 
-    With several sources, every array has the source as its first axis. It can be pickled
-    and sent to other processes.
+    With several sources, every array has the source as its first axis, unless they were
+    fired together with `weights`. It can be pickled and sent to other processes.
     """
 
     model: VelocityModel
@@ -75,6 +75,13 @@ class Wavefield:
         default=None, repr=False
     )  # points (n, ndim) → δu (n_sources, n)
     free_surface: bool = False  # u = 0 at the top of the model
+    # (n_sources,) of sources that were fired together, which have one wavefield
+    weights: np.ndarray | None = None
+
+    @property
+    def has_source_axis(self) -> bool:
+        """Whether arrays have the source as their first axis."""
+        return np.ndim(self.source) == 2 and self.weights is None
 
     @property
     def error_estimate(self) -> float | None:
@@ -96,9 +103,10 @@ class Wavefield:
         at_source = np.zeros(total.shape, bool)
         points = self.model.grid_points()
         several = at_source.reshape(-1, *self.model.shape)
-        for place, source in zip(several, np.atleast_2d(self.source), strict=True):
+        for index, source in enumerate(np.atleast_2d(self.source)):
             distance = np.linalg.norm(points - source, axis=-1)
-            place[...] = (distance <= self._reach).reshape(self.model.shape)
+            place = several[index if self.weights is None else 0]
+            place |= (distance <= self._reach).reshape(self.model.shape)
         return np.ma.MaskedArray(np.where(at_source, 0, total), mask=at_source)
 
     def at(self, points: np.ndarray, part: str = "scattered") -> np.ndarray:
@@ -124,7 +132,8 @@ class Wavefield:
             )
         points = np.asarray(points, float)
         self.model.check_contains(points, what="point")
-        values = np.zeros((len(np.atleast_2d(self.source)), len(points)), complex)
+        number = len(self.source) if self.has_source_axis else 1
+        values = np.zeros((number, len(points)), complex)
         if part != "background":
             if self.evaluate is None:
                 raise ValueError("this wavefield is known on its grid only")
@@ -132,7 +141,7 @@ class Wavefield:
         if part != "scattered":
             self._check_apart(points)
             values = values + self._background_at(points)
-        return values if np.ndim(self.source) == 2 else values[0]
+        return values if self.has_source_axis else values[0]
 
     def _check_apart(self, points: np.ndarray) -> None:
         for source in np.atleast_2d(self.source):
@@ -152,7 +161,7 @@ class Wavefield:
         return 5e-4 * min(self.model.spacing)
 
     def _background_at(self, points: np.ndarray) -> np.ndarray:
-        return background.background_of_sources(
+        fields = background.background_of_sources(
             points,
             self.frequency,
             np.atleast_2d(self.source),
@@ -160,6 +169,7 @@ class Wavefield:
             self.amplitude,
             float(self.model.lower[-1]) if self.free_surface else None,
         )
+        return fields if self.weights is None else self.weights @ fields
 
     def to_xarray(self) -> "xarray.Dataset":
         """The fields with coordinates, units and provenance.

@@ -44,6 +44,25 @@ def amplitude(text: str) -> complex:
         ) from None
 
 
+def weights(text: str) -> "np.ndarray":
+    """Complex numbers with commas between, as `amplitude` reads each.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    import numpy as np
+
+    try:
+        found = [
+            complex(part.replace(" ", "").replace("i", "j")) for part in text.split(",")
+        ]
+    except ValueError:
+        raise ValueError(
+            f"weights must be numbers with commas between, such as 1,-1, got {text!r}"
+        ) from None
+    return np.array(found)
+
+
 def frequencies(text: str) -> list[float]:
     """A list, 3,4,5, or first:last:step with both ends, 2:15:0.5, or both [Hz].
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 
@@ -87,7 +88,16 @@ def prepare(settings: PlaneWaves, setup: Setup) -> Prepared:
     if setup.receivers is not None:
         acquisition = acquisition_of(setup, basis.problem, basis.lattice)
         data = functools.partial(receiver_data, acquisition)
+        if (weights := setup.conditions.weights) is not None:
+            data = functools.partial(_together, data, weights)
     return Prepared(setup, functools.partial(_solve, settings, setup, basis), data)
+
+
+def _together(
+    data: Callable[[jax.Array], jax.Array], weights: np.ndarray, velocity: jax.Array
+) -> jax.Array:
+    """Data of sources that are fired together, (1, n_receivers)."""
+    return jnp.tensordot(jnp.asarray(weights), data(velocity), 1)[None]
 
 
 def _first_basis(settings: PlaneWaves, setup: Setup, bounds: Bounds) -> _Basis:
@@ -208,11 +218,13 @@ def _solved(
     Where a memory is set, as many sources at a time as it holds; their fields are then
     where they are asked for, and their weights are dropped.
     """
-    options = {}
+    options: dict[str, Any] = {}
     if tolerance is not None:
         options["tolerance"] = min(_LARGEST_RESIDUAL, tolerance / _ERROR_OVER_RESIDUAL)
     velocities = setup.background_velocities(model)
     batch = _sources_per_batch(basis.lattice, setup)
+    if setup.conditions.weights is not None:  # one right-hand side
+        options["weights"], batch = setup.conditions.weights, len(setup.sources)
     parts = []
     for start in range(0, len(setup.sources), batch):
         part = slice(start, start + batch)
@@ -250,6 +262,7 @@ def _sources_per_batch(lattice: lattices.Lattice, setup: Setup) -> int:
         ValueError: if it does not.
     """
     number, memory = len(setup.sources), setup.conditions.memory
+    number = number if setup.conditions.weights is None else 1
     if memory is None:
         points = int(np.prod(setup.grid.shape))
         check_memory(
