@@ -197,8 +197,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         model is case.model
         and case.scattered is not None
         and case.scattered.shape == (*several, *model.shape)
-        and (weights is None) == (case.weights is None)
-        and (weights is None or np.array_equal(weights, case.weights))
+        and np.array_equal(np.ravel(weights), np.ravel(case.weights))
         and case.frequency in (None, frequency)
         and case.amplitude in (None, amplitude)
         and case.background_velocity in (None, velocity)
