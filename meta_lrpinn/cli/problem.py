@@ -197,7 +197,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         model is case.model
         and case.scattered is not None
         and case.scattered.shape == (*several, *model.shape)
-        and np.array_equal(np.ravel(weights), np.ravel(case.weights))
+        and _are_equal(weights, case.weights)
         and case.frequency in (None, frequency)
         and case.amplitude in (None, amplitude)
         and case.background_velocity in (None, velocity)
@@ -312,6 +312,12 @@ def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
 
 def _first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
+
+
+def _are_equal(weights: "np.ndarray | None", others: "np.ndarray | None") -> bool:
+    if weights is None or others is None:
+        return weights is others
+    return weights.tolist() == others.tolist()
 
 
 def _window(text: str, ndim: int) -> dict[str, tuple[float, float]]:
