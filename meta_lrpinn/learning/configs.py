@@ -103,7 +103,7 @@ class TaskDistribution:
     known_points: int = option(0, "Points of solved wavefields; 0 for none.")
 
     def __post_init__(self):
-        if not 0 < self.minimum_frequency <= self.maximum_frequency:
+        if not 0 < self.minimum_frequency <= self.maximum_frequency < math.inf:
             raise ValueError(
                 "frequencies must be positive and in order, got "
                 f"{self.minimum_frequency} to {self.maximum_frequency} Hz"
