@@ -134,7 +134,8 @@ def meta_train(name: str, seed: int) -> Path | None:
     tasks = task_file(config)
     print(f"meta-training {name}, seed {seed}", flush=True)
     try:
-        return pipeline.meta_train(config, directory, task_files=tasks, progress=False)
+        trained = pipeline.meta_train(config, directory, task_files=tasks, progress=False)
+        return trained.initialisation
     except TrainingDiverged as error:
         print(f"diverged: {error}", flush=True)
         return None

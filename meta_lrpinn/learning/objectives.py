@@ -5,15 +5,16 @@ parameters, a `Task` and the key that draws its points:
 
 - `paper_objective`: the network's own output and the paper's three losses;
 - `own_output_objective`: the network's own output and the residual relative to the
-  right-hand side, of the problem of unit amplitude;
+  right-hand side;
 - `residual_objective`: the output layer eliminated by least squares from the strong
   residual, so that only the features are trained (variable projection);
 - `projection_objective`: the distance of known wavefields from what the features span;
 - `galerkin_objective`: the output layer eliminated by the Galerkin solve, the error of
   the resulting wavefield against a known one.
 
-A maker called twice with the same arguments returns the same function, so that what
-was compiled for it is used again.
+The own output is the δu of the problem of unit amplitude, whatever the task's amplitude
+(`unit_problem`). A maker called twice with the same arguments returns the same function,
+so that what was compiled for it is used again.
 """
 
 import functools
@@ -86,6 +87,12 @@ def feature_function(
     return weak_form.with_envelope(features, problem)
 
 
+def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
+    """The problem of amplitude one, whose δu, times A, is the given problem's."""
+    amplitude = jnp.asarray(problem.amplitude)
+    return problem.replace(amplitude=jnp.ones_like(amplitude))
+
+
 def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objective:
     """The objective of a configuration, for a network."""
     if config.name == "paper":
@@ -104,7 +111,8 @@ def paper_objective(
 ) -> Objective:
     """The paper's loss, 0.1 (L_pde + L_reg + L_ort), on the network's own output.
 
-    With an absorbing layer (thickness above zero) the points fill the layer too and the
+    The output is the δu of `unit_problem`, as in every objective of the own output. With
+    an absorbing layer (thickness above zero) the points fill the layer too and the
     residual is the stretched one; without, it is the paper's setting.
 
     Args:
@@ -118,7 +126,9 @@ def paper_objective(
 
     @full_precision
     def objective(params, task, key):
-        problem = task.member(task.velocities[0], task.background_velocities[0])
+        problem = unit_problem(
+            task.member(task.velocities[0], task.background_velocities[0])
+        )
         points = problems.sample_points(key, problem, number_of_points)
         collocation = problems.collocate(problem, points)
         scattered, remainder = _own_residual(model, params, problem, collocation)
@@ -209,12 +219,6 @@ def points_at_a_time(number: int) -> int:
     if jax.default_backend() != "cpu":
         return number
     return max(m for m in range(1, _CACHED_POINTS + 1) if number % m == 0)
-
-
-def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
-    """The problem of amplitude one, whose δu, times A, is the given problem's."""
-    amplitude = jnp.asarray(problem.amplitude)
-    return problem.replace(amplitude=jnp.ones_like(amplitude))
 
 
 @functools.cache

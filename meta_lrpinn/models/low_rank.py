@@ -39,6 +39,38 @@ def layer_ranks(rank: int | Sequence[int], depth: int) -> tuple[int, ...]:
     return ranks
 
 
+def plain_dense(
+    features: int,
+    inputs: int,
+    *,
+    param_dtype: jax.typing.DTypeLike = jnp.float32,
+    name: str | None = None,
+) -> nn.Dense:
+    """A dense layer that starts as the published ones: weights, biases in ±1/√inputs.
+
+    It is PyTorch's default, which the published network leaves as it is everywhere but
+    in U and V (He et al. 2015 with a negative slope of √5).
+
+    Args:
+        features: Number of units.
+        inputs: Number of inputs, on which the initial biases depend.
+        param_dtype: Type of the parameters.
+        name: Name of the layer.
+    """
+    largest = 1 / math.sqrt(inputs)
+
+    def biases(key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype, -largest, largest)
+
+    return nn.Dense(
+        features,
+        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        bias_init=biases,
+        param_dtype=param_dtype,
+        name=name,
+    )
+
+
 def scale_preserving_gain(features: int, rank: int) -> float:
     """The gain at which sine activations keep their scale from layer to layer.
 

@@ -808,6 +808,32 @@ def test_meta_train_stops_resumes_and_adapts(tiny, case_file, out, capsys, monke
     assert np.all(np.isfinite(errors)) and np.all(errors > 0)
 
 
+def test_meta_train_without_time_left_says_so_and_writes_nothing(tiny, out, capsys):
+    options = ("meta-train", "--iterations=3", f"--out={out}")
+    assert run(*options, "--seconds=1e-3") == 0  # one iteration, however short
+    assert "wrote" in capsys.readouterr().out
+    before = sorted(path for path in out.rglob("*") if path.is_file())
+    times = [path.stat().st_mtime_ns for path in before]
+    assert run(*options, "--seconds=1e-3", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["iterations"] == 0
+    assert answer["initialisation"] == str(out / "initialisation")
+    assert run(*options, "--seconds=1e-3") == 0
+    said = capsys.readouterr().out
+    assert "no iterations or seconds are left; nothing is written" in said
+    assert sorted(path for path in out.rglob("*") if path.is_file()) == before
+    csv_files = {path for path in before if path.suffix == ".csv"}
+    after = [path.stat().st_mtime_ns for path in before]
+    kept = [
+        t == u for p, t, u in zip(before, times, after, strict=True) if p not in csv_files
+    ]
+    assert all(kept)
+
+    assert run(*options) == 0  # without the limit it goes on
+    assert (out / "initialisation_2").exists()
+    assert steps(out / "evaluation.csv") == [0, 1, 2, 3]
+
+
 def test_divergence_is_one_line_and_exit_code_1(out, capsys, monkeypatch):
     def diverge(*arguments, **options):
         raise training.TrainingDiverged("loss is not finite at step 7")
@@ -838,7 +864,7 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
 
     def keep(config, directory, **options):
         seen.update(options, config=config, directory=directory)
-        return pathlib.Path(directory)
+        return pipeline.Trained(pathlib.Path(directory), 1)
 
     monkeypatch.setattr(pipeline, "meta_train", keep)
     text = (
