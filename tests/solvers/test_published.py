@@ -36,7 +36,7 @@ def known(model):
     params = models.initial_parameters(module, jax.random.key(0))
     problem = make_problem(model, FREQUENCY, SOURCE)
     weights = output_layer.solve("galerkin", module, params, problem, double=True)
-    return module, params, weights, problem
+    return module, params, jnp.asarray(weights, jnp.complex64), problem
 
 
 def trained(preset, known):
