@@ -37,7 +37,7 @@ from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import adaptation, common, histories, overthrust, sharp_models, study
+from experiments import common, histories, overthrust, sharp_models, study
 from experiments.enriched import Enriched
 from meta_lrpinn import generators, models
 from meta_lrpinn.learning import objectives, output_layer
@@ -71,6 +71,9 @@ THINNER = "lattice, layer as learned"
 
 _WINDOW_FREQUENCY = 5.0
 
+# Of several sources the middle one counts.
+_LAYERED = {"layered 5 Hz": "layered_5hz.npz", "layered 4 Hz": "layered_4hz_9sources.npz"}
+
 Row = dict[str, Any]
 # Problem to errors' fields: (nz × nx, sizes), and the sizes in complex unknowns.
 Solver = Callable[[problems.HelmholtzProblem], tuple[np.ndarray, tuple[int, ...]]]
@@ -92,9 +95,10 @@ def resolved_modes(problem: problems.HelmholtzProblem) -> float:
 
 def published_models() -> Iterator[tuple[str, VelocityModel, float, np.ndarray]]:
     """Name, model, frequency (Hz) and source (km) of what the data folder holds."""
-    for name, file in adaptation.CASES.items():
-        case = adaptation.load_case(file)
-        yield name, case.model, case.frequency, case.source
+    for name, file in _LAYERED.items():
+        case = common.published_case(file)
+        sources = np.atleast_2d(case.source)
+        yield name, case.model, case.frequency, sources[len(sources) // 2]
     windows = dict(sharp_models.WINDOWS)
     windows["Overthrust"] = (overthrust.NAME, FLAGS.overthrust_left, 0.0)
     for name, window in windows.items():
@@ -225,9 +229,7 @@ def over_features(
     grid = shared.model.grid_points()
 
     def solver(problem):
-        weights = output_layer.solve_nested(
-            "galerkin", network, params, problem, fractions, True
-        )
+        weights = output_layer.solve_nested(network, params, problem, fractions, True)
         field = output_layer.FeatureField(network, params, problem, weights, True)
         return field(grid), sizes
 

@@ -5,11 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import models
-from meta_lrpinn.learning import configs, objectives, output_layer
+from meta_lrpinn.learning import adaptation, configs, objectives, output_layer
 from meta_lrpinn.learning.tasks import single_task
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.problem import make_problem
@@ -35,7 +36,7 @@ def known(model):
     module = models.PINN(width=250, depth=1, first_scale=6.0)
     params = models.initial_parameters(module, jax.random.key(0))
     problem = make_problem(model, FREQUENCY, SOURCE)
-    weights = output_layer.solve("galerkin", module, params, problem, double=True)
+    weights = output_layer.solve(module, params, problem, double=True)
     return module, params, jnp.asarray(weights, jnp.complex64), problem
 
 
@@ -71,9 +72,101 @@ def test_meta_testing_starts_from_the_output_that_is_trained(name, amplitude, kn
     """Whatever the amplitudes of training and of the problem to be solved."""
     preset = configs.PRESETS[name]
     network = ml.Network(known[0], trained(preset, known))
-    settings = ml.GradientTraining(network, adamw=ml.AdamW(steps=0))
+    settings = ml.GradientTraining(network, optimiser=ml.AdamW(steps=0))
     field = ml.solve(model, FREQUENCY, SOURCE, settings, amplitude=amplitude)
     truth = ml.reference_wavefield(
         model, FREQUENCY, SOURCE, refinement=3, amplitude=amplitude
     )
     assert relative_l2(field.scattered, truth.scattered) < 0.15
+
+
+# Meta-testing as published --------------------------------------------------------------
+
+
+def small_network(seed=0):
+    module = models.make_meta_lrpinn(width=20, depth=1, rank=5, first_scale=6.0)
+    params = models.initial_parameters(module, jax.random.key(seed))
+    return ml.Network(module, params).prune(FREQUENCY)
+
+
+def seen_by(monkeypatch, model, settings, **options):
+    """What the adaptation of a solve is given, and its optimiser."""
+    seen = {}
+
+    def make_optimiser(*arguments, **named):
+        seen["optimiser"] = (*arguments, named)
+        return optax.sgd(0.0)
+
+    def finetune(objective, params, task, **named):
+        seen.update(named, objective=objective, task=task)
+        return params, ()
+
+    monkeypatch.setattr(adaptation, "make_optimiser", make_optimiser)
+    monkeypatch.setattr(adaptation, "finetune", finetune)
+    ml.solve(model, FREQUENCY, SOURCE, settings, **options)
+    return seen
+
+
+def test_one_word_is_meta_testing_as_published(model, monkeypatch):
+    """AdamW at 1e-3 with decay, halved on the way, not clipped; fixed points; no layer."""
+    network = small_network()
+    settings = ml.GradientTraining(network, loss="published")
+    seen = seen_by(monkeypatch, model, settings)
+    *arguments, named = seen["optimiser"]
+    assert arguments == ["adamw", 1e-3, "halved", 200]
+    assert (named["weight_decay"], named["clip_norm"]) == (4e-5, None)
+    assert seen["fixed_points"] is True
+    assert float(seen["task"].problem.layer.thickness) == 0.0
+    key = jax.random.key(0)
+    _, parts = seen["objective"](network.params, seen["task"], key)
+    assert set(parts) == {"pde", "source", "orthogonality"} and parts["source"] > 0
+
+
+def test_what_is_asked_for_replaces_the_published(model, monkeypatch):
+    optimiser = ml.AdamW(
+        steps=3, learning_rate=0.5, weight_decay=0.0, schedule="cosine", fixed_points=False
+    )
+    settings = ml.GradientTraining(
+        small_network(), loss="published", optimiser=optimiser, source_penalty=0.0
+    )
+    seen = seen_by(monkeypatch, model, settings, thickness=0.2)
+    *arguments, named = seen["optimiser"]
+    assert arguments == ["adamw", 0.5, "cosine", 3] and named["weight_decay"] == 0.0
+    assert seen["fixed_points"] is False
+    np.testing.assert_allclose(seen["task"].problem.layer.thickness, 0.2)
+    key = jax.random.key(0)
+    _, parts = seen["objective"](settings.network.params, seen["task"], key)
+    assert "source" not in parts
+
+
+def test_our_form_is_another_and_takes_the_same_options(model, monkeypatch):
+    network = small_network()
+    seen = seen_by(monkeypatch, model, ml.GradientTraining(network))
+    *arguments, named = seen["optimiser"]
+    assert arguments == ["adamw", 2e-3, "cosine", 200]
+    assert (named["weight_decay"], named["clip_norm"]) == (0.0, 1.0)
+    assert seen["fixed_points"] is False
+    assert float(seen["task"].problem.layer.thickness) > 0
+    # The schedule does not depend on the loss.
+    optimiser = ml.AdamW(schedule="halved", weight_decay=1e-2, fixed_points=True)
+    seen = seen_by(monkeypatch, model, ml.GradientTraining(network, optimiser=optimiser))
+    *arguments, named = seen["optimiser"]
+    assert arguments == ["adamw", 2e-3, "halved", 300] and named["weight_decay"] == 1e-2
+    assert seen["fixed_points"] is True
+
+
+@pytest.mark.parametrize("thickness", [None, 0.0])
+def test_published_meta_testing_solves(model, thickness):
+    """Steps with the source's penalty and without a layer lower the published loss."""
+    settings = ml.GradientTraining(
+        small_network(),
+        loss="published",
+        source_penalty=1.0,
+        optimiser=ml.AdamW(steps=30, points=200, report_every=10),
+    )
+    field = ml.solve(model, FREQUENCY, SOURCE, settings, thickness=thickness)
+    assert np.all(np.isfinite(field.scattered)) and np.any(field.scattered != 0)
+    losses = [row["held_out"] for row in field.history]
+    assert [row["step"] for row in field.history] == [0, 10, 20, 30]
+    assert min(losses[1:]) < losses[0]
+    assert {"pde", "source", "orthogonality"} <= field.history[-1].keys()
