@@ -4,8 +4,8 @@ Each has the settings of its page, docs/results/<name>.md. With --docs=docs/resu
 report of an experiment that succeeds replaces what stands between the table markers of
 that page; prose and figures outside the markers stay as they are.
 
-The flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
-passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
+The flags that all experiments share (--out, --seeds, --data, --frequencies) are passed on
+as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
 the experiments that have them.
 
 Each experiment keeps its measurements, so that this script, started again after a stop,
@@ -90,7 +90,7 @@ EXPERIMENTS = {
     "calibration": (),
     "cost_curve": ("--curve_cases=layered,half-spaces",),
 }
-_OPTIONAL = ("seeds", "preset", "frequencies")
+_OPTIONAL = ("seeds", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
 WITHOUT_STUDY = (
     "absorbing_layer",

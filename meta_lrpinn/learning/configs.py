@@ -305,6 +305,11 @@ class MetaConfig:
             raise ValueError(
                 f"objective {self.objective.name} needs tasks with an absorbing layer"
             )
+        if not self.objective.learns_from_wavefields and self.tasks.velocities_per_task > 1:
+            raise ValueError(
+                f"objective {self.objective.name} learns from one velocity a task, got "
+                f"velocities_per_task {self.tasks.velocities_per_task}"
+            )
         wants_bases = self.objective.orthogonality or self.training.orthonormal_bases
         if wants_bases and self.network.kind != "lrpinn":
             raise ValueError("only a low-rank network has bases to keep orthogonal")

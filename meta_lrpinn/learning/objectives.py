@@ -17,6 +17,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -90,6 +91,12 @@ def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
     return problem.replace(amplitude=jnp.ones_like(amplitude))
 
 
+def _only_problem(task: Task) -> HelmholtzProblem:
+    """The unit problem of a task's only velocity."""
+    chex.assert_axis_dimension(task.velocities, 0, 1)
+    return unit_problem(task.member(task.velocities[0], task.background_velocities[0]))
+
+
 def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objective:
     """The objective of a configuration, for a network."""
     if config.name == "paper":
@@ -123,9 +130,7 @@ def paper_objective(
 
     @full_precision
     def objective(params, task, key):
-        problem = unit_problem(
-            task.member(task.velocities[0], task.background_velocities[0])
-        )
+        problem = _only_problem(task)
         points = problems.sample_points(key, problem, number_of_points)
         collocation = problems.collocate(problem, points)
         scattered, remainder = _own_residual(model, params, problem, collocation)
@@ -171,6 +176,9 @@ def own_derivatives(
         method="jets",
     )
     value, slope, curvature = models.stacked(jets)
+    number, ndim = points.shape
+    chex.assert_shape(value, (number, 2))
+    chex.assert_shape([slope, curvature], (number, ndim, 2))
     decay = derivatives.derivatives(
         lambda x: problems.envelope_at(problem, x)[:, None], points
     )
@@ -191,6 +199,8 @@ def _own_residual(
     """The network's own δu and its strong residual at points, both complex (n,)."""
     outputs = own_derivatives(model, params, problem, collocation.points)
     scattered = residual.as_complex(outputs.value)
+    # Of one shape, so that none is repeated along the other's points.
+    chex.assert_equal_shape([scattered, collocation.scattering_source])
     laplacian = residual.stretched_laplacian(
         residual.as_complex(outputs.gradient),
         residual.as_complex(outputs.second),
@@ -254,9 +264,7 @@ def own_output_objective(
 
     @full_precision
     def objective(params, task, key):
-        problem = unit_problem(
-            task.member(task.velocities[0], task.background_velocities[0])
-        )
+        problem = _only_problem(task)
         shift = jax.random.uniform(key, (problem.ndim,))
         points = weak_form.quadrature_points(problem, shape, shift)
 
@@ -343,6 +351,7 @@ def projection_objective(
     @full_precision
     def objective(params, task, key):
         available = task.points.shape[0]
+        chex.assert_shape(task.scattered, (len(task.velocities), available))
         if number_of_points > available:
             raise ValueError(
                 f"the tasks know their wavefields at {available} points, fewer than the "

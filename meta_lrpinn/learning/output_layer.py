@@ -4,6 +4,7 @@ import dataclasses
 import math
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -242,5 +243,6 @@ class OwnField:
 @partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
 def _apply(model, params, problem, points):
-    outputs = objectives.output_function(model, params, problem)
-    return residual.as_complex(outputs(points))
+    outputs = objectives.output_function(model, params, problem)(points)
+    chex.assert_shape(outputs, (len(points), 2))
+    return residual.as_complex(outputs)

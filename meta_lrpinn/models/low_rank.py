@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -142,6 +143,7 @@ class LowRankDense(nn.Module):
                 unknown.
         """
         check_initialisation(self.initialisation)
+        chex.assert_axis_dimension(singular_values, -1, self.rank)
         if self.rank > min(inputs.shape[-1], self.features):
             raise ValueError(
                 "rank must not exceed the width of the layer, got rank "

@@ -1,5 +1,6 @@
 """The low-rank network (LRPINN), and its composition with the hypernetwork."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -22,7 +23,6 @@ from meta_lrpinn.models.low_rank import (
 from meta_lrpinn.models.pinn import (
     FIRST_SCALE,
     SOURCE_SCALE,
-    check_points,
     network_input,
     plane_wave_layer,
     small_output_layer,
@@ -151,12 +151,8 @@ class LRPINN(nn.Module):
         Raises:
             ValueError: if an argument's shape does not fit.
         """
-        check_points(points, self.ndim)
-        if len(singular_values) != self.depth:
-            raise ValueError(
-                f"{self.depth} hidden layers need singular values each, "
-                f"got {len(singular_values)}"
-            )
+        chex.assert_axis_dimension(points, -1, self.ndim)
+        chex.assert_equal(len(singular_values), self.depth)
         hidden = sine(self.first(network_input(points, source)))
         for layer, values in zip(self.hidden, singular_values, strict=True):
             hidden = sine(layer(hidden, values))
@@ -178,7 +174,8 @@ class LRPINN(nn.Module):
         Returns:
             Jets of (n, outputs), in float32 for float32 arguments.
         """
-        check_points(points, self.ndim)
+        chex.assert_axis_dimension(points, -1, self.ndim)
+        chex.assert_equal(len(singular_values), self.depth)
         jets = first_layer_jets(self.first, network_input(points, source), self.ndim)
         for layer, values in zip(self.hidden, singular_values, strict=True):
             jets = sine_jets(

@@ -1,5 +1,6 @@
 """What scripts with absl flags share: how they begin, and how they fail."""
 
+import sys
 from collections.abc import Callable
 
 from absl import app
@@ -14,7 +15,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             main()
         except (ValueError, OSError) as error:
-            print(f"error: {error}", flush=True)
+            print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
 
     app.run(guarded)

@@ -198,7 +198,9 @@ def test_each_point_may_have_its_source_and_frequency(make):
 @every_network
 def test_points_of_another_dimension(make):
     model, params = make(2)
-    with pytest.raises(ValueError, match=r"points must have 2 coordinates each, got"):
+    with pytest.raises(
+        AssertionError, match="equal to .2. on axis .-1. but got .3."
+    ):
         _apply(model, params, jnp.zeros((4, 3)), jnp.zeros(1), 5.0)
 
 
@@ -430,5 +432,5 @@ def test_network_and_hypernetwork_must_agree():
         network=LRPINN(width=WIDTH, depth=3, rank=RANK),
         embedding=FrequencyEmbedding(rank=RANK, depth=2),
     )
-    with pytest.raises(ValueError, match="3 hidden layers need singular values each"):
+    with pytest.raises(AssertionError, match="2 != 3"):
         initial_parameters(model, KEY)
