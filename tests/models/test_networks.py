@@ -198,9 +198,7 @@ def test_each_point_may_have_its_source_and_frequency(make):
 @every_network
 def test_points_of_another_dimension(make):
     model, params = make(2)
-    with pytest.raises(
-        AssertionError, match="equal to .2. on axis .-1. but got .3."
-    ):
+    with pytest.raises(AssertionError, match="equal to .2. on axis .-1. but got .3."):
         _apply(model, params, jnp.zeros((4, 3)), jnp.zeros(1), 5.0)
 
 

@@ -13,10 +13,12 @@ from meta_lrpinn import models
 from meta_lrpinn.learning import adaptation, configs, objectives, output_layer
 from meta_lrpinn.learning.tasks import single_task
 from meta_lrpinn.metrics import relative_l2
+from meta_lrpinn.physics import derivatives, residual
+from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 
-FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
+FREQUENCY, SOURCE, KEY = 3.0, (0.3, 0.1), jax.random.key(2)
 OF_OWN_OUTPUT = [
     name
     for name, preset in configs.PRESETS.items()
@@ -31,53 +33,83 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def known(model):
-    """A network whose own output solves a problem, up to a factor, and the problem."""
-    module = models.PINN(width=250, depth=1, first_scale=6.0)
+def network(model):
+    """One whose output solves the problem of amplitude one in the weak form."""
+    module = models.PINN(width=200, depth=1, first_scale=6.0)
     params = models.initial_parameters(module, jax.random.key(0))
-    problem = make_problem(model, FREQUENCY, SOURCE)
-    weights = output_layer.solve(module, params, problem, double=True)
-    return module, params, jnp.asarray(weights, jnp.complex64), problem
+    unit = make_problem(model, FREQUENCY, SOURCE, amplitude=1.0, layer_fraction=1.0)
+    weights = output_layer.solve(module, params, unit, double=True)
+    params = output_layer.replace(params, jnp.asarray(weights, jnp.complex64))
+    return ml.Network(module, params)
 
 
-def trained(preset, known):
-    """The factor of the output with the least residual, by one Newton step."""
-    module, params, weights, problem = known
-    if not preset.tasks.absorbing:
-        layer = problem.layer.replace(thickness=np.zeros(()))
-        problem = problem.replace(layer=layer)
-    config = dataclasses.replace(preset.objective, points=900, source_penalty=0.0)
-    objective = objectives.make_objective(
-        dataclasses.replace(config, orthogonality=0.0), module
+def best_multiple(network, problem):
+    """The multiple of the network's output with the least residual in a problem.
+
+    Complex, by NumPy, from the definition of the residual at many points.
+    """
+    points = problems.sample_points(jax.random.key(9), problem, 4000)
+    output = objectives.output_function(network.module, network.params, problem)
+    sampled = derivatives.derivatives(output, points)
+    at_points = problems.collocate(problem, points)
+    laplacian = residual.stretched_laplacian(
+        residual.as_complex(sampled.gradient),
+        residual.as_complex(sampled.second),
+        at_points.stretch,
+        at_points.stretch_slope,
     )
-    task = single_task(jax.tree.map(jnp.asarray, problem))
+    mass = at_points.omega**2 * at_points.squared_slowness
+    applied = np.asarray(laplacian + mass * residual.as_complex(sampled.value))
+    source = np.asarray(at_points.scattering_source)
+    return np.vdot(applied, source) / np.vdot(applied, applied)
+
+
+def times(network, factor):
+    """The network with its output, which has no bias, times a complex number."""
+    kernel = models.output_kernel(network.params)
+    weights = factor * (kernel[:, 0] + 1j * kernel[:, 1])
+    return network.with_parameters(output_layer.replace(network.params, weights))
+
+
+def trained(network, objective, task):
+    """The multiple of the output that an objective is least for, by a Newton step."""
 
     def squared(factor):
-        """Quadratic in the real and the imaginary part of a factor of the weights."""
-        scaled = output_layer.replace(params, (factor[0] + 1j * factor[1]) * weights)
-        return objective(scaled, task, jax.random.key(1))[0] ** 2
+        multiple = times(network, factor[0] + 1j * factor[1])
+        return objective(multiple.params, task, KEY)[0] ** 2
 
     zero = jnp.zeros(2)
     gradient, curvature = jax.jit(
         lambda x: (jax.grad(squared)(x), jax.hessian(squared)(x))
     )(zero)
-    factor = -jnp.linalg.solve(curvature, gradient)
-    assert squared(factor) < 0.1 * squared(zero)
-    return output_layer.replace(params, (factor[0] + 1j * factor[1]) * weights)
+    real, imaginary = -jnp.linalg.solve(curvature, gradient)
+    return times(network, complex(real, imaginary))
 
 
 @pytest.mark.parametrize("amplitude", [None, 1.925j])
 @pytest.mark.parametrize("name", OF_OWN_OUTPUT)
-def test_meta_testing_starts_from_the_output_that_is_trained(name, amplitude, known, model):
-    """Whatever the amplitudes of training and of the problem to be solved."""
+def test_meta_testing_starts_from_the_output_that_is_trained(
+    name, amplitude, network, model
+):
+    """Whatever the amplitude of the tasks, and that of the problem to be solved."""
     preset = configs.PRESETS[name]
-    network = ml.Network(known[0], trained(preset, known))
-    settings = ml.GradientTraining(network, optimiser=ml.AdamW(steps=0))
-    field = ml.solve(model, FREQUENCY, SOURCE, settings, amplitude=amplitude)
-    truth = ml.reference_wavefield(
-        model, FREQUENCY, SOURCE, refinement=3, amplitude=amplitude
+    objective = objectives.make_objective(
+        dataclasses.replace(preset.objective, points=900, source_penalty=0.0),
+        network.module,
     )
-    assert relative_l2(field.scattered, truth.scattered) < 0.15
+    layer = {} if preset.tasks.absorbing else {"thickness": 0.0}
+    problem = make_problem(
+        model, FREQUENCY, SOURCE, amplitude=amplitude, layer_fraction=1.0, **layer
+    )
+    problem = jax.tree.map(jnp.asarray, problem)
+    multiple = trained(network, objective, single_task(problem))
+
+    settings = ml.GradientTraining(multiple, optimiser=ml.AdamW(steps=0))
+    field = ml.solve(model, FREQUENCY, SOURCE, settings, amplitude=amplitude, **layer)
+    points = jnp.asarray(model.grid_points())
+    output = objectives.output_function(network.module, network.params, problem)(points)
+    expected = best_multiple(network, problem) * residual.as_complex(output)
+    assert relative_l2(field.scattered.ravel(), expected) < 0.2
 
 
 # Meta-testing as published --------------------------------------------------------------
@@ -94,7 +126,7 @@ def seen_by(monkeypatch, model, settings, **options):
     seen = {}
 
     def make_optimiser(*arguments, **named):
-        seen["optimiser"] = (*arguments, named)
+        seen["made"] = (*arguments, named)
         return optax.sgd(0.0)
 
     def finetune(objective, params, task, **named):
@@ -112,7 +144,7 @@ def test_one_word_is_meta_testing_as_published(model, monkeypatch):
     network = small_network()
     settings = ml.GradientTraining(network, loss="published")
     seen = seen_by(monkeypatch, model, settings)
-    *arguments, named = seen["optimiser"]
+    *arguments, named = seen["made"]
     assert arguments == ["adamw", 1e-3, "halved", 200]
     assert (named["weight_decay"], named["clip_norm"]) == (4e-5, None)
     assert seen["fixed_points"] is True
@@ -130,7 +162,7 @@ def test_what_is_asked_for_replaces_the_published(model, monkeypatch):
         small_network(), loss="published", optimiser=optimiser, source_penalty=0.0
     )
     seen = seen_by(monkeypatch, model, settings, thickness=0.2)
-    *arguments, named = seen["optimiser"]
+    *arguments, named = seen["made"]
     assert arguments == ["adamw", 0.5, "cosine", 3] and named["weight_decay"] == 0.0
     assert seen["fixed_points"] is False
     np.testing.assert_allclose(seen["task"].problem.layer.thickness, 0.2)
@@ -142,7 +174,7 @@ def test_what_is_asked_for_replaces_the_published(model, monkeypatch):
 def test_our_form_is_another_and_takes_the_same_options(model, monkeypatch):
     network = small_network()
     seen = seen_by(monkeypatch, model, ml.GradientTraining(network))
-    *arguments, named = seen["optimiser"]
+    *arguments, named = seen["made"]
     assert arguments == ["adamw", 2e-3, "cosine", 200]
     assert (named["weight_decay"], named["clip_norm"]) == (0.0, 1.0)
     assert seen["fixed_points"] is False
@@ -150,7 +182,7 @@ def test_our_form_is_another_and_takes_the_same_options(model, monkeypatch):
     # The schedule does not depend on the loss.
     optimiser = ml.AdamW(schedule="halved", weight_decay=1e-2, fixed_points=True)
     seen = seen_by(monkeypatch, model, ml.GradientTraining(network, optimiser=optimiser))
-    *arguments, named = seen["optimiser"]
+    *arguments, named = seen["made"]
     assert arguments == ["adamw", 2e-3, "halved", 300] and named["weight_decay"] == 1e-2
     assert seen["fixed_points"] is True
 
