@@ -26,9 +26,10 @@ _POINTS_PER_WAVELENGTH = 6.0
 # With fewer points than features the matrix is singular: off by 270 % in a model of two
 # wavelengths. Four for each feature give 0.3 %, as eight do.
 _POINTS_PER_FEATURE = 4
-_CHUNK = 256  # points at a time: few, so that most chunks have none in the layer
-# Relative to the scaled diagonal, of systems whose features nearly depend on each other,
-# in double precision.
+# Points at a time. Chunks without a point in the layer need no imaginary products, and the
+# smaller they are, the more of them have none.
+_CHUNK = 256
+# Relative to the scaled diagonal, of systems whose features nearly depend on each other.
 DAMPING = 1e-11
 # Singular values of features, over the largest, below which single precision, in which
 # layers of them are rounded to some 1e-7, knows too little of a direction; measured.

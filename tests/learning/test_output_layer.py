@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import random_waves
 from meta_lrpinn import models
 from meta_lrpinn.learning import output_layer
 from meta_lrpinn.metrics import relative_l2
@@ -48,8 +49,8 @@ def test_leading_parts_are_what_the_smaller_networks_give(network, problem):
 
 def test_single_precision_where_features_nearly_depend_on_each_other(problem):
     """Twice as many waves as the problem has modes."""
-    waves = models.PlaneWaves(ndim=2, number=300)
-    params = models.plane_wave_parameters(jax.random.key(0), 300, 20.0, 2)
+    waves = random_waves.PlaneWaves(ndim=2, number=300)
+    params = random_waves.plane_wave_parameters(jax.random.key(0), 300, 20.0, 2)
     points = problem.model.grid_points()
     fields = []
     for double in (True, False):
