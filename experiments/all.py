@@ -8,8 +8,8 @@ that made them. All else on the page stays as it is; its verdict is to be read a
 --list runs nothing. It shows for each page the code that its figures were made by, and how
 many commits have changed the package or the experiment since.
 
-The flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
-passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
+The flags that all experiments share (--out, --seeds, --data, --frequencies) are passed on
+as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
 the experiments that have them.
 
 Each experiment keeps its measurements, so that this script, started again after a stop,
@@ -97,7 +97,7 @@ EXPERIMENTS = {
     "calibration": (),
     "cost_curve": ("--curve_cases=layered,half-spaces",),
 }
-_OPTIONAL = ("seeds", "preset", "frequencies")
+_OPTIONAL = ("seeds", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
 WITHOUT_STUDY = (
     "absorbing_layer",
