@@ -24,6 +24,7 @@ COMMANDS = (
     "reference",
     "evaluate",
     "meta-train",
+    "learn-metric",
     "make-tasks",
     "survey",
     "traces",

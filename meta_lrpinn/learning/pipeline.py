@@ -24,9 +24,11 @@ from meta_lrpinn.learning import (
     configs,
     networks,
     objectives,
+    soap,
     task_sets,
     training,
 )
+from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.learning.tasks import Task, TaskSampler
 from meta_lrpinn.runtime.memory import check_memory
 
@@ -44,7 +46,8 @@ _QUADRATURE = (72, 72)
 # can learn; errors after so many steps, of which the last decides.
 _OWN_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (6.0, 1.2), (8.0, 0.9))
 _OWN_STEPS = (0, 20, 50)
-_OWN_RATE = {"adamw": 2e-3, "soap": 6e-3}
+# Of the tasks from which a metric is learned; training draws from others.
+_METRIC_SEED = 2_000_003
 
 
 def held_tasks(
@@ -80,7 +83,10 @@ def held_tasks(
 
 
 def make_evaluation(
-    config: configs.MetaConfig, model: nn.Module, objective: objectives.Objective
+    config: configs.MetaConfig,
+    model: nn.Module,
+    objective: objectives.Objective,
+    metric: soap.Metric | None = None,
 ) -> training.Evaluation:
     """What is watched during training, first the figure that chooses the best.
 
@@ -95,16 +101,16 @@ def make_evaluation(
         config: The whole configuration.
         model: Network.
         objective: What it is trained on.
+        metric: What SOAP begins with, where it adapts the network; None for nothing.
 
     Returns:
         `(params, step)` to the mean figure over the held tasks (`error`, or `loss` without
         a layer), and the figure of each task.
     """
     if config.tasks.absorbing and config.objective.name == "own_output":
-        inner = getattr(config.training.algorithm, "inner", None)
-        is_soap = inner is not None and inner.optimiser == "soap"
+        optimiser = "soap" if _is_soap(config) else "adamw"
         return own_output_evaluation(
-            config.tasks, model, objective, optimiser="soap" if is_soap else "adamw"
+            config.tasks, model, objective, optimiser=optimiser, metric=metric
         )
     stacked = task_sets.stack_tasks(held_tasks(config.tasks))
     measure, figure, double = objective, None, False
@@ -141,6 +147,7 @@ def own_output_evaluation(
     settings: Sequence[tuple[float, float]] = _OWN_HELD,
     steps: Sequence[int] = _OWN_STEPS,
     optimiser: str = "adamw",
+    metric: soap.Metric | None = None,
 ) -> training.Evaluation:
     """Relative L2 error of the network's own output after adaptation to held tasks.
 
@@ -154,20 +161,21 @@ def own_output_evaluation(
         settings: Frequencies (Hz) and source positions (km) of the held tasks.
         steps: Numbers of steps after which the error is taken, in order.
         optimiser: Of the steps, see `adaptation.make_optimiser`.
+        metric: What SOAP begins with; None for nothing.
 
     Returns:
         `(params, step)` to the mean error after the last number of steps (`error`),
         after the others (`error_0`, ...), and of each task after the last.
     """
     stacked = task_sets.stack_tasks(held_tasks(distribution, settings, velocities=1))
-    descent = adaptation.make_optimiser(
-        optimiser, _OWN_RATE[optimiser], "cosine", steps[-1]
-    )
+    rate = adaptation.default_rate(optimiser, metric)
+    descent = adaptation.make_optimiser(optimiser, rate, "cosine", steps[-1])
 
     @jax.jit
     def measure_all(params, stacked):
         def one(task):
-            state, errors, done = (params, descent.init(params)), [], 0
+            descent_state = adaptation.initial_state(descent, params, metric)
+            state, errors, done = (params, descent_state), [], 0
             for number in steps:
                 state = _descend(objective, descent, state, task, done, number)
                 errors.append(objectives.own_output_error(model, state[0], task))
@@ -202,6 +210,11 @@ def _descend(objective, optimiser, state, task, first: int, last: int):
     return jax.lax.scan(step, state, jnp.arange(first, last))[0]
 
 
+def _is_soap(config: configs.MetaConfig) -> bool:
+    inner = getattr(config.training.algorithm, "inner", None)
+    return inner is not None and inner.optimiser == "soap"
+
+
 def _double(tree: Any) -> Any:
     """Floating-point leaves in double precision; needs x64."""
 
@@ -228,7 +241,8 @@ def meta_train(
     Args:
         config: The whole configuration.
         directory: Folder of the run.
-        init: Initialisation to start from, of this very network; default: random.
+        init: Initialisation to start from, of this very network; default: random. Inner
+            steps of SOAP begin with its metric, if it has one.
         task_files: Tasks from files of `meta-lrpinn make-tasks`; default: new tasks for
             ever.
         seconds: Wall-clock budget over all sittings; one iteration is made in any case.
@@ -252,9 +266,11 @@ def meta_train(
     sampler = _make_sampler(config, task_files)
     if init is None:
         key = jax.random.key(config.training.seed)
-        params, origin = models.initial_parameters(model, key), None
+        params, origin, metric = models.initial_parameters(model, key), None, None
     else:
-        params, origin = load_start(init, config.network)
+        params, origin, metric = load_start(init, config.network)
+    if not _is_soap(config):
+        metric = None
     with _alone(directory):
         training.train(
             config.training,
@@ -262,12 +278,67 @@ def meta_train(
             sampler,
             params,
             directory,
-            evaluate=make_evaluation(config, model, objective),
+            metric=metric,
+            evaluate=make_evaluation(config, model, objective, metric),
             settings=config.as_dict(),
             seconds=seconds,
             progress=progress,
         )
         return export(config, directory, command, commit, origin)
+
+
+def learn_metric(
+    config: configs.MetaConfig,
+    out: str | Path,
+    *,
+    init: str | Path,
+    tasks: int,
+    seed: int = 0,
+    steps: int = 50,
+    command: str = "",
+) -> Path:
+    """Learns the metric of an initialisation, and writes both as another initialisation.
+
+    Args:
+        config: Whose network, objective and tasks count.
+        out: Folder to write; it must not exist.
+        init: Initialisation, of this very network. A metric of its own is replaced.
+        tasks: Number of tasks.
+        seed: Seed of the tasks and of their points.
+        steps: Steps of each task.
+        command: Command line, for the card.
+
+    Returns:
+        The folder; its card is that of `init` with an entry `metric`.
+
+    Raises:
+        ValueError: if the folder exists, or `init` is of another network.
+    """
+    checkpoints.check_is_new(out)
+    params, card, _ = load_start(init, config.network)
+    objective = objectives.make_objective(
+        config.objective, networks.make_network(config.network)
+    )
+    distribution = dataclasses.replace(config.tasks, known_points=0)
+    rng = np.random.default_rng([_METRIC_SEED, seed])
+    drawn = [task_sets.draw_tasks(distribution, rng)[0] for _ in range(tasks)]
+    began = time.process_time()
+    learned = measure_metric(
+        objective, params, task_sets.stack_tasks(drawn), jax.random.key(seed), steps=steps
+    )
+    jax.block_until_ready(learned)
+    about = {
+        "command": command,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "tasks": tasks,
+        "steps": steps,
+        "points": config.objective.points,
+        "processor_seconds": round(time.process_time() - began),
+    }
+    network = dataclasses.asdict(config.network)
+    checkpoints.save_initialisation(out, params, network, card | {"metric": about}, learned)
+    return Path(out)
 
 
 def _check_room(config: configs.MetaConfig) -> None:
@@ -313,15 +384,15 @@ def _make_sampler(
 
 def load_start(
     init: str | Path, network: configs.NetworkConfig
-) -> tuple[objectives.Params, dict[str, Any]]:
-    """Parameters of an initialisation to train further, and its card.
+) -> tuple[objectives.Params, dict[str, Any], soap.Metric | None]:
+    """Parameters of an initialisation to train further, its card, and its metric.
 
     Raises:
         ValueError: if it is of another network than the one to train.
     """
     params, saved, card = checkpoints.load_initialisation(init)
     checkpoints.check_settings(saved, dataclasses.asdict(network), path=init)
-    return params, card
+    return params, card, checkpoints.load_metric(init)
 
 
 def export(
