@@ -19,7 +19,6 @@ from experiments import common
 from meta_lrpinn import generators
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.runtime import scripts
-from meta_lrpinn.solvers.survey import shared_problem
 
 FLAGS = flags.FLAGS
 NAME = "accuracy"
@@ -53,7 +52,7 @@ def measure(frequency: float, wavenumber_ratio: float) -> list[dict[str, Any]]:
     known = truths(frequency)
     models, source = [field.model for field in known], known[0].source
     with jax.enable_x64(True):
-        problem = shared_problem(models, frequency, source)
+        problem = common.shared_problem(models, frequency, source)
         of_one = lattices.wavenumber_ratio_for(problem, 1)
     number = round((wavenumber_ratio / of_one) ** problem.ndim)
     # The second call is timed: compiled already.

@@ -72,7 +72,6 @@ EXPERIMENTS = {
         "--torch",
     ),
     "scaling_3d": (),
-    "adaptation": ("--points=4400",),
     "accuracy": (),
     "absorbing_layer": ("--frequencies=5",),
     "comparison": (

@@ -11,6 +11,8 @@ from absl import flags
 
 import meta_lrpinn as ml
 from meta_lrpinn.files.cases import Case
+from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
 
@@ -47,6 +49,33 @@ def published_case(name: str) -> Case:
     if not path.exists():
         raise ValueError(f"there is no {path}; give the data folder with --data=FOLDER")
     return ml.load_case(path)
+
+
+def shared_problem(
+    models: Sequence[VelocityModel],
+    frequency: float,
+    sources: np.ndarray,
+    layer_fraction: float | None = None,
+) -> HelmholtzProblem:
+    """A problem whose layer and smallest velocity serve all models.
+
+    Args:
+        models: Velocity models on one grid.
+        frequency: Frequency [Hz].
+        sources: Source positions (n_sources, ndim) [km]; the problem has the first.
+        layer_fraction: As of `make_problem`.
+
+    Returns:
+        The problem of the smallest velocity at every grid point, in a layer for the
+        largest; of networks, for the mean of all.
+    """
+    representative = np.max if layer_fraction is None else np.mean
+    velocities = [model.velocity for model in models]
+    for_layer = models[0].replace_velocity(representative(velocities, axis=0))
+    problem = ml.make_problem(
+        for_layer, frequency, sources[0], layer_fraction=layer_fraction
+    )
+    return problem.replace(model=models[0].replace_velocity(np.min(velocities, axis=0)))
 
 
 class Records:

@@ -47,8 +47,7 @@ from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.absorbing import AbsorbingLayer
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import scripts
-from meta_lrpinn.solvers import survey
-from meta_lrpinn.solvers.exact import CHANGE_OVER_ERROR
+from meta_lrpinn.solvers.network_fields import CHANGE_OVER_ERROR
 
 FLAGS = flags.FLAGS
 NAME = "comparison"
@@ -118,7 +117,7 @@ def measure(
     ]
     start = study.feature_start()
     shared, thinner = (
-        survey.shared_problem(chosen, frequency, [position], layer_fraction)
+        common.shared_problem(chosen, frequency, [position], layer_fraction)
         for layer_fraction in (1.0, start.layer_fraction)
     )
 

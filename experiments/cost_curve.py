@@ -101,7 +101,7 @@ def runs() -> list[Run]:
             Run(
                 "own output",
                 f"{count} steps",
-                ml.GradientTraining(adamw=ml.AdamW(steps=count, points=576)),
+                ml.GradientTraining(optimiser=ml.AdamW(steps=count, points=576)),
             )
             for count in steps
         ),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Statistics:
     """Figures of a solve; what a solver does not have is None.
 
-    Networks and random waves solve for each source in turn, with the same unknowns and
+    Networks solve for each source in turn, with the same unknowns and
     ranks; of the steps these are the most that any source took.
     """
 
@@ -30,7 +30,7 @@ class Statistics:
     iterations: int | None = None  # of the linear solve
     residual: float | None = None  # relative, that the iterations left
     rank: tuple[int, ...] | None = None  # of each hidden layer of a low-rank network
-    steps: int | None = None  # of adaptation, taken
+    steps: int | None = None  # of training, taken
 
 
 @dataclasses.dataclass(frozen=True)

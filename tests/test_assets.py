@@ -6,7 +6,7 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import generators
-from meta_lrpinn.learning import checkpoints, configs
+from meta_lrpinn.learning import checkpoints, configs, networks
 from meta_lrpinn.learning.networks import find_initialisation
 
 DEFAULT_INITIALISATION = find_initialisation("default")
@@ -27,6 +27,29 @@ def test_card(card):
         best = min(made["curve"], key=lambda row: row["error"])
         assert best["step"] == made["step"]
         made = made["started_from"]
+
+
+@pytest.mark.parametrize("name", networks.shipped())
+def test_cards_describe_their_training_as_configurations_do(name):
+    """By the fields that a configuration of the same algorithm has."""
+
+    def names(values):
+        return {
+            key: names(value) if isinstance(value, dict) else None
+            for key, value in values.items()
+        }
+
+    text = (networks.ASSETS / name / checkpoints.CARD).read_text()
+    card = json.loads(text)["card"]
+    while card is not None:
+        algorithm = configs.ALGORITHMS[
+            card["configuration"]["training"]["algorithm"]["name"]
+        ]
+        schedule = configs.SCHEDULES[card["configuration"]["training"]["schedule"]["name"]]
+        training = configs.TrainingConfig(algorithm=algorithm(), schedule=schedule())
+        expected = configs.MetaConfig(training=training).as_dict()
+        assert names(card["configuration"]) == names(expected)
+        card = card["started_from"]
 
 
 def test_small_and_of_no_machine(card):

@@ -21,7 +21,6 @@ from meta_lrpinn.cli.report import CommandFailed, NotConverged, Report, complain
 # Commands in the order of the help; the module of "meta-train" is meta_train.
 COMMANDS = (
     "solve",
-    "reference",
     "evaluate",
     "meta-train",
     "learn-metric",
@@ -87,21 +86,21 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name in COMMANDS:
         module = command_module(name)
-        own = commands.add_parser(
+        command = commands.add_parser(
             name,
             help=module.SUMMARY,
             description=module.SUMMARY,
             usage=f"{PROGRAM} {name} [--option=value ...]",
         )
-        module.add_options(own)
-        group = own.add_argument_group("output to the terminal")
+        module.add_options(command)
+        group = command.add_argument_group("output to the terminal")
         group.add_argument("--quiet", action="store_true", help="Print errors only.")
         group.add_argument(
             "--json",
             action="store_true",
             help="Print the summary as one JSON object, and nothing else.",
         )
-        own.set_defaults(parser=own)
+        command.set_defaults(parser=command)
     return parser
 
 

@@ -12,19 +12,13 @@ from meta_lrpinn.cli import output, problem
 from meta_lrpinn.cli.parsing import add_option
 from meta_lrpinn.cli.report import Report
 from meta_lrpinn.files import writing
-from meta_lrpinn.solvers.settings import (
-    OUTPUT_LAYERS,
-    AdamW,
-    GradientTraining,
-    NetworkFeatures,
-)
+from meta_lrpinn.solvers.settings import AdamW, GradientTraining
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUMMARY = "Follow the error of an initialisation and of random starts as they adapt."
-METHODS = (*OUTPUT_LAYERS, "gradient_training")
-_COLUMNS: Sequence[str] = "start method seed source step seconds loss relative_l2".split()
+_COLUMNS: Sequence[str] = "start seed source step seconds loss relative_l2".split()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,34 +31,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         str,
         "Initialisation: the name of a shipped one, the folder of an initialisation or a "
         "run, or none to evaluate random starts alone.",
-        "default",
+        "meta_lrpinn",
     )
-    add_option(
-        group,
-        "methods",
-        str,
-        f"Of {', '.join(METHODS)}, with commas between: how the output layer is found.",
-        ",".join(METHODS),
-    )
-    add_option(group, "steps", int, "Adaptation steps.", 100)
+    add_option(group, "steps", int, "Steps of AdamW on all parameters.", 100)
     add_option(group, "seeds", int, "Runs of each, seeds 0, 1, ...", 1)
     output.add_options(parser)
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """Adapts, prints a table, and writes evaluate.csv and evaluate.png."""
+    """Trains, prints a table, and writes evaluate.csv and evaluate.png."""
     from meta_lrpinn import plotting
 
     output.check_folder(options.out)
-    methods = options.methods.split(",")
-    for method in methods:
-        if method not in METHODS:
-            raise ValueError(
-                f"methods are {', '.join(METHODS)}, with commas between; got {method!r}"
-            )
     if options.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {options.seeds}")
-    settings = {method: _settings(method, options.steps) for method in methods}
+    optimiser = AdamW(steps=options.steps)
     posed = problem.pose(options, report)
     problem.describe(posed, report)
     truth = posed.published
@@ -77,27 +58,17 @@ def run(options: argparse.Namespace, report: Report) -> None:
     )
     rows, curves = [], {}
     for start, network in _starts(options.init, posed).items():
-        for method, own in settings.items():
-            records = _records(posed, network, own, truth, options.seeds, report)
-            rows += [{"start": start, "method": method, **record} for record in records]
-            curve = _mean_curve(records)
-            marks = _some(curve)
-            if not curves:
-                _say_row(report, "start", "method", [str(row["step"]) for row in marks])
-            cells = [f"{row['relative_l2']:.2%}" for row in marks]
-            _say_row(report, start, method, cells)
-            curves[f"{start}, {method.replace('_', ' ')}"] = curve
+        records = _records(posed, network, optimiser, truth, options.seeds, report)
+        rows += [{"start": start, **record} for record in records]
+        curve = _mean_curve(records)
+        marks = _some(curve)
+        if not curves:
+            _say_row(report, "start", [str(row["step"]) for row in marks])
+        _say_row(report, start, [f"{row['relative_l2']:.2%}" for row in marks])
+        curves[start] = curve
     report.add(curves=curves)
-    random = [label for label in curves if label.startswith("random, ")]
-    figure = plotting.convergence_figure(curves, dashed=random)
+    figure = plotting.convergence_figure(curves, dashed=["random"])
     _write(options.out, rows, figure, report)
-
-
-def _settings(method: str, steps: int) -> Any:
-    """Settings without their network."""
-    if method == "gradient_training":
-        return GradientTraining(None, adamw=AdamW(steps=steps))
-    return NetworkFeatures(None, output_layer=method, adaptation=AdamW(steps=steps))
 
 
 def _starts(init: str, posed: problem.Problem) -> dict[str, Any]:
@@ -118,9 +89,7 @@ def _starts(init: str, posed: problem.Problem) -> dict[str, Any]:
     return {name: lambda seed: trained, **starts}
 
 
-def _records(posed, network, settings, truth, seeds, report) -> list[dict[str, Any]]:
-    import dataclasses
-
+def _records(posed, network, optimiser, truth, seeds, report) -> list[dict[str, Any]]:
     import meta_lrpinn as ml
 
     return [
@@ -130,7 +99,7 @@ def _records(posed, network, settings, truth, seeds, report) -> list[dict[str, A
             posed.model,
             posed.frequency,
             posed.source,
-            dataclasses.replace(settings, network=network(seed)),
+            GradientTraining(network(seed), optimiser=optimiser),
             seed=seed,
             truth=truth,
             progress=report.shows_progress,
@@ -153,12 +122,12 @@ def _mean_curve(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 def _some(curve: Sequence[Any], most: int = 5) -> list[Any]:
     """At most so many records, from the first to the last."""
     last = len(curve) - 1
-    places = {round(last * place / (most - 1)) for place in range(most)}
-    return [curve[place] for place in sorted(places)]
+    chosen = {round(last * index / (most - 1)) for index in range(most)}
+    return [curve[index] for index in sorted(chosen)]
 
 
-def _say_row(report: Report, start: str, method: str, cells: Sequence[str]) -> None:
-    report.say(start, f"{method:<18}" + "".join(f"{cell:>10}" for cell in cells))
+def _say_row(report: Report, start: str, cells: Sequence[str]) -> None:
+    report.say(start, "".join(f"{cell:>10}" for cell in cells))
 
 
 def _write(

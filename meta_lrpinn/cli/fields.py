@@ -68,31 +68,31 @@ def replaced(settings: Any, options: argparse.Namespace) -> Any:
         ValueError: if a value is out of its range.
     """
     known = {flag.name for flag in flags_of(type(settings))}
-    given = {name: value for name, value in vars(options).items() if name in known}
+    chosen = {name: value for name, value in vars(options).items() if name in known}
     used: set[str] = set()
-    result = _replaced(settings, given, used)
-    for name in sorted(given.keys() - used):
-        raise UsageError(f"--{name} is no option of {_chosen(result)}")
+    result = _replaced(settings, chosen, used)
+    for name in sorted(chosen.keys() - used):
+        raise UsageError(f"--{name} is no option of {_variants(result)}")
     return result
 
 
 def _replaced(
-    settings: Any, given: dict[str, Any], used: set[str], prefix: str = ""
+    settings: Any, chosen: dict[str, Any], used: set[str], prefix: str = ""
 ) -> Any:
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         metadata, value = field.metadata, getattr(settings, field.name)
         name = prefix + (metadata.get("flag") or field.name)
-        if name in given:
+        if name in chosen:
             used.add(name)
         if kinds := metadata.get("kinds"):
-            value = _of_kind(kinds[given[name]], value) if name in given else value
-            changes[field.name] = _replaced(value, given, used, prefix)
+            value = _of_kind(kinds[chosen[name]], value) if name in chosen else value
+            changes[field.name] = _replaced(value, chosen, used, prefix)
         elif dataclasses.is_dataclass(value):
             inner = prefix + metadata.get("prefix", "")
-            changes[field.name] = _replaced(value, given, used, inner)
-        elif name in given:
-            changes[field.name] = given[name]
+            changes[field.name] = _replaced(value, chosen, used, inner)
+        elif name in chosen:
+            changes[field.name] = chosen[name]
     return dataclasses.replace(settings, **changes)
 
 
@@ -104,14 +104,14 @@ def _of_kind(kind: type, settings: Any) -> Any:
     return kind(**{name: getattr(settings, name) for name in shared})
 
 
-def _chosen(settings: Any) -> str:
+def _variants(settings: Any) -> str:
     """The variants of settings, as "--algorithm=reptile and --schedule=cosine"."""
-    chosen = []
+    names = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if kinds := field.metadata.get("kinds"):
             (name,) = (name for name, kind in kinds.items() if type(value) is kind)
-            chosen.append(f"--{field.name}={name}")
+            names.append(f"--{field.name}={name}")
         elif dataclasses.is_dataclass(value):
-            chosen += filter(None, [_chosen(value)])
-    return " and ".join(chosen)
+            names += filter(None, [_variants(value)])
+    return " and ".join(names)

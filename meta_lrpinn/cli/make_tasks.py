@@ -49,13 +49,13 @@ def _numbers(options: argparse.Namespace) -> dict[str, int]:
         "models": ("without", "random", options.random is None),
         "points": ("with", "wavefields", options.wavefields),
     }
-    given = {name: getattr(options, name) for name in needs}
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in given:
+    numbers = {name: getattr(options, name) for name in needs}
+    numbers = {name: value for name, value in numbers.items() if value is not None}
+    for name in numbers:
         word, other, is_met = needs[name]
         if not is_met:
             raise UsageError(f"--{name} has an effect only {word} --{other}")
-    return given
+    return numbers
 
 
 def _machines(options: argparse.Namespace) -> dict[str, Any]:
@@ -73,14 +73,14 @@ def run(options: argparse.Namespace, report: Report) -> None:
     from meta_lrpinn.learning import task_files
 
     path = pathlib.Path(options.out)
-    preset, given = configs.PRESETS[options.preset], options.frequencies
+    preset, text = configs.PRESETS[options.preset], options.frequencies
     needs = preset.objective.learns_from_wavefields
     with workers.resumable("give fewer --workers"):
         number = task_files.make_task_set(
             path,
             preset.tasks,
             random=options.random,
-            frequencies=None if given is None else values.frequencies(given),
+            frequencies=None if text is None else values.frequencies(text),
             wavefields=options.wavefields,
             seed=options.seed,
             progress=report.shows_progress,

@@ -21,8 +21,8 @@ _SMALLEST_SHOWN = 1e-4
 _FIGURE, _PAGE = ".png", ".html"
 # Endings of what nobody calls a folder; others may be part of a name, as in run_2.5Hz.
 _FILE_ENDINGS = frozenset(
-    f".{one}"
-    for one in "npy npz nc zarr h5 hdf5 mat sgy segy rsf bin csv txt json md png jpg jpeg "
+    f".{end}"
+    for end in "npy npz nc zarr h5 hdf5 mat sgy segy rsf bin csv txt json md png jpg jpeg "
     "svg pdf eps gif html".split()
 )
 
@@ -65,7 +65,7 @@ class Compared(NamedTuple):
     errors: Mapping[str, list[float | None]] = {}
 
 
-class Places(NamedTuple):
+class Paths(NamedTuple):
     """Where wavefields are written to; the figures' names differ in the ending only."""
 
     fields: list[pathlib.Path]  # one for each frequency
@@ -77,9 +77,9 @@ class Places(NamedTuple):
         return [path.with_suffix(_FIGURE) for path in self.fields]
 
 
-def field_places(
+def field_paths(
     options: argparse.Namespace, name: str, problems: Sequence[Problem]
-) -> Places:
+) -> Paths:
     """The files to write: what --out names, or NAME.npz in the folder that it names.
 
     Args:
@@ -98,20 +98,22 @@ def field_places(
     if path.suffix.lower() not in storage.SUFFIXES:
         path = path / f"{name}.npz"
     check_folder(path.parent)
-    own = [path]
+    fields = [path]
     if len(problems) > 1:
-        own = [path.with_stem(f"{path.stem}_{one.frequency:.15g}Hz") for one in problems]
+        fields = [
+            path.with_stem(f"{path.stem}_{posed.frequency:.15g}Hz") for posed in problems
+        ]
     page = path.with_suffix(_PAGE) if options.report else None
-    places = Places(own, page)
-    for field in places.fields:
+    paths = Paths(fields, page)
+    for field in paths.fields:
         storage.check_path(field)
-    for figure in places.figures:
+    for figure in paths.figures:
         writing.check_file(figure)
     if page is not None:
         report.check_path(page)
-        sources = sum(len(np.atleast_2d(one.source)) for one in problems)
+        sources = sum(len(np.atleast_2d(posed.source)) for posed in problems)
         report.check_size(problems[0].model, sources)
-    return places
+    return paths
 
 
 def reference_field(problem: Problem, tolerance: float | None) -> "ml.Wavefield":
@@ -156,7 +158,8 @@ def errors_of(field: "ml.Wavefield", truth: "np.ndarray") -> list[float | None]:
     shape = (-1, *field.model.shape)
     pairs = zip(field.scattered.reshape(shape), truth.reshape(shape), strict=True)
     return [
-        ml.relative_l2(prediction, one) if one.any() else None for prediction, one in pairs
+        ml.relative_l2(prediction, known) if known.any() else None
+        for prediction, known in pairs
     ]
 
 
@@ -166,11 +169,11 @@ def in_words(errors: list[float | None]) -> str:
     return "relative L2 " + ", ".join(shown)
 
 
-def write_fields(places: Places, results: Sequence[Compared], report: Report) -> None:
+def write_fields(paths: Paths, results: Sequence[Compared], report: Report) -> None:
     """Writes fields, cases that can be loaded again, with their figures beside them.
 
     Args:
-        places: Where to, and whether one HTML page of all is written, too.
+        paths: Where to, and whether one HTML page of all is written, too.
         results: The fields of different frequencies.
         report: Where to say so.
     """
@@ -181,19 +184,20 @@ def write_fields(places: Places, results: Sequence[Compared], report: Report) ->
 
     writers: dict[pathlib.Path, Any] = {}
     for path, image, (field, truth, errors) in zip(
-        places.fields, places.figures, results, strict=True
+        paths.fields, paths.figures, results, strict=True
     ):
         known = {name: np.array(error, float) for name, error in errors.items()}
         writers[path] = storage.writer(contents.contents(field, known), path)
         figure = field.plot(truth)
         writers[image] = functools.partial(figure.savefig, format="png", dpi=150)
-    if places.page is not None:
-        truths = [one.truth for one in results if one.truth is not None]
+    if paths.page is not None:
+        truths = [result.truth for result in results if result.truth is not None]
         text = pages.html(
-            [one.field for one in results], truths if len(truths) == len(results) else None
+            [result.field for result in results],
+            truths if len(truths) == len(results) else None,
         )
-        writers[places.page] = lambda file: file.write(text.encode())
+        writers[paths.page] = lambda file: file.write(text.encode())
     writing.write_together(writers)
-    written = [str(one) for one in writers]
+    written = [str(file) for file in writers]
     report.say("wrote", ", ".join(written))
     report.add(files=written)

@@ -82,7 +82,7 @@ class _Formatter(argparse.HelpFormatter):
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """A question to append to a message, or nothing when no name is near."""
     known = list(known)
-    near = [one for one in known if one.startswith(name)]
+    near = [option for option in known if option.startswith(name)]
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f", did you mean {prefix}{near[0]}?" if near else ""
 
@@ -140,12 +140,12 @@ def command_line(options: argparse.Namespace) -> str:
     """The command line for a card, which names what is trained, not where."""
     unnamed = ("command", "parser", "out", "quiet", "json")
     defaults = vars(options.parser.parse_args([]))
-    given = [
+    chosen = [
         f"--{name}={_text(value)}"
         for name, value in vars(options).items()
         if name not in unnamed and (name not in defaults or value != defaults[name])
     ]
-    return " ".join([PROGRAM, options.command, *given])
+    return " ".join([PROGRAM, options.command, *chosen])
 
 
 def _text(value: Any) -> str:

@@ -42,9 +42,9 @@ class Report:
 
     def part(self, name: str) -> "Report":
         """A report of one of several things alike, whose figures are in a list `name`."""
-        one = Report(quiet=self._quiet, json=self._json)
-        self._summary.setdefault(name, []).append(one._summary)
-        return one
+        part = Report(quiet=self._quiet, json=self._json)
+        self._summary.setdefault(name, []).append(part._summary)
+        return part
 
     @property
     def is_talking(self) -> bool:
@@ -86,9 +86,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, complex):
         return [value.real, value.imag]
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON knows no other
     if value is None or isinstance(value, str | int | float | bool):

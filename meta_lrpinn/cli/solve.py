@@ -49,17 +49,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Solves, compares, and writes wavefield.npz and wavefield.png, of each frequency."""
-    several = _each_frequency(options)
-    posed = [problem.pose(one, report) for one in several]
-    places = output.field_places(options, "wavefield", posed)
+    problems = [problem.pose(each, report) for each in _each_frequency(options)]
+    paths = output.field_paths(options, "wavefield", problems)
     settings = [
-        solver.make_settings(options, one.frequency, one.model.ndim) for one in posed
+        solver.make_settings(options, posed.frequency, posed.model.ndim)
+        for posed in problems
     ]
     results = []
-    for one, own in zip(posed, settings, strict=True):
-        part = report if len(posed) == 1 else report.part("wavefields")
-        results.append(_solve(one, own, options, part))
-    output.write_fields(places, results, report)
+    for posed, solver_settings in zip(problems, settings, strict=True):
+        part = report if len(problems) == 1 else report.part("wavefields")
+        results.append(_solve(posed, solver_settings, options, part))
+    output.write_fields(paths, results, report)
     missed = [result.field for result in results if result.field.converged is False]
     if missed:
         where = ", ".join(f"{field.frequency:g}" for field in missed)
@@ -76,9 +76,9 @@ def _each_frequency(options: argparse.Namespace) -> list[argparse.Namespace]:
         return [options]
     if options.frequency is not None:
         raise UsageError("give --frequency or --frequencies, not both")
-    from meta_lrpinn.physics import problem as problems
+    from meta_lrpinn.physics.problem import check_frequencies
 
-    frequencies = problems.check_frequencies(values.frequencies(options.frequencies))
+    frequencies = check_frequencies(values.frequencies(options.frequencies))
     return [
         argparse.Namespace(**{**vars(options), "frequency": float(frequency)})
         for frequency in frequencies
@@ -92,7 +92,6 @@ def _solve(
     import meta_lrpinn as ml
 
     problem.describe(posed, report)
-    has_history = options.solver in ("network_features", "gradient_training")
     field = ml.solve(
         posed.model,
         posed.frequency,
@@ -100,7 +99,7 @@ def _solve(
         settings,
         thickness=options.thickness,
         reflection=options.reflection,
-        truth=posed.published if has_history else None,
+        truth=posed.published,
         seed=options.seed,
         progress=report.shows_progress,
         **posed.keywords(),

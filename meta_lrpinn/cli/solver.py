@@ -7,39 +7,34 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from meta_lrpinn.cli.parsing import UsageError, add_option
-from meta_lrpinn.solvers import settings as choices
+from meta_lrpinn.solvers.settings import SOLVERS, Solver
 
 if TYPE_CHECKING:
     from meta_lrpinn.learning.networks import Network
 
-_ADAPTATIONS = {
-    "adamw": choices.AdamW,
-    "soap": choices.SOAP,
-    "gauss_newton": choices.GaussNewton,
-}
 # Options that prepare a network before it is solved with; see `networks.Network`.
 _NETWORK_OPTIONS = "init prune rank_fraction rank_count features freeze_bases".split()
-_WITH_NETWORK = ("network_features", "gradient_training")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """An option of one or several solvers."""
+
+    kind: type
+    text: str
+    choices: tuple[str, ...] | None
+    owners: list[str]  # names of the solvers
 
 
 def add_options(parser: argparse.ArgumentParser, default: str = "plane_waves") -> None:
     """Adds the choice of a solver, and the options of all solvers."""
     group = parser.add_argument_group("solver")
-    add_option(group, "solver", str, "How to solve.", default, tuple(choices.SOLVERS))
-    for name, (kind, text, allowed, owners) in _solver_options().items():
-        whose = ", ".join(owners)
-        add_option(group, name, kind, f"{text} Of {whose}.", None, allowed)
-    network = parser.add_argument_group(f"network, of {' and '.join(_WITH_NETWORK)}")
-    add_network_options(network)
-    add_option(
-        network,
-        "adaptation",
-        str,
-        "The optimiser: soap is adamw in the eigenbasis of Shampoo's preconditioner; "
-        "gauss_newton is of network_features only.",
-        None,
-        tuple(_ADAPTATIONS),
-    )
+    add_option(group, "solver", str, "How to solve.", default, tuple(SOLVERS))
+    for name, option in _solver_options().items():
+        text = f"{option.text} Of {', '.join(option.owners)}."
+        add_option(group, name, option.kind, text, None, option.choices)
+    owners = " and ".join(_solvers_with_network())
+    add_network_options(parser.add_argument_group(f"network, of {owners}"))
 
 
 def add_network_options(group: Any) -> None:
@@ -60,7 +55,12 @@ def add_network_options(group: Any) -> None:
     add_option(group, "freeze_bases", bool, "Do not adapt U and V.")
 
 
-def make_settings(options: argparse.Namespace, frequency: float | None, ndim: int) -> Any:
+def make_settings(
+    options: argparse.Namespace,
+    frequency: float | None,
+    ndim: int,
+    start: Solver | None = None,
+) -> Solver:
     """The settings that the options ask for.
 
     Args:
@@ -68,43 +68,49 @@ def make_settings(options: argparse.Namespace, frequency: float | None, ndim: in
         frequency: Frequency at which a network is pruned [Hz]; None for several, where
             it is not.
         ndim: Space dimension of the network.
+        start: Settings of one solver, whose values options of that solver replace;
+            default: those that each solver has by default.
 
     Raises:
         ValueError: if an option does not apply to the solver, or is out of its range.
     """
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    kind = choices.SOLVERS[options.solver]
-    known = _solver_options()
-    for name in (*known, *_NETWORK_OPTIONS, "adaptation"):
-        if name in given and options.solver not in _owners(name):
-            raise UsageError(
-                f"--{name} is no option of --solver={options.solver}, but of "
-                f"{', '.join(_owners(name))}"
-            )
-    fields = {field.name: given[field.name] for field in _fields(kind)
-              if field.name in given}  # fmt: skip
-    if options.solver in _WITH_NETWORK:
-        fields["network"] = make_network(options, frequency, ndim)
-    if options.solver == "network_features":
-        fields["adaptation"] = _adaptation(given)
-    if options.solver == "gradient_training":
-        fields["adamw"] = _adamw(given, kind().adamw)
-    return kind(**fields)
+    asked = {name: value for name, value in vars(options).items() if value is not None}
+    _check_owners(options.solver, asked)
+    settings = SOLVERS[options.solver]()
+    if start is not None and start.name == options.solver:
+        settings = start
+    changes = {}
+    for field in dataclasses.fields(settings):  # pyright: ignore[reportArgumentType]
+        if "network" in field.metadata:
+            network = make_network(options, frequency, ndim, getattr(settings, field.name))
+            changes[field.name] = network
+        elif "kinds" in field.metadata:
+            changes[field.name] = _chosen(field, asked)
+        elif field.name in asked and "help" in field.metadata:
+            changes[field.name] = asked[field.name]
+    return dataclasses.replace(settings, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def make_network(
-    options: argparse.Namespace, frequency: float | None, ndim: int
+    options: argparse.Namespace, frequency: float | None, ndim: int, default: Any
 ) -> "Network":
-    """The network that `add_network_options` asks for, prepared."""
+    """The network that `add_network_options` asks for, prepared.
+
+    Args:
+        options: Parsed options.
+        frequency: Frequency at which it is pruned [Hz]; None for several.
+        ndim: Space dimension.
+        default: Name of the network where none is asked for.
+
+    Raises:
+        ValueError: if there is no such network, or it cannot be prepared so.
+    """
     from meta_lrpinn.learning.networks import load_network
 
     if frequency is None and options.prune:
         raise UsageError("a network is pruned at one frequency; leave out --prune")
 
-    name = options.init
-    if name is None:
-        solver = choices.SOLVERS[getattr(options, "solver", "network_features")]
-        name = solver().network
+    name = default if options.init is None else options.init
     name = None if name == "none" else name
     network = load_network(name, ndim=ndim, seed=options.seed)
     prune = network.kind == "lrpinn" if options.prune is None else options.prune
@@ -117,68 +123,72 @@ def make_network(
     return network.freeze_bases() if options.freeze_bases else network
 
 
-def _adaptation(given: dict[str, Any]) -> Any:
-    """The adaptation that was named, or that options of one imply; None for none."""
-    name = given.get("adaptation")
-    if name is None:
-        options = {field.name for field in _fields(choices.AdamW)}
-        name = "adamw" if options & given.keys() else None
-    if name is None:
-        return None
-    kind = _ADAPTATIONS[name]
-    foreign = {f.name for other in _ADAPTATIONS.values() for f in _fields(other)}
-    foreign -= {field.name for field in _fields(kind)}
-    for option in sorted(foreign & given.keys()):
-        raise UsageError(f"--{option} is no option of --adaptation={name}")
-    return _of_kind(kind, given)
-
-
-def _adamw(given: dict[str, Any], default: choices.AdamW) -> choices.AdamW:
-    """The adaptation of all parameters, of which the default has the number of steps."""
-    name = given.get("adaptation", default.optimiser)
-    kind = _ADAPTATIONS[name]
-    if not issubclass(kind, choices.AdamW):
-        raise UsageError(f"--adaptation={name} is no option of --solver=gradient_training")
-    return _of_kind(kind, {"steps": default.steps, **given})
-
-
-def _of_kind(kind: type, given: dict[str, Any]) -> Any:
-    return kind(**{f.name: given[f.name] for f in _fields(kind) if f.name in given})
-
-
-def _fields(kind: type) -> list[dataclasses.Field]:
-    """The fields of settings that are options."""
-    return [field for field in dataclasses.fields(kind) if field.metadata.get("help")]
-
-
-def _groups() -> dict[type, tuple[str, ...]]:
-    """Dataclasses whose fields are options, and the solvers that have them."""
-    own = {kind: (name,) for name, kind in choices.SOLVERS.items()}
-    return {**own, choices.AdamW: _WITH_NETWORK, choices.GaussNewton: _WITH_NETWORK[:1]}
-
-
-def _solver_options() -> dict[str, tuple[type, str, tuple[str, ...] | None, list[str]]]:
-    """Name → type, help, choices and solvers of every option."""
-    found: dict[str, tuple[type, str, Any, list[str]]] = {}
-    for kind, owners in _groups().items():
-        hints = typing.get_type_hints(kind, localns={"Network": object})
-        for field in _fields(kind):
-            text, allowed = field.metadata["help"], field.metadata["choices"]
-            entry = found.setdefault(
-                field.name, (_plain_type(hints[field.name]), text, allowed, [])
+def _check_owners(solver: str, asked: dict[str, Any]) -> None:
+    """Refuses options of other solvers."""
+    owners = {name: option.owners for name, option in _solver_options().items()}
+    owners |= {name: _solvers_with_network() for name in _NETWORK_OPTIONS}
+    for name in owners.keys() & asked.keys():
+        if solver not in owners[name]:
+            raise UsageError(
+                f"--{name} is no option of --solver={solver}, but of "
+                f"{', '.join(owners[name])}"
             )
-            entry[3].extend(name for name in owners if name not in entry[3])
-    return found
 
 
-def _owners(name: str) -> list[str]:
-    if name in (*_NETWORK_OPTIONS, "adaptation"):
-        return list(_WITH_NETWORK)
-    return _solver_options()[name][3]
+def _chosen(field: dataclasses.Field, asked: dict[str, Any]) -> Any:
+    """Settings of the kind that is asked for, with the values that are."""
+    kinds, default = field.metadata["kinds"], field.default
+    name = asked.get(field.name, getattr(default, "name", None))
+    kind = kinds[name]
+    names = {part.name for part in _described(kind)}
+    foreign = {part.name for other in kinds.values() for part in _described(other)} - names
+    for option in sorted(foreign & asked.keys()):
+        raise UsageError(f"--{option} is no option of --{field.name}={name}")
+    values = {
+        part.name: asked.get(part.name, getattr(default, part.name, part.default))
+        for part in _described(kind)
+    }
+    return kind(**values)
+
+
+def _described(kind: type) -> list[dataclasses.Field]:
+    """The fields of settings that are options."""
+    return [field for field in dataclasses.fields(kind) if "help" in field.metadata]
+
+
+def _solvers_with_network() -> list[str]:
+    return [
+        name
+        for name, kind in SOLVERS.items()
+        if any("network" in field.metadata for field in dataclasses.fields(kind))  # pyright: ignore[reportArgumentType]
+    ]
+
+
+def _solver_options() -> dict[str, _Option]:
+    """Every option of the solvers by its name."""
+    options: dict[str, _Option] = {}
+
+    def add(owner: str, kind: type) -> None:
+        hints = typing.get_type_hints(kind, localns={"Network": object})
+        for field in _described(kind):
+            kinds = field.metadata.get("kinds", {})
+            choices = tuple(kinds) or field.metadata.get("choices")
+            plain = str if kinds else _plain_type(hints[field.name])
+            option = options.setdefault(
+                field.name, _Option(plain, field.metadata["help"], choices, [])
+            )
+            if owner not in option.owners:
+                option.owners.append(owner)
+            for nested in kinds.values():
+                add(owner, nested)
+
+    for name, kind in SOLVERS.items():
+        add(name, kind)
+    return options
 
 
 def _plain_type(hint: Any) -> type:
     """int of `int | None`."""
     if isinstance(hint, types.UnionType):
-        (hint,) = (one for one in typing.get_args(hint) if one is not type(None))
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     return hint

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         if getattr(options, name) is None:
             raise UsageError(f"survey needs --{name}")
     from meta_lrpinn.files.velocity_stacks import open_velocities
-    from meta_lrpinn.solvers.surveys.run import run_survey
+    from meta_lrpinn.solvers.survey_run import run_survey
 
     spacing = options.spacing
     velocities = open_velocities(
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     )
     grid = velocities.grid
     frequencies = values.frequencies(options.frequencies)
-    places = {
+    positions = {
         name: values.positions(text, grid.ndim, name.removesuffix("s"))
         for name in ("sources", "receivers")
         if (text := getattr(options, name)) is not None
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     only = frequencies[0] if len(frequencies) == 1 else None
     settings = solver.make_settings(options, only, grid.ndim)
     report.say("models", f"{len(velocities)} of {options.velocity}, each as {grid!r}")
-    number = len(velocities) * len(frequencies) * len(places["sources"])
+    number = len(velocities) * len(frequencies) * len(positions["sources"])
     report.say("wavefields", f"{number}, into {options.out}")
     amplitude = options.amplitude
     with workers.resumable("give --memory=GIB or --models_per_chunk=N"):
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             frequencies,
             out=options.out,
             settings=settings,
-            **places,
+            **positions,
             amplitude=None if amplitude is None else values.amplitude(amplitude),
             memory=options.memory,
             models_per_chunk=options.models_per_chunk,

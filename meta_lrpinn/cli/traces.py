@@ -1,7 +1,6 @@
 """`meta-lrpinn traces`: seismograms at receivers, and a movie of the wavefield."""
 
 import argparse
-import dataclasses
 import math
 import pathlib
 from typing import TYPE_CHECKING
@@ -10,9 +9,10 @@ from meta_lrpinn.cli import output, problem, solver, values
 from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import NotConverged, Report
 from meta_lrpinn.files import writing
+from meta_lrpinn.solvers.settings import FiniteDifferences
 
 if TYPE_CHECKING:
-    from meta_lrpinn.solvers.traces.record import Traces
+    from meta_lrpinn.solvers.seismograms import Traces
 
 SUMMARY = "Solve for seismograms: the wavefield at receivers as a function of time."
 _MOVIE_FRAMES = 60
@@ -53,21 +53,20 @@ def run(options: argparse.Namespace, report: Report) -> None:
         if getattr(options, name) is None:
             raise UsageError(f"traces needs --{name}")
     import meta_lrpinn as ml
-    from meta_lrpinn.solvers.traces import movie, storage
+    from meta_lrpinn.results import movie, trace_files
 
     path = pathlib.Path(options.out)
     output.check_folder(path.parent)
-    storage.check_path(path, *_sampling(options))
+    trace_files.check_path(path, *_sampling(options))
     film = None if options.movie is None else pathlib.Path(options.movie)
     if film is not None:
         movie.check_path(film)
     name, model, source, free_surface = problem.model_and_source(options)
     if film is not None:
         movie.check_dimension(model)
-    settings = solver.make_settings(options, None, model.ndim)
-    if isinstance(settings, ml.FiniteDifferences) and options.tolerance is None:
-        # On one grid, as `time_traces` by default: there are many frequencies.
-        settings = dataclasses.replace(settings, tolerance=None)
+    # On one grid, as `time_traces` by default: there are many frequencies.
+    start = FiniteDifferences(tolerance=None)
+    settings = solver.make_settings(options, None, model.ndim, start)
     report.say("model", f"{name}, {model!r}")
     traces = ml.time_traces(
         model,
@@ -93,13 +92,13 @@ def run(options: argparse.Namespace, report: Report) -> None:
 def _write(
     traces: "Traces", path: pathlib.Path, film: pathlib.Path | None, report: Report
 ) -> None:
-    from meta_lrpinn.solvers.traces import movie, storage
+    from meta_lrpinn.results import movie, trace_files
 
-    writers = {path: storage.writer(traces, path)}
+    writers = {path: trace_files.writer(traces, path)}
     if film is not None:
         writers[film] = movie.writer(traces)
     writing.write_together(writers)
-    written = [str(one) for one in writers]
+    written = [str(file) for file in writers]
     report.say("wrote", ", ".join(written))
     report.add(
         shape=traces.data.shape,
@@ -124,7 +123,7 @@ def _reason(traces: "Traces", transform_tolerance: float) -> str:
 
 def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:
     """Step and samples of a trace, as far as the options tell; bad values tell nothing."""
-    from meta_lrpinn.solvers.traces import transform
+    from meta_lrpinn.solvers import time_transform as transform
 
     step, peak, record = options.step, options.peak_frequency, options.record
     if step is None and _is_good(peak) and 0 < options.transform_tolerance < 1:

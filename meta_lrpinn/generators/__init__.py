@@ -14,7 +14,15 @@ from typing import NamedTuple
 import numpy as np
 
 from meta_lrpinn.generators.deformations import DEFORMATIONS, fold_relief, undo_thrust
-from meta_lrpinn.generators.grid import Grid, check_range, finished, make_rng
+from meta_lrpinn.generators.grid import (
+    Grid,
+    check_range,
+    finished,
+    make_rng,
+)
+from meta_lrpinn.generators.grid import (
+    draw_model as draw_model,
+)
 from meta_lrpinn.generators.rocks import (
     WATER,
     irregular_body,

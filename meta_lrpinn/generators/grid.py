@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -68,3 +69,40 @@ def finished(
     model = VelocityModel(grid.full(velocity), grid.spacing).smoothed(smoothing)
     # Rounding to float32 may step over the bounds by one unit in the last place.
     return model.replace_velocity(np.clip(model.velocity, minimum, maximum))
+
+
+def draw_model(
+    velocity: Callable[[np.ndarray], np.ndarray],
+    shape: Sequence[int],
+    spacing: float | Sequence[float],
+    origin: Sequence[float] | None = None,
+    samples: int = 8,
+) -> VelocityModel:
+    """The model of a velocity known everywhere, with its edges where they belong.
+
+    A node gets the mean of the squared slowness over the cell around it. A cylinder of
+    radius 0.3 km drawn at 10 m by values at the nodes is off by 1.6 to 2.1 % at 10 Hz,
+    drawn so by 0.7 to 1.3 % (docs/theory.md).
+
+    Args:
+        velocity: Points (n, ndim) [km] → velocities (n,) [km/s]; called up to half a cell
+            beyond the grid.
+        shape: Grid, (nz, nx) or (nz, ny, nx).
+        spacing: In the order of the array's axes, or one number [km].
+        origin: First grid point, (x, z) or (x, y, z); zero by default [km].
+        samples: Points of a cell along each axis.
+
+    Raises:
+        ValueError: if grid or velocities are not those of a model, or samples are not
+            positive.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be positive, got {samples}")
+    grid = VelocityModel(np.ones(tuple(shape)), spacing, origin)
+    nodes = grid.grid_points()
+    places = (np.arange(samples) + 0.5) / samples - 0.5
+    total = np.zeros(len(nodes))
+    for offset in itertools.product(places, repeat=grid.ndim):
+        total += np.asarray(velocity(nodes + np.array(offset) * grid.spacing[::-1])) ** -2.0
+    mean = total.reshape(grid.shape) / samples**grid.ndim
+    return VelocityModel(mean**-0.5, spacing, origin)

@@ -53,15 +53,25 @@ def initial_state(
 
 @functools.cache
 def make_optimiser(
-    name: str, learning_rate: float, schedule: str, steps: int, *, free_bases: bool = True
+    name: str,
+    learning_rate: float,
+    schedule: str,
+    steps: int,
+    *,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = 1.0,
+    free_bases: bool = True,
 ) -> optax.GradientTransformation:
-    """The optimiser of meta-testing, on gradients clipped at norm one.
+    """The optimiser of meta-testing.
 
     Args:
         name: "adamw" or "soap".
         learning_rate: Of the first step.
         schedule: "cosine", to zero at the last step, or "paper", see `paper_schedule`.
         steps: Number of steps.
+        weight_decay: Decoupled, as of AdamW: a step shrinks the parameters by this
+            fraction of the learning rate.
+        clip_norm: Largest norm of a gradient; None does not clip.
         free_bases: False leaves the bases U and V of low-rank layers as they are.
 
     Returns:
@@ -73,8 +83,12 @@ def make_optimiser(
         "paper": paper_schedule(learning_rate),
     }[schedule]
     descent = {"adamw": optax.scale_by_adam, "soap": soap.scale_by_soap}[name]
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), descent(), optax.scale_by_learning_rate(rate)
+        clip,
+        descent(),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(rate),
     )
     if free_bases:
         return optimiser

@@ -202,7 +202,7 @@ class RunCheckpoints:
         damaged: dict[int, parameter_files.Damaged] = {}
         for number in [first, *(others if isinstance(step, str) else [])]:
             try:
-                found = read(number)
+                content = read(number)
             except parameter_files.Damaged as error:
                 damaged[number] = error
                 continue
@@ -210,7 +210,7 @@ class RunCheckpoints:
                 text = f"{error}; that of step {number} is used instead"
                 warnings.warn(text, stacklevel=4)
             self._set_aside(damaged)
-            return number, found
+            return number, content
         raise damaged[first]
 
     def _set_aside(self, steps: Collection[int]) -> None:
@@ -283,8 +283,8 @@ class RunCheckpoints:
                 _check_sum(saved, _PARAMETERS, restored)
             return restored, saved["settings"]
 
-        found = self._first_good(step, read)
-        return None if found is None else (found[0], *found[1])
+        good = self._first_good(step, read)
+        return None if good is None else (good[0], *good[1])
 
     def find(self, step: int | str) -> int | None:
         """Number of the "latest", "best" or numbered step; None if there is none.
@@ -315,11 +315,11 @@ class RunCheckpoints:
     def _check_shapes(self, step: int, params: Any) -> None:
         with parameter_files.readable(self.path(step)):
             saved = self._manager.item_metadata(step)[_PARAMETERS].tree
-        saved, given = _shapes(saved), _shapes(params)
+        saved, shapes = _shapes(saved), _shapes(params)
         differing = [
-            f"{name} was {saved.get(name)}, is {given.get(name)}"
-            for name in sorted(saved.keys() | given.keys())
-            if saved.get(name) != given.get(name)
+            f"{name} was {saved.get(name)}, is {shapes.get(name)}"
+            for name in sorted(saved.keys() | shapes.keys())
+            if saved.get(name) != shapes.get(name)
         ]
         if differing:
             raise ValueError(
@@ -336,11 +336,11 @@ class RunCheckpoints:
     def _record(self, step: int) -> dict[str, Any]:
         with parameter_files.readable(self.path(step)):
             args = ocp.args.Composite(**{_RECORD: ocp.args.JsonRestore()})
-            found = self._manager.restore(step, args=args)[_RECORD]
+            about = self._manager.restore(step, args=args)[_RECORD]
             for name in ("settings", "record"):
-                if not isinstance(found[name], dict):
+                if not isinstance(about[name], dict):
                     raise ValueError(f"its {name} are of another kind")
-            return found
+            return about
 
 
 def load_run_parameters(
@@ -366,10 +366,10 @@ def load_run_parameters(
         raise ValueError(f"there is no checkpoint directory {directory}")
     run = RunCheckpoints(directory, read_only=True)
     try:
-        found = run.parameters(step)
-        if found is None:
+        saved = run.parameters(step)
+        if saved is None:
             raise ValueError(f"{directory} holds no checkpoint")
-        number, params, settings = found
+        number, params, settings = saved
         return params, settings, number
     finally:
         run.close()
@@ -449,7 +449,7 @@ def load_metric(path: str | Path) -> Metric | None:
 
 def check_settings(
     saved: Mapping[str, Any],
-    given: Mapping[str, Any],
+    current: Mapping[str, Any],
     ignored: Collection[str] = (),
     path: str | Path = "the checkpoint",
 ) -> None:
@@ -457,17 +457,17 @@ def check_settings(
 
     Args:
         saved: Settings of a checkpoint, nested dictionaries of JSON values.
-        given: Settings at hand.
+        current: Settings at hand.
         ignored: Dotted names ("training.log_every") that may differ.
         path: Whose settings, for the message.
     """
-    saved, given = dict(_flat(saved)), dict(_flat(given))
-    names = sorted((saved.keys() | given.keys()) - set(ignored))
+    saved, current = dict(_flat(saved)), dict(_flat(current))
+    names = sorted((saved.keys() | current.keys()) - set(ignored))
     absent = "(absent)"
     differing = [
-        f"{name} was {saved.get(name, absent)}, is {given.get(name, absent)}"
+        f"{name} was {saved.get(name, absent)}, is {current.get(name, absent)}"
         for name in names
-        if saved.get(name, absent) != given.get(name, absent)
+        if saved.get(name, absent) != current.get(name, absent)
     ]
     if differing:
         raise ValueError(f"{path} was made under other settings: " + "; ".join(differing))

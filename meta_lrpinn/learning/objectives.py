@@ -253,8 +253,9 @@ def own_output_objective(
 
     @full_precision
     def objective(params, task, key):
-        own = task.member(task.velocities[0], task.background_velocities[0])
-        problem = unit_problem(own)
+        problem = unit_problem(
+            task.member(task.velocities[0], task.background_velocities[0])
+        )
         shift = jax.random.uniform(key, (problem.ndim,))
         points = weak_form.quadrature_points(problem, shape, shift)
 
@@ -458,10 +459,10 @@ def galerkin_objective(
         inside = _inside(problem, task.points)
         at_points = inside[:, None] * features(task.points)
 
-        def one(member):
-            velocity, background_velocity, scattered = member
-            own = task.member(velocity, background_velocity)
-            collocation = weak_form.collocate_grid(own, quadrature, refinement, shift)
+        def error_of(known):
+            velocity, background_velocity, scattered = known
+            member = task.member(velocity, background_velocity)
+            collocation = weak_form.collocate_grid(member, quadrature, refinement, shift)
             weights = weak_form.solve_weights(
                 stiffness + weak_form.mass_matrix(samples.value, collocation, cell),
                 weak_form.load_vector(samples.value, collocation, cell),
@@ -473,7 +474,7 @@ def galerkin_objective(
 
         # One after the other: see `linear.weak_form.solve_weights`.
         error = jax.lax.map(
-            one, (task.velocities, task.background_velocities, task.scattered)
+            error_of, (task.velocities, task.background_velocities, task.scattered)
         )
         return jnp.mean(jnp.log(error + _ERROR_FLOOR)), {"error": jnp.mean(error)}
 

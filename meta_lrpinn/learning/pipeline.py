@@ -75,10 +75,10 @@ def held_tasks(
             )
             for _ in range(velocities)
         ]
-        own = task_sets.make_tasks(members, frequency, [source_x], distribution)
+        alike = task_sets.make_tasks(members, frequency, [source_x], distribution)
         if distribution.absorbing:
-            own = task_sets.with_scattered(own, _HELD_POINTS, _HELD_SEED)
-        tasks += own
+            alike = task_sets.with_scattered(alike, _HELD_POINTS, _HELD_SEED)
+        tasks += alike
     return tasks
 
 
@@ -122,11 +122,11 @@ def make_evaluation(
 
     @jax.jit
     def measure_all(params, stacked):
-        def one(task):
+        def measure_task(task):
             loss, scalars = measure(params, task, key)
             return scalars[figure] if figure else loss
 
-        return jax.lax.map(one, stacked)
+        return jax.lax.map(measure_task, stacked)
 
     def evaluate(params, step):
         del step
@@ -173,7 +173,7 @@ def own_output_evaluation(
 
     @jax.jit
     def measure_all(params, stacked):
-        def one(task):
+        def measure_task(task):
             descent_state = adaptation.initial_state(descent, params, metric)
             state, errors, done = (params, descent_state), [], 0
             for number in steps:
@@ -182,7 +182,7 @@ def own_output_evaluation(
                 done = number
             return jnp.stack(errors)
 
-        return jax.lax.map(one, stacked)
+        return jax.lax.map(measure_task, stacked)
 
     def evaluate(params, step):
         del step

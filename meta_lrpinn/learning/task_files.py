@@ -44,9 +44,9 @@ def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -
         groups = []
         for frequency in frequencies:
             source_x = rng.uniform(0, width)
-            own = task_sets.make_tasks(models, frequency, [source_x], distribution)
+            tasks = task_sets.make_tasks(models, frequency, [source_x], distribution)
             seed = int(rng.integers(2**31)) if points else 0
-            groups.append(Drawn(own, points, seed))
+            groups.append(Drawn(tasks, points, seed))
         return groups
 
     return draw
@@ -256,9 +256,9 @@ def _draw_parts(
                 drawn = draw(rng, done + size)
                 groups += drawn
                 size += sum(len(group.tasks) for group in drawn)
-            one = folder / f"{len(sizes)}.npz"
+            file_of_part = folder / f"{len(sizes)}.npz"
             tasks = _solved(groups, solve_all, bar)
-            task_sets.save_task_set(one, tasks, distribution, seed)
+            task_sets.save_task_set(file_of_part, tasks, distribution, seed)
             sizes.append(size)
             state = {"settings": settings, "sizes": sizes}
             state["rng"] = rng.bit_generator.state
@@ -271,11 +271,11 @@ def _solved(
     groups: Sequence[Drawn], solve_all: executors.Mapper, bar: tqdm.tqdm
 ) -> list[Task]:
     """The tasks of all groups in their order, whichever is solved first."""
-    found: dict[int, list[Task]] = {}
+    solved: dict[int, list[Task]] = {}
     for index, tasks in solve_all(_solve_one, enumerate(groups)):
-        found[index] = tasks
+        solved[index] = tasks
         bar.update(len(tasks))
-    return [task for index in range(len(groups)) for task in found[index]]
+    return [task for index in range(len(groups)) for task in solved[index]]
 
 
 def _solve_one(numbered: tuple[int, Drawn]) -> tuple[int, list[Task]]:
@@ -289,12 +289,12 @@ def _read_state(
     """Sizes of the parts that are there; the generator goes on after the last."""
     try:
         state = json.loads(file.read_text())
-        found, sizes = state["settings"], [int(size) for size in state["sizes"]]
+        saved, sizes = state["settings"], [int(size) for size in state["sizes"]]
         rng.bit_generator.state = state["rng"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is damaged ({type(error).__name__}); remove its folder"
         ) from None
-    if found != settings:
+    if saved != settings:
         raise ValueError(f"{file.parent} holds tasks of other options; remove it")
     return sizes

@@ -59,7 +59,7 @@ def make_tasks(
         [np.pad(m.velocity, ((0, missing),) * m.ndim, mode="edge") for m in models]
     )
 
-    def one(source, own_v0):
+    def task_at(source, v0_of_models):
         problem = make_problem(
             mean,
             frequency,
@@ -70,14 +70,14 @@ def make_tasks(
         task = Task(
             problem=problem.replace(
                 model=VelocityModel(velocities[0], models[0].spacing),
-                background_velocity=own_v0[0],
+                background_velocity=v0_of_models[0],
             ),
             velocities=velocities,
-            background_velocities=own_v0,
+            background_velocities=v0_of_models,
         )
         return jax.tree.map(_single_precision, task)
 
-    return [one(source, own_v0) for source, own_v0 in zip(sources, v0, strict=True)]
+    return [task_at(*arguments) for arguments in zip(sources, v0, strict=True)]
 
 
 def _single_precision(leaf: np.ndarray) -> np.ndarray:
@@ -220,7 +220,7 @@ def with_scattered(tasks: list[Task], number: int, seed: int) -> list[Task]:
     spacing = np.asarray(first.model.spacing)
     # Not the continuation, which lies in the layer.
     nodes = np.rint((layer.upper - layer.lower)[::-1] / spacing).astype(int) + 1
-    own = tuple(slice(count) for count in nodes)
+    of_model = tuple(slice(count) for count in nodes)
     keys = jax.random.split(jax.random.key(seed), len(tasks))
     points = [
         np.asarray(sample_points(key, task.problem, number), float)
@@ -228,7 +228,7 @@ def with_scattered(tasks: list[Task], number: int, seed: int) -> list[Task]:
     ]
     scattered = np.empty((len(tasks), len(tasks[0].velocities), number), np.complex64)
     for member, velocity in enumerate(tasks[0].velocities):
-        model = VelocityModel(np.asarray(velocity[own], float), first.model.spacing)
+        model = VelocityModel(np.asarray(velocity[of_model], float), first.model.spacing)
         solver = reference.factorise(model, frequency, refinement=1, layer=layer)
         for index, task in enumerate(tasks):
             field = solver.solve(
@@ -238,8 +238,8 @@ def with_scattered(tasks: list[Task], number: int, seed: int) -> list[Task]:
             )
             scattered[index, member] = solver.interpolate(field, points[index], layer=True)
     return [
-        task.replace(points=place.astype(np.float32), scattered=fields)
-        for task, place, fields in zip(tasks, points, scattered, strict=True)
+        task.replace(points=known.astype(np.float32), scattered=fields)
+        for task, known, fields in zip(tasks, points, scattered, strict=True)
     ]
 
 

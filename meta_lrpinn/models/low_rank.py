@@ -34,7 +34,7 @@ def layer_ranks(rank: int | Sequence[int], depth: int) -> tuple[int, ...]:
     ranks = tuple(rank) if isinstance(rank, Sequence) else (rank,) * depth
     if len(ranks) != depth:
         raise ValueError(f"{depth} hidden layers need {depth} ranks, got {len(ranks)}")
-    if any(one < 1 for one in ranks):
+    if min(ranks, default=1) < 1:
         raise ValueError(f"rank must be at least 1, got {min(ranks)}")
     return ranks
 

@@ -282,8 +282,8 @@ def _criterion(
 ) -> Callable[[int], int]:
     """The number of singular values to keep, as a function of a layer's rank."""
     if (fraction is None) == (count is None):
-        given = "none" if count is None else "both"
-        raise ValueError(f"give exactly one of fraction and count, got {given}")
+        number = "none" if count is None else "both"
+        raise ValueError(f"give exactly one of fraction and count, got {number}")
     if count is not None:
         if not (count == int(count) and 1 <= count <= min(ranks)):
             raise ValueError(

@@ -4,6 +4,10 @@ Lengths are in km and velocities in km/s, depth z is positive down. A grid is
 indexed (z, x) in 2D and (z, y, x) in 3D, and `spacing` follows the grid; points and
 origins are in coordinate order, (x, z) or (x, y, z), always the exact reverse.
 Outside its grid a model continues with its edge values.
+
+Between nodes the squared slowness is multilinear, since it is what the Helmholtz equation
+holds: a step between two nodes then scatters as one in the middle of their cell does, where
+a multilinear velocity would put it at v_slow/(v_slow + v_fast) of the cell.
 """
 
 from __future__ import annotations
@@ -135,6 +139,11 @@ class VelocityModel:
             return self.velocity
         return self.velocity / (1 - 0.5j / self.quality)
 
+    @property
+    def squared_slowness(self) -> Any:
+        """m = 1/v² on the grid [s²/km²], complex with a quality."""
+        return 1 / self.complex_velocity**2
+
     def axes(self) -> tuple[np.ndarray, ...]:
         """Grid coordinates along each array axis: (z, x) or (z, y, x) [km]."""
         return tuple(
@@ -150,7 +159,7 @@ class VelocityModel:
         return np.stack([axis.ravel() for axis in axes[::-1]], axis=-1)
 
     def at(self, points: Array) -> jax.Array:
-        """Velocity at points, multilinear between grid points, edge values outside.
+        """Velocity at points, that of the interpolated m; edge values outside.
 
         Differentiable in the velocity everywhere and in the points almost everywhere.
 
@@ -160,19 +169,22 @@ class VelocityModel:
         Returns:
             (...,) velocities [km/s].
         """
-        return self._interpolated(self.velocity, points)
+        return 1 / jnp.real(jnp.sqrt(self.squared_slowness_at(points)))
 
     def complex_velocity_at(self, points: Array) -> jax.Array:
-        """`complex_velocity` at points, interpolated as `at` does, (...,) [km/s]."""
-        return self._interpolated(self.complex_velocity, points)
+        """v/(1 − i/2Q) at points, that of the interpolated m, (...,) [km/s]."""
+        return 1 / jnp.sqrt(self.squared_slowness_at(points))
 
     def squared_slowness_at(self, points: Array) -> jax.Array:
-        """m of the Helmholtz equation at points, complex with a quality, (...,) [s²/km²].
+        """m of the Helmholtz equation at points, multilinear between grid points.
 
         Args:
             points: As for `at`.
+
+        Returns:
+            (...,) [s²/km²], complex with a quality.
         """
-        return 1 / self.complex_velocity_at(points) ** 2
+        return self._interpolated(self.squared_slowness, points)
 
     def _interpolated(self, values: Any, points: Array) -> jax.Array:
         points = jnp.asarray(points)
@@ -294,7 +306,7 @@ class VelocityModel:
         return VelocityModel(self.velocity[part], self.spacing, origin[::-1], quality)
 
     def resampled(self, spacing: float | Sequence[float]) -> VelocityModel:
-        """The model interpolated on another grid with the same first point.
+        """The model interpolated (see `at`) on another grid with the same first point.
 
         The new grid ends at its last point inside the model. Smooth first when the new
         spacing is much the coarser.
@@ -322,13 +334,10 @@ class VelocityModel:
             ),
             indexing="ij",
         )
-        values = scipy.ndimage.map_coordinates(
-            _in_double(self.complex_velocity), index, order=1, mode="nearest"
+        squared = scipy.ndimage.map_coordinates(
+            1 / _in_double(self.complex_velocity) ** 2, index, order=1, mode="nearest"
         )
-        if self.quality is None:
-            values = values.astype(np.asarray(self.velocity).dtype)
-            return VelocityModel(values, spacing, self.origin)
-        return self._of_slowness(1 / values, spacing)
+        return self._of_slowness(np.sqrt(squared), spacing)
 
     def _of_slowness(
         self, slowness: np.ndarray, spacing: tuple[float, ...]

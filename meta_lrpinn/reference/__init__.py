@@ -7,7 +7,7 @@ from meta_lrpinn.reference.analytic import (
     spherical_inclusion,
 )
 from meta_lrpinn.reference.factorised import FiniteDifferenceSolver, factorise
-from meta_lrpinn.reference.finite_difference import background_on_grid, reference_wavefield
+from meta_lrpinn.reference.finite_difference import RefinedField, refined_field
 from meta_lrpinn.reference.layered_media import (
     depth_profile,
     layered_medium,
@@ -17,14 +17,14 @@ from meta_lrpinn.reference.layered_media import (
 
 __all__ = [
     "FiniteDifferenceSolver",
-    "background_on_grid",
+    "RefinedField",
     "circular_inclusion",
     "depth_profile",
     "factorise",
     "layered_medium",
     "linear_velocity",
     "point_source",
-    "reference_wavefield",
+    "refined_field",
     "shifted_background",
     "spherical_inclusion",
     "two_half_spaces",

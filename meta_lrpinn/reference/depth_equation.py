@@ -59,7 +59,7 @@ class DepthEquation:
         middle = (edges[:-1] + edges[1:]) / 2
         quadrature = middle[:, None] + length[:, None] / 2 * points
         # Jumps lie at edges of elements, never at these points.
-        squared = (omega / np.interp(quadrature, depths, velocities)) ** 2
+        squared = omega**2 * np.interp(quadrature, depths, velocities**-2)
         scaled = length[:, None] / 2 * weights  # (E, q)
         mass = np.einsum("eq,qi,qj->eij", scaled, basis, basis)
         stiffness = np.einsum("eq,qi,qj->eij", scaled * squared, basis, basis)
@@ -168,7 +168,7 @@ def _element_edges(omega, source, depths, velocities, heights) -> np.ndarray:
     while stack:
         low, high = edges[-1], stack[-1]
         middle = np.array([low + 1e-9 * (high - low), high - 1e-9 * (high - low)])
-        speeds = np.interp(middle, depths, velocities).real
+        speeds = (np.interp(middle, depths, velocities**-2) ** -0.5).real
         length = high - low
         distance = max(low - source, source - high, 0.0)
         if (

@@ -4,7 +4,7 @@
 
 In stretched coordinates dx̃ = s dx this is the plain Helmholtz equation, so the layer
 needs no terms of its own: its grid lines simply stand at complex positions x̃. The
-velocity is bilinear (trilinear) between the nodes of the model; the integrals of m see
+squared slowness is bilinear (trilinear) between the nodes of the model; its integrals see
 it so, and its kinks, which lie on grid lines, do not lower the order. δu vanishes at the
 outer edge of the layer. The equation is solved with v₀ the velocity at the source, where
 its right-hand side is finite; another background differs by a closed form.
@@ -42,11 +42,13 @@ def _interpolation(model: VelocityModel, axis: int, positions: np.ndarray):
     return matrix
 
 
-def velocity_on(model: VelocityModel, positions: Iterable[np.ndarray]) -> np.ndarray:
-    """`model.complex_velocity_at` on a grid of positions along each array axis, in
-    double precision."""
-    values = np.asarray(model.complex_velocity)
-    values = values.astype(np.result_type(values.dtype, float))
+def squared_slowness_on(
+    model: VelocityModel, positions: Iterable[np.ndarray]
+) -> np.ndarray:
+    """`model.squared_slowness_at` on a grid of positions along each array axis, in double
+    precision [s²/km²]."""
+    velocity = np.asarray(model.complex_velocity)
+    values = velocity.astype(np.result_type(velocity.dtype, float)) ** -2
     for axis, places in enumerate(positions):
         values = np.moveaxis(
             np.tensordot(_interpolation(model, axis, places), values, (1, axis)),
@@ -98,7 +100,10 @@ class FiniteDifferenceSolver:
             δu, complex, of shape `shape`.
         """
         assert self.factors is not None, "the factors were dropped"
-        own = velocity_on(self.model, np.asarray(source, float)[::-1, None]).item()
+        own = (
+            squared_slowness_on(self.model, np.asarray(source, float)[::-1, None]).item()
+            ** -0.5
+        )
         load = self._scattering_source(source, amplitude, own)
         load = stencils.project(load, self.axes).ravel()
         solution = np.empty(self.unknowns, complex)
@@ -249,11 +254,11 @@ def factorise(
         stencils.make_axis(one.positions, one.stretched, order, step / refinement)
         for one, step in zip(lines, model.spacing, strict=True)
     )
-    squared_slowness = velocity_on(model, [axis.quadrature for axis in axes]) ** -2
+    squared_slowness = squared_slowness_on(model, [axis.quadrature for axis in axes])
     operator = stencils.laplacian(axes)
     operator = operator + omega**2 * stencils.weighted_mass(squared_slowness, axes)
     if order == 4:
-        slowness = velocity_on(model, [axis.positions for axis in axes]) ** -1
+        slowness = squared_slowness_on(model, [axis.positions for axis in axes]) ** 0.5
         operator += stencils.dispersion_correction(axes, omega * slowness)
     matrix = stencils.sparse_matrix(operator)
     del operator

@@ -46,8 +46,8 @@ def depth_profile(model: VelocityModel) -> tuple[np.ndarray, np.ndarray]:
         model: Velocity model, 2D or 3D.
 
     Returns:
-        Depths (nz,) [km], and velocities (nz,) [km/s], linear between the depths and
-        constant beyond them, as the model is; complex where it has a quality.
+        Depths (nz,) [km], and velocities (nz,) [km/s], between which the squared slowness
+        is linear, and constant beyond them, as the model is; complex with a quality.
 
     Raises:
         ValueError: if the velocity varies along a layer.
@@ -70,9 +70,9 @@ def layered_medium(
 ) -> np.ndarray:
     """Scattered field of a point source in a medium v(z), in 2D or 3D.
 
-    The velocity is linear between the given depths, as `VelocityModel` is between its
-    nodes, and constant beyond the first and the last. A depth given twice is a jump:
-    `depths=[0.5, 0.5], velocities=[1.5, 3.0]` are two ideal half-spaces.
+    The squared slowness is linear between the given depths, as that of `VelocityModel`
+    is between its nodes, and constant beyond the first and the last. A depth given
+    twice is a jump: `depths=[0.5, 0.5], velocities=[1.5, 3.0]` are two ideal half-spaces.
 
     Args:
         points: Coordinates (n, 2) or (n, 3) [km]; quickest on a grid.
@@ -372,7 +372,7 @@ def _velocity_at(depth: float, depths: np.ndarray, velocities: np.ndarray) -> co
     jumps = depths[1:][(np.diff(depths) == 0) & (np.diff(velocities) != 0)]
     if depth in jumps:
         raise ValueError(f"the source lies on a jump of the velocity, at {depth} km")
-    return np.interp(depth, depths, velocities).item()
+    return (np.interp(depth, depths, velocities**-2) ** -0.5).item()
 
 
 def _checked_profile(depths, velocities) -> tuple[np.ndarray, np.ndarray]:

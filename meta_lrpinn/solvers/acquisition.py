@@ -17,10 +17,10 @@ import numpy as np
 from flax import struct
 
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.physics import problem as problems
-from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import HelmholtzProblem, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import Array
+from meta_lrpinn.solvers.protocol import Conditions, Setup, make_setup
 
 
 class Acquisition(struct.PyTreeNode):
@@ -60,18 +60,24 @@ def make_acquisition(
     Raises:
         ValueError: if a source or a receiver lies outside the model.
     """
-    sources = np.atleast_2d(np.asarray(sources, float))
-    receivers = np.atleast_2d(np.asarray(receivers, float))
-    model.check_contains(sources, what="source")
-    model.check_contains(receivers, what="receiver")
-    problem = problems.make_problem(model, frequency, sources[0], amplitude=amplitude)
+    conditions = Conditions(amplitude=amplitude)
+    setup = make_setup(model, frequency, sources, receivers, conditions)
+    problem = make_problem(model, frequency, setup.sources[0], amplitude=setup.amplitude)
     ratio = wavenumber_ratio or lattices.default_wavenumber_ratio(problem)
+    return acquisition_of(setup, problem, lattices.make_lattice(problem, ratio))
+
+
+def acquisition_of(
+    setup: Setup, problem: HelmholtzProblem, lattice: lattices.Lattice
+) -> Acquisition:
+    """The acquisition of a setup with receivers; v₀ is that of the smallest velocity."""
+    assert setup.receivers is not None
     return Acquisition(
         problem=problem,
-        lattice=lattices.make_lattice(problem, ratio),
-        sources=sources,
-        background_velocities=problems.velocities_at(model, sources),
-        receivers=receivers,
+        lattice=lattice,
+        sources=setup.sources,
+        background_velocities=setup.background_velocities(setup.grid),
+        receivers=setup.receivers,
     )
 
 
@@ -87,7 +93,7 @@ def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
     """
     model = acquisition.problem.model.replace_velocity(velocity)
     problem = acquisition.problem.replace(model=model)
-    # Data and gradient to the half of the digits: what iterations leave is not smooth.
+    # To the square root of machine epsilon: what iterations leave is not smooth.
     residual = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5
     weights = lattices.solve_weights(
         problem,

@@ -2,78 +2,120 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from meta_lrpinn.learning import adaptation, objectives, output_layer
 from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics.problem import HelmholtzProblem
-from meta_lrpinn.solvers import exact
-from meta_lrpinn.solvers.network_features import as_network, points_per_step
-from meta_lrpinn.solvers.request import Request, Solution
-from meta_lrpinn.solvers.settings import GradientTraining
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.solvers import network_fields
+from meta_lrpinn.solvers.protocol import Prepared, Setup, Solved, Truth
+from meta_lrpinn.solvers.settings import AdamW, GradientTraining
 from meta_lrpinn.wavefield import Statistics
 
-# By loss: the rate, and how it decays (AdamW's of the published loss are the paper's, the
-# others were measured).
-_LEARNING_RATE = {
-    "adamw": {"relative": 2e-3, "published": 1e-3},
-    "soap": {"relative": 6e-3, "published": 3e-3},
-}
+# Of the published loss; AdamW's is the paper's, SOAP's was measured.
+_PUBLISHED_RATE = {"adamw": 1e-3, "soap": 3e-3}
+# By loss, how the rate decays.
 _SCHEDULE = {"relative": "cosine", "published": "paper"}
+_POINTS_PER_WAVELENGTH = 6.0
+_MAXIMUM_POINTS = 20_000
 
 
-def solve(request: Request, settings: GradientTraining) -> Solution:
-    """Trains for each source in turn, every time from the network as it is given.
+def prepare(settings: GradientTraining, setup: Setup) -> Prepared:
+    """Trains for each velocity and source, every time from the network as it is given.
 
     Raises:
-        ValueError: if there is no such network, or it is not what the settings need.
+        ValueError: if there is no such network, or it is of another space dimension.
     """
-    network = as_network(settings.network, request)
-    outcomes = []
-    for index, problem in enumerate(request.problems(network.layer_fraction)):
-        key = exact.key_of_source(request.keys.points, index)
-        distance = exact.distance_of(request, index)
-        outcomes.append(_train(network, problem, settings, distance, key, request.progress))
-    return exact.join(outcomes)
+    network = network_fields.find_network(settings.network, setup)
+
+    def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
+        sources = []
+        for index, problem in enumerate(setup.problems(model, network.layer_fraction)):
+            key = jax.random.fold_in(setup.keys.points, index)
+            distance = network_fields.distance_of(truth, model, index)
+            progress = setup.conditions.progress
+            sources.append(_train(network, problem, settings, distance, key, progress))
+        return network_fields.join(setup, model, network, sources, truth)
+
+    return Prepared(setup, solve)
 
 
-def own_field(network: Network, problem: HelmholtzProblem) -> exact.Values:
+def collocation_number(problem: HelmholtzProblem) -> int:
+    """Collocation points a step: six per shortest wavelength along each axis."""
+    shape = weak_form.quadrature_shape(problem, _POINTS_PER_WAVELENGTH)
+    return min(int(np.prod(shape)), _MAXIMUM_POINTS)
+
+
+def _points_per_step(network: Network, problem: HelmholtzProblem, optimiser: AdamW) -> int:
+    """Collocation points that are asked for, or those of `collocation_number`.
+
+    Raises:
+        ValueError: if the memory does not hold the features there.
+    """
+    points = optimiser.points or collocation_number(problem)
+    check_memory(
+        4.0 * points * network.number_of_features,
+        f"features at {points:,} points a step",
+        "choose fewer points",
+    )
+    return points
+
+
+def _own_field(network: Network, problem: HelmholtzProblem) -> network_fields.Values:
     """The field of the network's own output layer, for the problem's amplitude."""
-    unit, factor = exact.split_amplitude(problem)
+    unit, factor = network_fields.split_amplitude(problem)
     field = output_layer.OwnField(network.module, network.params, unit)
-    return exact.ScaledField(field, factor)
+    return network_fields.ScaledField(field, factor)
 
 
-def _train(network, problem, settings, distance, key, progress) -> exact.Outcome:
-    adamw = settings.adamw
-    unit, _ = exact.split_amplitude(problem)
+# Long: one value after the other, of a single call.
+def _train(
+    network: Network,
+    problem: HelmholtzProblem,
+    settings: GradientTraining,
+    distance: network_fields.Distance | None,
+    key: jax.Array,
+    progress: bool,
+) -> network_fields.SourceField:
+    optimiser = settings.optimiser
+    unit, _ = network_fields.split_amplitude(problem)
     if settings.output_start == "solved":
         weights = output_layer.solve(
             "galerkin", network.module, network.params, unit, double=True
         )
         network = network.with_parameters(output_layer.replace(network.params, weights))
-    points = points_per_step(network, problem, adamw)
+    points = _points_per_step(network, problem, optimiser)
 
     def evaluate(params):
-        field = own_field(network.with_parameters(params), problem)
-        return exact.figures(field(problem.model.grid_points()), distance)
+        assert distance is not None
+        field = _own_field(network.with_parameters(params), problem)
+        values = field(problem.model.grid_points())
+        return network_fields.figures(values, distance)
 
-    rate = adamw.learning_rate or _LEARNING_RATE[adamw.optimiser][settings.loss]
+    metric, rate = None, _PUBLISHED_RATE[optimiser.name]
+    if settings.loss == "relative":  # whose gradients metrics are learned from
+        metric = network.metric if optimiser.name == "soap" else None
+        rate = adaptation.default_rate(optimiser.name, metric)
     params, history = adaptation.finetune(
         _objective(network, settings, points),
         network.params,
         single_task(jax.tree.map(jnp.asarray, unit)),
-        steps=adamw.steps,
+        steps=optimiser.steps,
         optimiser=adaptation.make_optimiser(
-            adamw.optimiser,
-            rate,
+            optimiser.name,
+            optimiser.learning_rate or rate,
             _SCHEDULE[settings.loss],
-            adamw.steps,
+            optimiser.steps,
             free_bases=network.has_free_bases,
         ),
         key=key,
-        report_every=adamw.report_every or max(1, min(10, adamw.steps // 20)),
-        patience=adamw.patience,
+        metric=metric,
+        report_every=optimiser.report_every or max(1, min(10, optimiser.steps // 20)),
+        patience=optimiser.patience,
         evaluate=None if distance is None else evaluate,
         progress=progress,
     )
@@ -84,10 +126,10 @@ def _train(network, problem, settings, distance, key, progress) -> exact.Outcome
         steps=history[-1]["step"] if history else 0,
     )
     if settings.polish:
-        field = exact.solve_output("galerkin", adapted, problem, is_double=True)
+        field = network_fields.solve_output(adapted, problem, is_double=True)
     else:
-        field = own_field(adapted, problem)
-    return exact.outcome(field, problem, distance, history, stats)
+        field = _own_field(adapted, problem)
+    return network_fields.SourceField(field, stats, history)
 
 
 def _objective(

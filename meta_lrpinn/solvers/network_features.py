@@ -1,179 +1,99 @@
-"""Exact solves over the last hidden layer of a network, adapted first if asked for."""
+"""Exact solves over the last hidden layer of a network."""
 
-import dataclasses
-from typing import Any
+import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from meta_lrpinn.learning import gauss_newton, objectives, rank_choice
-from meta_lrpinn.learning.networks import Network, load_network
-from meta_lrpinn.learning.tasks import single_task
-from meta_lrpinn.linear import weak_form
-from meta_lrpinn.physics.problem import HelmholtzProblem
-from meta_lrpinn.runtime.memory import check_memory
-from meta_lrpinn.solvers import exact
-from meta_lrpinn.solvers.request import Request, Solution
-from meta_lrpinn.solvers.settings import AdamW, GaussNewton, NetworkFeatures, NetworkLike
+from meta_lrpinn.learning.networks import Network
+from meta_lrpinn.physics.problem import make_problem
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.solvers import network_fields, shared_features
+from meta_lrpinn.solvers.protocol import Prepared, Setup, Solve, Solved, Truth
+from meta_lrpinn.solvers.settings import NetworkFeatures
 from meta_lrpinn.wavefield import Statistics
 
-# By whether features are trained: those are nearly right, and larger steps first lose
-# what they know.
-_LEARNING_RATE = {
-    "adamw": {True: 1e-3, False: 2e-3},
-    "soap": {True: 1e-3, False: 2e-3},
-}
-_POINTS_PER_WAVELENGTH = 6.0
-_MAXIMUM_POINTS = 20_000
+# GiB for shared features where no memory is set.
+_MEMORY = 4.0
 
 
-def solve(request: Request, settings: NetworkFeatures) -> Solution:
-    """Solves for each source in turn, every one from the network as it is given.
+def prepare(settings: NetworkFeatures, setup: Setup) -> Prepared:
+    """A network's features: of one model solved directly, of several evaluated once.
 
     Raises:
-        ValueError: if there is no such network, or it is not what the settings need.
+        ValueError: if there is no such network, or it is of another space dimension.
     """
-    network = as_network(settings.network, request)
-    posed = request.problems(network.layer_fraction)
-    if settings.rank_tolerance is not None:
-        network = _with_chosen_rank(network, posed, settings.rank_tolerance, request)
-    outcomes = []
-    for index, problem in enumerate(posed):
-        distance = exact.distance_of(request, index)
-        key = exact.key_of_source(request.keys.points, index)
-        adapted, history = _adapt(
-            network, problem, settings, distance, key, request.progress
-        )
-        field = _field(adapted, problem, settings)
-        stats = Statistics(
-            unknowns=adapted.number_of_features,
-            rank=adapted.ranks,
-            steps=history[-1]["step"] if history else 0,
-        )
-        outcomes.append(exact.outcome(field, problem, distance, history, stats))
-    return exact.join(outcomes)
+    network = network_fields.find_network(settings.network, setup)
+    if setup.bounds.are_of_one_model:
+        return Prepared(setup, functools.partial(_solve, settings, setup, network))
+    return Prepared(setup, _sharing(settings, setup, network))
 
 
-def as_network(given: NetworkLike, request: Request) -> Network:
-    """The network that settings name.
-
-    Raises:
-        ValueError: if there is none, or it is of another space dimension.
-    """
-    return find_network(given, request.model.ndim, request.keys.network)
-
-
-def find_network(given: NetworkLike, ndim: int, seed: Any) -> Network:
-    """The network that settings name, or are; the seed is of random parameters.
-
-    Raises:
-        ValueError: if there is none, or it is of another space dimension.
-    """
-    if not isinstance(given, Network):
-        return load_network(given, ndim=ndim, seed=seed)
-    if given.ndim != ndim:
-        raise ValueError(f"the network is {given.ndim}D, the model {ndim}D")
-    return given
-
-
-def collocation_number(problem: HelmholtzProblem) -> int:
-    """Collocation points a step: six per shortest wavelength along each axis."""
-    shape = weak_form.quadrature_shape(problem, _POINTS_PER_WAVELENGTH)
-    return min(int(np.prod(shape)), _MAXIMUM_POINTS)
-
-
-def points_per_step(
-    network: Network, problem: HelmholtzProblem, adaptation: AdamW | GaussNewton
-) -> int:
-    """Collocation points that an adaptation asks for, or those of `collocation_number`.
-
-    Raises:
-        ValueError: if the memory does not hold the features there.
-    """
-    points = adaptation.points or collocation_number(problem)
-    check_memory(
-        4.0 * points * network.number_of_features,
-        f"features at {points:,} points a step",
-        "choose fewer points",
-    )
-    return points
-
-
-def _field(
-    network: Network, problem: HelmholtzProblem, settings: NetworkFeatures
-) -> exact.Values:
-    is_double = settings.precision == "double"
-    return exact.solve_output(settings.output_layer, network, problem, is_double)
-
-
-def _adapt(
-    network: Network,
-    problem: HelmholtzProblem,
+def _solve(
     settings: NetworkFeatures,
-    distance: exact.Distance | None,
-    key: jax.Array,
-    progress: bool,
-) -> tuple[Network, tuple[dict[str, Any], ...]]:
-    """The network adapted to one problem, and the history."""
-    adaptation = settings.adaptation
-    if adaptation is None:
-        return network, ()
-    unit, _ = exact.split_amplitude(problem)
-    points = points_per_step(network, problem, adaptation)
-
-    def evaluate(params):
-        field = _field(network.with_parameters(params), problem, settings)
-        return exact.figures(field(problem.model.grid_points()), distance)
-
-    # The residual can fall while the error grows: the estimate of the error decides.
-    common = {"evaluate": evaluate, "choose": exact.ESTIMATE, "progress": progress}
-    if isinstance(adaptation, GaussNewton):
-        params, history = gauss_newton.gauss_newton(
-            network.module,
-            network.params,
-            unit,
-            steps=adaptation.steps,
-            points=points,
-            key=key,
-            patience=adaptation.patience,
-            **common,
-        )
-    else:
-        params, history = adaptation.finetune(
-            objectives.residual_objective(network.module, points),
-            network.params,
-            single_task(jax.tree.map(jnp.asarray, unit)),
-            steps=adaptation.steps,
-            optimiser=_optimiser(network, adaptation),
-            key=key,
-            report_every=adaptation.report_every or max(1, adaptation.steps // 5),
-            patience=adaptation.patience,
-            **common,
-        )
-    return network.with_parameters(params), history
-
-
-def _optimiser(network: Network, adaptation: AdamW):
-    name, steps = adaptation.optimiser, adaptation.steps
-    rate = adaptation.learning_rate or _LEARNING_RATE[name][network.is_trained]
-    free = network.has_free_bases
-    return adaptation.make_optimiser(name, rate, "cosine", steps, free_bases=free)
-
-
-def _with_chosen_rank(
+    setup: Setup,
     network: Network,
-    posed: list[HelmholtzProblem],
-    tolerance: float,
-    request: Request,
-) -> Network:
-    """The network at the lowest rank that costs no more than the tolerance."""
-    module, params, _ = rank_choice.choose_rank(
-        network.module,
-        network.params,
-        posed,
-        tolerance,
-        points=collocation_number(posed[0]),
-        key=request.keys.rank,
-    )
-    return dataclasses.replace(network, module=module, params=params)
+    model: VelocityModel,
+    truth: Truth | None = None,
+) -> Solved:
+    """All sources in one velocity, each in turn."""
+    stats = Statistics(unknowns=network.number_of_features, rank=network.ranks, steps=0)
+    is_double = settings.precision == "double"
+    sources = [
+        network_fields.SourceField(
+            network_fields.solve_output(network, problem, is_double), stats
+        )
+        for problem in setup.problems(model, network.layer_fraction)
+    ]
+    return network_fields.join(setup, model, network, sources, truth)
+
+
+def _sharing(settings: NetworkFeatures, setup: Setup, network: Network) -> Solve:
+    """By features that are evaluated once for each source; see `shared_features`."""
+    grid = setup.grid
+    receivers = grid.grid_points() if setup.receivers is None else setup.receivers
+    shape = grid.shape if setup.receivers is None else (len(receivers),)
+    checksum = network.checksum()
+    made: dict[int, shared_features.FeatureSolver] = {}
+
+    def solver_of(index: int) -> shared_features.FeatureSolver:
+        if index in made:
+            return made[index]
+        # The layer for a velocity in the middle of all: networks are trained in one for
+        # the mean velocity.
+        problem = make_problem(
+            setup.bounds.middle(),
+            setup.frequency,
+            setup.sources[index],
+            amplitude=setup.amplitude,
+            background_velocity=setup.conditions.background_velocity,
+            layer_fraction=network.layer_fraction,
+            **setup.layer_options,
+        ).replace(model=grid)
+        solver = shared_features.make_solver(
+            network, problem, receivers, settings.precision
+        )
+        # Those that memory has no room for are made again for every velocity.
+        each = shared_features.bytes_of(network, problem, len(receivers))
+        memory = setup.conditions.memory or _MEMORY
+        if not made or (len(made) + 1) * each <= memory * 2**30:
+            made[index] = solver
+        return solver
+
+    def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
+        velocities = setup.background_velocities(model)
+        solvers = [solver_of(index) for index in range(len(setup.sources))]
+        solved = [solver(model, v0) for solver, v0 in zip(solvers, velocities, strict=True)]
+        values, errors = zip(*solved, strict=True)
+        fields = np.stack(values).reshape(-1, *shape)
+        record = {"step": 0, "seconds": 0.0}
+        if truth is not None:
+            record["relative_l2"] = truth.distance(fields)
+        return Solved(
+            fields=fields,
+            error_estimates=np.array(errors),
+            stats=Statistics(unknowns=solvers[-1].unknowns, rank=network.ranks, steps=0),
+            history=() if truth is None else (record,),
+            initialisation=checksum,
+        )
+
+    return solve

@@ -1,6 +1,9 @@
 """Plane waves on a lattice: the default solver. The numerics are in `linear`."""
 
 import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +11,20 @@ import numpy as np
 import tqdm
 
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.physics import problem as problems
-from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import REFLECTION, HelmholtzProblem, make_problem
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.memory import check_memory
-from meta_lrpinn.solvers.request import Request, Solution
+from meta_lrpinn.solvers.acquisition import acquisition_of, receiver_data
+from meta_lrpinn.solvers.bounds import Bounds, bounds_of_model
+from meta_lrpinn.solvers.protocol import (
+    Prepared,
+    Setup,
+    Solved,
+    Truth,
+    at_receivers,
+    no_gradient,
+)
 from meta_lrpinn.solvers.settings import PlaneWaves
 from meta_lrpinn.wavefield import Statistics
 
@@ -52,58 +64,58 @@ class PlaneWaveField:
             return np.asarray(values)
 
 
-def solve(request: Request, settings: PlaneWaves) -> Solution:
-    """Solves for all sources of a request at once, on one lattice.
+class _Basis(NamedTuple):
+    """Waves for all velocities within bounds."""
 
-    With a tolerance the layer and the residual of the iterations follow from it, and
-    waves are added until the estimate of every source is below half of it, as long as
-    that brings the estimates down and there are at most 300,000. Converged is what has its
-    estimates below the tolerance.
+    problem: HelmholtzProblem  # of the smallest velocities, in a layer for the largest
+    lattice: lattices.Lattice
+    ratio: float  # largest wavenumber over that of the slowest wave
+
+
+def prepare(settings: PlaneWaves, setup: Setup) -> Prepared:
+    """Plane waves on one lattice for all velocities within the bounds.
+
+    With a tolerance every velocity has a lattice of its own: the layer and the residual of
+    the iterations follow from the tolerance, and waves are added until the estimate of
+    every source is below half of it, as long as that brings the estimates down and there
+    are at most 300,000. Converged is what has its estimate below the tolerance.
 
     Raises:
         ValueError: if the problem needs more waves than can be solved for.
     """
-    tolerance = settings.tolerance
-    problem = _problem(request, tolerance)
+    basis = _first_basis(settings, setup, setup.bounds)
+    data = no_gradient
+    if setup.receivers is not None:
+        acquisition = acquisition_of(setup, basis.problem, basis.lattice)
+        data = functools.partial(receiver_data, acquisition)
+    return Prepared(setup, functools.partial(_solve, settings, setup, basis), data)
+
+
+def _first_basis(settings: PlaneWaves, setup: Setup, bounds: Bounds) -> _Basis:
+    problem = _problem(setup, bounds, settings.tolerance)
     ratio = _first_ratio(problem, settings)
-    largest_ratio = lattices.wavenumber_ratio_for(problem, _MOST_WAVES)
-    history, best = [], None
-    is_double = settings.precision == "double"
-    with (
-        jax.enable_x64(is_double),
-        tqdm.tqdm(disable=not request.progress, unit="solve") as bar,
-    ):
-        while True:
-            lattice = lattices.make_lattice(problem, ratio)
-            _check_room(lattice, request)
-            found = _solved(problem, lattice, request, tolerance)
-            largest = float(np.asarray(found.error_estimate).max())
-            record = {"unknowns": lattice.number, "error_estimate": largest}
-            if request.truth is not None:
-                record["relative_l2"] = request.error(found.fields)
-            history.append(record)
-            bar.update()
-            bar.set_postfix(unknowns=lattice.number, estimate=f"{largest:.2g}")
-            if best is None or largest < best[0]:
-                best = largest, lattice, found
-            if tolerance is None or largest <= _AIM * tolerance or _has_stalled(history):
-                break
-            ratio *= _GROWTH ** (1 / problem.ndim)
-            if ratio > largest_ratio:
-                break  # what is there is the best that can be afforded
-    largest, lattice, found = best
-    return Solution(
-        fields=np.asarray(found.fields),
-        evaluate=PlaneWaveField(problem, lattice, np.asarray(found.weights), is_double),
-        stats=Statistics(
-            unknowns=lattice.number,
-            iterations=int(found.iterations),
-            residual=float(np.asarray(found.residual).max()),
-        ),
-        history=tuple(history),
-        error_estimates=np.asarray(found.error_estimate),
-        converged=None if tolerance is None else largest <= tolerance,
+    lattice = lattices.make_lattice(problem, ratio, velocities=bounds.steepest())
+    return _Basis(problem, lattice, ratio)
+
+
+def _problem(setup: Setup, bounds: Bounds, tolerance: float | None) -> HelmholtzProblem:
+    """The smallest velocities in a layer for the largest, as the tolerance asks for it.
+
+    It has the first source; layer and lattice do not depend on the source.
+    """
+    options: dict[str, Any] = setup.layer_options
+    if tolerance is not None and setup.conditions.reflection is None:
+        finer = min(tolerance / _DEFAULT_RETURN, 1.0)
+        options["reflection"] = REFLECTION * finer**_REFLECTION_POWER
+    problem = make_problem(
+        bounds.highest,
+        setup.frequency,
+        setup.sources[0],
+        amplitude=setup.amplitude,
+        background_velocity=setup.conditions.background_velocity,
+        **options,
     )
+    return problem.replace(model=bounds.lowest)
 
 
 def _first_ratio(problem: HelmholtzProblem, settings: PlaneWaves) -> float:
@@ -117,18 +129,103 @@ def _first_ratio(problem: HelmholtzProblem, settings: PlaneWaves) -> float:
     return min(ratio, max(default, lattices.wavenumber_ratio_for(problem, _MOST_WAVES)))
 
 
-def _problem(request: Request, tolerance: float | None) -> HelmholtzProblem:
-    """The problem of the first source, in a layer that the tolerance asks for."""
-    if tolerance is not None and request.reflection is None:
-        finer = min(tolerance / _DEFAULT_RETURN, 1.0)
-        reflection = problems.REFLECTION * finer**_REFLECTION_POWER
-        request = dataclasses.replace(request, reflection=reflection)
-    first = slice(0, 1)  # the layer does not depend on the source
-    return dataclasses.replace(
-        request,
-        sources=request.sources[first],
-        background_velocities=request.background_velocities[first],
-    ).problems()[0]
+def _solve(
+    settings: PlaneWaves,
+    setup: Setup,
+    basis: _Basis,
+    model: VelocityModel,
+    truth: Truth | None = None,
+) -> Solved:
+    """All sources in one velocity."""
+    tolerance, is_double = settings.tolerance, settings.precision == "double"
+    if tolerance is not None and not setup.bounds.are_of_one_model:
+        basis = _first_basis(settings, setup, bounds_of_model(model))
+    history, best = [], None
+    with (
+        jax.enable_x64(is_double),
+        tqdm.tqdm(disable=not setup.conditions.progress, unit="solve") as bar,
+    ):
+        for problem, lattice in _growing(basis, model):
+            solution = _solved(problem, lattice, setup, tolerance, is_double)
+            largest = float(solution.error_estimate.max())
+            record = {"unknowns": lattice.number, "error_estimate": largest}
+            if truth is not None:
+                record["relative_l2"] = truth.distance(solution.fields)
+            history.append(record)
+            bar.update()
+            bar.set_postfix(unknowns=lattice.number, estimate=f"{largest:.2g}")
+            if best is None or largest < best[0]:
+                best = largest, problem, lattice, solution
+            if tolerance is None or largest <= _AIM * tolerance or _has_stalled(history):
+                break
+    assert best is not None
+    _, problem, lattice, solution = best
+    fields, evaluate, estimates = solution.fields, None, solution.error_estimate
+    if solution.weights is not None:
+        evaluate = PlaneWaveField(problem, lattice, solution.weights, is_double)
+        fields = at_receivers(setup, evaluate, fields)
+    return Solved(
+        fields=fields,
+        error_estimates=estimates,
+        converged=None if tolerance is None else estimates <= tolerance,
+        evaluate=evaluate,
+        stats=Statistics(
+            unknowns=lattice.number,
+            iterations=int(solution.iterations),
+            residual=float(solution.residual.max()),
+        ),
+        history=tuple(history),
+    )
+
+
+def _growing(
+    basis: _Basis, model: VelocityModel
+) -> Iterator[tuple[HelmholtzProblem, lattices.Lattice]]:
+    """A model's problem with ever more waves, as long as they can be afforded."""
+    problem, lattice, ratio = basis
+    problem = problem.replace(model=model)
+    yield problem, lattice
+    largest = lattices.wavenumber_ratio_for(problem, _MOST_WAVES)
+    while True:
+        ratio *= _GROWTH ** (1 / problem.ndim)
+        if ratio > largest:
+            return
+        yield problem, lattices.make_lattice(problem, ratio)
+
+
+def _solved(
+    problem: HelmholtzProblem,
+    lattice: lattices.Lattice,
+    setup: Setup,
+    tolerance: float | None,
+    is_double: bool,
+) -> Any:
+    """A lattice's `Solution` in arrays of NumPy.
+
+    Where a memory is set, as many sources at a time as it holds; their fields are then
+    where they are asked for, and their weights are dropped.
+    """
+    options = {}
+    if tolerance is not None:
+        options["tolerance"] = min(_LARGEST_RESIDUAL, tolerance / _ERROR_OVER_RESIDUAL)
+    velocities = setup.background_velocities(problem.model)
+    batch = _sources_per_batch(lattice, setup)
+    parts = []
+    for start in range(0, len(setup.sources), batch):
+        part = slice(start, start + batch)
+        solution = _solve_lattice(
+            problem, lattice, setup.sources[part], velocities[part], **options
+        )
+        solution = jax.tree.map(np.asarray, solution)
+        if setup.conditions.memory is not None:
+            field = PlaneWaveField(problem, lattice, solution.weights, is_double)
+            fields = at_receivers(setup, field, solution.fields)
+            solution = solution.replace(fields=fields, weights=None)
+        parts.append(solution)
+    if len(parts) == 1:
+        return parts[0]
+    joined = jax.tree.map(lambda *leaves: np.concatenate(np.atleast_1d(*leaves)), *parts)
+    return joined.replace(iterations=joined.iterations.max())
 
 
 def bytes_of_source(lattice: lattices.Lattice, points: int) -> int:
@@ -144,29 +241,24 @@ def bytes_of_source(lattice: lattices.Lattice, points: int) -> int:
     return 16 * (30 * lattice.number + 2 * points)
 
 
-def _check_room(lattice: lattices.Lattice, request: Request) -> None:
-    shape = request.model.shape
-    check_memory(
-        _LEAST_PART * len(request.sources) * bytes_of_source(lattice, int(np.prod(shape))),
-        f"{len(request.sources):,} sources in {lattice.number:,} plane waves",
-        "solve for fewer at a time, or by run_survey",
-    )
+def _sources_per_batch(lattice: lattices.Lattice, setup: Setup) -> int:
+    """All of them where no memory is set, as long as the machine's holds them.
 
-
-def _solved(
-    problem: HelmholtzProblem,
-    lattice: lattices.Lattice,
-    request: Request,
-    tolerance: float | None,
-) -> lattices.Solution:
-    options = {}
-    if tolerance is not None:
-        options["tolerance"] = min(_LARGEST_RESIDUAL, tolerance / _ERROR_OVER_RESIDUAL)
-    return jax.block_until_ready(
-        _solve_lattice(
-            problem, lattice, request.sources, request.background_velocities, **options
+    Raises:
+        ValueError: if it does not.
+    """
+    number, memory = len(setup.sources), setup.conditions.memory
+    if memory is None:
+        points = int(np.prod(setup.grid.shape))
+        check_memory(
+            _LEAST_PART * number * bytes_of_source(lattice, points),
+            f"{number:,} sources in {lattice.number:,} plane waves",
+            "solve for fewer at a time, or by run_survey",
         )
-    )
+        return number
+    receivers = setup.receivers
+    points = int(np.prod(setup.grid.shape)) if receivers is None else len(receivers)
+    return int(np.clip(memory * 2**30 // bytes_of_source(lattice, points), 1, number))
 
 
 def _has_stalled(history: list[dict[str, float]]) -> bool:

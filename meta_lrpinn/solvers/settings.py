@@ -1,9 +1,10 @@
 """Settings of the solvers: which solver, and how it is to work.
 
-Each solver has one frozen dataclass whose fields are all the options that it has; the type
-of the settings given to `solve` chooses the solver. Nothing here needs JAX, so that the
+Each solver has one frozen dataclass whose fields are all the options that it has, and whose
+methods import its implementation when they are called. Nothing here needs JAX, so that the
 command line can offer these fields as options before anything heavy is imported: the help
-text and the choices of an option stand in the metadata of its field.
+text and the choices of an option stand in the metadata of its field. A new solver is a
+subclass of `Solver`, and an entry of `SOLVERS`.
 """
 
 import dataclasses
@@ -12,16 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from meta_lrpinn.learning.networks import Network
+    from meta_lrpinn.physics.velocity import VelocityModel
+    from meta_lrpinn.solvers.bounds import Bounds
+    from meta_lrpinn.solvers.protocol import Conditions, Prepared, Setup
 
 PRECISIONS = ("double", "single")
-OUTPUT_LAYERS = ("galerkin", "least_squares")
 OUTPUT_STARTS = ("network", "solved")
 LOSSES = ("relative", "published")
 # Below, rounding and quadrature decide; from one up, zero is as good a wavefield.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 1e-6, 1.0
 _LARGEST_WHOLE = 2**31 - 1
 
+# Metadata of a field for a network, which the command line prepares by options that all
+# such fields share.
+NETWORK = {"network": True}
 # A network, "default" or another name of a shipped initialisation, the folder of an
 # initialisation or of a training run, or None for random parameters.
 NetworkLike: TypeAlias = "Network | str | Path | None"
@@ -30,6 +38,17 @@ NetworkLike: TypeAlias = "Network | str | Path | None"
 def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
     """A field of settings, described for documentation and command line alike."""
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
+
+
+def one_of(default: Any, text: str, kinds: dict[str, type]) -> Any:
+    """A field that holds settings of its own, of one of several kinds.
+
+    Args:
+        default: Of one of the kinds.
+        text: Help of the choice; fields of the kinds have their own.
+        kinds: By the name of the choice.
+    """
+    return dataclasses.field(default=default, metadata={"help": text, "kinds": kinds})
 
 
 def _check_positive(settings: Any, *names: str) -> None:
@@ -71,13 +90,56 @@ def _check_choices(settings: Any) -> None:
             )
 
 
+class Solver:
+    """Base of the settings of all solvers.
+
+    A subclass is a frozen dataclass with a `name` and `prepare_setup`.
+    """
+
+    name: ClassVar[str]
+    tolerance: float | None = None  # of the relative error, where it has one
+
+    def prepare(
+        self,
+        bounds: "VelocityModel | Bounds",
+        frequency: float,
+        sources: "np.ndarray",
+        receivers: "np.ndarray | None" = None,
+        conditions: "Conditions | None" = None,
+    ) -> "Prepared":
+        """A solver for all velocities within bounds, at one frequency.
+
+        Args:
+            bounds: Of the velocities; one model is its own bounds.
+            frequency: Frequency [Hz].
+            sources: Source position (ndim,), or several, (n_sources, ndim) [km].
+            receivers: Where δu is asked for, likewise; default: on the models' grid.
+            conditions: Amplitude, layer, free surface, seed; by default `Conditions()`.
+
+        Raises:
+            ValueError: if an argument is out of its range, or the problem too large.
+        """
+        from meta_lrpinn.solvers import free_surface, protocol
+
+        setup = protocol.make_setup(bounds, frequency, sources, receivers, conditions)
+        if setup.conditions.free_surface:
+            return free_surface.prepare(self.prepare_setup, setup, self.tolerance)
+        return self.prepare_setup(setup)
+
+    def prepare_setup(self, setup: "Setup") -> "Prepared":
+        """As `prepare`, of checked arguments, without a free surface."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlaneWaves:
+class PlaneWaves(Solver):
     """Plane waves on a lattice, their weights solved exactly in the weak form (default).
 
     See `linear.lattice`. Without `tolerance` and `unknowns` the number of waves is set by
     area, frequency and roughness, for an error of 0.05 to 0.5 % in 2D.
     """
+
+    name: ClassVar[str] = "plane_waves"
 
     tolerance: float | None = option(
         None, "Relative error to reach; waves, layer, quadrature and iterations follow."
@@ -93,28 +155,21 @@ class PlaneWaves:
         if self.unknowns is not None and self.tolerance is not None:
             raise ValueError("give unknowns or tolerance, not both")
 
+    def prepare_setup(self, setup: "Setup") -> "Prepared":
+        """As `prepare`, of checked arguments, without a free surface."""
+        from meta_lrpinn.solvers import plane_waves
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RandomWaves:
-    """Plane waves with random wave vectors, all in one matrix (weak form)."""
-
-    unknowns: int | None = option(
-        None, "Number of waves; by default by area and frequency."
-    )
-    precision: str = option("double", "Precision of the solve.", PRECISIONS)
-
-    def __post_init__(self):
-        _check_choices(self)
-        _check_positive(self, "unknowns")
-        _check_whole(self, "unknowns")
+        return plane_waves.prepare(self, setup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FiniteDifferences:
+class FiniteDifferences(Solver):
     """Compact fourth-order finite differences with a sparse direct solve: the reference.
 
     See `reference.finite_difference`.
     """
+
+    name: ClassVar[str] = "finite_differences"
 
     tolerance: float | None = option(
         0.003, "Refine until the field's own relative change is below this."
@@ -135,24 +190,29 @@ class FiniteDifferences:
         if self.scheme_order not in (2, 4):
             raise ValueError(f"scheme_order must be 2 or 4, got {self.scheme_order}")
 
+    def prepare_setup(self, setup: "Setup") -> "Prepared":
+        """As `prepare`, of checked arguments, without a free surface."""
+        from meta_lrpinn.solvers import finite_differences
+
+        return finite_differences.prepare(self, setup)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW:
     """Adaptation of a network's parameters by AdamW on new points at every step."""
 
-    optimiser: ClassVar[str] = "adamw"
+    name: ClassVar[str] = "adamw"
 
     steps: int = option(300, "Adaptation steps.")
     learning_rate: float | None = option(
-        None, "Learning rate; by default by optimiser, solver, loss and network."
+        None, "Learning rate; by default by optimiser and loss."
     )
     points: int | None = option(
         None, "Collocation points a step; by default by wavelength, at most 20,000."
     )
     patience: int | None = option(
         None,
-        "Stop after so many records in which what decides (the error estimate, or the "
-        "held-out loss) is not smaller.",
+        "Stop after so many records in which the held-out loss is not smaller.",
     )
     report_every: int | None = option(None, "Steps between records of the history.")
 
@@ -168,79 +228,54 @@ class SOAP(AdamW):
     See `meta_lrpinn.learning.soap`.
     """
 
-    optimiser: ClassVar[str] = "soap"
+    name: ClassVar[str] = "soap"
+
+
+OPTIMISERS: dict[str, type[AdamW]] = {kind.name: kind for kind in (AdamW, SOAP)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GaussNewton:
-    """Adaptation of the singular values alone, by few and costly damped steps.
-
-    See `adapt.gauss_newton`; the network must be a pruned LRPINN.
-    """
-
-    steps: int = option(8, "Steps to try.")
-    points: int | None = option(None, "Collocation points a step; default: by wavelength.")
-    patience: int = option(5, "Stop after so many refused steps.")
-
-    def __post_init__(self):
-        _check_whole(self, "steps", "points", "patience")
-        _check_positive(self, "points", "patience")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkFeatures:
+class NetworkFeatures(Solver):
     """The last hidden layer of a network as basis; its output layer solved exactly.
 
-    Without adaptation the features are taken as they are. With it they are trained on the
-    strong residual, the output layer eliminated (variable projection); of the records of
-    the history that with the smallest estimate of the error is returned.
+    The features are taken as they are: in training, steps on the residual from the shipped
+    features lowered the residual and raised the error of the exact solve.
     """
 
-    # The command line prepares networks with options of their own.
+    name: ClassVar[str] = "network_features"
+
     network: NetworkLike = dataclasses.field(
-        default="default", kw_only=False, metadata={"help": None}
-    )
-    output_layer: str = option(
-        "galerkin",
-        "How the output layer is solved: galerkin (weak form) or least_squares (strong).",
-        OUTPUT_LAYERS,
-    )
-    adaptation: AdamW | GaussNewton | None = dataclasses.field(
-        default=None, metadata={"help": None}
-    )
-    rank_tolerance: float | None = option(
-        None,
-        "Keep the fewest singular values that raise the residual by no more than this "
-        "fraction (pruned LRPINN).",
+        default="default", kw_only=False, metadata=NETWORK
     )
     precision: str = option("double", "Precision of the exact solves.", PRECISIONS)
 
     def __post_init__(self):
         _check_choices(self)
-        _check_positive(self, "rank_tolerance")
-        if not isinstance(self.adaptation, AdamW | GaussNewton | None):
-            raise ValueError(
-                f"adaptation must be AdamW, GaussNewton or None, got {self.adaptation!r}"
-            )
 
-    @property
-    def is_shareable(self) -> bool:
-        """Whether the features are the same for all velocities of a survey."""
-        unadapted = self.adaptation is None and self.rank_tolerance is None
-        return unadapted and self.output_layer == "galerkin"
+    def prepare_setup(self, setup: "Setup") -> "Prepared":
+        """As `prepare`, of checked arguments, without a free surface."""
+        from meta_lrpinn.solvers import network_features
+
+        return network_features.prepare(self, setup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GradientTraining:
+class GradientTraining(Solver):
     """The paper's meta-testing: AdamW on all parameters, the network's own output.
 
     The parameters of the record with the smallest loss at held-out points are returned.
     """
 
+    name: ClassVar[str] = "gradient_training"
+
     network: NetworkLike = dataclasses.field(
-        default="meta_lrpinn", kw_only=False, metadata={"help": None}
+        default="meta_lrpinn", kw_only=False, metadata=NETWORK
     )
-    adamw: AdamW = dataclasses.field(default=AdamW(steps=200), metadata={"help": None})
+    optimiser: AdamW = one_of(
+        AdamW(steps=200),
+        "soap is adamw in the eigenbasis of Shampoo's preconditioner.",
+        OPTIMISERS,
+    )
     loss: str = option(
         "relative",
         "relative: residual over right-hand side; published: the paper's absolute losses.",
@@ -258,8 +293,8 @@ class GradientTraining:
 
     def __post_init__(self):
         _check_choices(self)
-        if not isinstance(self.adamw, AdamW):
-            raise ValueError(f"adamw must be an AdamW, got {self.adamw!r}")
+        if not isinstance(self.optimiser, AdamW):
+            raise ValueError(f"optimiser must be AdamW or SOAP, got {self.optimiser!r}")
         if not (self.source_penalty >= 0 and math.isfinite(self.source_penalty)):
             raise ValueError(
                 f"source_penalty must not be negative, got {self.source_penalty}"
@@ -267,31 +302,27 @@ class GradientTraining:
         if self.source_penalty and self.loss != "published":
             raise ValueError("source_penalty has no effect without loss published")
 
+    def prepare_setup(self, setup: "Setup") -> "Prepared":
+        """As `prepare`, of checked arguments, without a free surface."""
+        from meta_lrpinn.solvers import gradient_training
 
-Settings: TypeAlias = (
-    PlaneWaves | RandomWaves | FiniteDifferences | NetworkFeatures | GradientTraining
-)
+        return gradient_training.prepare(self, setup)
 
-SOLVERS: dict[str, type] = {
-    "plane_waves": PlaneWaves,
-    "random_waves": RandomWaves,
-    "finite_differences": FiniteDifferences,
-    "network_features": NetworkFeatures,
-    "gradient_training": GradientTraining,
+
+# Every solver by its name, in the order of the help.
+SOLVERS: dict[str, type[Solver]] = {
+    kind.name: kind
+    for kind in (PlaneWaves, FiniteDifferences, NetworkFeatures, GradientTraining)
 }
-_NAMES = {kind: name for name, kind in SOLVERS.items()}
 
 
-def name_of(settings: Settings) -> str:
-    """The name of the solver that settings choose.
+def check_settings(settings: Any) -> Solver:
+    """Refuses what are no settings of a solver.
 
     Raises:
-        ValueError: if they are not the settings of a solver.
+        ValueError: if they are something else.
     """
-    try:
-        return _NAMES[type(settings)]
-    except KeyError:
+    if type(settings) not in SOLVERS.values():
         kinds = ", ".join(kind.__name__ for kind in SOLVERS.values())
-        raise ValueError(
-            f"settings must be one of {kinds}, got {settings!r}"[:300]
-        ) from None
+        raise ValueError(f"settings must be one of {kinds}, got {settings!r}"[:300])
+    return settings

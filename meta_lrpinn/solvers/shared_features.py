@@ -24,7 +24,7 @@ from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.precision import full_precision
-from meta_lrpinn.solvers import exact
+from meta_lrpinn.solvers import network_fields
 
 # What a feature of norm one adds to those before it; less is rounding of the network.
 _CUT = 1e-10
@@ -54,14 +54,16 @@ class FeatureSolver:
         """Number of complex weights."""
         return self.features.value.shape[1]
 
-    def __call__(self, model: VelocityModel) -> tuple[np.ndarray, float]:
+    def __call__(
+        self, model: VelocityModel, background_velocity: complex
+    ) -> tuple[np.ndarray, float]:
         """δu at the receivers, (n_receivers,), and its estimated relative error."""
-        unit, factor = exact.split_amplitude(self.problem)
+        unit, factor = network_fields.split_amplitude(self.problem)
         with jax.enable_x64(True):
-            v0 = model.complex_velocity_at(jnp.asarray(unit.source)[None])[0]
-            own = unit.replace(model=model, background_velocity=v0)
-            values = np.asarray(_solve(own, self.features))
-        return factor * values[:, 0], exact.estimate(values)
+            v0 = jnp.asarray(background_velocity)
+            problem = unit.replace(model=model, background_velocity=v0)
+            values = np.asarray(_solve(problem, self.features))
+        return factor * values[:, 0], network_fields.estimate(values)
 
 
 def make_solver(
@@ -86,7 +88,7 @@ def make_solver(
         samples, at_receivers = _sample(
             network.module, params, problem, jnp.asarray(receivers), shape
         )
-        leading = max(1, round(samples.value.shape[1] / exact.ENRICHMENT))
+        leading = max(1, round(samples.value.shape[1] / network_fields.ENRICHMENT))
         samples, at_receivers, leading = _orthonormal(samples, at_receivers, leading)
         kind = jnp.float64 if precision == "double" else jnp.float32
         features = SharedFeatures(
@@ -120,8 +122,8 @@ def _sample(
     features = objectives.feature_function(module, params, problem)
 
     def sample(point):
-        own = weak_form.sample_features(features, point[None])
-        return jax.tree.map(lambda leaf: leaf[0], own)
+        samples = weak_form.sample_features(features, point[None])
+        return jax.tree.map(lambda leaf: leaf[0], samples)
 
     points = weak_form.quadrature_points(problem, shape)
     samples = jax.lax.map(sample, points, batch_size=_BATCH)

@@ -1,38 +1,25 @@
 """`solve`: one call from a velocity model to its scattered wavefield."""
 
-import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, overload
+from collections.abc import Sequence
+from typing import Any, cast, overload
 
 import numpy as np
 
 from meta_lrpinn._version import __version__
-from meta_lrpinn.physics import background
-from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics import problem
 from meta_lrpinn.physics.background import background_of_sources
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
-from meta_lrpinn.solvers import (
-    finite_differences,
-    gradient_training,
-    network_features,
-    plane_waves,
-    random_waves,
+from meta_lrpinn.solvers.protocol import Conditions, Prepared, Truth
+from meta_lrpinn.solvers.settings import (
+    FiniteDifferences,
+    PlaneWaves,
+    Solver,
+    check_settings,
 )
-from meta_lrpinn.solvers import free_surface as surfaces
-from meta_lrpinn.solvers import settings as choices
-from meta_lrpinn.solvers.request import Request, Solution, split_seed
 from meta_lrpinn.wavefield import Provenance, Wavefield
-
-_IMPLEMENTATIONS: dict[type, Callable[[Request, Any], Solution]] = {
-    choices.PlaneWaves: plane_waves.solve,
-    choices.RandomWaves: random_waves.solve,
-    choices.FiniteDifferences: finite_differences.solve,
-    choices.NetworkFeatures: network_features.solve,
-    choices.GradientTraining: gradient_training.solve,
-}
 
 
 @overload
@@ -40,8 +27,16 @@ def solve(
     model: VelocityModel,
     frequency: float,
     source: np.ndarray,
-    settings: choices.Settings | None = None,
-    **options: Any,
+    settings: Solver | None = None,
+    *,
+    amplitude: complex | None = None,
+    background_velocity: complex | None = None,
+    thickness: float | None = None,
+    reflection: float | None = None,
+    free_surface: bool = False,
+    truth: np.ndarray | None = None,
+    seed: int = 0,
+    progress: bool = False,
 ) -> Wavefield:
     """At one frequency [Hz]: its wavefield."""
     ...
@@ -52,19 +47,26 @@ def solve(
     model: VelocityModel,
     frequency: Sequence[float] | np.ndarray,
     source: np.ndarray,
-    settings: choices.Settings | None = None,
-    **options: Any,
+    settings: Solver | None = None,
+    *,
+    amplitude: complex | None = None,
+    background_velocity: complex | None = None,
+    thickness: float | None = None,
+    reflection: float | None = None,
+    free_surface: bool = False,
+    truth: np.ndarray | None = None,
+    seed: int = 0,
+    progress: bool = False,
 ) -> tuple[Wavefield, ...]:
     """At several frequencies [Hz]: a wavefield of each, in their order."""
     ...
 
 
-# The overloads leave out the options, which have no part in the type of the result.
-def solve(  # pyright: ignore[reportInconsistentOverload]
+def solve(
     model: VelocityModel,
     frequency: float | Sequence[float] | np.ndarray,
     source: np.ndarray,
-    settings: choices.Settings | None = None,
+    settings: Solver | None = None,
     *,
     amplitude: complex | None = None,
     background_velocity: complex | None = None,
@@ -102,33 +104,46 @@ def solve(  # pyright: ignore[reportInconsistentOverload]
     Raises:
         ValueError: if an argument is out of its range, in one line.
     """
-    settings = choices.PlaneWaves() if settings is None else settings
+    settings = check_settings(PlaneWaves() if settings is None else settings)
+    has_several, frequencies = False, [cast(float, frequency)]
     if isinstance(frequency, Sequence | np.ndarray) and np.ndim(frequency) == 1:
-        several, frequencies = True, problems.check_frequencies(frequency)
-    else:
-        several, frequencies = False, [frequency]
+        has_several, frequencies = True, problem.check_frequencies(frequency)
     _check_room(model, source, len(frequencies))
-    truths = truth if several and truth is not None else [truth] * len(frequencies)
+    truths = truth if has_several and truth is not None else [truth] * len(frequencies)
     if len(truths) != len(frequencies):
         raise ValueError(f"{len(frequencies)} frequencies have {len(truths)} known fields")
-    requests = [
-        _checked(
-            model,
-            one,
-            source,
-            amplitude=amplitude,
-            background_velocity=background_velocity,
-            thickness=thickness,
-            reflection=reflection,
-            free_surface=free_surface,
-            truth=known,
-            seed=seed,
-            progress=progress,
-        )
-        for one, known in zip(frequencies, truths, strict=True)
-    ]
-    fields = tuple(_solve(request, source, settings, seed) for request in requests)
-    return fields if several else fields[0]
+    conditions = Conditions(
+        amplitude=amplitude,
+        background_velocity=background_velocity,
+        thickness=thickness,
+        reflection=reflection,
+        free_surface=free_surface,
+        seed=seed,
+        progress=progress,
+    )
+    # All of them before any is solved, so that what cannot be solved is refused at once.
+    prepared, known, seconds = [], [], []
+    for hertz, fields in zip(frequencies, truths, strict=True):
+        began = time.perf_counter()
+        prepared.append(settings.prepare(model, hertz, source, conditions=conditions))
+        known.append(_known(model, source, fields))
+        seconds.append(time.perf_counter() - began)
+    wavefields = tuple(
+        _wavefield(settings, model, source, *parts)
+        for parts in zip(prepared, known, seconds, strict=True)
+    )
+    return wavefields if has_several else wavefields[0]
+
+
+def _known(
+    model: VelocityModel, source: np.ndarray, truth: np.ndarray | None
+) -> Truth | None:
+    if truth is None:
+        return None
+    shape = (*np.shape(source)[:-1], *model.shape)
+    if np.shape(truth) != shape:
+        raise ValueError(f"the known field has shape {np.shape(truth)}, expected {shape}")
+    return Truth(np.reshape(truth, (-1, *model.shape)))
 
 
 def _check_room(model: VelocityModel, source: np.ndarray, frequencies: int) -> None:
@@ -143,110 +158,55 @@ def _check_room(model: VelocityModel, source: np.ndarray, frequencies: int) -> N
     )
 
 
-def _solve(
-    request: Request, source: np.ndarray, settings: choices.Settings, seed: int
-) -> Wavefield:
-    """The wavefield of a checked request, whose `source` decides the shape of arrays."""
-    began = time.perf_counter()
-    name = choices.name_of(settings)
-    provenance = Provenance(
-        version=__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        seed=int(seed),
-        thickness=request.thickness,
-        reflection=request.reflection,
-    )
-    loaded = settings
-    if isinstance(settings, choices.NetworkFeatures | choices.GradientTraining):
-        network = network_features.as_network(settings.network, request)
-        loaded = dataclasses.replace(settings, network=network)
-        provenance = dataclasses.replace(provenance, initialisation=network.checksum())
-    solver = _IMPLEMENTATIONS[type(settings)]
-    if request.free_surface:
-        solution = surfaces.solve(solver, request, loaded)
-    else:
-        solution = solver(request, loaded)
-    fields = background_of_sources(
-        request.model.grid_points(),
-        request.frequency,
-        request.sources,
-        request.background_velocities,
-        request.amplitude,
-        float(request.model.lower[-1]) if request.free_surface else None,
-    ).reshape(solution.fields.shape)
-    pick = (lambda values: values) if np.ndim(source) == 2 else (lambda values: values[0])
-    estimates = solution.error_estimates
-    return Wavefield(
-        model=request.model,
-        frequency=request.frequency,
-        source=pick(request.sources),
-        amplitude=request.amplitude,
-        background_velocity=pick(request.background_velocities),
-        scattered=pick(solution.fields),
-        background=pick(fields.astype(solution.fields.dtype)),
-        solver=name,
-        settings=settings,
-        elapsed=time.perf_counter() - began,
-        provenance=provenance,
-        stats=solution.stats,
-        history=solution.history,
-        error_estimates=None if estimates is None else pick(np.asarray(estimates)),
-        converged=solution.converged,
-        evaluate=solution.evaluate,
-        free_surface=request.free_surface,
-    )
-
-
-def _checked(
+def _wavefield(
+    settings: Solver,
     model: VelocityModel,
-    frequency: Any,
     source: np.ndarray,
-    *,
-    amplitude: complex | None,
-    background_velocity: complex | None,
-    thickness: float | None,
-    reflection: float | None,
-    free_surface: bool,
-    truth: np.ndarray | None,
-    seed: int,
-    progress: bool,
-) -> Request:
-    """The arguments of `solve`, checked, with their defaults."""
-    if not isinstance(model, VelocityModel):
-        raise ValueError(
-            f"model must be a VelocityModel, got {type(model).__name__}; make one of an "
-            "array by VelocityModel(velocity, spacing)"
-        )
-    frequency = problems.check_frequency(frequency)
-    problems.check_scale(model, frequency)
-    problems.check_layer(model, frequency, thickness, reflection)
-    model.check_contains(source, what="source")
-    sources = np.atleast_2d(np.asarray(source, float))
-    if not len(sources):
-        raise ValueError("at least one source is needed")
-    if free_surface:
-        surfaces.check_sources(model, sources)
-    if background_velocity is None:
-        velocities = problems.velocities_at(model, sources)
-    else:
-        velocities = np.full(len(sources), problems.check_velocity(background_velocity))
-    shape = (*np.shape(source)[:-1], *model.shape)
-    if truth is not None and np.shape(truth) != shape:
-        raise ValueError(f"the known field has shape {np.shape(truth)}, expected {shape}")
-    if amplitude is None:
-        amplitude = background.default_amplitude(model.ndim)
-    return Request(
+    prepared: Prepared,
+    truth: Truth | None,
+    seconds: float,
+) -> Wavefield:
+    """One frequency; whether arrays have an axis for the sources, `source` decides."""
+    began = time.perf_counter()
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    setup, conditions = prepared.setup, prepared.setup.conditions
+    solved = prepared.solve(model, truth)
+    velocities = setup.background_velocities(model)
+    background = background_of_sources(
+        model.grid_points(),
+        setup.frequency,
+        setup.sources,
+        velocities,
+        setup.amplitude,
+        float(model.lower[-1]) if conditions.free_surface else None,
+    ).reshape(solved.fields.shape)
+    pick = (lambda values: values) if np.ndim(source) == 2 else (lambda values: values[0])
+    estimates, converged = solved.error_estimates, solved.converged
+    return Wavefield(
         model=model,
-        frequency=frequency,
-        sources=sources,
-        amplitude=problems.check_amplitude(amplitude),
-        background_velocities=velocities,
-        thickness=thickness,
-        reflection=reflection,
-        truth=None if truth is None else np.reshape(truth, (-1, *model.shape)),
-        keys=split_seed(seed),
-        progress=progress,
-        free_surface=free_surface,
+        frequency=setup.frequency,
+        source=pick(setup.sources),
+        amplitude=setup.amplitude,
+        background_velocity=pick(velocities),
+        scattered=pick(solved.fields),
+        background=pick(background.astype(solved.fields.dtype)),
+        solver=settings.name,
+        settings=settings,
+        elapsed=seconds + time.perf_counter() - began,
+        provenance=Provenance(
+            version=__version__,
+            created=created,
+            seed=int(conditions.seed),
+            thickness=conditions.thickness,
+            reflection=conditions.reflection,
+            initialisation=solved.initialisation,
+        ),
+        stats=solved.stats,
+        history=solved.history,
+        error_estimates=None if estimates is None else pick(np.asarray(estimates)),
+        converged=None if converged is None else bool(np.all(converged)),
+        evaluate=solved.evaluate,
+        free_surface=conditions.free_surface,
     )
 
 
@@ -259,7 +219,7 @@ def reference_wavefield(
     refinement: int | None = None,
     maximum_refinement: int = 8,
     scheme_order: int = 4,
-    **problem: Any,
+    **options: Any,
 ) -> Wavefield:
     """The wavefield by finite differences, refined until it no longer changes.
 
@@ -273,7 +233,7 @@ def reference_wavefield(
         refinement: Cells per cell of the model.
         maximum_refinement: Where refinement ends.
         scheme_order: 2 or 4.
-        **problem: Keyword arguments of `solve`.
+        **options: Keyword arguments of `solve`.
 
     Returns:
         The wavefield.
@@ -282,10 +242,10 @@ def reference_wavefield(
         ValueError: if an argument is out of its range, or the factors would not fit into
             the machine's memory.
     """
-    settings = choices.FiniteDifferences(
+    settings = FiniteDifferences(
         tolerance=tolerance,
         refinement=refinement,
         maximum_refinement=maximum_refinement,
         scheme_order=scheme_order,
     )
-    return solve(model, frequency, source, settings, **problem)
+    return solve(model, frequency, source, settings, **options)

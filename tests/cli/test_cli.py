@@ -157,9 +157,9 @@ def test_a_field_is_compared_when_options_complete_its_file(case_file, out, caps
 def test_options_reach_the_solver(case_file, out, asked):
     options = (
         "--source=0.4,0.1 --amplitude=1-2i --background_velocity=1.6 --frequency=4 "
-        "--solver=network_features --init=none --rank_fraction=0.5 --freeze_bases "
-        "--output_layer=least_squares --adaptation=adamw --steps=7 --learning_rate=0.01 "
-        "--rank_tolerance=0.2 --precision=single --thickness=0.2 --reflection=1e-3 "
+        "--solver=gradient_training --init=none --rank_fraction=0.5 --freeze_bases "
+        "--optimiser=soap --steps=7 --learning_rate=0.01 --loss=published "
+        "--source_penalty=0.5 --polish --thickness=0.2 --reflection=1e-3 "
         "--seed=3 --free_surface"
     )
     where = (f"--velocity={case_file}", f"--out={out}")
@@ -180,12 +180,12 @@ def test_options_reach_the_solver(case_file, out, asked):
         "progress": False,  # standard error is no terminal here
     }
     network = given.network
-    assert given == ml.NetworkFeatures(
+    assert given == ml.GradientTraining(
         network,
-        output_layer="least_squares",
-        adaptation=ml.AdamW(steps=7, learning_rate=0.01),
-        rank_tolerance=0.2,
-        precision="single",
+        optimiser=ml.SOAP(steps=7, learning_rate=0.01),
+        loss="published",
+        source_penalty=0.5,
+        polish=True,
     )
     assert network.is_pruned and not network.is_trained and not network.has_free_bases
     assert network.ranks == (32,) * 4
@@ -199,16 +199,16 @@ def test_options_reach_the_solver(case_file, out, asked):
     ("options", "expected"),
     [
         ("", ml.AdamW(steps=200)),
-        ("--adaptation=adamw --points=9", ml.AdamW(steps=200, points=9)),
-        ("--adaptation=soap", ml.SOAP(steps=200)),
-        ("--adaptation=soap --steps=7", ml.SOAP(steps=7)),
+        ("--optimiser=adamw --points=9", ml.AdamW(steps=200, points=9)),
+        ("--optimiser=soap", ml.SOAP(steps=200)),
+        ("--optimiser=soap --steps=7", ml.SOAP(steps=7)),
     ],
 )
 def test_the_optimiser_of_gradient_training(options, expected, case_file, out, asked):
     where = (f"--velocity={case_file}", f"--out={out}", "--solver=gradient_training")
     assert run("solve", *where, *options.split()) == 0
     (call,) = asked
-    found = call["settings"].adamw
+    found = call["settings"].optimiser
     assert found == expected and type(found) is type(expected)
 
 
@@ -297,18 +297,6 @@ def test_comparison_with_the_reference_solver(case_file, out, capsys):
     assert 0.01 < float(found[1]) < 6.0
 
 
-def test_reference_writes_what_solve_is_compared_with(case_file, out, capsys):
-    assert run("reference", f"--velocity={case_file}", f"--out={out}") == 0
-    assert_png(out / "reference.png")
-    case = ml.load_case(out / "reference.npz")
-    truth = ml.reference_wavefield(model(), FREQUENCY, SOURCE, tolerance=0.003)
-    chex.assert_trees_all_close(case.scattered, truth.scattered, rtol=1e-5)
-    capsys.readouterr()
-    reference = f"--velocity={out / 'reference.npz'}"
-    assert run("solve", reference, f"--out={out}") == 0
-    assert saved(out / "wavefield.npz")["relative_l2_published"] < 0.06
-
-
 def test_published_field(data_dir, out, capsys):
     path = data_dir / "layered_5hz.npz"
     assert run("solve", f"--velocity={path}", f"--out={out}") == 0
@@ -367,7 +355,7 @@ def assert_refused(arguments, message, out, capsys):
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-@pytest.mark.parametrize("command", ["solve", "reference", "evaluate"])
+@pytest.mark.parametrize("command", ["solve", "evaluate"])
 def test_bad_velocities(command, name, tmp_path, out, capsys):
     values, message = BAD_FILES[name]
     np.savez(tmp_path / "bad.npz", velocity=values, spacing=0.05, frequency=3.0)
@@ -420,17 +408,13 @@ def test_bad_cases(contents, message, tmp_path, out, capsys):
         ("--thickness=-1", "absorbing layer thickness must not be negative"),
         ("--tolerance=0", "tolerance must be positive"),
         ("--unknowns=-5", "unknowns must be positive"),
-        ("--steps=10", "--steps is no option of --solver=plane_waves, but of network_"),
+        ("--steps=10", "--steps is no option of --solver=plane_waves, but of gradient"),
         ("--steps=many", "--steps must be a whole number, got 'many'"),
-        ("--solver=magic", "--solver must be one of plane_waves, random_waves"),
-        ("--solver=finite_differences --unknowns=9", "but of plane_waves, random_waves"),
+        ("--solver=magic", "--solver must be one of plane_waves, finite_"),
+        ("--solver=finite_differences --unknowns=9", "but of plane_waves"),
         (
-            "--solver=network_features --adaptation=gauss_newton --learning_rate=1",
-            "--learning_rate is no option of --adaptation=gauss_newton",
-        ),
-        (
-            "--solver=gradient_training --adaptation=gauss_newton",
-            "--adaptation=gauss_newton is no option of --solver=gradient_training",
+            "--solver=network_features --optimiser=soap",
+            "--optimiser is no option of --solver=network_features, but of gradient",
         ),
         ("--solver=network_features --init=nowhere", "there is no folder nowhere"),
         ("--solver=network_features --prune=maybe", "--prune must be true or false"),
@@ -474,11 +458,9 @@ def test_bad_options(option, message, case_file, out, capsys):
     ("arguments", "message"),
     [
         (["sovle"], "there is no command 'sovle', did you mean solve?"),
-        (["xyzzy"], "choose one of solve, reference, evaluate, meta-train"),
+        (["xyzzy"], "choose one of solve, evaluate, meta-train"),
         (["solve", "--velocity=layerd"], "no built-in model 'layerd'"),
         (["solve", "--velocity=layered", "--unit=m/s"], "not built-in models"),
-        (["evaluate", "--methods=galerkin,x"], "methods are galerkin, least_squares"),
-        (["evaluate", "--methods=gradient"], "least_squares, gradient_training, with"),
         (["evaluate", "--seeds=0"], "seeds must be at least 1, got 0"),
         (["meta-train", "--iterations=0"], "iterations must be positive, got 0"),
         (["meta-train", "--preset=huge"], "--preset must be one of paper, "),
@@ -611,9 +593,9 @@ def test_overview_and_help(capsys):
 def test_every_field_of_settings_is_an_option(capsys):
     assert run("solve", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    for kind in (*settings.SOLVERS.values(), ml.AdamW, ml.SOAP, ml.GaussNewton):
+    for kind in (*settings.SOLVERS.values(), ml.AdamW, ml.SOAP):
         for field in dataclasses.fields(kind):
-            if field.metadata["help"]:
+            if "help" in field.metadata:
                 assert f"--{field.name} " in text
 
 
@@ -786,7 +768,6 @@ def test_meta_train_stops_resumes_and_adapts(tiny, case_file, out, capsys, monke
             "evaluate",
             f"--velocity={case_file}",
             f"--init={out / 'initialisation'}",
-            "--methods=galerkin",
             "--steps=0",
             f"--out={target}",
         )
@@ -794,15 +775,15 @@ def test_meta_train_stops_resumes_and_adapts(tiny, case_file, out, capsys, monke
     )
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert re.search(r"^start +method +0$", captured.out, re.M)
-    rows = re.findall(r"^(initialisation|random) +galerkin", captured.out, re.M)
+    assert re.search(r"^start +0$", captured.out, re.M)
+    rows = re.findall(r"^(initialisation|random) +[0-9.]+%", captured.out, re.M)
     assert rows == ["initialisation", "random"]
     assert_png(target / "evaluate.png")
     with open(target / "evaluate.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["start"], row["method"], row["step"]) for row in rows] == [
-        ("initialisation", "galerkin", "0"),
-        ("random", "galerkin", "0"),
+    assert [(row["start"], row["step"]) for row in rows] == [
+        ("initialisation", "0"),
+        ("random", "0"),
     ]
     errors = np.array([float(row["relative_l2"]) for row in rows])
     assert np.all(np.isfinite(errors)) and np.all(errors > 0)
@@ -929,20 +910,20 @@ def test_evaluate_averages_over_seeds_and_sources(case_file, out, capsys, monkey
         lambda *given, **named: figures.append(given[0]) or draw(*given, **named),
     )
     monkeypatch.setattr(ml, "solve", solve)
-    options = "--methods=least_squares --seeds=3 --steps=8".split()
+    options = "--seeds=3 --steps=8".split()
     assert run("evaluate", f"--velocity={case_file}", *options, f"--out={out}") == 0
     assert calls == [(start, seed) for start in (True, False) for seed in range(3)]
     printed = capsys.readouterr().out
-    assert re.search(r"^start +method +0 +2 +4 +6 +8$", printed, re.M)
-    assert re.search(r"^default +least_squares +30.00% +10.00% +6.00%", printed, re.M)
-    assert re.search(r"^random +least_squares +90.00% +30.00% +18.00%", printed, re.M)
-    assert list(figures[0]) == ["default, least squares", "random, least squares"]
+    assert re.search(r"^start +0 +2 +4 +6 +8$", printed, re.M)
+    assert re.search(r"^meta_lrpinn +30.00% +10.00% +6.00%", printed, re.M)
+    assert re.search(r"^random +90.00% +30.00% +18.00%", printed, re.M)
+    assert list(figures[0]) == ["meta_lrpinn", "random"]
 
 
 def test_evaluate_below_a_free_surface(tmp_path, out):
     small = ml.VelocityModel(np.linspace(1.6, 2.4, 9)[:, None] * np.ones(9), 0.05)
     ml.save_velocity(tmp_path / "small.npz", small)
-    options = "--frequency=3 --free_surface --init=none --methods=galerkin --steps=0"
+    options = "--frequency=3 --free_surface --init=none --steps=0"
     velocity = f"--velocity={tmp_path}/small.npz"
     assert run("evaluate", velocity, *options.split(), f"--out={out}") == 0
 

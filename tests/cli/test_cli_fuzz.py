@@ -24,7 +24,7 @@ NUMBERS = st.one_of(
 )
 LISTS = st.one_of(NUMBERS, st.lists(NUMBERS, min_size=1, max_size=4).map(",".join))
 PLACES = st.one_of(LISTS, st.lists(LISTS, min_size=1, max_size=3).map(";".join))
-SOLVERS = ("plane_waves", "random_waves", "finite_differences", "network_features", "x")
+SOLVERS = ("plane_waves", "finite_differences", "network_features", "x")
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={
@@ -96,7 +96,6 @@ def test_any_options_are_solved_or_refused_in_a_line(folder, options):
 # What each command needs at least.
 COMMANDS = {
     "solve": ("--velocity=model.npz", "--frequency=4"),
-    "reference": ("--velocity=model.npz", "--frequency=4"),
     "evaluate": ("--velocity=model.npz", "--frequency=4"),
     "meta-train": ("--out=run",),
     "make-tasks": (),
@@ -114,8 +113,8 @@ BEGINNINGS = (
     "meta_lrpinn.learning.pipeline.networks.make_network",
     "meta_lrpinn.learning.task_files.collect",
     "meta_lrpinn.runtime.executors.mapper",
-    "meta_lrpinn.solvers.solve._solve",
-    "meta_lrpinn.solvers.traces.record.solve",
+    "meta_lrpinn.solvers.solve._wavefield",
+    "meta_lrpinn.solvers.seismograms.solve",
 )
 # These would look for other processes.
 NOT_FUZZED = ("help", "distributed", "coordinator")

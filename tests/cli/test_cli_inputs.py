@@ -6,8 +6,8 @@ import pytest
 import meta_lrpinn as ml
 from meta_lrpinn import cli, generators
 from meta_lrpinn.files import cases
+from meta_lrpinn.results import trace_files
 from meta_lrpinn.runtime import memory
-from meta_lrpinn.solvers.traces import storage
 
 VELOCITY = generators.random_velocity(0, (11, 11), 0.05).velocity
 TRACES = (
@@ -91,9 +91,9 @@ def test_length_of_segy_traces(options, here, capsys, monkeypatch):
     monkeypatch.setattr(ml, "time_traces", None)  # nothing is computed
     command = (*TRACES, *options, "--out=t.sgy")
     refused(command, "a SEG-Y trace has at most 32,767 samples", capsys)
-    storage.check_path(here / "t.sgy", 0.001, 32_767)
+    trace_files.check_path(here / "t.sgy", 0.001, 32_767)
     with pytest.raises(ValueError, match="not 32,768; choose a longer step"):
-        storage.check_path(here / "t.sgy", 0.001, 32_768)
+        trace_files.check_path(here / "t.sgy", 0.001, 32_768)
 
 
 def test_memory_that_xla_does_not_get(here, capsys, monkeypatch):
@@ -129,16 +129,7 @@ EVERYWHERE = "0.11:0.4:1000,0.06:0.3:1000"
             "has 2 GiB; solve for fewer sources or frequencies at a time, or by run_survey",
         ),
         (
-            (*SOLVE, "--solver=random_waves", "--unknowns=100000"),
-            "matrices of 100,000 random waves take 149 GiB",
-        ),
-        (
             (*SOLVE, "--solver=gradient_training", "--points=2000000000"),
-            "features at 2,000,000,000 points a step take",
-        ),
-        (
-            (*SOLVE, "--solver=network_features", "--adaptation=adamw", "--steps=1",
-             "--points=2000000000"),
             "features at 2,000,000,000 points a step take",
         ),
         (
@@ -166,10 +157,6 @@ EVERYWHERE = "0.11:0.4:1000,0.06:0.3:1000"
             "points must be at most 10,000,000, got 1000000000",
         ),
         ((*SURVEY, "--memory=1e300"), "memory must be positive and at most 1,000,000 GiB"),
-        (
-            (*SURVEY, "--solver=random_waves", "--unknowns=100000"),
-            "matrices of 100,000 random waves take 149 GiB",
-        ),
         ((*TASKS, "--frequencies=3,inf"), "frequency must be positive, got inf Hz"),
         ((*TASKS, "--frequencies=3,1e300"), "is the frequency in Hz"),
         ((*TASKS, "--seed=-1"), "seed must be from 0 to 4294967295, got -1"),

@@ -238,7 +238,7 @@ def test_the_scheduler_may_stand_in_the_environment(here, capsys, monkeypatch):
         asked.append((cluster, workers))
         raise ValueError("enough")
 
-    monkeypatch.setattr("meta_lrpinn.solvers.surveys.run.run_survey", run_survey)
+    monkeypatch.setattr("meta_lrpinn.solvers.survey_run.run_survey", run_survey)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://a:1")
     for options in ((), ("--workers=2",), ("--cluster=tcp://b:2",)):
         assert run(*SURVEY, *options) == 2

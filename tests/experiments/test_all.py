@@ -138,7 +138,7 @@ def test_others_compare_with_the_shipped_dense_network():
 
 def test_real_process_and_its_exit_code(tmp_path):
     with flagsaver.flagsaver(out=str(tmp_path), data=str(tmp_path / "none")):
-        assert everything.run_one("adaptation")["exit_code"] == 2
+        assert everything.run_one("layered")["exit_code"] == 2
 
 
 def test_unknown_experiment():

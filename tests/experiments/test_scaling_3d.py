@@ -33,7 +33,7 @@ def test_sphere_and_laws_are_reported_once(experiment, monkeypatch):
     table = (out / "table.md").read_text()
     (waves,) = _rows(out / "plane_waves.csv")
     assert float(waves["relative_l2"]) < 0.25
-    history = _rows(out / "history_least_squares.csv")
+    history = _rows(out / "history_galerkin.csv")
     assert np.isfinite(float(history[-1]["relative_l2"]))
     # Two objectives, two dimensions, seven sizes to fit to and one to try.
     assert len(_rows(out / "steps.csv")) == 2 * 2 * 8

@@ -73,7 +73,7 @@ def test_files_are_written_together_or_not_at_all(tmp_path):
 def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path):
     script = (
         "import os, pathlib, signal, sys\n"
-        "from meta_lrpinn import files\n"
+        "from meta_lrpinn.files import writing\n"
         "die = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "writing.write_together({path: die})\n"

@@ -1,11 +1,13 @@
 """The loop of gradient adaptation, on objectives whose minimum is known."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from meta_lrpinn.learning import adaptation
 from meta_lrpinn.learning.adaptation import finetune, paper_schedule
 
 TARGET = jnp.array([1.0, -2.0])
@@ -117,6 +119,39 @@ def test_progress_goes_to_standard_error(capsys):
     assert captured.out == "" and "7/7" in captured.err and "loss" in captured.err
     run()
     assert capsys.readouterr().err == ""
+
+
+def steps_of(optimiser, number=5):
+    """Parameters on the way, of gradients of norms around one."""
+    params = {"a": jnp.array([1.0, -2.0, 3.0]), "b": jnp.ones((2, 2))}
+    state, way = optimiser.init(params), []
+    for index in range(number):
+        gradient = jax.tree.map(lambda p, i=index: jnp.sin(p + i), params)
+        updates, state = optimiser.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        way.append(params)
+    return way
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_adamw_is_that_of_optax(clip_norm):
+    options = {"weight_decay": 0.3, "clip_norm": clip_norm}
+    mine = adaptation.make_optimiser("adamw", 0.1, "cosine", 5, **options)
+    theirs = optax.adamw(optax.cosine_decay_schedule(0.1, 5), weight_decay=0.3)
+    if clip_norm is not None:
+        theirs = optax.chain(optax.clip_by_global_norm(clip_norm), theirs)
+    chex.assert_trees_all_close(steps_of(mine), steps_of(theirs), rtol=1e-6)
+    without = adaptation.make_optimiser("adamw", 0.1, "cosine", 5, clip_norm=clip_norm)
+    assert not np.allclose(steps_of(without)[-1]["a"], steps_of(mine)[-1]["a"])
+
+
+def test_weights_of_soap_decay_too():
+    """With no gradient, by learning rate times decay at every step."""
+    optimiser = adaptation.make_optimiser("soap", 0.1, "paper", 2, weight_decay=0.5)
+    params = {"a": jnp.array([1.0, -2.0])}
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimiser.update(nothing, optimiser.init(params), params)
+    np.testing.assert_allclose(updates["a"], -0.05 * params["a"], rtol=1e-6)
 
 
 def test_paper_schedule_halves():

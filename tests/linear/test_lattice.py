@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import meta_lrpinn as ml
 from meta_lrpinn import generators
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.metrics import relative_l2
@@ -15,7 +16,6 @@ from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
-from meta_lrpinn.reference.finite_difference import reference_wavefield
 
 FREQUENCY, SOURCE = 5.0, np.array([0.4, 0.05])
 SOLVE = jax.jit(partial(lattices.solve, tolerance=1e-9))
@@ -302,7 +302,7 @@ def test_circular_inclusion():
 def layered():
     """A small layered model, its reference, and solutions by wavenumber ratio."""
     model = generators.layered(3, shape=(31, 31), spacing=0.025)
-    truth = reference_wavefield(model, FREQUENCY, SOURCE, tolerance=1e-3).scattered
+    truth = ml.reference_wavefield(model, FREQUENCY, SOURCE, tolerance=1e-3).scattered
     with jax.enable_x64(True):
         problem = make_problem(model, FREQUENCY, SOURCE)
         solutions = {

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import meta_lrpinn as ml
 from meta_lrpinn import models
 from meta_lrpinn.learning import output_layer
 from meta_lrpinn.linear import lattice as lattices
@@ -14,7 +15,6 @@ from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.reference.finite_difference import reference_wavefield
 
 FREQUENCY, SOURCE = 4.0, np.array([0.3, 0.1])
 
@@ -231,7 +231,7 @@ def test_damping_bounds_the_weights_of_dependent_features():
 
 @pytest.fixture(scope="module")
 def reference(problem):
-    return reference_wavefield(problem.model, FREQUENCY, SOURCE, tolerance=2e-3)
+    return ml.reference_wavefield(problem.model, FREQUENCY, SOURCE, tolerance=2e-3)
 
 
 def test_random_waves_agree_with_the_lattice_and_finite_differences(problem, reference):

@@ -34,8 +34,12 @@ def taper(t):
     return 1 / (1 + np.exp(1 / (1 - t) - 1 / t))
 
 
+def velocity_at(depth, depths, speeds):
+    return np.interp(depth, depths, np.asarray(speeds) ** -2.0) ** -0.5
+
+
 def total(points, source, profile, **options):
-    own = np.interp(source[-1], *profile)
+    own = velocity_at(source[-1], *profile)
     scattered = layered_medium(points, FREQUENCY, source, *profile, **options)
     return scattered + analytic.point_source(points - source, OMEGA / own)
 
@@ -66,17 +70,18 @@ def test_image_source():
 def test_linear_velocity():
     """The closed form, which knows no end, against a profile that ends smoothly."""
     velocity, gradient, end, fading = 1.5, 0.3, 2.0, 3.0
-    depths = np.arange(-fading, end + fading, 0.03)
+    step = 0.006
+    depths = np.arange(-fading, end + fading, step)
     beyond = np.maximum(-depths, depths - end) / fading
     slope = gradient * np.where(beyond > 0, taper(beyond), 1.0)
-    steps = 0.03 * (slope[1:] + slope[:-1]) / 2
+    steps = step * (slope[1:] + slope[:-1]) / 2
     speeds = np.concatenate([[0.0], np.cumsum(steps)])
     speeds += velocity - np.interp(0.0, depths, speeds)
     points = np.concatenate([GRID[::9], SOURCE[None]])
     expected = linear_velocity(points, FREQUENCY, SOURCE, velocity, gradient)
     field = layered_medium(points, FREQUENCY, SOURCE, depths, speeds)
     assert np.all(np.isfinite(expected))
-    assert relative_l2(field, expected) < 1e-6
+    assert relative_l2(field, expected) < 2e-5
 
 
 @pytest.mark.parametrize("gradient", [1e-3, -1e-3])
@@ -117,7 +122,7 @@ def test_the_equation_holds(name, ndim):
     source = np.array([0.2, 0.7, 0.05])[-ndim:]
     offset = [[0.2, 0.4, 0.1], [-0.3, 0.2, 0.49], [0.2, 0.5, 0.7]]
     points = source + np.array(offset)[:, -ndim:]
-    squared = (OMEGA / np.interp(points[:, -1], *profile)) ** 2
+    squared = (OMEGA / velocity_at(points[:, -1], *profile)) ** 2
     values = total(points, source, profile)
     residual = laplacian(lambda x: total(x, source, profile), points, 3e-3)
     residual = residual + squared * values
@@ -185,7 +190,8 @@ def test_a_ramp_approaches_the_jump():
         depths = [0.5 - width / 2, 0.5 + width / 2]
         ramp = layered_medium(GRID, FREQUENCY, SOURCE, depths, [1.5, 3.0])
         errors.append(relative_l2(ramp, ideal))
-    assert 1.8 < errors[0] / errors[1] < 2.2 and errors[1] < 0.05
+    # The step stands in the middle of the ramp, so that the error is of second order.
+    assert 3.6 < errors[0] / errors[1] < 4.4 and errors[1] < 0.003
 
 
 def test_homogeneous_limits():

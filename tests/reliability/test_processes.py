@@ -21,10 +21,11 @@ from meta_lrpinn import generators
 
 SETTINGS = {
     "plane_waves": ml.PlaneWaves(),
-    "random_waves": ml.RandomWaves(unknowns=150),
     "finite_differences": ml.FiniteDifferences(tolerance=None),
     "network_features": ml.NetworkFeatures("small"),
-    "gradient_training": ml.GradientTraining("small", adamw=ml.AdamW(steps=3, points=256)),
+    "gradient_training": ml.GradientTraining(
+        "small", optimiser=ml.AdamW(steps=3, points=256)
+    ),
 }
 JOBS = [(name, frequency) for name in SETTINGS for frequency in (3.0, 3.5)]
 

@@ -179,21 +179,6 @@ def test_cube_with_a_smooth_inclusion():
     )
 
 
-def test_random_waves(model, truth):
-    settings = ml.RandomWaves(unknowns=220)
-    field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
-    assert field.solver == "random_waves" and field.settings is settings
-    assert field.stats.unknowns == 220
-    error = relative_l2(field.scattered, truth.scattered)
-    assert error < 0.05
-    (record,) = field.history
-    assert record["step"] == record["source"] == 0
-    np.testing.assert_allclose(record["relative_l2"], error, rtol=1e-2)
-    np.testing.assert_allclose(
-        field.at(model.grid_points()), field.scattered.ravel(), rtol=1e-3, atol=1e-6
-    )
-
-
 def test_finite_differences_are_a_solver_like_the_others(model, truth):
     settings = ml.FiniteDifferences(tolerance=1e-3)
     field = solve(model, FREQUENCY, SOURCE, settings, truth=truth.scattered)
@@ -208,7 +193,6 @@ def test_finite_differences_are_a_solver_like_the_others(model, truth):
     "settings",
     [
         ml.PlaneWaves(unknowns=150),
-        ml.RandomWaves(unknowns=150),
         ml.FiniteDifferences(tolerance=None),
     ],
 )
@@ -232,21 +216,17 @@ def test_wavefields_can_be_pickled(model, settings):
         (ml.PlaneWaves, {"unknowns": 9.5}, "unknowns must be a whole number"),
         (ml.PlaneWaves, {"tolerance": -1.0}, "tolerance must be positive, got -1.0"),
         (ml.PlaneWaves, {"tolerance": float("nan")}, "tolerance must be positive"),
-        (ml.RandomWaves, {"unknowns": -3}, "unknowns must be positive"),
         (ml.FiniteDifferences, {"scheme_order": 3}, "scheme_order must be 2 or 4, got 3"),
         (ml.FiniteDifferences, {"tolerance": 0}, "tolerance must be positive"),
         (ml.AdamW, {"steps": -1}, "steps must be a whole number from 0 up, got -1"),
         (ml.AdamW, {"learning_rate": 0.0}, "learning_rate must be positive"),
         (ml.AdamW, {"points": 0}, "points must be positive"),
-        (ml.GaussNewton, {"patience": 0}, "patience must be positive"),
-        (ml.NetworkFeatures, {"output_layer": "x"}, "output_layer must be one of galer"),
-        (ml.NetworkFeatures, {"adaptation": "adamw"}, "adaptation must be AdamW, Gauss"),
-        (ml.NetworkFeatures, {"rank_tolerance": 0.0}, "rank_tolerance must be positive"),
+        (ml.NetworkFeatures, {"precision": "half"}, "precision must be one of double"),
         (ml.GradientTraining, {"loss": "l1"}, "loss must be one of relative, published"),
         (ml.GradientTraining, {"source_penalty": 1.0}, "no effect without loss publish"),
         (ml.GradientTraining, {"source_penalty": -1.0}, "must not be negative, got -1"),
         (ml.GradientTraining, {"output_start": "zero"}, "output_start must be one of"),
-        (ml.GradientTraining, {"adamw": None}, "adamw must be an AdamW"),
+        (ml.GradientTraining, {"optimiser": None}, "optimiser must be AdamW or SOAP"),
     ],
 )
 def test_settings_are_checked_when_made(kind, options, message):

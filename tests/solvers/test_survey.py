@@ -14,11 +14,10 @@ from meta_lrpinn.learning.configs import NetworkConfig
 from meta_lrpinn.learning.networks import make_network, random_network
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.reference import finite_difference
 from meta_lrpinn.solvers import shared_features
-from meta_lrpinn.solvers import survey as surveys
 from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
 from meta_lrpinn.solvers.settings import (
-    AdamW,
     FiniteDifferences,
     NetworkFeatures,
     PlaneWaves,
@@ -99,6 +98,23 @@ def test_bad_input_is_refused(models):
         make_acquisition(models[0], FREQUENCY, SOURCES, [[9.0, 0.0]])
 
 
+def test_a_source_that_reached_the_tolerance_beside_one_that_missed_it(monkeypatch):
+    refined = finite_difference.refined_field
+
+    def missing(*arguments, **options):
+        errors = np.array([1e-3, 1e-2, 3e-3])
+        field = refined(*arguments, **options)
+        return dataclasses.replace(field, converged=False, error_estimates=errors)
+
+    monkeypatch.setattr(finite_difference, "refined_field", missing)
+    small = generators.random_velocity(0, (11, 11), 0.05)
+    sources = [[0.2, 0.05], [0.3, 0.05], [0.4, 0.05]]
+    settings = FiniteDifferences(tolerance=5e-3)
+    survey = solve_survey([small], [3.0], sources, settings)
+    assert survey.converged.ravel().tolist() == [True, False, True]
+    assert solve(small, 3.0, sources, settings).converged is False
+
+
 def test_any_solver_makes_a_survey(models, survey):
     settings = FiniteDifferences(tolerance=None)
     reference = solve_survey(models[:1], [FREQUENCY], SOURCES, settings)
@@ -123,20 +139,6 @@ def test_which_wavefields_reached_the_tolerance(free_surface):
     assert solve_survey(small, [3.0], [[0.2, 0.05]], direct).converged is None
 
 
-def test_a_source_that_reached_the_tolerance_beside_one_that_missed_it(monkeypatch):
-    def missing(*arguments, **options):
-        field = solve(*arguments, **options)
-        return dataclasses.replace(
-            field, converged=False, error_estimates=np.array([1e-3, 1e-2, 3e-3])
-        )
-
-    monkeypatch.setattr(surveys, "solve", missing)
-    small = generators.random_velocity(0, (11, 11), 0.05)
-    places = [[0.2, 0.05], [0.3, 0.05], [0.4, 0.05]]
-    survey = solve_survey([small], [3.0], places, FiniteDifferences(tolerance=5e-3))
-    assert survey.converged.ravel().tolist() == [True, False, True]
-
-
 @pytest.fixture(scope="module")
 def features():
     """Untrained, so that nothing here depends on how well features are trained."""
@@ -151,12 +153,12 @@ def test_features_of_one_velocity_are_those_of_a_single_solve(
     monkeypatch.setattr(output_layer, "_CHUNK", 1)
     settings = NetworkFeatures(features)
     shared = solve_survey(models[:1], [FREQUENCY], SOURCES, settings)
+    assert np.all(shared.unknowns == 96)
     alone = solve(models[0], FREQUENCY, SOURCES, settings)
     assert relative_l2(shared.scattered[0, 0], alone.scattered) < 1e-4
     np.testing.assert_allclose(
         shared.error_estimates[0, 0], alone.error_estimates, rtol=0.01
     )
-    assert np.all(shared.unknowns == 96)
 
 
 def test_single_precision_of_shared_features_changes_nothing(models, features):
@@ -187,33 +189,18 @@ def test_features_are_evaluated_once_for_all_velocities(models, features, monkey
     np.testing.assert_allclose(again.scattered, whole.scattered, rtol=1e-5)
 
 
-# What is below a free surface, with attenuation, or with both.
-SETTINGS_OF_FEATURES = {
-    "shared": {},
-    "least_squares": {"output_layer": "least_squares"},
-    "adapted": {"adaptation": AdamW(steps=2, points=64)},
-}
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "shared",
-        *(pytest.param(k, marks=pytest.mark.slow) for k in ("least_squares", "adapted")),
-    ],
-)
 @pytest.mark.parametrize(
     "free_surface, quality", [(True, None), (False, 40.0), (True, 40.0)]
 )
 def test_features_below_a_surface_and_with_attenuation(
-    features, monkeypatch, kind, free_surface, quality
+    features, monkeypatch, free_surface, quality
 ):
     """Of every model what `solve` finds for it alone."""
     monkeypatch.setattr(output_layer, "_CHUNK", 1)
     first = generators.random_velocity(1, (15, 19), 0.05).replace_quality(quality)
     # One velocity, so that the layer for all is that of each, and two qualities.
     models = [first, first.replace_quality(quality and 2 * quality)]
-    settings = NetworkFeatures(features, **SETTINGS_OF_FEATURES[kind])
+    settings = NetworkFeatures(features)
     sources, receivers = SOURCES[:2], [[0.3, 0.0], [0.6, 0.4]]
     options = {"free_surface": free_surface}
     whole = solve_survey(models, [FREQUENCY], sources, settings, **options)

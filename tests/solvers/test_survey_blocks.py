@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meta_lrpinn.solvers.surveys.blocks import block_sizes, blocks
+from meta_lrpinn.solvers.blocks import block_sizes, blocks
 
 GIB = 2**30
 

@@ -1,5 +1,6 @@
 """Surveys into files: what is written, stops, refusals, and Dask."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,7 +18,8 @@ import meta_lrpinn as ml
 from meta_lrpinn import generators
 from meta_lrpinn.files import writing
 from meta_lrpinn.runtime import executors
-from meta_lrpinn.solvers.surveys import run as engine
+from meta_lrpinn.solvers import survey_run as engine
+from meta_lrpinn.solvers.survey import Plan
 
 xarray = pytest.importorskip("xarray")
 pytest.importorskip("zarr")
@@ -117,22 +119,22 @@ class Stop(Exception):
 
 def stop_after(monkeypatch, number):
     """Solving ends after so many models."""
-    make = engine.frequency_solver
+    prepare = Plan.prepare
 
-    def frequency_solver(*arguments):
-        solve = make(*arguments)
+    def prepare_stopping(*arguments):
+        prepared = prepare(*arguments)
 
-        def solve_model(model):
+        def solve(model):
             nonlocal number
             if number == 0:
                 raise Stop
             number -= 1
-            return solve(model)
+            return prepared.solve(model)
 
-        return solve_model
+        return dataclasses.replace(prepared, solve=solve)
 
-    engine._solver.cache_clear()
-    monkeypatch.setattr(engine, "frequency_solver", frequency_solver)
+    engine._prepared.cache_clear()
+    monkeypatch.setattr(Plan, "prepare", prepare_stopping)
 
 
 def test_the_same_call_goes_on(whole, tmp_path, monkeypatch, contents):
@@ -141,7 +143,7 @@ def test_the_same_call_goes_on(whole, tmp_path, monkeypatch, contents):
         stop_after(patch, 3)
         with pytest.raises(Stop):
             run_survey(out)
-    engine._solver.cache_clear()
+    engine._prepared.cache_clear()
     with xarray.open_zarr(out) as data:
         # Of the third model nothing is there: its chunk was not whole.
         assert data.solved.sum() == 2 * 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meta_lrpinn.solvers.traces import transform
+from meta_lrpinn.solvers import time_transform as transform
 
 PEAK, STEP = 5.0, 0.004
 

@@ -7,7 +7,8 @@ import pytest
 import scipy.special
 
 import meta_lrpinn as ml
-from meta_lrpinn.solvers.traces import record, transform
+from meta_lrpinn.solvers import seismograms as record
+from meta_lrpinn.solvers import time_transform as transform
 
 PEAK = 5.0
 

@@ -180,9 +180,9 @@ def quadrature_rules(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Composite Gauss rules along each axis, for coefficients of the model between nodes.
 
-    The velocity is multilinear between the nodes of the model. An interval of the rule
-    is therefore a cell of the model, or a part of the layer; nothing in it has a kink,
-    and what a step does to the wavefield does not depend on where samples happen to lie.
+    The squared slowness is multilinear between the nodes of the model. An interval of
+    the rule is therefore a cell of the model, or a part of the layer; nothing in it has a
+    kink, and what a step does to the wavefield does not depend on where samples lie.
 
     Args:
         problem: The problem, with concrete values.

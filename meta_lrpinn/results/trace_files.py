@@ -12,10 +12,11 @@ from meta_lrpinn.files import writing
 from meta_lrpinn.results import storage
 from meta_lrpinn.results.contents import Contents
 from meta_lrpinn.runtime import optional
-from meta_lrpinn.solvers.traces.record import Traces
 
 if TYPE_CHECKING:
     import xarray
+
+    from meta_lrpinn.solvers.seismograms import Traces
 
 SEGY = (".sgy", ".segy")
 # Coordinates in a SEG-Y file are whole millimetres.
@@ -24,7 +25,7 @@ _LONGEST_STEP = 32_767  # microseconds, two bytes
 _MOST_SAMPLES = 32_767  # of a trace, two bytes
 
 
-def to_xarray(traces: Traces) -> "xarray.Dataset":
+def to_xarray(traces: "Traces") -> "xarray.Dataset":
     """The dataset of traces; see `Traces.to_xarray`."""
     optional.require(("xarray",), "xarray", "to_xarray")
     import xarray
@@ -32,7 +33,7 @@ def to_xarray(traces: Traces) -> "xarray.Dataset":
     return xarray.Dataset(*_contents(traces))
 
 
-def save(traces: Traces, path: str | os.PathLike) -> None:
+def save(traces: "Traces", path: str | os.PathLike) -> None:
     """Writes traces; see `Traces.save`."""
     path = pathlib.Path(path)
     check_path(path, traces.step, len(traces.times))
@@ -73,18 +74,18 @@ def check_path(
         )
 
 
-def writer(traces: Traces, path: pathlib.Path) -> "Callable[[IO[Any]], None] | Any":
+def writer(traces: "Traces", path: pathlib.Path) -> "Callable[[IO[Any]], None] | Any":
     """What writes traces in the format of a path, for `writing.write_together`."""
     if path.suffix.lower() not in SEGY:
         return storage.writer(_contents(traces), path)
     return lambda file: file.write(_segy(traces))
 
 
-def _contents(traces: Traces) -> Contents:
+def _contents(traces: "Traces") -> Contents:
     names = "xyz" if traces.model.ndim == 3 else "xz"
     coordinates: dict[str, Any] = {"time": (("time",), traces.times, {"units": "s"})}
-    for what, places in (("source", traces.sources), ("receiver", traces.receivers)):
-        for name, column in zip(names, places.T, strict=True):
+    for what, points in (("source", traces.sources), ("receiver", traces.receivers)):
+        for name, column in zip(names, points.T, strict=True):
             coordinates[f"{what}_{name}"] = (what,), column, {"units": "km"}
     return Contents(
         {
@@ -110,7 +111,7 @@ def _contents(traces: Traces) -> Contents:
     )
 
 
-def _segy(traces: Traces) -> bytes:
+def _segy(traces: "Traces") -> bytes:
     """A SEG-Y file of one trace for each source and receiver, sources as field records."""
     import segyio
 
@@ -134,8 +135,8 @@ def _segy(traces: Traces) -> bytes:
             file.bin.update(hdt=microseconds, hns=len(traces.times), format=5, mfeet=1)
             for index in range(number):
                 shot, receiver = divmod(index, len(traces.receivers))
-                place = np.rint(1e3 * _PER_METRE * traces.sources[shot]).astype(int)
-                where = np.rint(1e3 * _PER_METRE * traces.receivers[receiver]).astype(int)
+                source = np.rint(1e3 * _PER_METRE * traces.sources[shot]).astype(int)
+                group = np.rint(1e3 * _PER_METRE * traces.receivers[receiver]).astype(int)
                 file.header[index] = {
                     field.TRACE_SEQUENCE_LINE: index + 1,
                     field.FieldRecord: shot + 1,
@@ -144,12 +145,12 @@ def _segy(traces: Traces) -> bytes:
                     field.SourceGroupScalar: -_PER_METRE,
                     field.ElevationScalar: -_PER_METRE,
                     field.CoordinateUnits: 1,
-                    field.SourceX: int(place[0]),
-                    field.SourceY: int(place[1]) if traces.model.ndim == 3 else 0,
-                    field.SourceDepth: int(place[-1]),
-                    field.GroupX: int(where[0]),
-                    field.GroupY: int(where[1]) if traces.model.ndim == 3 else 0,
-                    field.ReceiverGroupElevation: -int(where[-1]),
+                    field.SourceX: int(source[0]),
+                    field.SourceY: int(source[1]) if traces.model.ndim == 3 else 0,
+                    field.SourceDepth: int(source[-1]),
+                    field.GroupX: int(group[0]),
+                    field.GroupY: int(group[1]) if traces.model.ndim == 3 else 0,
+                    field.ReceiverGroupElevation: -int(group[-1]),
                     field.TRACE_SAMPLE_COUNT: len(traces.times),
                     field.TRACE_SAMPLE_INTERVAL: microseconds,
                 }

@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,13 @@ from meta_lrpinn.files import writing
 from meta_lrpinn.files.velocity_stacks import Velocities, open_velocities
 from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.results import survey_files
 from meta_lrpinn.runtime import executors
+from meta_lrpinn.solvers.blocks import Block, block_sizes, blocks
 from meta_lrpinn.solvers.bounds import Bounds, bounds_of
-from meta_lrpinn.solvers.settings import Settings, name_of
-from meta_lrpinn.solvers.survey import (
-    Plan,
-    Solved,
-    check_sizes,
-    frequency_solver,
-    make_plan,
-)
-from meta_lrpinn.solvers.surveys import store
-from meta_lrpinn.solvers.surveys.blocks import Block, block_sizes, blocks
+from meta_lrpinn.solvers.protocol import Conditions, Prepared
+from meta_lrpinn.solvers.settings import Solver
+from meta_lrpinn.solvers.survey import Plan, make_plan
 
 # Of the progress in a log file.
 _SECONDS_BETWEEN_LINES = 30.0
@@ -60,7 +55,7 @@ class SurveyRun:
 class Job:
     """What all blocks of a survey have in common; equal if the survey is."""
 
-    output: store.Output
+    output: survey_files.Output
     checksum: str  # of the description
     plan: Plan = dataclasses.field(compare=False)
     bounds: Bounds = dataclasses.field(compare=False)
@@ -71,7 +66,7 @@ def run_survey(
     frequencies: Sequence[float],
     sources: np.ndarray,
     out: str | os.PathLike,
-    settings: Settings | None = None,
+    settings: Solver | None = None,
     *,
     receivers: np.ndarray | None = None,
     amplitude: complex | None = None,
@@ -118,23 +113,22 @@ def run_survey(
     began = time.perf_counter()
     velocities = open_velocities(velocities)
     grid = velocities.grid
-    plan = make_plan(
-        grid, frequencies, sources, settings,
-        receivers=receivers, amplitude=amplitude, memory=memory, seed=seed,
-        free_surface=free_surface,
-    )  # fmt: skip
+    conditions = Conditions(
+        amplitude=amplitude, memory=memory, seed=seed, free_surface=free_surface
+    )
+    plan = make_plan(grid, frequencies, sources, settings, receivers, conditions)
     points = int(np.prod(grid.shape)) if plan.receivers is None else len(plan.receivers)
     shape = (len(velocities), len(plan.frequencies), len(plan.sources))
     sizes = block_sizes(shape[0], shape[2], points, memory, models_per_chunk)
     bounds, checksum = _scan(velocities)
-    check_sizes(plan, bounds)
+    plan.check_sizes(bounds)
     description = _description(plan, grid, shape[0], checksum, sizes)
-    store.check_room(out, 8 * int(np.prod(shape)) * points)
+    survey_files.check_room(out, 8 * int(np.prod(shape)) * points)
     with contextlib.ExitStack() as stack:
         solve_all = stack.enter_context(executors.mapper(cluster, workers))
         if "://" not in os.fspath(out):
             stack.enter_context(writing.locked(out))
-        output = store.open_output(out, description, plan, grid, shape[0], sizes)
+        output = survey_files.open_output(out, description, plan, grid, shape[0], sizes)
         output.clear_partial()
         job = Job(output, _checksum(repr(description)), plan, bounds)
         everything = list(blocks(shape, sizes))
@@ -188,26 +182,32 @@ def solve_block(task: tuple[Job, Block, Velocities]) -> int:
         Number of wavefields.
     """
     job, block, velocities = task
-    solve = _solver(job, block.frequency, block.sources.start, block.sources.stop)
-    solved = [solve(model) for model in velocities]
-    converged = [one.converged for one in solved if one.converged is not None]
+    prepared = _prepared(job, block.frequency, block.sources.start, block.sources.stop)
+    unknown = np.full(block.sources.stop - block.sources.start, np.nan)
+    fields, estimates, unknowns, converged = [], [], [], []
+    for model in velocities:
+        solved = prepared.solve(model)
+        fields.append(np.asarray(solved.fields, np.complex64))
+        known = solved.error_estimates
+        estimates.append(unknown if known is None else known)
+        unknowns.append(solved.stats.unknowns or 0)
+        if solved.converged is not None:
+            converged.append(solved.converged)
     job.output.write(
         block,
-        np.stack([one.fields for one in solved]).astype(np.complex64),
-        np.stack([one.error_estimates for one in solved]),
-        np.array([one.unknowns for one in solved]),
+        np.stack(fields),
+        np.stack(estimates),
+        np.array(unknowns),
         np.stack(converged) if converged else None,
     )
     return block.wavefields
 
 
 @functools.lru_cache(maxsize=1)
-def _solver(
-    job: Job, frequency: int, first: int, last: int
-) -> Callable[[VelocityModel], Solved]:
+def _prepared(job: Job, frequency: int, first: int, last: int) -> Prepared:
     """The solver of blocks that differ in their models only, which follow each other."""
     plan = dataclasses.replace(job.plan, sources=job.plan.sources[first:last])
-    return frequency_solver(plan, job.bounds, float(job.plan.frequencies[frequency]))
+    return plan.prepare(job.bounds, plan.frequencies[frequency])
 
 
 def _scan(velocities: Velocities) -> tuple[Bounds, str]:
@@ -233,6 +233,7 @@ def _description(
     sizes: tuple[int, int],
 ) -> dict[str, Any]:
     """All that the wavefields and their chunks depend on, as JSON has it."""
+    amplitude = plan.conditions.amplitude
     return {
         "format": 1,
         "velocities": checksum,
@@ -243,15 +244,15 @@ def _description(
         "frequencies": plan.frequencies.tolist(),
         "sources": plan.sources.tolist(),
         "receivers": None if plan.receivers is None else plan.receivers.tolist(),
-        "solver": name_of(plan.settings),
+        "solver": plan.settings.name,
         "settings": _plain(plan.settings),
-        "amplitude": None if plan.amplitude is None else str(plan.amplitude),
-        "memory": plan.memory,
-        "seed": plan.seed,
+        "amplitude": None if amplitude is None else str(amplitude),
+        "memory": plan.conditions.memory,
+        "seed": plan.conditions.seed,
         "models_per_chunk": sizes[0],
         "sources_per_chunk": sizes[1],
         # Surveys of versions without it go on.
-        **({"free_surface": True} if plan.free_surface else {}),
+        **({"free_surface": True} if plan.conditions.free_surface else {}),
     }
 
 

@@ -10,12 +10,12 @@ import tqdm
 from scipy import spatial
 
 from meta_lrpinn.physics import background
+from meta_lrpinn.physics.free_surface import check_sources
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
-from meta_lrpinn.solvers import free_surface as surfaces
-from meta_lrpinn.solvers.settings import FiniteDifferences, Settings, name_of
+from meta_lrpinn.solvers import time_transform as transform
+from meta_lrpinn.solvers.settings import FiniteDifferences, Solver, check_settings
 from meta_lrpinn.solvers.solve import solve
-from meta_lrpinn.solvers.traces import transform
 
 if TYPE_CHECKING:
     import xarray
@@ -50,7 +50,7 @@ class Traces:
     # Whether that is below the tolerance, and every solve reached its own if it has one.
     converged: bool
     solver: str
-    settings: Settings
+    settings: Solver
     elapsed: float  # [s]
     snapshot_times: np.ndarray  # (n_snapshots,) [s]
     snapshots: np.ndarray  # (n_snapshots, n_sources, nz, [ny,] nx), zero at the source
@@ -67,9 +67,9 @@ class Traces:
         Raises:
             ValueError: if xarray is not installed.
         """
-        from meta_lrpinn.solvers.traces import storage
+        from meta_lrpinn.results import trace_files
 
-        return storage.to_xarray(self)
+        return trace_files.to_xarray(self)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the traces, all of them or nothing.
@@ -81,9 +81,9 @@ class Traces:
         Raises:
             ValueError: if the ending is another, or the format's library is missing.
         """
-        from meta_lrpinn.solvers.traces import storage
+        from meta_lrpinn.results import trace_files
 
-        storage.save(self, path)
+        trace_files.save(self, path)
 
     def movie(self, path: str | os.PathLike) -> None:
         """Writes the snapshots of the first source as an animation, .gif.
@@ -91,7 +91,7 @@ class Traces:
         Raises:
             ValueError: if there are none, or the ending is another.
         """
-        from meta_lrpinn.solvers.traces import movie
+        from meta_lrpinn.results import movie
 
         movie.save(self, path)
 
@@ -106,7 +106,7 @@ def time_traces(
     step: float | None = None,
     wavelet: np.ndarray | None = None,
     transform_tolerance: float = 1e-3,
-    settings: Settings | None = None,
+    settings: Solver | None = None,
     free_surface: bool = False,
     snapshots: int = 0,
     seed: int = 0,
@@ -145,8 +145,9 @@ def time_traces(
     """
     began = time.perf_counter()
     settings = FiniteDifferences(tolerance=None) if settings is None else settings
+    check_settings(settings)
     sources, receivers = (np.atleast_2d(np.asarray(a, float)) for a in (source, receivers))
-    _check_places(model, sources, receivers, free_surface)
+    _check_positions(model, sources, receivers, free_surface)
     step, samples, delay = _wavelet(
         peak_frequency, wavelet, step, record, transform_tolerance
     )
@@ -185,7 +186,7 @@ def time_traces(
         frequencies=frequencies,
         wrap_around=wrap_around,
         converged=wrap_around < transform_tolerance and values.converged,
-        solver=name_of(settings),
+        solver=settings.name,
         settings=settings,
         free_surface=free_surface,
         elapsed=time.perf_counter() - began,
@@ -200,21 +201,21 @@ def _left_at_end(data: np.ndarray) -> float:
     return float(end / np.abs(data).max())
 
 
-def _check_places(
+def _check_positions(
     model: VelocityModel, sources: np.ndarray, receivers: np.ndarray, free_surface: bool
 ) -> None:
     model.check_contains(sources, what="source")
     model.check_contains(receivers, what="receiver")
     _check_apart(model, sources, receivers)
     if free_surface:
-        surfaces.check_sources(model, sources)
+        check_sources(model, sources)
 
 
 def _check_apart(model: VelocityModel, sources: np.ndarray, receivers: np.ndarray) -> None:
     distance, _ = spatial.KDTree(sources).query(receivers)
     if distance.min() < 1e-3 * min(model.spacing):
-        place = receivers[np.argmin(distance)].tolist()
-        raise ValueError(f"a receiver stands on a source, where u is infinite: {place}")
+        position = receivers[np.argmin(distance)].tolist()
+        raise ValueError(f"a receiver stands on a source, where u is infinite: {position}")
 
 
 def _check_number(indices: np.ndarray, period: float) -> None:

@@ -16,15 +16,17 @@ import pathlib
 import shutil
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from meta_lrpinn.files.readers import one_line
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import optional
-from meta_lrpinn.solvers.survey import Plan
-from meta_lrpinn.solvers.surveys.blocks import Block
+
+if TYPE_CHECKING:
+    from meta_lrpinn.solvers.blocks import Block
+    from meta_lrpinn.solvers.survey import Plan
 
 _AXES = ("model", "frequency", "source")
 _DESCRIPTION = "survey"
@@ -48,13 +50,13 @@ class Output:
 
     def write(
         self,
-        block: Block,
+        block: "Block",
         scattered: np.ndarray,
         estimates: np.ndarray,
         unknowns: np.ndarray,
         converged: np.ndarray | None,
     ) -> None:
-        """Writes a block; that it is there is written last.
+        """Writes a block, last of all that it is whole.
 
         Args:
             block: Which.
@@ -79,7 +81,7 @@ class Output:
         if _CONVERGED not in group:
             return None
         reached = group[_CONVERGED]
-        return sum(int(np.sum(~reached[:, one])) for one in range(reached.shape[1]))
+        return sum(int(np.sum(~reached[:, index])) for index in range(reached.shape[1]))
 
     def clear_partial(self) -> None:
         """Removes what killed processes were writing; no other may be at work."""
@@ -95,7 +97,7 @@ class Output:
 def open_output(
     out: str | os.PathLike,
     description: Mapping[str, Any],
-    plan: Plan,
+    plan: "Plan",
     grid: VelocityModel,
     models: int,
     sizes: tuple[int, int],
@@ -126,10 +128,10 @@ def open_output(
     except Exception as error:  # Stores raise nearly anything.
         raise ValueError(one_line(f"cannot open {text}: {error}")) from None
     else:
-        found = group.attrs.get(_DESCRIPTION)
-        if found != _UNFINISHED:
-            _check_same(text, found, description)
-            if plan.tolerance is not None and _CONVERGED not in group:
+        known = group.attrs.get(_DESCRIPTION)
+        if known != _UNFINISHED:
+            _check_same(text, known, description)
+            if plan.settings.tolerance is not None and _CONVERGED not in group:
                 raise ValueError(
                     f"{text} is of a version that did not keep which wavefields reached "
                     "the tolerance; choose another output"
@@ -146,11 +148,11 @@ def _is_empty_folder(path: str) -> bool:
     )
 
 
-def _check_same(out: str, found: Any, description: Mapping[str, Any]) -> None:
-    if not isinstance(found, dict):
+def _check_same(out: str, known: Any, description: Mapping[str, Any]) -> None:
+    if not isinstance(known, dict):
         raise ValueError(f"{out} is there and no survey; choose another")
-    names = {*found, *description}
-    other = sorted(name for name in names if found.get(name) != description.get(name))
+    names = {*known, *description}
+    other = sorted(name for name in names if known.get(name) != description.get(name))
     if other:
         raise ValueError(
             f"{out} is a survey with other {', '.join(other)}; give the same, or choose "
@@ -162,7 +164,7 @@ def _check_same(out: str, found: Any, description: Mapping[str, Any]) -> None:
 def _create(
     output: Output,
     description: Mapping[str, Any],
-    plan: Plan,
+    plan: "Plan",
     grid: VelocityModel,
     models: int,
     sizes: tuple[int, int],
@@ -172,9 +174,9 @@ def _create(
 
     names = "zyx" if grid.ndim == 3 else "zx"
     if plan.receivers is None:
-        places, points = tuple(names), grid.shape
+        dimensions, points = tuple(names), grid.shape
     else:
-        places, points = ("receiver",), (len(plan.receivers),)
+        dimensions, points = ("receiver",), (len(plan.receivers),)
     shape = (models, len(plan.frequencies), len(plan.sources))
     chunks = (sizes[0], 1, sizes[1])
     group = zarr.open_group(output.url, mode="a", attributes={_DESCRIPTION: _UNFINISHED})
@@ -207,7 +209,7 @@ def _create(
         ("unknowns", np.int32, 0, (), "complex unknowns of the solve"),
         ("solved", bool, False, (), "whether the chunk has been solved"),
     ]
-    if plan.tolerance is not None:
+    if plan.settings.tolerance is not None:
         text = "whether the tolerance was reached; false until solved"
         arrays.append((_CONVERGED, bool, False, (), text))
     for name, kind, fill, extra, text in arrays:
@@ -217,7 +219,7 @@ def _create(
             chunks=(*chunks, *extra),
             dtype=kind,
             fill_value=fill,
-            dimension_names=(*_AXES, *(places if extra else ())),
+            dimension_names=(*_AXES, *(dimensions if extra else ())),
             attributes={"long_name": text, **common},
             overwrite=True,
         )

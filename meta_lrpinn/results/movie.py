@@ -4,13 +4,15 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from meta_lrpinn.files import writing
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.solvers.traces.record import Traces
+
+if TYPE_CHECKING:
+    from meta_lrpinn.solvers.seismograms import Traces
 
 _FRAMES_PER_SECOND = 20
 # Of the largest amplitude, the part that has the full colour: late waves are weak.
@@ -18,7 +20,7 @@ _CLIP = 0.2
 _WIDTH = 5.0  # inches
 
 
-def save(traces: Traces, path: str | os.PathLike) -> None:
+def save(traces: "Traces", path: str | os.PathLike) -> None:
     """Writes snapshots of the first source as an animated GIF; see `Traces.movie`."""
     path = pathlib.Path(path)
     check_path(path)
@@ -46,7 +48,7 @@ def check_dimension(model: VelocityModel) -> None:
         raise ValueError("movies are of models in 2D")
 
 
-def writer(traces: Traces) -> Callable[[IO[Any]], None]:
+def writer(traces: "Traces") -> Callable[[IO[Any]], None]:
     """What writes the animation, for `writing.write_together`.
 
     Raises:
