@@ -49,6 +49,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     from meta_lrpinn.learning.networks import find_initialisation
 
     config = configs.PRESETS[options.preset]
+    training = dataclasses.replace(config.training, seed=options.seed)
+    config = dataclasses.replace(config, training=training)
     if options.points is not None:
         objective = dataclasses.replace(config.objective, points=options.points)
         config = dataclasses.replace(config, objective=objective)
@@ -57,7 +59,6 @@ def run(options: argparse.Namespace, report: Report) -> None:
         options.out,
         init=find_initialisation(options.init),
         tasks=options.random,
-        seed=options.seed,
         steps=options.steps,
         command=command_line(options),
     )

@@ -32,9 +32,8 @@ def measure_metric(
 ) -> soap.Metric:
     """What the gradients of tasks are like while SOAP adapts a network to them.
 
-    Mean G Gᵀ and Gᵀ G of each matrix over all steps of all tasks, their eigenvectors, and
-    then, along the same trajectories, the mean squares of the gradients in that basis.
-    Gradients are those that SOAP is given in adaptation, clipped at norm one.
+    The means over all steps of all tasks, of gradients as SOAP is given them in
+    adaptation, clipped at norm one.
 
     Args:
         objective: Loss of one task.
@@ -47,41 +46,36 @@ def measure_metric(
     Returns:
         The metric, in single precision.
     """
-    measure = functools.partial(
-        _mean_products, objective, params, tasks, key, steps, learning_rate
-    )
-    names, leaves = soap.array_names(params), jax.tree.leaves(params)
-    none = tuple(tuple(jnp.eye(size) for size in _sides(leaf)) for leaf in leaves)
-    spectra = [tuple(map(_spectrum, sides)) for _, sides in measure(none)]
-    bases = tuple(tuple(vectors for _, vectors in pairs) for pairs in spectra)
-    metric: dict[str, dict[str, jax.Array]] = {}
-    for name, (second, _), pairs in zip(names, measure(bases), spectra, strict=True):
-        metric[name] = {"second": second}
-        for side, (values, vectors) in zip(soap.SIDES, pairs, strict=False):
-            metric[name] |= {side: vectors, f"{side}_values": values}
-    return metric
+    means = _mean_products(objective, params, tasks, key, steps, learning_rate)
+    return {
+        name: _spectra(mean) if isinstance(mean, tuple) else {"second": mean}
+        for name, mean in zip(soap.array_names(params), means, strict=True)
+    }
 
 
-def _sides(leaf: jax.Array) -> tuple[int, ...]:
-    return leaf.shape if leaf.ndim == 2 else ()
+def _spectra(products: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
+    """Eigenvalues and eigenvectors of both, the largest first."""
+    spectra = {}
+    for side, product in zip(soap.SIDES, products, strict=True):
+        values, vectors = np.linalg.eigh(np.asarray(product, float))
+        spectra[f"{side}_values"] = jnp.asarray(np.maximum(values[::-1], 0), "f4")
+        spectra[side] = jnp.asarray(vectors[:, ::-1], "f4")
+    return spectra
 
 
-def _spectrum(side: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues and eigenvectors, the largest first."""
-    values, vectors = np.linalg.eigh(np.asarray(side, float))
-    return jnp.asarray(values[::-1], "f4"), jnp.asarray(vectors[:, ::-1], "f4")
+def _products(gradient: jax.Array) -> Any:
+    """(G Gᵀ, Gᵀ G) of a matrix, the squares of any other array."""
+    if gradient.ndim != 2:
+        return gradient**2
+    return gradient @ gradient.T, gradient.T @ gradient
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "steps", "learning_rate"))
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
 @full_precision
-def _mean_products(objective, params, tasks, key, steps, learning_rate, bases):
-    """Of each array the mean square in its basis, and the mean G Gᵀ and Gᵀ G."""
+def _mean_products(objective, params, tasks, key, steps, learning_rate):
+    """Mean `_products` of each array's gradient, in the order of the tree's leaves."""
     optimiser = adaptation.make_optimiser("soap", learning_rate, "cosine", steps)
     clip = optax.clip_by_global_norm(1.0)
-
-    def products(gradient: jax.Array, basis: tuple[jax.Array, ...]) -> Any:
-        sides = (gradient @ gradient.T, gradient.T @ gradient) if basis else ()
-        return soap.rotated(gradient, basis) ** 2, sides
 
     def of_task(totals, indexed):
         index, task = indexed
@@ -93,10 +87,7 @@ def _mean_products(objective, params, tasks, key, steps, learning_rate, bases):
                 params, task, jax.random.fold_in(own_key, number)
             )
             gradient, _ = clip.update(gradient, clip.init(params))
-            new = [
-                products(leaf, basis)
-                for leaf, basis in zip(jax.tree.leaves(gradient), bases, strict=True)
-            ]
+            new = list(map(_products, jax.tree.leaves(gradient)))
             totals = jax.tree.map(jnp.add, totals, new)
             updates, state = optimiser.update(gradient, state, params)
             return (optax.apply_updates(params, updates), state, totals), None
@@ -105,10 +96,7 @@ def _mean_products(objective, params, tasks, key, steps, learning_rate, bases):
         return jax.lax.scan(step, start, jnp.arange(steps))[0][-1], None
 
     leaves = jax.tree.leaves(params)
-    zeros = jax.tree.map(
-        jnp.zeros_like,
-        [products(leaf, basis) for leaf, basis in zip(leaves, bases, strict=True)],
-    )
+    zeros = jax.tree.map(jnp.zeros_like, list(map(_products, leaves)))
     number = len(jax.tree.leaves(tasks)[0])
     totals, _ = jax.lax.scan(of_task, zeros, (jnp.arange(number), tasks))
     return jax.tree.map(lambda total: total / (number * steps), totals)

@@ -293,18 +293,16 @@ def learn_metric(
     *,
     init: str | Path,
     tasks: int,
-    seed: int = 0,
     steps: int = 50,
     command: str = "",
 ) -> Path:
     """Learns the metric of an initialisation, and writes both as another initialisation.
 
     Args:
-        config: Whose network, objective and tasks count.
+        config: Whose network, objective, tasks and seed count.
         out: Folder to write; it must not exist.
         init: Initialisation, of this very network. A metric of its own is replaced.
         tasks: Number of tasks.
-        seed: Seed of the tasks and of their points.
         steps: Steps of each task.
         command: Command line, for the card.
 
@@ -320,6 +318,7 @@ def learn_metric(
         config.objective, networks.make_network(config.network)
     )
     distribution = dataclasses.replace(config.tasks, known_points=0)
+    seed = config.training.seed
     rng = np.random.default_rng([_METRIC_SEED, seed])
     drawn = [task_sets.draw_tasks(distribution, rng)[0] for _ in range(tasks)]
     began = time.process_time()

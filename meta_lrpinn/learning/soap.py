@@ -23,10 +23,10 @@ _EPSILON = 1e-8
 _RENEW_EVERY = 2
 
 
-# What the gradients of other tasks were like: of each array, by its name in the tree of
-# parameters ("network.last.kernel"), the mean square `second`, in the eigenbasis where
-# there is one; and of a matrix the eigenvalues (m,), (n,) and eigenvectors (m, m), (n, n),
-# in columns, of its mean G Gᵀ (`left_values`, `left`) and Gᵀ G (`right_values`, `right`).
+# What the gradients of other tasks were like, by the arrays' names in the tree of
+# parameters ("network.last.kernel"): of a matrix the eigenvalues (m,), (n,) and
+# eigenvectors (m, m), (n, n), in columns, of its mean G Gᵀ (`left_values`, `left`) and
+# Gᵀ G (`right_values`, `right`); of any other array the mean square `second`.
 Metric = Mapping[str, Mapping[str, jax.Array]]
 # Steps that a learned state counts as: so many that its means need no correction.
 _LEARNED_COUNT = 1000
@@ -97,13 +97,12 @@ def begin_with(state: Any, params: Any, metric: Metric) -> Any:
         ValueError: if the metric is of other arrays.
     """
     names = array_names(params)
+    moments = {name: _learned_moments(of) for name, of in metric.items()}
     shapes = dict(zip(names, map(jnp.shape, jax.tree.leaves(params)), strict=True))
-    if shapes != {name: jnp.shape(of["second"]) for name, of in metric.items()}:
+    if shapes != {name: of.second.shape for name, of in moments.items()}:
         raise ValueError("the metric was learned on another network")
-    learned = SoapState(
-        jnp.asarray(_LEARNED_COUNT, jnp.int32),
-        tuple(_learned_moments(metric[name]) for name in names),
-    )
+    count = jnp.asarray(_LEARNED_COUNT, jnp.int32)
+    learned = SoapState(count, tuple(moments[name] for name in names))
 
     def is_soap(part):
         return isinstance(part, SoapState)
@@ -121,10 +120,16 @@ def array_names(params: Any) -> list[str]:
     ]
 
 
+@full_precision
 def _learned_moments(learned: Mapping[str, jax.Array]) -> Moments:
-    bases = tuple(jnp.asarray(learned[side]) for side in SIDES if side in learned)
-    values = tuple(jnp.asarray(learned[f"{side}_values"]) for side in SIDES[: len(bases)])
-    second = jnp.asarray(learned["second"])
+    if "second" in learned:
+        second = jnp.asarray(learned["second"])
+        return Moments(jnp.zeros_like(second), second, (), ())
+    bases = tuple(jnp.asarray(learned[side]) for side in SIDES)
+    values = tuple(jnp.asarray(learned[f"{side}_values"]) for side in SIDES)
+    # The matrix of rank one with these sums over rows and columns. Mean squares measured
+    # in the basis end no lower (39.0 % after 50 steps), and take a second pass.
+    second = values[0][:, None] * values[1] / jnp.maximum(jnp.sum(values[0]), _EPSILON**2)
     sides = tuple((b * v) @ b.T for b, v in zip(bases, values, strict=True))
     return Moments(jnp.zeros_like(second), second, sides, bases)
 
@@ -145,13 +150,13 @@ def _step(old: Moments, gradient: jax.Array, count: jax.Array) -> tuple[jax.Arra
     """The direction for a gradient after `count` others, and what is remembered then."""
     is_later = count > 0
     first = jnp.where(is_later, _mean(old.first, gradient), 0)
-    turned = rotated(gradient, old.bases)
+    turned = _rotated(gradient, old.bases)
     second = jnp.where(is_later, _mean(old.second, turned**2), 0)
     # Of means that began at zero.
     unbiased = jnp.where(is_later, 1 - _DECAY**count, 1)
     scale = jnp.sqrt(second / unbiased) + _EPSILON
-    direction = rotated(first, old.bases) / unbiased / scale
-    direction = rotated(direction, tuple(basis.T for basis in old.bases))
+    direction = _rotated(first, old.bases) / unbiased / scale
+    direction = _rotated(direction, tuple(basis.T for basis in old.bases))
     sides, bases = old.sides, old.bases
     if sides:
         squares = (gradient @ gradient.T, gradient.T @ gradient)
@@ -166,7 +171,7 @@ def _mean(old: jax.Array, new: jax.Array) -> jax.Array:
     return _DECAY * old + (1 - _DECAY) * new
 
 
-def rotated(array: jax.Array, bases: tuple[jax.Array, ...]) -> jax.Array:
+def _rotated(array: jax.Array, bases: tuple[jax.Array, ...]) -> jax.Array:
     """Into the bases of both sides; arrays without bases stay as they are."""
     if not bases:
         return array
