@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, histories, study
+from experiments import common, eliminated_residual, histories, study
 from meta_lrpinn import generators
 from meta_lrpinn.learning import objectives
 from meta_lrpinn.learning.networks import Network
@@ -88,7 +88,8 @@ def tuned(unit: HelmholtzProblem, seed: int) -> tuple[Network, tuple[float, floa
     network = study.random_start(initialisation="orthonormal")(seed)
     own_scale = network.module.network.first_scale
     network = network.prune(float(objectives.frequency_of(unit)))
-    start_residual = jax.jit(objectives.residual_objective(network.module, FLAGS.points))
+    objective = eliminated_residual.residual_objective(network.module, FLAGS.points)
+    start_residual = jax.jit(objective)
     task, key = single_task(unit), jax.random.key(seed)
     best = (np.inf, network.params, (own_scale, 1.0))
     for first in map(float, FLAGS.tuned_first_scales):
@@ -143,7 +144,7 @@ def _measure(model, params, unit, key, number):
     laplacian = residual.as_complex(jnp.sum(outputs.second, axis=1))
     task = single_task(unit)
     _, paper = objectives.paper_objective(model, number)(params, task, key)
-    best, _ = objectives.residual_objective(model, number)(params, task, key)
+    best, _ = eliminated_residual.residual_objective(model, number)(params, task, key)
     features = objectives.feature_function(model, params, unit)(points)
     kernel = params["network"]["first"]["kernel"][: unit.ndim]
     slowest = jnp.min(unit.model.velocity)

@@ -1,6 +1,7 @@
 """What all experiments share: flags, records that survive a stop, tables, data."""
 
 import csv
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,11 @@ from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 
 FLAGS = flags.FLAGS
+# Published layered models: name to file of the data folder.
+LAYERED_CASES = {
+    "layered 5 Hz": "layered_5hz.npz",
+    "layered 4 Hz": "layered_4hz_9sources.npz",
+}
 
 flags.DEFINE_string("out", "results", "Folder under which results are written.")
 flags.DEFINE_integer("seeds", 3, "Seeds per setting.", lower_bound=1)
@@ -49,6 +55,16 @@ def published_case(name: str) -> Case:
     if not path.exists():
         raise ValueError(f"there is no {path}; give the data folder with --data=FOLDER")
     return ml.load_case(path)
+
+
+def middle_source(case: Case) -> Case:
+    """A case with one source: of several, the middle one."""
+    if np.ndim(case.source) == 1:
+        return case
+    middle = len(case.source) // 2
+    return dataclasses.replace(
+        case, source=case.source[middle], scattered=case.scattered[middle]
+    )
 
 
 def shared_problem(

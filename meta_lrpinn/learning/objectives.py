@@ -6,8 +6,6 @@ parameters, a `Task` and the key that draws its points:
 - `paper_objective`: the network's own output and the paper's three losses;
 - `own_output_objective`: the network's own output and the residual relative to the
   right-hand side, of the problem of unit amplitude;
-- `residual_objective`: the output layer eliminated by least squares from the strong
-  residual, so that only the features are trained (variable projection);
 - `projection_objective`: the distance of known wavefields from what the features span;
 - `galerkin_objective`: the output layer eliminated by the Galerkin solve, the error of
   the resulting wavefield against a known one.
@@ -27,7 +25,7 @@ from flax import linen as nn
 from meta_lrpinn import models
 from meta_lrpinn.learning import configs
 from meta_lrpinn.learning.tasks import Task
-from meta_lrpinn.linear import least_squares, weak_form
+from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics import absorbing, derivatives, losses, residual
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import HelmholtzProblem
@@ -308,37 +306,6 @@ def _inside(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
     """Whether points (n, ndim) lie in the model and not in its layer, (n,)."""
     layer = problem.layer
     return jnp.all((points >= layer.lower) & (points <= layer.upper), axis=-1)
-
-
-@functools.cache
-def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
-    """Logarithm of the relative strong residual, the output layer eliminated.
-
-    Args:
-        model: Network with features.
-        number_of_points: Collocation points drawn per call; several times its width.
-
-    Returns:
-        The objective; the velocities of a task share their features and points.
-    """
-
-    @full_precision
-    def objective(params, task, key):
-        points = problems.sample_points(key, task.problem, number_of_points)
-        features = derivatives.derivatives(
-            feature_function(model, params, task.problem), points
-        )
-
-        def one(pair):
-            collocation = problems.collocate(task.member(*pair), points)
-            return least_squares.eliminated_residual(features, collocation)[0]
-
-        # One after the other: see `linear.weak_form.solve_weights`.
-        squared = jax.lax.map(one, (task.velocities, task.background_velocities))
-        relative = jnp.sqrt(squared)
-        return jnp.mean(jnp.log(relative)), {"residual": jnp.mean(relative)}
-
-    return objective
 
 
 @functools.cache

@@ -35,7 +35,6 @@ from meta_lrpinn.models.parameters import (
     with_ranks,
 )
 from meta_lrpinn.models.pinn import PINN, initial_parameters
-from meta_lrpinn.models.plane_waves import PlaneWaves, plane_wave_parameters
 
 __all__ = [
     "LRPINN",
@@ -45,7 +44,6 @@ __all__ = [
     "Jets",
     "LowRankDense",
     "MetaLRPINN",
-    "PlaneWaves",
     "are_bases",
     "check_pruned",
     "initial_parameters",
@@ -58,7 +56,6 @@ __all__ = [
     "orthogonal_factors",
     "orthonormal_bases",
     "output_kernel",
-    "plane_wave_parameters",
     "prune_hypernetwork",
     "singular_values",
     "stacked",

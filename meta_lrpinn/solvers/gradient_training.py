@@ -84,9 +84,7 @@ def _train(
     optimiser = settings.optimiser
     unit, _ = network_fields.split_amplitude(problem)
     if settings.output_start == "solved":
-        weights = output_layer.solve(
-            "galerkin", network.module, network.params, unit, double=True
-        )
+        weights = output_layer.solve(network.module, network.params, unit, double=True)
         network = network.with_parameters(output_layer.replace(network.params, weights))
     points = _points_per_step(network, problem, optimiser)
 

@@ -60,15 +60,15 @@ def test_more_than_one_frequency_is_refused(experiment, tiny_init):
 
 
 def test_tuned_start_is_the_best_of_its_grid(experiment, tiny_init):
+    from experiments import eliminated_residual
     from meta_lrpinn import generators
-    from meta_lrpinn.learning import objectives
     from meta_lrpinn.learning.tasks import single_task
 
     with flagsaver.flagsaver(init=tiny_init, **TINY):
         unit = ablate_meta.unit_problem(generators.builtin("layered"), 2.0)
         network, (first, sigma) = ablate_meta.tuned(unit, 3)
         params = network.params
-        value = jax.jit(objectives.residual_objective(network.module, 60))
+        value = jax.jit(eliminated_residual.residual_objective(network.module, 60))
         task, key = single_task(unit), jax.random.key(3)
         other = {4.0: 8.0, 8.0: 4.0}[first]
         rescaled = ablate_meta.rescaled(params, other / first, 1.0, 2)

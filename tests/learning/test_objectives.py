@@ -10,7 +10,7 @@ from meta_lrpinn.learning import objectives, output_layer, pipeline, task_sets
 from meta_lrpinn.learning.tasks import single_task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.physics import absorbing, derivatives
+from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
@@ -61,7 +61,6 @@ def two_velocities(task):
 MAKERS = {
     "paper": lambda model: objectives.paper_objective(model, 60),
     "own_output": lambda model: objectives.own_output_objective(model, 100),
-    "residual": lambda model: objectives.residual_objective(model, 120),
     "projection": lambda model: objectives.projection_objective(model, 200, (8,)),
     "galerkin": lambda model: objectives.galerkin_objective(model, (16, 16)),
 }
@@ -267,40 +266,6 @@ def test_own_output_error_is_relative_l2_in_the_model(task):
     np.testing.assert_allclose(zero, 1.0, rtol=1e-6)
 
 
-def test_residual_objective_against_least_squares(problem, task):
-    """The relative residual that NumPy's own least squares leaves, g = 2 velocities."""
-    model, params = pinn()
-    several = two_velocities(task)
-    with jax.enable_x64(True):
-        params = jax.tree.map(lambda x: jnp.asarray(x, float), params)
-        several = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), several)
-        several = several.replace(problem=problem)
-        loss, scalars = jax.jit(objectives.residual_objective(model, 300))(
-            params, several, KEY
-        )
-        points = problems.sample_points(KEY, problem, 300)
-        function = objectives.feature_function(model, params, problem)
-        sampled = jax.jit(lambda x: derivatives.derivatives(function, x))(points)
-        sampled = jax.device_get(sampled)
-        expected = []
-        for velocity, v0 in zip(
-            several.velocities, several.background_velocities, strict=True
-        ):
-            own = problems.collocate(several.member(velocity, v0), points)
-            s, slope = np.asarray(own.stretch), np.asarray(own.stretch_slope)
-            first = (slope / s**3)[..., None] * sampled.gradient
-            operator = np.sum(sampled.second / (s**2)[..., None] - first, axis=1)
-            mass = np.asarray(own.omega**2 * own.squared_slowness)
-            operator = operator + mass[:, None] * sampled.value
-            rhs = np.asarray(own.scattering_source)
-            weights = np.linalg.lstsq(operator, rhs, rcond=None)[0]
-            expected.append(relative_l2(operator @ weights, rhs))
-    assert 0.01 < expected[0] < 0.99
-    # The ridge costs a little.
-    np.testing.assert_allclose(scalars["residual"], np.mean(expected), rtol=0.02)
-    np.testing.assert_allclose(loss, np.mean(np.log(expected)), atol=0.02)
-
-
 @pytest.fixture(scope="module")
 def double(task):
     """A dense network and the task in double precision."""
@@ -457,7 +422,7 @@ def test_galerkin_objective_is_the_error_of_the_solution(problem, task):
         objective = objectives.galerkin_objective(model, (30, 30), damping=1e-11)
         double = pipeline._double((params, task.replace(problem=problem)))
         loss, scalars = jax.jit(objective)(*double, KEY)
-    weights = output_layer.solve("galerkin", model, params, problem, double=True)
+    weights = output_layer.solve(model, params, problem, double=True)
     field = output_layer.FeatureField(model, params, problem, weights, double=True)
     points = np.asarray(task.points)
     inside = np.all((points >= 0) & (points <= 1), axis=1)
@@ -533,7 +498,6 @@ def test_objectives_are_for_three_dimensions_too():
         for objective in (
             objectives.paper_objective(model, 60),
             objectives.own_output_objective(model, 64),
-            objectives.residual_objective(model, 60),
             objectives.projection_objective(model, 60),
             objectives.galerkin_objective(model, (6, 6, 6)),
         ):

@@ -478,7 +478,7 @@ def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
         task.velocities, task.background_velocities, task.scattered, strict=True
     ):
         own = task.member(velocity, v0)
-        weights = output_layer.solve("galerkin", model, params, own, double=True)
+        weights = output_layer.solve(model, params, own, double=True)
         field = output_layer.FeatureField(model, params, own, weights, double=True)
         errors.append(relative_l2(field(task.points[inside]), known[inside]))
     assert "error" in figures and max(errors) < 0.5

@@ -46,7 +46,6 @@ def network():
     "make",
     [
         lambda model: objectives.paper_objective(model, 20),
-        lambda model: objectives.residual_objective(model, 20),
         lambda model: objectives.projection_objective(model, 20),
         lambda model: objectives.galerkin_objective(model, (5, 5)),
     ],

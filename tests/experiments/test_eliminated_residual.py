@@ -6,10 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import meta_lrpinn as ml
-from meta_lrpinn import models
-from meta_lrpinn.learning import objectives, output_layer
-from meta_lrpinn.linear import least_squares, weak_form
+from experiments import eliminated_residual
+from meta_lrpinn.linear import weak_form
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import derivatives
 from meta_lrpinn.physics import problem as problems
@@ -43,7 +41,7 @@ def setting():
 def test_operator_is_the_helmholtz_operator(setting):
     """On one feature at a time, through `physics.residual`'s own definition."""
     _, _, features, collocation = setting
-    operator = np.asarray(least_squares.operator_on_features(features, collocation))
+    operator = np.asarray(eliminated_residual.operator_on_features(features, collocation))
     chex.assert_shape(operator, (200, WIDTH))
     s, slope = np.asarray(collocation.stretch), np.asarray(collocation.stretch_slope)
     omega = float(collocation.omega)
@@ -59,25 +57,27 @@ def test_operator_is_the_helmholtz_operator(setting):
 
 def test_known_weights_in_the_span_are_recovered(setting):
     _, _, features, collocation = setting
-    operator = least_squares.operator_on_features(features, collocation)
+    operator = eliminated_residual.operator_on_features(features, collocation)
     weights = np.random.default_rng(1).normal(size=(WIDTH, 2)) @ [1, 1j]
-    got = least_squares.output_weights(operator, operator @ weights, ridge=1e-14)
+    got = eliminated_residual.output_weights(operator, operator @ weights, ridge=1e-14)
     np.testing.assert_allclose(got, weights, rtol=1e-6)
 
 
 def test_weights_do_not_depend_on_the_scale_of_features(setting):
     _, _, features, collocation = setting
-    operator = least_squares.operator_on_features(features, collocation)
+    operator = eliminated_residual.operator_on_features(features, collocation)
     rhs, factor = collocation.scattering_source, np.geomspace(1e-3, 1e3, WIDTH)
-    plain = least_squares.output_weights(operator, rhs)
-    scaled = least_squares.output_weights(operator * factor, rhs)
+    plain = eliminated_residual.output_weights(operator, rhs)
+    scaled = eliminated_residual.output_weights(operator * factor, rhs)
     np.testing.assert_allclose(scaled * factor, plain, rtol=1e-6)
 
 
 def test_relative_residual_is_that_of_numpy(setting):
     _, _, features, collocation = setting
-    squared, weights = least_squares.eliminated_residual(features, collocation, ridge=1e-13)
-    operator = np.asarray(least_squares.operator_on_features(features, collocation))
+    squared, weights = eliminated_residual.eliminated_residual(
+        features, collocation, ridge=1e-13
+    )
+    operator = np.asarray(eliminated_residual.operator_on_features(features, collocation))
     rhs = np.asarray(collocation.scattering_source)
     best = np.linalg.lstsq(operator, rhs, rcond=None)[0]
     np.testing.assert_allclose(weights, best, rtol=1e-5)
@@ -88,9 +88,9 @@ def test_relative_residual_is_that_of_numpy(setting):
 
 def test_residual_of_the_exact_right_hand_side_is_zero(setting):
     _, _, features, collocation = setting
-    operator = least_squares.operator_on_features(features, collocation)
+    operator = eliminated_residual.operator_on_features(features, collocation)
     exact = collocation.replace(scattering_source=operator @ np.ones(WIDTH))
-    squared, weights = least_squares.eliminated_residual(features, exact, ridge=1e-14)
+    squared, weights = eliminated_residual.eliminated_residual(features, exact, ridge=1e-14)
     assert squared < 1e-18
     np.testing.assert_allclose(weights, 1.0, rtol=1e-6)
 
@@ -105,26 +105,10 @@ def test_gradient_to_the_features_is_exact_at_the_minimum(setting):
             gradient=features.gradient * factor[1],
             second=features.second * factor[2],
         )
-        return least_squares.eliminated_residual(bent, collocation, ridge=1e-14)[0]
+        return eliminated_residual.eliminated_residual(bent, collocation, ridge=1e-14)[0]
 
     one = jnp.ones(3)
     gradient = jax.jit(jax.grad(loss))(one)
     for axis in np.eye(3):
         difference = (loss(one + 1e-5 * axis) - loss(one - 1e-5 * axis)) / 2e-5
         np.testing.assert_allclose(gradient @ axis, difference, rtol=1e-4, atol=1e-8)
-
-
-def test_solution_agrees_with_finite_differences(setting):
-    """Many waves, strong form: the same field within some percent."""
-    problem = setting[0]
-    params = models.plane_wave_parameters(jax.random.key(0), 300, 22.0, 2)
-    waves = models.PlaneWaves(ndim=2, number=300)
-    weights = output_layer.solve("least_squares", waves, params, problem, double=True)
-    field = output_layer.FeatureField(waves, params, problem, weights, double=True)
-    points = problem.model.grid_points()
-    truth = ml.reference_wavefield(
-        problem.model, 4.0, (0.3, 0.1), refinement=4, tolerance=None
-    ).scattered
-    assert relative_l2(field(points).reshape(9, 9), truth) < 0.1
-    features = objectives.feature_function(waves, params, problem)(jnp.asarray(points))
-    np.testing.assert_allclose(field(points), features @ weights, atol=1e-8)

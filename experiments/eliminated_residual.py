@@ -9,12 +9,18 @@ so the best weights follow from normal equations, and only the features are left
 train (variable projection, Golub and Pereyra 1973).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
-from meta_lrpinn.physics import residual
+from meta_lrpinn.learning.objectives import Objective, feature_function
+from meta_lrpinn.physics import derivatives, residual
+from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.derivatives import Derivatives
 from meta_lrpinn.physics.problem import Collocation
+from meta_lrpinn.runtime.precision import full_precision
 
 # Added to the unit diagonal of the scaled normal matrix, whose rounding error in
 # single precision it has to cover.
@@ -100,3 +106,34 @@ def _combine(samples: jax.Array, weights: jax.Array) -> jax.Array:
 
 def _squared_modulus(z: jax.Array) -> jax.Array:
     return jnp.real(z) ** 2 + jnp.imag(z) ** 2
+
+
+@functools.cache
+def residual_objective(model: nn.Module, number_of_points: int) -> Objective:
+    """Logarithm of the relative strong residual, the output layer eliminated.
+
+    Args:
+        model: Network with features.
+        number_of_points: Collocation points drawn per call; several times its width.
+
+    Returns:
+        The objective; the velocities of a task share their features and points.
+    """
+
+    @full_precision
+    def objective(params, task, key):
+        points = problems.sample_points(key, task.problem, number_of_points)
+        features = derivatives.derivatives(
+            feature_function(model, params, task.problem), points
+        )
+
+        def one(pair):
+            collocation = problems.collocate(task.member(*pair), points)
+            return eliminated_residual(features, collocation)[0]
+
+        # One after the other: see `linear.weak_form.solve_weights`.
+        squared = jax.lax.map(one, (task.velocities, task.background_velocities))
+        relative = jnp.sqrt(squared)
+        return jnp.mean(jnp.log(relative)), {"residual": jnp.mean(relative)}
+
+    return objective
