@@ -62,6 +62,7 @@ EXPERIMENTS = {
     ),
     "held_tasks": ("--points=1024", "--seeds=1", *_META_PINN),
     "maml": ("--maml_seconds=150", "--maml_steps=10,50", "--seeds=1"),
+    "metric": ("--seeds=1",),
     "ablate_meta": ("--points=576", "--seeds=2"),
     "rank_sweep": ("--frequencies=3,6", "--points=576", "--steps=200", "--seeds=1"),
     "out_of_distribution": (
