@@ -41,6 +41,7 @@ class FiniteDifferenceSolver:
     axes: tuple[stencils.Axis, ...]  # in array order
     squared_slowness: np.ndarray  # m at the quadrature points [s²/km²], maybe complex
     is_graded: bool  # whether the layer's lines stand at graded complex positions
+    is_corrected: bool  # whether the leading error of the dispersion is taken off
     elimination: np.ndarray  # (unknowns,) order of the unknowns in the factors
     factors: scipy.sparse.linalg.SuperLU | None  # None once all is solved
 
@@ -83,10 +84,10 @@ class FiniteDifferenceSolver:
             solution[self.elimination] = self.factors.solve(load[self.elimination])
         solution = solution.reshape(self.shape)
         if abs(background_velocity / own - 1) > _ROUNDING:
-            solution += self._shift(source, amplitude, own, background_velocity)
+            solution += self.shift(source, amplitude, own, background_velocity)
         return solution
 
-    def _shift(
+    def shift(
         self,
         source: np.ndarray,
         amplitude: complex,
@@ -243,6 +244,7 @@ def factorise(
         axes=axes,
         squared_slowness=squared_slowness,
         is_graded=isinstance(layer, grids.GradedLayer),
+        is_corrected=order == 4,
         elimination=elimination,
         factors=stencils.factors(matrix[elimination][:, elimination].tocsc()),
     )
