@@ -86,7 +86,7 @@ def checked_velocity(velocity: Any) -> Any:
     if largest > FASTEST:
         raise ValueError(
             f"velocity must be in km/s, but its largest value is {largest:g}: that looks "
-            "like m/s; divide by 1000 (or read the file with unit='m/s')"
+            "like m/s or ft/s; say so with unit='m/s' or 'ft/s' where a file is read"
         )
     if smallest < SLOWEST:
         raise ValueError(

@@ -37,10 +37,6 @@ from meta_lrpinn.physics.grid_values import (
 from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.precision import Array
 
-# Below this a whole model may be slowness squared in s²/km²: it is that of 1.4 km/s, and
-# hardly any rock or water is slower. A guard, not tuned.
-_LIKE_SLOWNESS = 0.5
-
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, init=False)
 class VelocityModel:
@@ -444,19 +440,6 @@ def fill_nearest(
         missing, sampling=spacing, return_distances=False, return_indices=True
     )
     return data[tuple(np.asarray(nearest))]
-
-
-def check_no_slowness(model: VelocityModel) -> None:
-    """Refuses a model of a file of unknown unit that may be slowness squared.
-
-    Raises:
-        ValueError: if no value is above 0.5.
-    """
-    if model.maximum < _LIKE_SLOWNESS:
-        raise ValueError(
-            f"velocity is at most {model.maximum:.3g}: is it slowness squared (s²/km²)? If "
-            "it is velocity in km/s, say so with unit='km/s'"
-        )
 
 
 def transposition_hint(model: VelocityModel) -> str | None:
