@@ -8,8 +8,8 @@ that made them. All else on the page stays as it is; its verdict is to be read a
 --list runs nothing. It shows for each page the code that its figures were made by, and how
 many commits have changed the package or the experiment since.
 
-The flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
-passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
+The flags that all experiments share (--out, --seeds, --data, --frequencies) are passed on
+as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
 the experiments that have them.
 
 Each experiment keeps its measurements, so that this script, started again after a stop,
@@ -62,6 +62,7 @@ EXPERIMENTS = {
     ),
     "held_tasks": ("--points=1024", "--seeds=1", *_META_PINN),
     "maml": ("--maml_seconds=150", "--maml_steps=10,50", "--seeds=1"),
+    "metric": ("--seeds=1",),
     "ablate_meta": ("--points=576", "--seeds=2"),
     "rank_sweep": ("--frequencies=3,6", "--points=576", "--steps=200", "--seeds=1"),
     "out_of_distribution": (
@@ -97,7 +98,7 @@ EXPERIMENTS = {
     "calibration": (),
     "cost_curve": ("--curve_cases=layered,half-spaces",),
 }
-_OPTIONAL = ("seeds", "preset", "frequencies")
+_OPTIONAL = ("seeds", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
 WITHOUT_STUDY = (
     "absorbing_layer",

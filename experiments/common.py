@@ -29,9 +29,6 @@ _MADE = "made.txt"  # a line for each version of the code that wrote into the fo
 
 flags.DEFINE_string("out", "results", "Folder under which results are written.")
 flags.DEFINE_integer("seeds", 3, "Seeds per setting.", lower_bound=1)
-flags.DEFINE_enum(
-    "preset", "small", ("small", "paper"), "Size of the networks; see configs."
-)
 flags.DEFINE_list("frequencies", None, "In Hz; by default the experiment's own.")
 flags.DEFINE_string(
     "data",

@@ -71,6 +71,7 @@ THINNER = "lattice, layer as learned"
 
 _WINDOW_FREQUENCY = 5.0
 
+
 Row = dict[str, Any]
 # Problem to errors' fields: (nz × nx, sizes), and the sizes in complex unknowns.
 Solver = Callable[[problems.HelmholtzProblem], tuple[np.ndarray, tuple[int, ...]]]

@@ -139,6 +139,25 @@ def add_option(
     )
 
 
+def command_line(options: argparse.Namespace) -> str:
+    """The command line for a card, which names what is trained, not where."""
+    unnamed = ("command", "parser", "out", "quiet", "json")
+    defaults = vars(options.parser.parse_args([]))
+    chosen = [
+        f"--{name}={_text(value)}"
+        for name, value in vars(options).items()
+        if name not in unnamed and (name not in defaults or value != defaults[name])
+    ]
+    return " ".join([PROGRAM, options.command, *chosen])
+
+
+def _text(value: Any) -> str:
+    """A value as it is given on the command line."""
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _converter(convert: Callable[[str], Any], what: str) -> Callable[[str], Any]:
     def converted(text: str) -> Any:
         try:

@@ -42,6 +42,7 @@ class FiniteDifferenceSolver:
     axes: tuple[stencils.Axis, ...]  # in array order
     squared_slowness: np.ndarray  # m at the quadrature points [s²/km²], maybe complex
     is_graded: bool  # whether the layer's lines stand at graded complex positions
+    is_corrected: bool  # whether the leading error of the dispersion is taken off
     elimination: np.ndarray  # (unknowns,) order of the unknowns in the factors
     factors: scipy.sparse.linalg.SuperLU | None  # None once all is solved
 
@@ -89,14 +90,14 @@ class FiniteDifferenceSolver:
             own = squared_slowness_on(self.model, place[::-1, None]).item() ** -0.5
             loads.append(weight * self._scattering_source(place, amplitude, own))
             if abs(v0 / own - 1) > _ROUNDING:
-                shift = shift + weight * self._shift(place, amplitude, own, v0)
+                shift = shift + weight * self.shift(place, amplitude, own, v0)
         load = stencils.project(np.sum(loads, axis=0), self.axes).ravel()
         solution = np.empty(self.unknowns, complex)
         with threadpoolctl.threadpool_limits(1):
             solution[self.elimination] = self.factors.solve(load[self.elimination])
         return solution.reshape(self.shape) + shift
 
-    def _shift(
+    def shift(
         self,
         source: np.ndarray,
         amplitude: complex,
@@ -253,6 +254,7 @@ def factorise(
         axes=axes,
         squared_slowness=squared_slowness,
         is_graded=isinstance(layer, grids.GradedLayer),
+        is_corrected=order == 4,
         elimination=elimination,
         factors=stencils.factors(matrix[elimination][:, elimination].tocsc()),
     )

@@ -2,11 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
@@ -88,16 +87,7 @@ def prepare(settings: PlaneWaves, setup: Setup) -> Prepared:
     if setup.receivers is not None:
         acquisition = acquisition_of(setup, basis.problem, basis.lattice)
         data = functools.partial(receiver_data, acquisition)
-        if (weights := setup.conditions.weights) is not None:
-            data = functools.partial(_together, data, weights)
     return Prepared(setup, functools.partial(_solve, settings, setup, basis), data)
-
-
-def _together(
-    data: Callable[[jax.Array], jax.Array], weights: np.ndarray, velocity: jax.Array
-) -> jax.Array:
-    """Data of sources that are fired together, (1, n_receivers)."""
-    return jnp.tensordot(jnp.asarray(weights), data(velocity), 1)[None]
 
 
 def _first_basis(settings: PlaneWaves, setup: Setup, bounds: Bounds) -> _Basis:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from meta_lrpinn.metrics import relative_l2
@@ -325,6 +326,18 @@ class Prepared:
     setup: Setup
     solve: Solve
     data: Callable[[jax.Array], jax.Array] = no_gradient
+
+
+def with_weighted_data(prepared: Prepared) -> Prepared:
+    """The same, whose `data` of sources that are fired together are one row."""
+    weights, each = prepared.setup.conditions.weights, prepared.data
+    if weights is None or each is no_gradient:
+        return prepared
+
+    def data(velocity: jax.Array) -> jax.Array:
+        return jnp.tensordot(jnp.asarray(weights), each(velocity), 1)[None]
+
+    return dataclasses.replace(prepared, data=data)
 
 
 def at_receivers(

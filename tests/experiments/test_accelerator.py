@@ -26,7 +26,7 @@ def test_table_and_json(experiment):
     out = experiment("accelerator", **SMALL)
     (file,) = out.glob("*.json")
     rows = json.loads(file.read_text())["rows"]
-    assert len(rows) == 8
+    assert len(rows) == 10
     assert all(row["seconds"] > 0 for row in rows)
     table = (out / "table.md").read_text()
     for row in rows:

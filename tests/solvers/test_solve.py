@@ -12,6 +12,7 @@ from meta_lrpinn.files.cases import load_case
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
+from meta_lrpinn.solvers.protocol import Conditions
 from meta_lrpinn.solvers.solve import solve
 
 FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
@@ -362,6 +363,25 @@ def test_sources_fired_together_have_the_sum_of_their_fields(
     case = load_case(tmp_path / "shot.npz")
     np.testing.assert_array_equal(case.weights, weights)
     np.testing.assert_array_equal(case.scattered, shot.scattered)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [ml.PlaneWaves(), ml.FiniteDifferences(tolerance=None)],
+    ids=lambda s: s.name,
+)
+def test_data_of_sources_fired_together_are_one_row(settings):
+    model = generators.random_velocity(3, (13, 15), 0.05)
+    sources, weights = np.array([[0.2, 0.1], [0.5, 0.3]]), np.array([1.0, -2.0])
+    receivers = np.array([[0.3, 0.05], [0.6, 0.05]])
+    options = model, 3.0, sources, receivers
+    each = settings.prepare(*options)
+    shot = settings.prepare(*options, Conditions(weights=weights))
+    expected = weights @ np.asarray(each.data(model.velocity))
+    found = shot.data(model.velocity)
+    assert found.shape == (1, 2)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(shot.solve(model).fields[0], expected, rtol=2e-2)
 
 
 def test_weights_that_do_not_fit_are_refused():

@@ -14,7 +14,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from meta_lrpinn.linear.lattice.operator import (
@@ -31,6 +30,7 @@ from meta_lrpinn.linear.lattice.operator import (
 from meta_lrpinn.linear.lattice.solution import System
 from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.runtime import host
 
 
 def data_function(
@@ -64,46 +64,7 @@ def data_function(
         tolerance=tolerance,
     )
     shapes = (len(sources), len(receivers)), (len(sources), *lattice.shape)
-    return on_host(state.forward, state.backward, shapes)
-
-
-def on_host(
-    forward: Callable[..., tuple[np.ndarray, np.ndarray]],
-    backward: Callable[..., np.ndarray],
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
-) -> Callable[[jax.Array], jax.Array]:
-    """A function of the host with its adjoint, for JAX to trace and differentiate.
-
-    Args:
-        forward: Argument → result and state, both complex.
-        backward: Argument, state and cotangent → cotangent of the argument.
-        shapes: Of result and state.
-
-    Returns:
-        Argument → result.
-    """
-
-    def call(function, results, *arguments):
-        def on_arrays(*values):
-            found = function(*map(np.asarray, values))
-            return jax.tree.map(lambda part, one: part.astype(one.dtype), found, results)
-
-        return jax.pure_callback(on_arrays, results, *arguments, vmap_method="sequential")
-
-    def first(argument):
-        dtype = jnp.result_type(complex)
-        results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
-        result, state = call(forward, results, argument)
-        return result, (argument, state)
-
-    def second(kept, cotangent):
-        argument, state = kept
-        like = jax.ShapeDtypeStruct(argument.shape, argument.dtype)
-        return (call(backward, like, argument, state, cotangent),)
-
-    traced = jax.custom_vjp(lambda argument: first(argument)[0])
-    traced.defvjp(first, second)
-    return traced
+    return host.differentiable(state.forward, state.backward, shapes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +89,7 @@ class _States:
         key = slowness.tobytes()
         if key not in self.latest:
             self.latest.clear()
-            form = weak_form(self.discretisation, in_double(slowness))
+            form = weak_form(self.discretisation, host.in_double(slowness))
             self.latest[key] = System(form)
         return self.latest[key]
 
@@ -145,18 +106,12 @@ class _States:
         """Cotangent of the squared slowness, real where that is."""
         system = self.system(slowness)
         columns = evaluation_transposed(
-            self.problem, self.lattice, in_double(cotangent), self.receivers
+            self.problem, self.lattice, host.in_double(cotangent), self.receivers
         )
         adjoint = system.solve(_mirrored(columns), self.tolerance).solution
-        gradient = _correlation(
-            system, in_double(weights), adjoint, self.sources, self.background_velocities
-        )
+        states = host.in_double(weights), adjoint
+        gradient = _correlation(system, *states, self.sources, self.background_velocities)
         return gradient if np.iscomplexobj(slowness) else np.real(gradient)
-
-
-def in_double(values: np.ndarray) -> np.ndarray:
-    """Values in double precision, complex where they are."""
-    return values.astype(np.result_type(values.dtype, float))
 
 
 def _mirrored(columns: np.ndarray) -> np.ndarray:
