@@ -849,14 +849,13 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
 
     monkeypatch.setattr(pipeline, "meta_train", keep)
     text = (
-        f"--preset=paper --out={out} --objective=projection --points=9 --seed=4 "
+        f"--preset=paper --out={out} --source_penalty=0.5 --points=9 --seed=4 "
         "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz,u.npz "
         "--learning_rate=5e-4 --inner_steps=2 --same_task --init=default"
     )
     assert run("meta-train", *text.split()) == 0
     config, paper = seen["config"], configs.PRESETS["paper"]
-    assert config.objective.name == "projection"
-    assert config.objective.points == 9
+    assert config.objective == configs.ObjectiveConfig(points=9, source_penalty=0.5)
     maml = dataclasses.replace(
         paper.training.algorithm,
         inner=configs.InnerSteps(steps=2, learning_rate=2e-3),
