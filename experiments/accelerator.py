@@ -29,7 +29,7 @@ import numpy as np
 from absl import flags
 
 import meta_lrpinn as ml
-from experiments import common
+from experiments import common, histories
 from meta_lrpinn import generators, models
 from meta_lrpinn.learning import configs, devices, networks, objectives, task_sets, training
 from meta_lrpinn.learning.tasks import single_task
@@ -242,7 +242,7 @@ def measure() -> list[Row]:
 
 
 def main() -> None:
-    """Measures everything anew, then writes the table and a JSON file."""
+    """Measures everything anew, then writes the table, its figure and a JSON file."""
     rows = measure()
     device = jax.devices()[0].device_kind
     size = (
@@ -252,6 +252,8 @@ def main() -> None:
     lines = [[row["what"], f"{row['seconds']:.3g}", row["figure"]] for row in rows]
     table = common.table(("what", "seconds", ""), lines)
     common.save_report(NAME, f"{table}\n\n{note}")
+    seconds = {row["what"]: {device: row["seconds"]} for row in rows}
+    histories.bars(seconds, "seconds").savefig(common.folder(NAME) / "figure.png", dpi=150)
     file = common.folder(NAME) / f"{device.replace(' ', '_').lower()}.json"
     file.write_text(json.dumps({"device": device, "rows": rows}, indent=1) + "\n")
 

@@ -238,15 +238,11 @@ def on_lattice(shared: problems.HelmholtzProblem, wavenumber_ratio: float) -> So
     lattice = lattices.make_lattice(shared, wavenumber_ratio)
 
     def solver(problem):
-        with jax.enable_x64(True):
-            own = problem.source[None], problem.background_velocity[None]
-            solution = _solve(problem, lattice, *own)
-            return np.asarray(solution.fields).reshape(-1, 1), (lattice.number,)
+        own = problem.source[None], problem.background_velocity[None]
+        solution = lattices.solve(problem, lattice, *own)
+        return solution.fields.reshape(-1, 1), (lattice.number,)
 
     return solver
-
-
-_solve = jax.jit(lattices.solve)
 
 
 def by_differences(refinement: int) -> Solver:

@@ -23,6 +23,7 @@ COMMANDS = (
     "solve",
     "evaluate",
     "meta-train",
+    "learn-metric",
     "make-tasks",
     "survey",
     "traces",

@@ -1,10 +1,9 @@
 """`meta-lrpinn meta-train`: meta-train an initialisation, or go on."""
 
 import argparse
-from typing import Any
 
 from meta_lrpinn.cli import fields, output
-from meta_lrpinn.cli.parsing import PROGRAM, add_option
+from meta_lrpinn.cli.parsing import add_option, command_line
 from meta_lrpinn.cli.report import CommandFailed, Report
 from meta_lrpinn.learning import configs
 
@@ -83,7 +82,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             init=init,
             task_files=options.tasks.split(",") if options.tasks else (),
             seconds=options.seconds,
-            command=_command(options),
+            command=command_line(options),
             progress=report.shows_progress,
         )
     except training.TrainingDiverged as error:
@@ -105,22 +104,3 @@ def run(options: argparse.Namespace, report: Report) -> None:
 def make_config(options: argparse.Namespace) -> configs.MetaConfig:
     """The preset, with what the options replace in it."""
     return fields.replaced(configs.PRESETS[options.preset], options)
-
-
-def _command(options: argparse.Namespace) -> str:
-    """The command line for the card, which names what is trained, not where."""
-    unnamed = ("command", "parser", "out", "quiet", "json")
-    defaults = vars(options.parser.parse_args([]))
-    chosen = [
-        f"--{name}={_text(value)}"
-        for name, value in vars(options).items()
-        if name not in unnamed and (name not in defaults or value != defaults[name])
-    ]
-    return " ".join([PROGRAM, "meta-train", *chosen])
-
-
-def _text(value: Any) -> str:
-    """A value as it is given on the command line."""
-    if value is None:
-        return "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -11,8 +11,8 @@ import optax
 import tqdm
 
 from meta_lrpinn import models
+from meta_lrpinn.learning import soap
 from meta_lrpinn.learning.objectives import Objective, Params
-from meta_lrpinn.learning.soap import scale_by_soap
 from meta_lrpinn.learning.tasks import Task
 
 # The paper halves its rate of 1e-3 at these steps of meta-testing.
@@ -31,6 +31,24 @@ def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
     return optax.piecewise_constant_schedule(
         learning_rate, {boundary: 0.5 for boundary in PAPER_BOUNDARIES}
     )
+
+
+# Of the scaled residual, measured; SOAP that begins with a metric bears longer steps.
+_RATE = {"adamw": 2e-3, "soap": 6e-3}
+_RATE_WITH_METRIC = 1.2e-2
+
+
+def default_rate(name: str, metric: soap.Metric | None = None) -> float:
+    """Learning rate of the first step on the own output's scaled residual."""
+    return _RATE[name] if metric is None else _RATE_WITH_METRIC
+
+
+def initial_state(
+    optimiser: optax.GradientTransformation, params: Params, metric: soap.Metric | None
+) -> Any:
+    """The optimiser's state before the first step; SOAP's begins with the metric."""
+    state = optimiser.init(params)
+    return state if metric is None else soap.begin_with(state, params, metric)
 
 
 @functools.cache
@@ -64,7 +82,7 @@ def make_optimiser(
         "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
         "halved": paper_schedule(learning_rate),
     }[schedule]
-    descent = {"adamw": optax.scale_by_adam, "soap": scale_by_soap}[name]
+    descent = {"adamw": optax.scale_by_adam, "soap": soap.scale_by_soap}[name]
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     optimiser = optax.chain(
         clip,
@@ -115,6 +133,7 @@ def finetune(
     optimiser: optax.GradientTransformation,
     key: jax.Array,
     fixed_points: bool = False,
+    metric: soap.Metric | None = None,
     report_every: int = 10,
     patience: int | None = None,
     evaluate: Evaluate | None = None,
@@ -135,6 +154,7 @@ def finetune(
         optimiser: Any optax optimiser.
         key: Random key; step i draws its points from `fold_in(key, i)`.
         fixed_points: Take those of the first step at every step.
+        metric: What SOAP begins with, see `soap.begin_with`; None for nothing.
         report_every: Steps between records of the history.
         patience: Stop after so many records without a smaller figure; None takes all
             steps.
@@ -159,7 +179,8 @@ def finetune(
     history = [{"step": 0, HELD_OUT: held_out, "seconds": 0.0, **figures}]
     best, smallest = params, history[0][choose]
     advance = functools.partial(_advance, objective, optimiser, fixed_points)
-    state, seconds, waited = (params, optimiser.init(params)), 0.0, 0
+    state = (params, initial_state(optimiser, params, metric))
+    seconds, waited = 0.0, 0
     for _ in range(2):  # compile; the second time for a state that a program returned
         state, _ = advance(state, task, key, 0, 0)
     with tqdm.tqdm(total=steps, disable=not progress, unit="step") as bar:

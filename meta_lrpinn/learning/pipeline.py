@@ -27,9 +27,11 @@ from meta_lrpinn.learning import (
     networks,
     objectives,
     output_layer,
+    soap,
     task_sets,
     training,
 )
+from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.learning.task_files import fixed_tasks
 from meta_lrpinn.learning.tasks import Task, TaskSampler
 from meta_lrpinn.runtime.memory import check_memory
@@ -48,7 +50,8 @@ _QUADRATURE = (72, 72)
 # can learn; errors after so many steps, of which the last decides.
 _OWN_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (6.0, 1.2), (8.0, 0.9))
 _OWN_STEPS = (0, 20, 50)
-_OWN_RATE = {"adamw": 2e-3, "soap": 6e-3}
+# Of the tasks from which a metric is learned; training draws from others.
+_METRIC_SEED = 2_000_003
 
 
 def held_tasks(
@@ -87,6 +90,7 @@ def make_evaluation(
     config: configs.MetaConfig,
     model: nn.Module,
     objective: objectives.Objective,
+    metric: soap.Metric | None = None,
     progress: bool = False,
 ) -> training.Evaluation:
     """What is watched during training, first the figure that chooses the best.
@@ -99,6 +103,7 @@ def make_evaluation(
         config: The whole configuration.
         model: Network.
         objective: What it is trained on.
+        metric: What SOAP begins with, where it adapts the network; None for nothing.
         progress: Show a progress bar over the tasks.
 
     Returns:
@@ -111,10 +116,9 @@ def make_evaluation(
         config.tasks,
         model,
         objective,
-        _OWN_HELD,
-        _OWN_STEPS,
-        adaptation_of(config, _OWN_STEPS[-1]),
-        progress,
+        optimiser=adaptation_of(config, _OWN_STEPS[-1], metric),
+        metric=metric,
+        progress=progress,
     )
 
 
@@ -155,7 +159,9 @@ def galerkin_evaluation(
     return evaluate
 
 
-def adaptation_of(config: configs.MetaConfig, steps: int) -> optax.GradientTransformation:
+def adaptation_of(
+    config: configs.MetaConfig, steps: int, metric: soap.Metric | None = None
+) -> optax.GradientTransformation:
     """The optimiser of so many steps of meta-testing, of a network that is trained so.
 
     That of the published losses is the published one.
@@ -164,9 +170,9 @@ def adaptation_of(config: configs.MetaConfig, steps: int) -> optax.GradientTrans
         return adaptation.make_optimiser(
             "adamw", 1e-3, "halved", steps, weight_decay=4e-5, clip_norm=None
         )
-    inner = getattr(config.training.algorithm, "inner", None)
-    name = "soap" if inner is not None and inner.optimiser == "soap" else "adamw"
-    return adaptation.make_optimiser(name, _OWN_RATE[name], "cosine", steps)
+    name = "soap" if _is_soap(config) else "adamw"
+    rate = adaptation.default_rate(name, metric)
+    return adaptation.make_optimiser(name, rate, "cosine", steps)
 
 
 def own_output_evaluation(
@@ -176,6 +182,7 @@ def own_output_evaluation(
     settings: Sequence[tuple[float, float]] = _OWN_HELD,
     steps: Sequence[int] = _OWN_STEPS,
     optimiser: optax.GradientTransformation | None = None,
+    metric: soap.Metric | None = None,
     progress: bool = False,
 ) -> training.Evaluation:
     """The network's own output after adaptation to held tasks.
@@ -190,7 +197,8 @@ def own_output_evaluation(
         objective: That the steps descend.
         settings: Frequencies (Hz) and source positions (km) of the held tasks.
         steps: Numbers of steps after which the figure is taken, in order.
-        optimiser: Of the steps; by default AdamW at 2e-3, along a half cosine.
+        optimiser: Of the steps; by default AdamW, along a half cosine.
+        metric: What SOAP begins with; None for nothing.
         progress: Show a progress bar over the tasks.
 
     Returns:
@@ -199,7 +207,7 @@ def own_output_evaluation(
     """
     tasks = held_tasks(distribution, settings, velocities=1)
     if optimiser is None:
-        rate = _OWN_RATE["adamw"]
+        rate = adaptation.default_rate("adamw", None)
         optimiser = adaptation.make_optimiser("adamw", rate, "cosine", steps[-1])
     figure = "error" if distribution.absorbing else "loss"
     held_out = jax.random.fold_in(jax.random.key(_HELD_SEED), adaptation.HELD_OUT_FOLD)
@@ -211,7 +219,8 @@ def own_output_evaluation(
 
     @jax.jit
     def figures_of(params, task):
-        state, figures, done = (params, optimiser.init(params)), [], 0
+        start = adaptation.initial_state(optimiser, params, metric)
+        state, figures, done = (params, start), [], 0
         for number in steps:
             state = _descend(objective, optimiser, state, task, done, number)
             figures.append(measure(state[0], task))
@@ -256,6 +265,11 @@ def _descend(objective, optimiser, state, task, first: int, last: int):
     return jax.lax.scan(step, state, jnp.arange(first, last))[0]
 
 
+def _is_soap(config: configs.MetaConfig) -> bool:
+    inner = getattr(config.training.algorithm, "inner", None)
+    return inner is not None and inner.optimiser == "soap"
+
+
 def _double(tree: Any) -> Any:
     """Floating-point leaves in double precision; needs x64."""
 
@@ -292,7 +306,8 @@ def meta_train(
     Args:
         config: The whole configuration.
         directory: Folder of the run.
-        init: Initialisation to start from, of this very network; default: random.
+        init: Initialisation to start from, of this very network; default: random. Inner
+            steps of SOAP begin with its metric, if it has one.
         task_files: Tasks from files of `meta-lrpinn make-tasks`; default: the fixed set
             of the configuration, or new tasks for ever.
         seconds: Wall-clock budget over all sittings; one iteration is made in any case.
@@ -316,9 +331,11 @@ def meta_train(
     sampler = _make_sampler(config, task_files)
     if init is None:
         key = jax.random.key(config.training.seed)
-        params, origin = models.initial_parameters(model, key), None
+        params, origin, metric = models.initial_parameters(model, key), None, None
     else:
-        params, origin = load_start(init, config.network)
+        params, origin, metric = load_start(init, config.network)
+    if not _is_soap(config):
+        metric = None
     with _alone(directory):
         before = checkpoints.latest_step(directory)
         state = training.train(
@@ -327,7 +344,8 @@ def meta_train(
             sampler,
             params,
             directory,
-            evaluate=make_evaluation(config, model, objective, progress),
+            metric=metric,
+            evaluate=make_evaluation(config, model, objective, metric, progress),
             settings=config.as_dict(),
             seconds=seconds,
             progress=progress,
@@ -351,6 +369,59 @@ def _initialisations(directory: Path) -> list[Path]:
 def _initialisation(directory: Path, number: int) -> Path:
     suffix = "" if number == 1 else f"_{number}"
     return directory / f"{INITIALISATION}{suffix}"
+
+
+def learn_metric(
+    config: configs.MetaConfig,
+    out: str | Path,
+    *,
+    init: str | Path,
+    tasks: int,
+    steps: int = 50,
+    command: str = "",
+) -> Path:
+    """Learns the metric of an initialisation, and writes both as another initialisation.
+
+    Args:
+        config: Whose network, objective, tasks and seed count.
+        out: Folder to write; it must not exist.
+        init: Initialisation, of this very network. A metric of its own is replaced.
+        tasks: Number of tasks.
+        steps: Steps of each task.
+        command: Command line, for the card.
+
+    Returns:
+        The folder; its card is that of `init` with an entry `metric`.
+
+    Raises:
+        ValueError: if the folder exists, or `init` is of another network.
+    """
+    checkpoints.check_is_new(out)
+    params, card, _ = load_start(init, config.network)
+    objective = objectives.make_objective(
+        config.objective, networks.make_network(config.network)
+    )
+    distribution = dataclasses.replace(config.tasks, known_points=0)
+    seed = config.training.seed
+    rng = np.random.default_rng([_METRIC_SEED, seed])
+    drawn = [task_sets.draw_tasks(distribution, rng)[0] for _ in range(tasks)]
+    began = time.process_time()
+    learned = measure_metric(
+        objective, params, task_sets.stack_tasks(drawn), jax.random.key(seed), steps=steps
+    )
+    jax.block_until_ready(learned)
+    about = {
+        "command": command,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "tasks": tasks,
+        "steps": steps,
+        "points": config.objective.points,
+        "processor_seconds": round(time.process_time() - began),
+    }
+    network = dataclasses.asdict(config.network)
+    checkpoints.save_initialisation(out, params, network, card | {"metric": about}, learned)
+    return Path(out)
 
 
 def _check_room(config: configs.MetaConfig) -> None:
@@ -400,15 +471,15 @@ def _make_sampler(
 
 def load_start(
     init: str | Path, network: configs.NetworkConfig
-) -> tuple[objectives.Params, dict[str, Any]]:
-    """Parameters of an initialisation to train further, and its card.
+) -> tuple[objectives.Params, dict[str, Any], soap.Metric | None]:
+    """Parameters of an initialisation to train further, its card, and its metric.
 
     Raises:
         ValueError: if it is of another network than the one to train.
     """
     params, saved, card = checkpoints.load_initialisation(init)
     checkpoints.check_settings(saved, dataclasses.asdict(network), path=init)
-    return params, card
+    return params, card, checkpoints.load_metric(init)
 
 
 def export(

@@ -14,6 +14,7 @@ def run(main: Callable[[], None]) -> None:
             raise app.UsageError(f"options only, got {arguments[1]!r}")
         try:
             main()
+        # What a user can mend is one line; any other fault keeps its traceback.
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None

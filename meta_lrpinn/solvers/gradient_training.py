@@ -25,7 +25,7 @@ from meta_lrpinn.wavefield import Statistics
 class _Form:
     """What goes with a loss where nothing else is asked for."""
 
-    learning_rates: Mapping[str, float]  # by optimiser
+    learning_rates: Mapping[str, float] | None  # by optimiser; None for the network's
     schedule: str
     weight_decay: float
     clip_norm: float | None
@@ -36,7 +36,7 @@ class _Form:
 
 # The published one is the paper's, but for the rate of SOAP; the other was measured.
 _FORMS = {
-    "relative": _Form({"adamw": 2e-3, "soap": 6e-3}, "cosine", 0.0, 1.0, False, 0.0, None),
+    "relative": _Form(None, "cosine", 0.0, 1.0, False, 0.0, None),
     "published": _Form({"adamw": 1e-3, "soap": 3e-3}, "halved", 4e-5, None, True, 1.0, 0.0),
 }
 _POINTS_PER_WAVELENGTH = 6.0
@@ -118,7 +118,15 @@ def _train(
         values = field(problem.model.grid_points())
         return network_fields.figures(values, distance)
 
-    form = _FORMS[settings.loss]
+    form, metric = _FORMS[settings.loss], None
+    if settings.loss == "relative":  # whose gradients metrics are learned from
+        metric = network.metric if optimiser.name == "soap" else None
+    rates = form.learning_rates
+    rate = (
+        adaptation.default_rate(optimiser.name, metric)
+        if rates is None
+        else rates[optimiser.name]
+    )
     params, history = adaptation.finetune(
         _objective(network, settings, points),
         network.params,
@@ -126,7 +134,7 @@ def _train(
         steps=optimiser.steps,
         optimiser=adaptation.make_optimiser(
             optimiser.name,
-            _chosen(optimiser.learning_rate, form.learning_rates[optimiser.name]),
+            _chosen(optimiser.learning_rate, rate),
             _chosen(optimiser.schedule, form.schedule),
             optimiser.steps,
             weight_decay=_chosen(optimiser.weight_decay, form.weight_decay),
@@ -135,6 +143,7 @@ def _train(
         ),
         key=key,
         fixed_points=_chosen(optimiser.fixed_points, form.fixed_points),
+        metric=metric,
         report_every=optimiser.report_every or max(1, min(10, optimiser.steps // 20)),
         patience=optimiser.patience,
         evaluate=None if distance is None else evaluate,

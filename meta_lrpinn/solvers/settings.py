@@ -109,10 +109,8 @@ class PlaneWaves(Solver):
         None, "Relative error to reach; waves, layer, quadrature and iterations follow."
     )
     unknowns: int | None = option(None, "Number of plane waves, instead of a tolerance.")
-    precision: str = option("double", "Precision of the solve.", PRECISIONS)
 
     def __post_init__(self):
-        check_choices(self)
         _check_tolerance(self)
         check_positive(self, "unknowns")
         check_whole(self, "unknowns")

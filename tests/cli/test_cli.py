@@ -970,3 +970,19 @@ def test_console_script(tmp_path):
     assert result.returncode == 2
     assert result.stderr == "meta-lrpinn: frequency must be positive, got -3.0 Hz\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_learn_metric(tmp_path, capsys):
+    out = tmp_path / "with_metric"
+    options = ["--random=1", "--steps=2", "--points=16", f"--out={out}"]
+    assert run("learn-metric", *options) == 0
+    network = ml.load_network(out)
+    assert network.metric is not None
+    assert network.checksum() == ml.load_network("meta_lrpinn").checksum()
+    _, _, card = checkpoints.load_initialisation(out)
+    assert card["metric"]["tasks"] == 1
+    command = "meta-lrpinn learn-metric --random=1 --steps=2 --points=16"
+    assert card["metric"]["command"] == command
+    capsys.readouterr()
+    assert run("learn-metric", *options) == 2
+    assert "exists already; an initialisation is not overwritten" in capsys.readouterr().err

@@ -31,6 +31,7 @@ def test_table_and_json(experiment):
     table = (out / "table.md").read_text()
     for row in rows:
         assert f"| {row['what']} |" in table
+    assert (out / "figure.png").stat().st_size > 10_000
 
 
 def test_matrix_precision_is_one_of_jax(monkeypatch):

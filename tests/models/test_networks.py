@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.random_waves import PlaneWaves
 from meta_lrpinn.models import (
     LRPINN,
     PINN,
     FrequencyEmbedding,
     MetaLRPINN,
-    PlaneWaves,
     initial_parameters,
     make_meta_lrpinn,
     orthogonal_factors,
