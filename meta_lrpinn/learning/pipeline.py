@@ -116,7 +116,9 @@ def make_evaluation(
         config.tasks,
         model,
         objective,
-        optimiser=adaptation_of(config, _OWN_STEPS[-1], metric),
+        _OWN_HELD,
+        _OWN_STEPS,
+        adaptation_of(config, _OWN_STEPS[-1], metric),
         metric=metric,
         progress=progress,
     )
