@@ -20,6 +20,7 @@ from meta_lrpinn.files import cases
 from meta_lrpinn.learning import (
     checkpoints,
     configs,
+    evaluation,
     networks,
     pipeline,
     task_sets,
@@ -722,7 +723,7 @@ def tiny(monkeypatch):
     )
     monkeypatch.setitem(configs.PRESETS, "small", config)
     monkeypatch.setattr(
-        pipeline, "make_evaluation", lambda *_: lambda _, step: {"error": 0.5**step}
+        evaluation, "make_evaluation", lambda *_: lambda _, step: {"error": 0.5**step}
     )
     return config
 

@@ -15,6 +15,7 @@ from meta_lrpinn.learning import (
     adaptation,
     checkpoints,
     configs,
+    evaluation,
     maml,
     metric,
     networks,
@@ -208,7 +209,7 @@ def test_meta_training_begins_with_that_of_its_start(folder, tmp_path, monkeypat
         given.append(metric)
 
     monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(pipeline, "make_evaluation", lambda *_: None)
+    monkeypatch.setattr(evaluation, "make_evaluation", lambda *_: None)
     monkeypatch.setattr(pipeline, "export", lambda *_: tmp_path)
     preset = dataclasses.replace(configs.PRESETS["own_output"], network=SMALL)
     for name in ("soap", "adam"):
