@@ -30,6 +30,7 @@ from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.learning.task_files import fixed_tasks
 from meta_lrpinn.learning.tasks import TaskSampler
 from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.options import check_settings
 
 INITIALISATION = "initialisation"
 # Of the tasks from which a metric is learned; training draws from others.
@@ -233,7 +234,7 @@ def load_start(
         ValueError: if it is of another network than the one to train.
     """
     params, saved, card = checkpoints.load_initialisation(init)
-    checkpoints.check_settings(saved, dataclasses.asdict(network), path=init)
+    check_settings(saved, dataclasses.asdict(network), path=init)
     return params, card, checkpoints.load_metric(init)
 
 

@@ -1,6 +1,7 @@
 """The metric that is learned over tasks: measured, begun with, and kept."""
 
 import dataclasses
+import types
 
 import chex
 import jax
@@ -207,6 +208,7 @@ def test_meta_training_begins_with_that_of_its_start(folder, tmp_path, monkeypat
 
     def train(*_, metric, **__):
         given.append(metric)
+        return types.SimpleNamespace(step=jnp.ones(()))
 
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(evaluation, "make_evaluation", lambda *_: None)
