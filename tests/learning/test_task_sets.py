@@ -469,7 +469,9 @@ def test_sources_share_velocities_and_layer():
 def test_wavefields_are_solved_only_for_objectives_that_learn_from_them(name):
     config = configs.MetaConfig(
         objective=configs.ObjectiveConfig(name=name, points=20),
-        tasks=dataclasses.replace(DISTRIBUTION, known_points=20, absorbing=True),
+        tasks=dataclasses.replace(
+            DISTRIBUTION, known_points=20, absorbing=True, velocities_per_task=1
+        ),
         training=dataclasses.replace(
             TRAINING, tasks_per_batch=1, algorithm=configs.JointTraining()
         ),
@@ -480,7 +482,9 @@ def test_wavefields_are_solved_only_for_objectives_that_learn_from_them(name):
     assert (support.points is not None) == learns
 
 
-TINY = dataclasses.replace(DISTRIBUTION, smallest_size=21, largest_size=21, spacing=0.1)
+TINY = dataclasses.replace(
+    DISTRIBUTION, smallest_size=21, largest_size=21, spacing=0.1, velocities_per_task=1
+)
 
 
 def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
