@@ -82,7 +82,7 @@ def configuration(name: str, seed: int) -> configs.MetaConfig:
     """The preset in a smaller size, with one of the networks; all else is the same."""
     preset = configs.PRESETS[FLAGS.meta_preset]
     every = max(1, FLAGS.meta_iterations // _EVALUATIONS)
-    one_velocity = preset.objective.name == "paper"
+    one_velocity = not preset.objective.learns_from_wavefields
     return configs.MetaConfig(
         network=dataclasses.replace(
             preset.network,
