@@ -37,9 +37,9 @@ from flax import linen as nn
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import adaptation, common, histories, overthrust, sharp_models, study
+from experiments import common, histories, overthrust, random_waves, sharp_models, study
 from experiments.enriched import Enriched
-from meta_lrpinn import generators, models
+from meta_lrpinn import generators
 from meta_lrpinn.learning import objectives, output_layer
 from meta_lrpinn.learning.networks import Network, number_of_features
 from meta_lrpinn.linear import lattice as lattices
@@ -71,6 +71,7 @@ THINNER = "lattice, layer as learned"
 
 _WINDOW_FREQUENCY = 5.0
 
+
 Row = dict[str, Any]
 # Problem to errors' fields: (nz × nx, sizes), and the sizes in complex unknowns.
 Solver = Callable[[problems.HelmholtzProblem], tuple[np.ndarray, tuple[int, ...]]]
@@ -92,8 +93,8 @@ def resolved_modes(problem: problems.HelmholtzProblem) -> float:
 
 def published_models() -> Iterator[tuple[str, VelocityModel, float, np.ndarray]]:
     """Name, model, frequency (Hz) and source (km) of what the data folder holds."""
-    for name, file in adaptation.CASES.items():
-        case = adaptation.load_case(file)
+    for name, file in common.LAYERED_CASES.items():
+        case = common.middle_source(common.published_case(file))
         yield name, case.model, case.frequency, case.source
     windows = dict(sharp_models.WINDOWS)
     windows["Overthrust"] = (overthrust.NAME, FLAGS.overthrust_left, 0.0)
@@ -187,22 +188,22 @@ def all_solvers(
         number = round(fraction * resolved_modes(shared))
         if number > FLAGS.most_waves:
             break
-        module = models.PlaneWaves(number=number)
+        module = random_waves.PlaneWaves(number=number)
         maximum = 1.15 * wavenumber
-        waves = models.plane_wave_parameters(key, number, maximum)
+        waves = random_waves.plane_wave_parameters(key, number, maximum)
         yield "low discrepancy waves", shared.layer, over_features(module, waves, shared)
-        waves = random_waves(key, number, maximum)
+        waves = independent_waves(key, number, maximum)
         yield "random waves", shared.layer, over_features(module, waves, shared)
     number = network.number_of_features // 2
-    waves = models.plane_wave_parameters(key, number, 1.15 * wavenumber)
-    both = Enriched(network=network.module, waves=models.PlaneWaves(number=number))
+    waves = random_waves.plane_wave_parameters(key, number, 1.15 * wavenumber)
+    both = Enriched(network=network.module, waves=random_waves.PlaneWaves(number=number))
     enriched = over_features(both, {"network": network.params, "waves": waves}, shared)
     yield "learned + waves", thinner.layer, enriched
     for refinement in (1, 2):
         yield "finite differences", shared.layer, by_differences(refinement)
 
 
-def random_waves(key: jax.Array, number: int, maximum: float) -> objectives.Params:
+def independent_waves(key: jax.Array, number: int, maximum: float) -> objectives.Params:
     """Parameters of plane waves drawn one by one, uniform in the disc |k| ≤ maximum."""
     radius, azimuth, phase = jax.random.uniform(key, (3, number))
     angle = 2 * np.pi * azimuth
@@ -225,9 +226,7 @@ def over_features(
     grid = shared.model.grid_points()
 
     def solver(problem):
-        weights = output_layer.solve_nested(
-            "galerkin", network, params, problem, fractions, True
-        )
+        weights = output_layer.solve_nested(network, params, problem, fractions, True)
         field = output_layer.FeatureField(network, params, problem, weights, True)
         return field(grid), sizes
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "solve",
     "evaluate",
     "meta-train",
+    "learn-metric",
     "make-tasks",
     "survey",
     "traces",

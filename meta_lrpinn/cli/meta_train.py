@@ -1,10 +1,9 @@
 """`meta-lrpinn meta-train`: meta-train an initialisation, or go on."""
 
 import argparse
-from typing import Any
 
 from meta_lrpinn.cli import fields, output
-from meta_lrpinn.cli.parsing import PROGRAM, add_option
+from meta_lrpinn.cli.parsing import add_option, command_line
 from meta_lrpinn.cli.report import CommandFailed, Report
 from meta_lrpinn.learning import configs
 
@@ -77,13 +76,13 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
     init = None if options.init == "none" else find_initialisation(options.init)
     try:
-        path = pipeline.meta_train(
+        trained = pipeline.meta_train(
             make_config(options),
             options.out,
             init=init,
             task_files=options.tasks.split(",") if options.tasks else (),
             seconds=options.seconds,
-            command=_command(options),
+            command=command_line(options),
             progress=report.shows_progress,
         )
     except training.TrainingDiverged as error:
@@ -92,30 +91,16 @@ def run(options: argparse.Namespace, report: Report) -> None:
         raise KeyboardInterrupt(
             f"the same command goes on from the last checkpoint in {options.out}"
         ) from None
-    if jax.process_index() == 0:
-        report.say("wrote", str(path))
-        report.add(initialisation=str(path))
+    if jax.process_index() != 0:
+        return
+    report.add(initialisation=str(trained.initialisation), iterations=trained.iterations)
+    if trained.iterations:
+        report.say("wrote", str(trained.initialisation))
+    else:
+        left = "iterations" if options.seconds is None else "iterations or seconds"
+        report.say("done", f"no {left} are left; nothing is written")
 
 
 def make_config(options: argparse.Namespace) -> configs.MetaConfig:
     """The preset, with what the options replace in it."""
     return fields.replaced(configs.PRESETS[options.preset], options)
-
-
-def _command(options: argparse.Namespace) -> str:
-    """The command line for the card, which names what is trained, not where."""
-    unnamed = ("command", "parser", "out", "quiet", "json")
-    defaults = vars(options.parser.parse_args([]))
-    chosen = [
-        f"--{name}={_text(value)}"
-        for name, value in vars(options).items()
-        if name not in unnamed and (name not in defaults or value != defaults[name])
-    ]
-    return " ".join([PROGRAM, "meta-train", *chosen])
-
-
-def _text(value: Any) -> str:
-    """A value as it is given on the command line."""
-    if value is None:
-        return "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -124,7 +125,9 @@ def add_option(
             default=argparse.SUPPRESS,
         )  # fmt: skip
         return
-    converter = {str: str, int: _whole, float: _number, tuple: _wholes}[kind]
+    # Every text: the shell leaves the ~ of --out=~/x to the program.
+    texts = os.path.expanduser
+    converter = {str: texts, int: _whole, float: _number, tuple: _wholes}[kind]
     if is_optional:
         metavar, converter = f"{metavar}|none", _optional(converter)
     group.add_argument(
@@ -134,6 +137,25 @@ def add_option(
         metavar=metavar,
         **common,
     )
+
+
+def command_line(options: argparse.Namespace) -> str:
+    """The command line for a card, which names what is trained, not where."""
+    unnamed = ("command", "parser", "out", "quiet", "json")
+    defaults = vars(options.parser.parse_args([]))
+    chosen = [
+        f"--{name}={_text(value)}"
+        for name, value in vars(options).items()
+        if name not in unnamed and (name not in defaults or value != defaults[name])
+    ]
+    return " ".join([PROGRAM, options.command, *chosen])
+
+
+def _text(value: Any) -> str:
+    """A value as it is given on the command line."""
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _converter(convert: Callable[[str], Any], what: str) -> Callable[[str], Any]:

@@ -28,10 +28,12 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from meta_lrpinn.files import writing
 from meta_lrpinn.learning import parameter_files
+from meta_lrpinn.learning.soap import Metric
 
 FOLDER = "checkpoints"  # within the directory of a run
 CARD = "card.json"
 _PARAMETERS = "parameters"
+_METRIC = "metric"
 _COMMITTED = "commit_success.txt"
 _PROGRESS = "progress"
 _RECORD = "record"
@@ -341,6 +343,15 @@ class RunCheckpoints:
             return about
 
 
+def latest_step(directory: str | Path) -> int:
+    """Number of updates of a run's latest checkpoint; 0 where there is none."""
+    folder = Path(directory) / FOLDER
+    if not folder.is_dir():
+        return 0
+    with contextlib.closing(RunCheckpoints(folder, read_only=True)) as run:
+        return run.find("latest") or 0
+
+
 def load_run_parameters(
     directory: str | Path, step: int | str = "best"
 ) -> tuple[Any, dict[str, Any], int]:
@@ -378,6 +389,7 @@ def save_initialisation(
     params: Any,
     model_config: Mapping[str, Any],
     card: Mapping[str, Any],
+    metric: Metric | None = None,
 ) -> None:
     """Saves a meta-initialisation to be shipped.
 
@@ -386,23 +398,32 @@ def save_initialisation(
         params: Parameters, nested dictionaries of arrays.
         model_config: What builds the network; JSON.
         card: The model card: on what, how and how long it was trained; JSON.
+        metric: Learned over tasks from these parameters, see `metric.measure_metric`.
 
     Raises:
         ValueError: if the folder exists.
     """
+    check_is_new(path)
     path = Path(path)
-    if path.exists():
-        raise ValueError(f"{path} exists already; an initialisation is not overwritten")
     text = json.dumps({"model": dict(model_config), "card": dict(card)}, indent=2)
 
+    trees = {_PARAMETERS: params} | ({} if metric is None else {_METRIC: metric})
+
     def write(folder: Path) -> None:
-        parameter_files.check_room(folder.parent, params)
-        parameter_files.save_tree(folder / _PARAMETERS, params)
-        # Orbax's marker holds the absolute path of this machine, not to be shipped.
-        (folder / _PARAMETERS / _COMMITTED).write_text("committed\n")
+        parameter_files.check_room(folder.parent, trees)
+        for name, tree in trees.items():
+            parameter_files.save_tree(folder / name, tree)
+            # Orbax's marker holds the absolute path of this machine, not to be shipped.
+            (folder / name / _COMMITTED).write_text("committed\n")
         (folder / CARD).write_text(text + "\n")
 
     writing.write_together({path: writing.FolderWriter(write)})
+
+
+def check_is_new(path: str | Path) -> None:
+    """Raises ValueError if the folder of an initialisation to write exists."""
+    if Path(path).exists():
+        raise ValueError(f"{path} exists already; an initialisation is not overwritten")
 
 
 def load_initialisation(path: str | Path) -> tuple[Any, dict, dict]:
@@ -423,6 +444,16 @@ def load_initialisation(path: str | Path) -> tuple[Any, dict, dict]:
             f"{path} is not a saved initialisation: {CARD} is missing or damaged"
         ) from error
     return parameter_files.load_tree(path / _PARAMETERS), model, card
+
+
+def load_metric(path: str | Path) -> Metric | None:
+    """The metric beside an initialisation, if one was learned.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    path = Path(path) / _METRIC
+    return parameter_files.load_tree(path) if path.exists() else None
 
 
 def check_settings(

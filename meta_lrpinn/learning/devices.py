@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from meta_lrpinn.learning import maml
 from meta_lrpinn.learning.configs import Algorithm
+from meta_lrpinn.learning.soap import Metric
 
 AXIS = "tasks"
 
@@ -145,6 +146,7 @@ def sharded_meta_gradient(
     mesh: Mesh,
     algorithm: Algorithm,
     task_axis: str = "vmap",
+    metric: Metric | None = None,
 ) -> Callable[..., tuple]:
     """`maml.gradient` with the tasks spread over a mesh.
 
@@ -153,6 +155,7 @@ def sharded_meta_gradient(
         mesh: Mesh from `task_mesh`.
         algorithm: How to meta-train.
         task_axis: How each device treats its tasks, see `maml.meta_gradient`.
+        metric: What the inner steps of SOAP begin with.
 
     Returns:
         A function of (params, support, query, key), to be jitted, whose result is on
@@ -161,7 +164,7 @@ def sharded_meta_gradient(
 
     def local(params, support, query, keys):
         batch = support, query, keys
-        result = maml.gradient(objective, params, *batch, algorithm, task_axis)
+        result = maml.gradient(objective, params, *batch, algorithm, task_axis, metric)
         return jax.lax.pmean(result, AXIS)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)

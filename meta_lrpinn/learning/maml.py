@@ -11,10 +11,12 @@ task with another key is the same problem at other points. Gradients follow Finn
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from meta_lrpinn.learning import soap
 from meta_lrpinn.learning.configs import (
     MAML,
     Algorithm,
@@ -22,7 +24,6 @@ from meta_lrpinn.learning.configs import (
     JointTraining,
     Reptile,
 )
-from meta_lrpinn.learning.soap import scale_by_soap
 
 Params = Any
 Task = Any
@@ -35,18 +36,10 @@ _ROOT_EPSILON = 1e-12
 
 
 def number_of_tasks(tasks: Task) -> int:
-    """Length of the leading axis that all leaves of a task batch share.
-
-    Raises:
-        ValueError: if there is no leaf, or the lengths differ.
-    """
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tasks)}
-    if len(lengths) != 1 or () in lengths:
-        raise ValueError(
-            "every array of a task batch must have one leading task axis of the same "
-            f"length, got leading axes {sorted(lengths)}"
-        )
-    return lengths.pop()[0]
+    """Length of the leading axis that all leaves of a task batch share."""
+    leaves = jax.tree.leaves(tasks)
+    chex.assert_equal_shape_prefix(leaves, 1)
+    return len(leaves[0])
 
 
 def per_task_keys(key: jax.Array, number: int) -> jax.Array:
@@ -65,6 +58,7 @@ def adapt(
     inner: InnerSteps,
     *,
     first_order: bool = True,
+    metric: soap.Metric | None = None,
 ) -> tuple[Params, jax.Array]:
     """Adapts parameters to one task by a few steps of SGD, Adam or SOAP.
 
@@ -77,6 +71,7 @@ def adapt(
             derivatives.
         first_order: Whether the gradient counts as a constant when the result is
             differentiated with respect to `params`.
+        metric: What SOAP begins with, see `soap.begin_with`; None for nothing.
 
     Returns:
         Adapted parameters, and the loss before each step, (steps,).
@@ -88,7 +83,7 @@ def adapt(
         epsilon = 0.0 if first_order else _ROOT_EPSILON
         descent = optax.chain(descent, optax.scale_by_adam(eps_root=epsilon))
     elif inner.optimiser == "soap":
-        descent = optax.chain(descent, scale_by_soap())
+        descent = optax.chain(descent, soap.scale_by_soap())
 
     def descend(carry, key):
         params, state = carry
@@ -99,7 +94,10 @@ def adapt(
         params = jax.tree.map(lambda p, d: p - inner.learning_rate * d, params, direction)
         return (params, state), loss
 
-    start = (params, descent.init(params))
+    state = descent.init(params)
+    if metric is not None:
+        state = soap.begin_with(state, params, metric)
+    start = (params, state)
     keys = jax.random.split(key, inner.steps)
     (params, _), losses = jax.lax.scan(descend, start, keys)
     return params, losses
@@ -113,6 +111,7 @@ def meta_loss(
     key: jax.Array,
     algorithm: MAML | JointTraining,
     task_axis: str = "vmap",
+    metric: soap.Metric | None = None,
 ) -> tuple[jax.Array, Scalars]:
     """Mean loss on the query tasks of parameters adapted to the support tasks.
 
@@ -126,13 +125,11 @@ def meta_loss(
         algorithm: With its inner steps; `JointTraining` has none.
         task_axis: "vmap" treats all tasks at once, "map" one after the other, in a
             fraction of the memory.
+        metric: What the inner steps of SOAP begin with.
 
     Returns:
         The loss, and the objective's scalars averaged over the query tasks; with inner
         steps also `support_loss`, the mean loss before the first of them.
-
-    Raises:
-        ValueError: if task batches differ in length.
     """
 
     def of_task(support, query, key):
@@ -142,6 +139,7 @@ def meta_loss(
         adapted, history = adapt(
             *(objective, params, support, support_key, algorithm.inner),
             first_order=algorithm.first_order,
+            metric=metric,
         )
         value, scalars = objective(adapted, query, query_key)
         return value, {**scalars, "support_loss": history[0]}
@@ -160,6 +158,7 @@ def meta_gradient(
     key: jax.Array,
     algorithm: MAML | JointTraining,
     task_axis: str = "vmap",
+    metric: soap.Metric | None = None,
 ) -> tuple[tuple[jax.Array, Scalars], Params]:
     """Value and gradient of `meta_loss` with respect to the meta-parameters.
 
@@ -172,23 +171,22 @@ def meta_gradient(
         algorithm: See `meta_loss`.
         task_axis: With "map" the gradients are accumulated task by task, so that the
             memory is that of one task.
+        metric: What the inner steps of SOAP begin with.
 
     Returns:
         ((loss, scalars), gradient), the gradient with the shape of `params`.
-
-    Raises:
-        ValueError: if task batches differ in length.
     """
     of_loss = jax.value_and_grad(meta_loss, argnums=1, has_aux=True)
     if task_axis == "vmap":
-        return of_loss(objective, params, support, query, key, algorithm)
+        batch = support, query, key
+        return of_loss(objective, params, *batch, algorithm, metric=metric)
 
     batch = _batch(support, query, key, algorithm)
     # One task, still as a batch of one.
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, None], batch)
 
     def of_task(task):
-        return of_loss(objective, params, *task, algorithm)
+        return of_loss(objective, params, *task, algorithm, metric=metric)
 
     shapes = jax.eval_shape(of_task, jax.tree.map(lambda leaf: leaf[0], batch))
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
@@ -209,6 +207,7 @@ def reptile_gradient(
     key: jax.Array,
     algorithm: Reptile,
     task_axis: str = "vmap",
+    metric: soap.Metric | None = None,
 ) -> tuple[tuple[jax.Array, Scalars], Params]:
     """From parameters adapted to the tasks back to the meta-parameters, as a gradient.
 
@@ -223,6 +222,7 @@ def reptile_gradient(
         key: Random key, or one for each task, (tasks,).
         algorithm: Whose inner steps adapt the parameters.
         task_axis: See `meta_gradient`.
+        metric: What the inner steps of SOAP begin with.
 
     Returns:
         ((loss, scalars), params − mean adapted); the loss before the last inner step,
@@ -232,7 +232,9 @@ def reptile_gradient(
 
     def of_task(task, key):
         # Nothing is differentiated through the steps.
-        adapted, losses = adapt(objective, params, task, key, algorithm.inner)
+        adapted, losses = adapt(
+            objective, params, task, key, algorithm.inner, metric=metric
+        )
         change = jax.tree.map(jnp.subtract, params, adapted)
         return (losses[-1], {"support_loss": losses[0]}), change
 
@@ -250,12 +252,13 @@ def gradient(
     key: jax.Array,
     algorithm: Algorithm,
     task_axis: str = "vmap",
+    metric: soap.Metric | None = None,
 ) -> tuple[tuple[jax.Array, Scalars], Params]:
     """`reptile_gradient` for Reptile, `meta_gradient` for all others."""
     batch = support, query, key
     if isinstance(algorithm, Reptile):
-        return reptile_gradient(objective, params, *batch, algorithm, task_axis)
-    return meta_gradient(objective, params, *batch, algorithm, task_axis)
+        return reptile_gradient(objective, params, *batch, algorithm, task_axis, metric)
+    return meta_gradient(objective, params, *batch, algorithm, task_axis, metric)
 
 
 def _batch(
@@ -264,11 +267,7 @@ def _batch(
     if not algorithm.draws_query:
         query = support
     number = number_of_tasks(support)
-    if number_of_tasks(query) != number:
-        raise ValueError(
-            "support and query must hold as many tasks as each other, got "
-            f"{number} and {number_of_tasks(query)}"
-        )
+    chex.assert_equal(number_of_tasks(query), number)
     return support, query, per_task_keys(key, number)
 
 

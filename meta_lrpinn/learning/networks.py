@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from meta_lrpinn import models
-from meta_lrpinn.learning import checkpoints, configs, parameter_files
+from meta_lrpinn.learning import checkpoints, configs, parameter_files, soap
 
 ASSETS = Path(__file__).parents[1] / "assets"
 # What is loaded by the name "default".
@@ -36,6 +36,9 @@ class Network:
     params: Any  # parameter tree of the module
     is_trained: bool = True  # False for random parameters; adaptation starts more boldly
     has_free_bases: bool = True  # False if adaptation is to leave U and V as they are
+    # What SOAP begins with. It was learned from these very parameters, all of them free:
+    # a network that is reduced, frozen in part or random has none.
+    metric: soap.Metric | None = None
 
     @property
     def kind(self) -> str:
@@ -82,7 +85,9 @@ class Network:
             ValueError: if it has no hypernetwork, or none left, or f is not positive.
         """
         module = self._low_rank("pruned")
-        return self._replaced(*models.prune_hypernetwork(module, self.params, frequency))
+        pruned = models.prune_hypernetwork(module, self.params, frequency)
+        metric = None if self.metric is None else models.known_of_pruned(self.metric)
+        return dataclasses.replace(self._replaced(*pruned), metric=metric)
 
     def truncate(
         self,
@@ -120,19 +125,19 @@ class Network:
             ValueError: if it is a dense network, which has no U and V.
         """
         self._low_rank("adapted with frozen bases")
-        return dataclasses.replace(self, has_free_bases=False)
+        return dataclasses.replace(self, has_free_bases=False, metric=None)
 
     def reinitialised(self, seed: int | jax.Array) -> "Network":
         """The same network with random parameters, by a seed or a random key."""
         params = random_network(self.module, seed).params
-        return dataclasses.replace(self, params=params, is_trained=False)
+        return dataclasses.replace(self, params=params, is_trained=False, metric=None)
 
     def with_parameters(self, params: Any) -> "Network":
         """The same network with other parameters of the same structure."""
         return dataclasses.replace(self, params=params)
 
     def _replaced(self, module: nn.Module, params: Any) -> "Network":
-        return dataclasses.replace(self, module=module, params=params)
+        return dataclasses.replace(self, module=module, params=params, metric=None)
 
     def _low_rank(self, what: str) -> models.MetaLRPINN:
         """Its module, which only an lrpinn has."""
@@ -194,12 +199,13 @@ def load_network(
         small = configs.PRESETS["small"].network
         config = dataclasses.replace(small, kind=kind or "lrpinn", ndim=ndim or 2)
         return random_network(make_network(config), seed)
-    folder = find_initialisation(name)
+    folder, metric = find_initialisation(name), None
     if (folder / checkpoints.FOLDER).is_dir():
         params, settings, _ = checkpoints.load_run_parameters(folder)
         saved = settings["network"]
     else:
         params, saved, _ = checkpoints.load_initialisation(folder)
+        metric = checkpoints.load_metric(folder)
     config = configs.network_from_dict(saved)
     wanted = (kind or config.kind, ndim or config.ndim)
     if (config.kind, config.ndim) != wanted:
@@ -207,7 +213,7 @@ def load_network(
             f"the initialisation {folder.name} is a {config.ndim}D {config.kind}; "
             f"asked for a {wanted[1]}D {wanted[0]} (None starts at random)"
         )
-    return Network(make_network(config), params)
+    return Network(make_network(config), params, metric=metric)
 
 
 def shipped() -> list[str]:

@@ -1,9 +1,10 @@
-"""The output layer of a given network: solved exactly, replaced, and evaluated."""
+"""The output layer of a given network: solved in the weak form, replaced, evaluated."""
 
 import dataclasses
 import math
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +14,8 @@ from meta_lrpinn import models
 from meta_lrpinn.learning import objectives
 from meta_lrpinn.learning.networks import number_of_features
 from meta_lrpinn.learning.objectives import Params
-from meta_lrpinn.linear import least_squares, weak_form
-from meta_lrpinn.physics import derivatives, residual
+from meta_lrpinn.linear import weak_form
+from meta_lrpinn.physics import residual
 from meta_lrpinn.physics.problem import Collocation, HelmholtzProblem
 from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.precision import full_precision
@@ -25,26 +26,25 @@ _POINTS_PER_WAVELENGTH = 6.0
 # With fewer points than features the matrix is singular: off by 270 % in a model of two
 # wavelengths. Four for each feature give 0.3 %, as eight do.
 _POINTS_PER_FEATURE = 4
-_CHUNK = 256  # points at a time; of few, more have no part in the layer
+# Points at a time. Chunks without a point in the layer need no imaginary products, and the
+# smaller they are, the more of them have none.
+_CHUNK = 256
 # Relative to the scaled diagonal, of systems whose features nearly depend on each other.
-_RIDGE = {True: 1e-12, False: least_squares.RIDGE}
-_DAMPING = 1e-11
+DAMPING = 1e-11
 # Singular values of features, over the largest, below which single precision, in which
 # layers of them are rounded to some 1e-7, knows too little of a direction; measured.
 _CUT = 3e-5
 
 
 def solve(
-    method: str,
     model: nn.Module,
     params: Params,
     problem: HelmholtzProblem,
     double: bool = False,
 ) -> jax.Array:
-    """Exact output weights of a network's features.
+    """Output weights of a network's features, solved exactly in the weak form.
 
     Args:
-        method: "galerkin" (weak form) or "least_squares" (strong residual).
         model: Network with features of some width.
         params: Its parameters.
         problem: The problem, concrete.
@@ -53,11 +53,10 @@ def solve(
     Returns:
         Complex weights (width,).
     """
-    return solve_nested(method, model, params, problem, (1.0,), double)[:, 0]
+    return solve_nested(model, params, problem, (1.0,), double)[:, 0]
 
 
 def solve_nested(
-    method: str,
     model: nn.Module,
     params: Params,
     problem: HelmholtzProblem,
@@ -67,7 +66,7 @@ def solve_nested(
     """Exact output weights of leading parts of the features, assembled once.
 
     Args:
-        method, model, params, problem, double: As of `solve`.
+        model, params, problem, double: As of `solve`.
         fractions: The leading parts, in (0, 1], of the number of features.
 
     Returns:
@@ -78,8 +77,7 @@ def solve_nested(
         rows = -(-_CHUNK // int(np.prod(shape[1:])))
         shape = (-(-shape[0] // rows) * rows, *shape[1:])
         refinement = weak_form.refinement_of(problem, shape)
-        solver = {"galerkin": _galerkin, "least_squares": _least_squares}[method]
-        return solver(
+        return _galerkin(
             model,
             _cast(params, double),
             _in_chunks(problem, shape, refinement, rows),
@@ -143,7 +141,7 @@ def _galerkin(model, params, chunks, problem, fractions, double):
 
         def of_leading(size):
             return weak_form.solve_weights(
-                matrix[:size, :size], rhs[:size], scale[:size], _DAMPING
+                matrix[:size, :size], rhs[:size], scale[:size], DAMPING
             )
 
         return _of_parts(of_leading, len(rhs), fractions)
@@ -188,25 +186,6 @@ def _assemble(features, problem, chunks):
         jax.eval_shape(lambda c: add((0.0, 0.0, 0.0), c)[0], first),
     )
     return jax.lax.scan(add, zeros, chunks)[0]
-
-
-@partial(programs.jit_latest, static_argnames=("model", "fractions", "double"))
-@full_precision
-def _least_squares(model, params, chunks, problem, fractions, double):
-    features = objectives.feature_function(model, params, problem)
-
-    def rows_of_operator(collocation):
-        samples = derivatives.derivatives(features, collocation.points)
-        return least_squares.operator_on_features(samples, collocation)
-
-    operator = jax.lax.map(rows_of_operator, chunks)
-    operator = operator.reshape(-1, operator.shape[-1])
-    rhs = chunks.scattering_source.ravel()
-
-    def of_leading(size):
-        return least_squares.output_weights(operator[:, :size], rhs, _RIDGE[double])
-
-    return _of_parts(of_leading, operator.shape[1], fractions)
 
 
 def replace(params: Params, weights: jax.Array) -> Params:
@@ -265,5 +244,6 @@ class OwnField:
 @partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
 def _apply(model, params, problem, points):
-    outputs = objectives.output_function(model, params, problem)
-    return residual.as_complex(outputs(points))
+    outputs = objectives.output_function(model, params, problem)(points)
+    chex.assert_shape(outputs, (len(points), 2))
+    return residual.as_complex(outputs)

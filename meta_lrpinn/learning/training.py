@@ -21,6 +21,7 @@ from meta_lrpinn import models
 from meta_lrpinn.learning import checkpoints, devices, maml
 from meta_lrpinn.learning.configs import Cosine, Reptile, TrainingConfig
 from meta_lrpinn.learning.run_log import RunLog
+from meta_lrpinn.learning.soap import Metric
 from meta_lrpinn.learning.tasks import TaskSampler
 from meta_lrpinn.runtime.options import as_dict
 
@@ -78,7 +79,10 @@ def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
 
 
 def make_update(
-    config: TrainingConfig, objective: maml.Objective, mesh: jax.sharding.Mesh
+    config: TrainingConfig,
+    objective: maml.Objective,
+    mesh: jax.sharding.Mesh,
+    metric: Metric | None = None,
 ) -> Callable:
     """The jitted update.
 
@@ -86,6 +90,7 @@ def make_update(
         config: Training configuration.
         objective: Loss of one task.
         mesh: Mesh over which the tasks are spread.
+        metric: What the inner steps of SOAP begin with; None for nothing.
 
     Returns:
         A function of (state, support, query) giving the next state and scalars: the
@@ -94,7 +99,7 @@ def make_update(
     """
     optimiser = make_optimiser(config)
     gradient = devices.sharded_meta_gradient(
-        objective, mesh, config.algorithm, config.task_axis
+        objective, mesh, config.algorithm, config.task_axis, metric
     )
 
     def update(state, support, query):
@@ -126,6 +131,7 @@ def train(
     params: maml.Params,
     directory: str | Path,
     *,
+    metric: Metric | None = None,
     evaluate: Evaluation | None = None,
     settings: Mapping[str, Any] | None = None,
     seconds: float | None = None,
@@ -147,6 +153,7 @@ def train(
         params: Initial meta-parameters, the same in every process.
         directory: Of the run: `checkpoints/`, `training.csv`, `evaluation.csv`,
             `tensorboard/`.
+        metric: What the inner steps of SOAP begin with; None for nothing.
         evaluate: `(params, step)` to scalars, of which the first is the error whose
             smallest value makes a checkpoint the best. Called before the first update
             and every `evaluate_every`, in every process.
@@ -178,7 +185,7 @@ def train(
         if restored is not None and progress:
             text = f"resuming from step {restored.step}, {restored.path}"
             print(text, file=sys.stderr, flush=True)
-        update = make_update(config, objective, mesh)
+        update = make_update(config, objective, mesh, metric)
         loop = _Loop(
             config, directory, saved, settings, evaluate, seconds, progress, restored
         )

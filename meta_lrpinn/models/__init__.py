@@ -23,6 +23,7 @@ from meta_lrpinn.models.parameters import (
     are_bases,
     check_pruned,
     is_pruned,
+    known_of_pruned,
     leading_features,
     orthogonal_factors,
     orthonormal_bases,
@@ -34,7 +35,6 @@ from meta_lrpinn.models.parameters import (
     with_ranks,
 )
 from meta_lrpinn.models.pinn import PINN, initial_parameters
-from meta_lrpinn.models.plane_waves import PlaneWaves, plane_wave_parameters
 
 __all__ = [
     "LRPINN",
@@ -44,11 +44,11 @@ __all__ = [
     "Jets",
     "LowRankDense",
     "MetaLRPINN",
-    "PlaneWaves",
     "are_bases",
     "check_pruned",
     "initial_parameters",
     "is_pruned",
+    "known_of_pruned",
     "layer_ranks",
     "leading_features",
     "make_meta_lrpinn",
@@ -56,7 +56,6 @@ __all__ = [
     "orthogonal_factors",
     "orthonormal_bases",
     "output_kernel",
-    "plane_wave_parameters",
     "prune_hypernetwork",
     "singular_values",
     "stacked",

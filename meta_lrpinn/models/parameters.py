@@ -7,8 +7,8 @@ lower ranks, fewer features), what training needs of the bases, and the exchange
 output layer.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from meta_lrpinn.models.pinn import Parameters
 _HIDDEN = "hidden_"
 # U and V of each hidden layer.
 Factors = list[tuple[jax.Array, jax.Array]]
+Known = TypeVar("Known")
 
 
 def is_pruned(model: MetaLRPINN) -> bool:
@@ -67,6 +68,24 @@ def prune_hypernetwork(
         embedding=FreeSingularValues(network.rank, network.depth, network.param_dtype),
     )
     return pruned, {"network": params["network"], "embedding": _by_layer(values)}
+
+
+def known_of_pruned(known: Mapping[str, Known]) -> dict[str, Known]:
+    """What is known of each array, by its name, for the arrays of the pruned network.
+
+    Of singular values it is what is known of the biases of their heads: they differ by
+    the slope of GELU, which is near one at the singular values of the start.
+
+    Args:
+        known: By dotted names of the arrays of a `MetaLRPINN` that is not pruned.
+    """
+    kept = {name: value for name, value in known.items() if name.startswith("network.")}
+    depth = sum(name.endswith(".V") for name in kept)
+    heads = {
+        f"embedding.{_layer(index)}": known[f"embedding.head_{index}.bias"]
+        for index in range(depth)
+    }
+    return kept | heads
 
 
 def truncate(

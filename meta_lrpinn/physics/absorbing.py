@@ -13,7 +13,8 @@ from flax import struct
 
 from meta_lrpinn.runtime.precision import Array, namespace
 
-# Longest axis over the length that a field of any wavelength varies on, in flat models.
+# In a flat model a field varies on its longest axis over this, however long the wave. A
+# guard, not tuned: larger makes layers of flat models thinner and their waves more.
 _FLATNESS = 8
 # Length over which a wave decays in the layer, in resolved wavelengths: plane waves of
 # up to 2.4 times that wavenumber describe the decay to 0.2 % (0.7 % at 0.45, 2 % at 0.35).
@@ -60,7 +61,7 @@ def make_layer(
         )
     if not 0 < reflection < 1:
         raise ValueError(f"reflection must lie between 0 and 1, got {reflection}")
-    strength = 0.0
+    strength = 0.0  # no layer; the quotient below would be infinite
     if thickness > 0:
         strength = 1.5 * velocity * np.log(1 / reflection) / thickness
     return AbsorbingLayer(
@@ -102,8 +103,8 @@ def layer_by_geometry(
 
     The layer is as thick as resolving its waves takes. With ∫σ dx growing like the cube
     of the depth, a wave decays within L (v/∫σ dx)^{1/3}, which is to be a fixed fraction of
-    the shortest wavelength resolved, for the slowest wave at normal incidence as well. It
-    is no matter how many wavelengths the layer has: long waves, too, decay in it.
+    the shortest wavelength resolved, for the slowest wave at normal incidence as well. The
+    number of wavelengths within the layer plays no part: long waves decay in it, too.
 
     Args:
         lower: Smallest coordinates of the box, (ndim,) [km].
@@ -124,6 +125,7 @@ def layer_by_geometry(
     across = np.sqrt(np.sum((upper - lower) ** 2) - (upper - lower) ** 2)
     plain = make_layer(lower, upper, thickness or 0.0, fastest, reflection)
     if thickness == 0:
+        # By axis as well, so that problems with and without a layer can be stacked.
         return plain.replace(strength=np.zeros(len(lower)))
 
     def grazing(length):
@@ -145,6 +147,7 @@ def excess(layer: AbsorbingLayer, velocity: float, reflection: float) -> np.ndar
     thickness = float(layer.thickness)
     plain = 1.5 * velocity * np.log(1 / reflection)
     if thickness == 0:
+        # Nothing decays there; one keeps the velocity of the envelope finite.
         return np.ones_like(layer.strength)
     return np.asarray(layer.strength) * thickness / plain
 
@@ -190,6 +193,7 @@ def damping_integral(layer: AbsorbingLayer, points: Array) -> Any:
 
 
 def _safe_thickness(layer: AbsorbingLayer) -> Any:
+    # Depths are zero without a layer, and 0/0 would make values and gradients NaN.
     xp = namespace(layer.thickness)
     return xp.where(layer.thickness > 0, layer.thickness, 1.0)
 

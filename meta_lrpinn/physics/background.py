@@ -18,10 +18,15 @@ from meta_lrpinn.runtime.precision import Array, namespace
 # |z| where the two expansions of the Hankel function meet, by precision: the series
 # cancels above, like e^{2|z|} towards the imaginary axis, the integral is short below.
 _CROSSOVER = {jnp.complex64: 2.0, jnp.complex128: 4.0}
+# The last term of the series is below rounding at the crossover, and the fits are those
+# measured in `_far_coefficients`.
 _SERIES_TERMS = {jnp.complex64: 10, jnp.complex128: 20}
 _FAR_DEGREE = {jnp.complex64: 8, jnp.complex128: 20}
+# Measured: half as many leave 3e-10 at the crossover of single precision and 5e-14 at that
+# of double precision, so many 2e-14 and less.
 _HERMITE_NODES = 64
-# Nearer to the source than this, over 1/k, u₀ keeps its value: it is infinite there.
+# Nearer to the source than this, over 1/k, u₀ keeps its value: it is infinite there. A
+# guard, not tuned.
 SMALLEST_PHASE = 1e-9
 
 

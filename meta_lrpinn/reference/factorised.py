@@ -25,7 +25,8 @@ from meta_lrpinn.reference import analytic, grids
 
 # Of a layer of a thickness, at normal incidence.
 REFLECTION = 1e-5
-# Relative contrast of the squared slowness that is rounding.
+# A relative contrast of the squared slowness below this is rounding: some thousands of
+# units in the last place.
 _ROUNDING = 1e-12
 
 

@@ -25,17 +25,20 @@ from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import machine_memory
 
-# Errors near 0.05 % and 0.5 %; in 3D the memory grows with the fourth power.
+# Errors near 0.05 % in 2D and 0.5 % in 3D (docs/results/speed.md has some of both). In 3D
+# fewer points have to do, since memory grows with their fourth power.
 POINTS_PER_WAVELENGTH = {2: 10.0, 3: 6.0}
 # Where a tolerance decides, the first grid need only be good enough to refine from.
-FIRST_POINTS_PER_WAVELENGTH = 5.0
-# What is left of a wave that crosses the layer twice.
+FIRST_POINTS_PER_WAVELENGTH = 5.0  # it trades a refinement more for a smaller first solve
+# What is left of a wave that crosses the layer twice; below the error of the grid.
 REFLECTION = {2: 1e-6, 3: 1e-4}
-# Growth b of the steps from line to line: the layer's error is that of the grid.
+# Growth b of the steps from line to line, measured at the top of this file: the layer's
+# error is that of the grid. In 3D it trades accuracy for lines.
 _GROWTH = {2: 0.2, 3: 0.4}
 _DIRECTION = np.exp(-1j * np.pi / 3)
-# A layer one level better reaches so much further. Its first lines stay where they are,
-# so that the change is that of the reach alone; the steps are refined with the grid.
+# Each level of the layer reaches this many times as far as the one below it. Lines that
+# both have stand in the same places, so that the change is that of the reach alone; their
+# steps are refined with the grid. Not tuned.
 _FURTHER = 3.0
 # Bytes of an entry of the factors, and of the rest for each unknown: the largest memory
 # of processes with 24,000 to 190,000 unknowns in 2D and 3D is 0.9 to 1.0 times this.

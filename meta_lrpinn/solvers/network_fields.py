@@ -86,7 +86,7 @@ def solve_output(
     unit, factor = split_amplitude(problem)
     parts = (1.0, 1 / ENRICHMENT)
     weights = output_layer.solve_nested(
-        "galerkin", network.module, network.params, unit, parts, is_double
+        network.module, network.params, unit, parts, is_double
     )
     field = output_layer.FeatureField(
         network.module, network.params, unit, np.asarray(weights), is_double

@@ -98,6 +98,7 @@ COMMANDS = {
     "solve": ("--velocity=model.npz", "--frequency=4"),
     "evaluate": ("--velocity=model.npz", "--frequency=4"),
     "meta-train": ("--out=run",),
+    "learn-metric": ("--out=learned",),
     "make-tasks": (),
     "survey": ("--velocity=models.npy", "--spacing=0.05", "--sources=0.2,0.1",
                "--frequencies=3"),

@@ -1,21 +1,17 @@
 """The output layer solved for leading parts of features, against each part alone."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import random_waves
 from meta_lrpinn import models
-from meta_lrpinn.learning import objectives, output_layer
-from meta_lrpinn.linear import weak_form
+from meta_lrpinn.learning import output_layer
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.physics import derivatives
-from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 
 WIDTH = 24
-METHODS = pytest.mark.parametrize("method", ["galerkin", "least_squares"])
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +34,13 @@ def network():
     return model, models.initial_parameters(model, jax.random.key(1))
 
 
-@METHODS
-def test_leading_parts_are_what_the_smaller_networks_give(method, network, problem):
+def test_leading_parts_are_what_the_smaller_networks_give(network, problem):
     shares = (1.0, 0.5)  # in any order
-    nested = output_layer.solve_nested(method, *network, problem, shares, double=True)
+    nested = output_layer.solve_nested(*network, problem, shares, double=True)
     assert nested.shape == (WIDTH, 2) and nested.dtype == np.complex128
     for weights, size in zip(np.asarray(nested).T, (24, 12), strict=True):
         smaller = models.leading_features(*network, size)
-        alone = output_layer.solve(method, *smaller, problem, double=True)
+        alone = output_layer.solve(*smaller, problem, double=True)
         np.testing.assert_allclose(weights[:size], alone, rtol=1e-5)
         assert np.all(weights[:size] != 0) and np.all(weights[size:] == 0)
     # Not a part of the weights of all: features do depend on each other.
@@ -54,57 +49,20 @@ def test_leading_parts_are_what_the_smaller_networks_give(method, network, probl
 
 def test_single_precision_where_features_nearly_depend_on_each_other(problem):
     """Twice as many waves as the problem has modes."""
-    waves = models.PlaneWaves(ndim=2, number=300)
-    params = models.plane_wave_parameters(jax.random.key(0), 300, 20.0, 2)
+    waves = random_waves.PlaneWaves(ndim=2, number=300)
+    params = random_waves.plane_wave_parameters(jax.random.key(0), 300, 20.0, 2)
     points = problem.model.grid_points()
     fields = []
     for double in (True, False):
-        weights = output_layer.solve_nested(
-            "galerkin", waves, params, problem, (1.0, 2 / 3), double
-        )
+        weights = output_layer.solve_nested(waves, params, problem, (1.0, 2 / 3), double)
         field = output_layer.FeatureField(waves, params, problem, weights, double)
         fields.append(field(points))
     for exact, single in zip(*(field.T for field in fields), strict=True):
         assert relative_l2(single, exact) < 0.01
 
 
-def operator_and_source(model, params, problem):
-    """NumPy's strong operator on the features (n, width), and the source (n,)."""
-    with jax.enable_x64(True):
-        params = jax.tree.map(lambda x: jnp.asarray(x, float), params)
-        points = weak_form.quadrature_points(problem, (32, 32))
-        function = objectives.feature_function(model, params, problem)
-        sampled = jax.jit(lambda x: derivatives.derivatives(function, x))(points)
-        sampled, own = jax.device_get((sampled, problems.collocate(problem, points)))
-    first = (own.stretch_slope / own.stretch**3)[..., None] * sampled.gradient
-    second = sampled.second / (own.stretch**2)[..., None]
-    mass = own.omega**2 * own.squared_slowness
-    operator = np.sum(second - first, axis=1) + mass[:, None] * sampled.value
-    return operator, own.scattering_source
-
-
-def test_parts_are_the_least_squares_of_their_columns(problem):
-    waves = models.PlaneWaves(ndim=2, number=120)
-    params = models.plane_wave_parameters(jax.random.key(0), 120, 25.0, 2)
-    operator, source = operator_and_source(waves, params, problem)
-    nested = output_layer.solve_nested(
-        "least_squares", waves, params, problem, (0.25, 0.5, 1.0), double=True
-    )
-    left = np.linalg.norm(operator @ np.asarray(nested) - source[:, None], axis=0)
-    expected = []
-    for size in (30, 60, 120):
-        part = operator[:, :size]
-        best = np.linalg.lstsq(part, source, rcond=None)[0]
-        expected.append(np.linalg.norm(part @ best - source))
-    left, expected = left / np.linalg.norm(source), expected / np.linalg.norm(source)
-    # It samples on another grid.
-    np.testing.assert_allclose(left, expected, rtol=0.05)
-    assert np.all(np.diff(expected) < -0.1)
-
-
-@METHODS
-def test_a_fraction_is_of_one_feature_at_least(method, network, problem):
+def test_a_fraction_is_of_one_feature_at_least(network, problem):
     """And rounded to the nearest number of features."""
-    nested = output_layer.solve_nested(method, *network, problem, (1e-3, 0.1, 0.11))
+    nested = output_layer.solve_nested(*network, problem, (1e-3, 0.1, 0.11))
     assert nested.dtype == np.complex64
     assert np.count_nonzero(nested, axis=0).tolist() == [1, 2, 3]

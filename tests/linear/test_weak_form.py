@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
+from experiments import random_waves
 from meta_lrpinn import models
 from meta_lrpinn.learning import output_layer
 from meta_lrpinn.linear import lattice as lattices
@@ -116,8 +117,8 @@ def test_a_layer_of_one_node_keeps_its_thickness(count):
 def test_rough_velocities_are_not_aliased(rough, monkeypatch):
     """Random waves come as near to the lattice as their number lets them."""
     largest = 1.6 * float(rough.omega) / 1.6
-    params = models.plane_wave_parameters(jax.random.key(0), 220, largest, 2)
-    waves = models.PlaneWaves(ndim=2, number=220)
+    params = random_waves.plane_wave_parameters(jax.random.key(0), 220, largest, 2)
+    waves = random_waves.PlaneWaves(ndim=2, number=220)
     lattice = lattices.make_lattice(rough, 3.0)
     exact = lattices.solve(
         rough, lattice, SOURCE[None], rough.background_velocity[None]
@@ -237,9 +238,9 @@ def reference(problem):
 def test_random_waves_agree_with_the_lattice_and_finite_differences(problem, reference):
     """Two discretisations of one weak form, by sampling and by FFT."""
     largest = 1.6 * float(problem.omega) / 1.6
-    params = models.plane_wave_parameters(jax.random.key(0), 260, largest, 2)
-    waves = models.PlaneWaves(ndim=2, number=260)
-    weights = output_layer.solve("galerkin", waves, params, problem, double=True)
+    params = random_waves.plane_wave_parameters(jax.random.key(0), 260, largest, 2)
+    waves = random_waves.PlaneWaves(ndim=2, number=260)
+    weights = output_layer.solve(waves, params, problem, double=True)
     chex.assert_shape(weights, (260,))
     field = output_layer.FeatureField(waves, params, problem, weights, double=True)
     field = field(problem.model.grid_points()).reshape(9, 9)
@@ -256,8 +257,8 @@ def test_random_waves_agree_with_the_lattice_and_finite_differences(problem, ref
 
 def test_chunks_sum_to_the_whole(problem):
     """The number of points sampled at a time changes nothing."""
-    params = models.plane_wave_parameters(jax.random.key(0), 12, 15.0, 2)
-    waves = models.PlaneWaves(ndim=2, number=12)
+    params = random_waves.plane_wave_parameters(jax.random.key(0), 12, 15.0, 2)
+    waves = random_waves.PlaneWaves(ndim=2, number=12)
 
     def weights(rows):
         chunks = output_layer._in_chunks(problem, (24, 24), (2, 2), rows)

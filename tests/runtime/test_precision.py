@@ -45,9 +45,8 @@ def network():
     "make",
     [
         lambda model: objectives.paper_objective(model, 20),
-        lambda model: objectives.residual_objective(model, 20),
+        lambda model: objectives.own_output_objective(model, 16),
         lambda model: objectives.projection_objective(model, 20),
-        lambda model: objectives.galerkin_objective(model, (5, 5)),
     ],
 )
 def test_objectives_and_their_gradients(make, network, problem):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from meta_lrpinn.models import PlaneWaves, initial_parameters, plane_wave_parameters
+from experiments.random_waves import PlaneWaves, plane_wave_parameters
+from meta_lrpinn.models import initial_parameters
 
 KEY = jax.random.key(0)
 both_dimensions = pytest.mark.parametrize("ndim", [2, 3])
