@@ -26,6 +26,7 @@ from meta_lrpinn.learning import (
     task_sets,
     training,
 )
+from meta_lrpinn.linear.lattice import solution
 from meta_lrpinn.solvers import settings
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -626,6 +627,20 @@ def test_a_tolerance_not_reached_is_exit_code_1(case_file, out, capsys, monkeypa
     printed = capsys.readouterr()
     assert "not converged: the tolerance 0.001" in printed.err
     assert json.loads(printed.out)["converged"] is False
+
+
+@pytest.mark.filterwarnings("default:iterations ended")
+def test_iterations_that_end_early_are_exit_code_1(tmp_path, capsys, monkeypatch):
+    velocity = np.full((21, 21), 2.0)
+    velocity[8:14, 9:15] = 4.0
+    np.savez(tmp_path / "body.npz", velocity=velocity, spacing=0.05)
+    monkeypatch.setattr(solution, "_MOST", 1)
+    options = (f"--velocity={tmp_path / 'body.npz'}", "--frequency=6", "--compare=none")
+    out = f"--out={tmp_path / 'field.npz'}"
+    assert run("solve", *options, out, "--solver=plane_waves") == 1
+    errors = capsys.readouterr().err
+    assert "warning: iterations ended at a residual of" in errors
+    assert "not converged: iterations ended early at 6 Hz; the estimate is" in errors
 
 
 def test_make_tasks(tmp_path, capsys):
