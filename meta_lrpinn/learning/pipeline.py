@@ -168,7 +168,7 @@ def own_output_evaluation(
         after the others (`error_0`, ...), and of each task after the last.
     """
     stacked = task_sets.stack_tasks(held_tasks(distribution, settings, velocities=1))
-    rate = adaptation.default_rate(optimiser, metric)
+    rate = adaptation.default_rate(optimiser, steps[-1], metric)
     descent = adaptation.make_optimiser(optimiser, rate, "cosine", steps[-1])
 
     @jax.jit

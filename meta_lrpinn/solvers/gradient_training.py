@@ -97,7 +97,7 @@ def _train(
     metric, rate = None, _PUBLISHED_RATE[optimiser.name]
     if settings.loss == "relative":  # whose gradients metrics are learned from
         metric = network.metric if optimiser.name == "soap" else None
-        rate = adaptation.default_rate(optimiser.name, metric)
+        rate = adaptation.default_rate(optimiser.name, optimiser.steps, metric)
     params, history = adaptation.finetune(
         _objective(network, settings, points),
         network.params,
