@@ -7,19 +7,52 @@ The paper's 560 tasks are 40 random velocity models at each of 14 frequencies fr
     meta-lrpinn meta-train --preset=paper --tasks=tasks.npz --out=runs/paper
 
 Other presets have other grids, and several velocities a task; --models and --frequencies
-choose others. With --random=N, N tasks are drawn as training draws them. The objectives
-"projection" and "galerkin" need their wavefields, of which a source costs far less than
-a velocity, so that several tasks may share theirs:
+choose others. With --random=N, N tasks are drawn as training draws them. The objective
+"projection" needs their wavefields, of which a source costs far less than a velocity, so
+that several tasks may share theirs:
 
     python -m data_gen.make_tasks --preset=small --random=1000 --sources=4 --wavefields
 
-The same command goes on where it was stopped. This is `meta-lrpinn make-tasks`, under the
-name that it has among the scripts of this folder.
+The same command goes on where it was stopped. The command `meta-lrpinn make-tasks` makes
+the same files.
 """
 
-import sys
+from pathlib import Path
 
-from meta_lrpinn import cli
+from absl import flags
+
+from meta_lrpinn.learning import configs, task_files
+from meta_lrpinn.runtime import scripts
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("preset", "small", tuple(configs.PRESETS), "Whose grid and layer.")
+flags.DEFINE_string("out", "tasks.npz", "File to write; its manifest is beside it.")
+flags.DEFINE_integer("models", 40, "Velocity models, or groups of them.")
+flags.DEFINE_list("frequencies", None, "Of each, Hz; default: 14 over the preset's range.")
+flags.DEFINE_integer("random", None, "So many tasks of the preset's distribution instead.")
+flags.DEFINE_integer("sources", 1, "Tasks that share velocities; with --random.")
+flags.DEFINE_bool("wavefields", False, "Add the solved wavefields.")
+flags.DEFINE_integer("points", 3072, "Points of each wavefield.")
+flags.DEFINE_integer("seed", 0, "Seed.")
+flags.DEFINE_integer("workers", None, "Processes that solve the wavefields.")
+
+
+def main():
+    frequencies = FLAGS.frequencies
+    number = task_files.make_task_set(
+        Path(FLAGS.out),
+        configs.PRESETS[FLAGS.preset].tasks,
+        random=FLAGS.random,
+        sources=FLAGS.sources,
+        models=FLAGS.models,
+        frequencies=None if frequencies is None else list(map(float, frequencies)),
+        wavefields=FLAGS.wavefields,
+        points=FLAGS.points,
+        seed=FLAGS.seed,
+        workers=FLAGS.workers,
+    )
+    print(f"{FLAGS.out}: {number} tasks")
+
 
 if __name__ == "__main__":
-    sys.exit(cli.main(["make-tasks", *sys.argv[1:]]))
+    scripts.run(main)

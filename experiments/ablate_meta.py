@@ -5,7 +5,7 @@ Cheng and Alkhalifah (2025) report that LRPINN from random parameters fails, at 
 model at one frequency, adapted from
 
 - the meta-initialisation,
-- the published random start, Xavier everywhere,
+- the published random start, Xavier for U and V and PyTorch's default elsewhere,
 - our random start: plane waves in the first layer, orthonormal U and V, σ near one,
 - the same, tuned to the problem: of a grid of scales of the first layer's wavenumbers
   and of σ, the pair with the smallest residual before the first step,
@@ -13,7 +13,7 @@ model at one frequency, adapted from
 by the paper's AdamW on everything, once on the residual relative to the right-hand side
 ("own_output") and once on the losses as published. Losses are relative to that of δu = 0
 in both. A run fails if its loss is not finite or a thousand times that of δu = 0, or if
-its error is above 100 %. Why, is measured at the start: the paper's losses, the size of
+its error is above 101 %. Why, is measured at the start: the paper's losses, the size of
 the output and of its Laplacian, the largest wavenumber of the first layer in units of
 ω/v_min, and the size, the numerical rank and the best residual of the features.
 
@@ -29,8 +29,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from flax import linen as nn
 
-from experiments import common, eliminated_residual, histories, study
+from experiments import common, histories, study
 from meta_lrpinn import generators
 from meta_lrpinn.learning import objectives
 from meta_lrpinn.learning.networks import Network
@@ -50,6 +51,7 @@ STEPS = 500
 METHODS = ("own_output", "published")
 META, TUNED = "meta-initialisation", "random, tuned"
 _FAILED_LOSS = 1e3  # times that of δu = 0
+_FAILED_ERROR = 1.01  # δu = 0 has an error of 1, and so, but for rounding, has a tiny δu
 _SAME = 1e-6  # of the largest singular value of the features, in single precision
 
 Start = Callable[[int], Network]
@@ -88,17 +90,40 @@ def tuned(unit: HelmholtzProblem, seed: int) -> tuple[Network, tuple[float, floa
     network = study.random_start(initialisation="orthonormal")(seed)
     own_scale = network.module.network.first_scale
     network = network.prune(float(objectives.frequency_of(unit)))
-    objective = eliminated_residual.residual_objective(network.module, FLAGS.points)
-    start_residual = jax.jit(objective)
-    task, key = single_task(unit), jax.random.key(seed)
+    points = problem.sample_points(jax.random.key(seed), unit, FLAGS.points)
     best = (np.inf, network.params, (own_scale, 1.0))
     for first in map(float, FLAGS.tuned_first_scales):
         for sigma in map(float, FLAGS.tuned_sigma_scales):
             scaled = rescaled(network.params, first / own_scale, sigma, unit.ndim)
-            value = float(start_residual(scaled, task, key)[0])
+            value = float(best_residual(network.module, scaled, unit, points))
             if value < best[0]:
                 best = (value, scaled, (first, sigma))
     return network.with_parameters(best[1]), best[2]
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def best_residual(
+    model: nn.Module,
+    params: objectives.Params,
+    unit: HelmholtzProblem,
+    points: jax.Array,
+) -> jax.Array:
+    """Relative strong residual of the features with their best output weights, ()."""
+    features = derivatives.derivatives(
+        objectives.feature_function(model, params, unit), points
+    )
+    collocation = problem.collocate(unit, points)
+    laplacian = residual.stretched_laplacian(
+        features.gradient,
+        features.second,
+        collocation.stretch,
+        collocation.stretch_slope,
+    )
+    mass = collocation.omega**2 * collocation.squared_slowness
+    operator = laplacian + mass[:, None] * features.value
+    source = collocation.scattering_source
+    weights = jnp.linalg.lstsq(operator, source)[0]
+    return _size(operator @ weights - source) / _size(source)
 
 
 def rescaled(
@@ -144,7 +169,6 @@ def _measure(model, params, unit, key, number):
     laplacian = residual.as_complex(jnp.sum(outputs.second, axis=1))
     task = single_task(unit)
     _, paper = objectives.paper_objective(model, number)(params, task, key)
-    best, _ = eliminated_residual.residual_objective(model, number)(params, task, key)
     features = objectives.feature_function(model, params, unit)(points)
     kernel = params["network"]["first"]["kernel"][: unit.ndim]
     slowest = jnp.min(unit.model.velocity)
@@ -158,7 +182,7 @@ def _measure(model, params, unit, key, number):
         "wavenumber": jnp.linalg.norm(kernel, axis=0).max() * slowest / unit.omega,
         "features": _size(features),
         "spectrum": jnp.linalg.svd(features, compute_uv=False),
-        "best_residual": jnp.exp(best),
+        "best_residual": best_residual(model, params, unit, points),
     }
 
 
@@ -179,8 +203,8 @@ def failure(method: str, rows: Sequence[histories.Row], silence: float) -> str:
         return "loss not finite"
     if values[-1] > _FAILED_LOSS:
         return f"loss {values[-1]:.1e}"
-    if not rows[-1]["relative_l2"] <= 1:
-        return "error > 100 %"
+    if not rows[-1]["relative_l2"] <= _FAILED_ERROR:
+        return "error > 101 %"
     return ""
 
 

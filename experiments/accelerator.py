@@ -8,7 +8,8 @@ Within ten minutes on one GPU, and with small --accelerator_* flags on a CPU:
   and the part of the matrix rate that its products reach;
 - with --torch, which needs PyTorch, the same step as published: nested automatic
   differentiation;
-- seconds of a meta-iteration of the preset `paper`, and what 50,000 take;
+- seconds of a meta-iteration of the preset `paper`, and what 50,000 take; and of
+  `own_output`, its tasks at once (`--task_axis=vmap`) and one after the other (`map`);
 - wavefields per second of surveys at 5 Hz: plane waves, finite differences, and an exact
   solve over the shipped features.
 
@@ -16,6 +17,7 @@ Within ten minutes on one GPU, and with small --accelerator_* flags on a CPU:
 have it. The figures are written as <out>/accelerator/<device>.json too.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -27,7 +29,7 @@ import numpy as np
 from absl import flags
 
 import meta_lrpinn as ml
-from experiments import common
+from experiments import common, histories
 from meta_lrpinn import generators, models
 from meta_lrpinn.learning import configs, devices, networks, objectives, task_sets, training
 from meta_lrpinn.learning.tasks import single_task
@@ -46,7 +48,6 @@ flags.DEFINE_bool("torch", False, "Also the published step, in PyTorch.")
 
 _FREQUENCY = 5.0
 _FIRST_SEED = 940_000
-_PAPER_ITERATIONS = 50_000
 
 Row = dict[str, Any]
 
@@ -159,17 +160,16 @@ def torch_step(network: configs.NetworkConfig, points: int) -> Row:
     }
 
 
-def meta_iteration() -> Row:
-    """Seconds of a meta-iteration of the preset `paper`."""
-    preset = configs.PRESETS["paper"]
-    config = preset.training
+def meta_iteration(name: str, task_axis: str) -> Row:
+    """Seconds of a meta-iteration of a preset, its tasks at once or one by one."""
+    preset = configs.PRESETS[name]
+    config = dataclasses.replace(preset.training, task_axis=task_axis)
+    model = networks.make_network(preset.network)
+    points = min(FLAGS.accelerator_points, preset.objective.points)
     objective = objectives.make_objective(
-        configs.ObjectiveConfig(points=FLAGS.accelerator_points),
-        networks.make_network(preset.network),
+        dataclasses.replace(preset.objective, points=points), model
     )
-    params = models.initial_parameters(
-        networks.make_network(preset.network), jax.random.key(0)
-    )
+    params = models.initial_parameters(model, jax.random.key(0))
     mesh = devices.task_mesh()
     update = training.make_update(config, objective, mesh)
     batch = task_sets.streaming_sampler(preset.tasks, config)(0, 0)
@@ -181,11 +181,12 @@ def meta_iteration() -> Row:
         return scalars
 
     seconds = seconds_of(iterate)
-    return {
-        "what": "meta-iteration, preset paper",
-        "seconds": seconds,
-        "figure": f"{_PAPER_ITERATIONS:,} take {_PAPER_ITERATIONS * seconds / 3600:.3g} h",
-    }
+    figure = f"{seconds / config.tasks_per_batch:.3g} s a task"
+    if name == "paper":
+        days = config.iterations * seconds / 86_400
+        figure += f"; {config.iterations:,} iterations take {days:.3g} days"
+    what = f"meta-iteration, preset {name}, {points} points, {task_axis}"
+    return {"what": what, "seconds": seconds, "figure": figure}
 
 
 def survey(name: str, settings: Any) -> Row:
@@ -227,7 +228,8 @@ def measure() -> list[Row]:
         rows.append(step(f"shipped network, {number} points", own, number, rate))
     if FLAGS.torch:
         rows.append(torch_step(paper, points))
-    rows.append(meta_iteration())
+    rows.append(meta_iteration("paper", "vmap"))
+    rows += [meta_iteration("own_output", axis) for axis in configs.TASK_AXES]
     solvers = {
         "plane waves": ml.PlaneWaves(),
         "finite differences": ml.FiniteDifferences(tolerance=None),
@@ -240,7 +242,7 @@ def measure() -> list[Row]:
 
 
 def main() -> None:
-    """Measures everything anew, then writes the table and a JSON file."""
+    """Measures everything anew, then writes the table, its figure and a JSON file."""
     rows = measure()
     device = jax.devices()[0].device_kind
     size = (
@@ -250,6 +252,8 @@ def main() -> None:
     lines = [[row["what"], f"{row['seconds']:.3g}", row["figure"]] for row in rows]
     table = common.table(("what", "seconds", ""), lines)
     common.save_report(NAME, f"{table}\n\n{note}")
+    seconds = {row["what"]: {device: row["seconds"]} for row in rows}
+    histories.bars(seconds, "seconds").savefig(common.folder(NAME) / "figure.png", dpi=150)
     file = common.folder(NAME) / f"{device.replace(' ', '_').lower()}.json"
     file.write_text(json.dumps({"device": device, "rows": rows}, indent=1) + "\n")
 

@@ -1,11 +1,15 @@
 """Every experiment in turn, each in its own process, with a summary of all.
 
-Each has the settings of its page, docs/results/<name>.md. With --docs=docs/results the
-report of an experiment that succeeds replaces what stands between the table markers of
-that page; prose and figures outside the markers stay as they are.
+Each has the settings of its page, docs/results/<name>.md. With --docs=docs/results an
+experiment that succeeds writes three parts of its page, each between markers of its own:
+its report, its figures (copied to docs/figures), and version, commit and day of the code
+that made them. All else on the page stays as it is; its verdict is to be read again.
 
-The flags that all experiments share (--out, --seeds, --data, --preset, --frequencies) are
-passed on as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
+--list runs nothing. It shows for each page the code that its figures were made by, and how
+many commits have changed the package or the experiment since.
+
+The flags that all experiments share (--out, --seeds, --data, --frequencies) are passed on
+as given, and those of adaptation (--init, --meta_pinn, --steps, --points) to
 the experiments that have them.
 
 Each experiment keeps its measurements, so that this script, started again after a stop,
@@ -17,10 +21,12 @@ In all some five hours on one core. --only=layered,baselines runs a part.
 """
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -30,7 +36,8 @@ from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", None, "Experiments to run; default: all.")
-flags.DEFINE_string("docs", None, "Folder of pages whose tables are written again.")
+flags.DEFINE_string("docs", None, "Folder of pages whose figures are written again.")
+flags.DEFINE_bool("list", False, "Only show which code made the figures of each page.")
 
 # The dense network that is shipped, meta-trained as the low-rank one.
 _META_PINN = ("--meta_pinn=meta_pinn",)
@@ -91,7 +98,7 @@ EXPERIMENTS = {
     "calibration": (),
     "cost_curve": ("--curve_cases=layered,half-spaces",),
 }
-_OPTIONAL = ("seeds", "preset", "frequencies")
+_OPTIONAL = ("seeds", "frequencies")
 _OF_STUDY = tuple(flag.name for flag in FLAGS.flags_by_module_dict()[study.__name__])
 WITHOUT_STUDY = (
     "absorbing_layer",
@@ -104,7 +111,41 @@ WITHOUT_STUDY = (
     "speed",
     "trust",
 )
-MARKERS = ("<!-- table:begin -->", "<!-- table:end -->")
+PARTS = ("figure", "table", "made")  # of a page, between markers
+# What a page shows of what its experiment draws: file and caption.
+FIGURES = {
+    "baselines": {
+        "training": "Error at held tasks in meta-training",
+        "figure": "Error against steps of adaptation",
+    },
+    "layered": {
+        "wavefields": "Velocity, reference, adapted wavefields and their differences",
+        "figure": "Error against steps of adaptation",
+    },
+    "figure5": {"figure": "Error against steps of adaptation"},
+    "overthrust": {
+        "wavefields": "Velocity, reference, adapted wavefields and their differences",
+        "figure": "Error against steps of adaptation",
+    },
+    "marmousi": {"figure": "Error against steps of adaptation"},
+    "held_tasks": {"figure": "Error against steps of adaptation"},
+    "maml": {"figure": "Error after adaptation, by meta-training"},
+    "ablate_meta": {"figure": "Error against steps, by start and loss"},
+    "rank_sweep": {"figure": "Error against rank, by frequency"},
+    "out_of_distribution": {"figure": "Error by frequency and by scale of the velocity"},
+    "dynamic_rank": {"figure": "Error against steps of adaptation"},
+    "sharp_models": {"figure": "Error against steps of adaptation"},
+    "accelerator": {"figure": "Seconds of each task"},
+    "scaling_3d": {"figure": "Cost of a meta-step"},
+    "accuracy": {"figure": "Error against the number of waves; estimate against error"},
+    "absorbing_layer": {"figure": "Error against unknowns, by thickness of the layer"},
+    "comparison": {"figure": "Error against unknowns and against seconds"},
+    "speed": {"figure": "Seconds of each setting and solver"},
+    "inversion": {"layered": "Models, profile, misfit and error of the layered inversion"},
+    "trust": {"figure": "Error and its estimate, case by case"},
+    "calibration": {"figure": "Estimate over error, kind by kind"},
+    "cost_curve": {"figure": "Error against seconds"},
+}
 
 
 def command(name: str) -> list[str]:
@@ -140,23 +181,93 @@ def run_one(name: str) -> dict[str, float]:
     return {"exit_code": code, "seconds": seconds}
 
 
-def write_page(page: Path, report: str) -> None:
-    """Replace what stands between the markers of a page.
+def write_page(page: Path, parts: Mapping[str, str]) -> None:
+    """Replace what stands between markers of a page.
+
+    Args:
+        page: The file.
+        parts: One or more of `PARTS` to its new text.
 
     Raises:
         ValueError: if the page does not have each marker once, in order.
     """
-    begin, end = MARKERS
     text = page.read_text()
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"{page} must have {begin} and {end} once each")
-    head, _, rest = text.partition(begin)
-    _, found, tail = rest.partition(end)
-    if not found:
-        raise ValueError(f"{page} has {end} before {begin}")
+    for part, new in parts.items():
+        begin, _, end = _find(page, text, part)
+        text = f"{text[:begin]}\n{new.strip()}\n{text[end:]}"
     partial = page.with_suffix(".partial")
-    partial.write_text(f"{head}{begin}\n{report.strip()}\n{end}{tail}")
+    partial.write_text(text)
     os.replace(partial, page)
+
+
+def _find(page: Path, text: str, part: str) -> tuple[int, str, int]:
+    """Where the text between the markers of a part begins, the text, where it ends."""
+    first, last = f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
+    if text.count(first) != 1 or text.count(last) != 1:
+        raise ValueError(f"{page} must have {first} and {last} once each")
+    begin, end = text.index(first) + len(first), text.index(last)
+    if end < begin:
+        raise ValueError(f"{page} has {last} before {first}")
+    return begin, text[begin:end].strip(), end
+
+
+def publish(name: str, out: Path, docs: Path) -> None:
+    """Write the report, the figures and the code that made them into a page.
+
+    Args:
+        name: The experiment.
+        out: Its output folder.
+        docs: Folder of the pages; figures go to `figures` beside it.
+    """
+    figures = docs.parent / "figures"
+    figures.mkdir(exist_ok=True)
+    shown = []
+    for stem, caption in FIGURES[name].items():
+        target = figures / f"{name if stem == 'figure' else f'{name}_{stem}'}.png"
+        if (out / f"{stem}.png").exists():
+            shutil.copyfile(out / f"{stem}.png", target)
+        if target.exists():
+            shown.append(f"![{caption}](../figures/{target.name})")
+    made = " to ".join(common.stamps(out))
+    parts = {
+        "figure": "\n\n".join(shown),
+        "table": (out / "table.md").read_text(),
+        "made": f"<small>Figures made by meta_lrpinn {made}.</small>",
+    }
+    write_page(docs / f"{name}.md", parts)
+
+
+def listing(docs: Path) -> str:
+    """Markdown: for each page the code that made its figures, and the commits since."""
+    lines = []
+    for name in EXPERIMENTS:
+        page = docs / f"{name}.md"
+        _, made, _ = _find(page, page.read_text(), "made")
+        # Of a range the older end says how stale the oldest figure can be.
+        commit = re.search(r"commit (([0-9a-f]+)(?:-dirty)?)", made)
+        days = re.findall(r"\d{4}-\d\d-\d\d", made)
+        lines.append(
+            [
+                name,
+                commit[1] if commit else "not recorded",
+                " to ".join(days),
+                commits_since(commit[2], name) if commit else "",
+            ]
+        )
+    return common.table(("page", "commit", "day", "commits since"), lines)
+
+
+def commits_since(commit: str, name: str) -> int | str:
+    """Number of commits that changed the package or an experiment after a commit."""
+    paths = ("meta_lrpinn", "experiments/common.py", "experiments/study.py")
+    answer = subprocess.run(
+        [
+            "git", "rev-list", "--count", f"{commit}..HEAD", "--", *paths,
+            f"experiments/{name}.py",
+        ],
+        cwd=common.ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return int(answer.stdout) if answer.returncode == 0 else "commit not found"
 
 
 def summary(rows: Sequence[dict]) -> str:
@@ -186,6 +297,9 @@ def main() -> None:
     Raises:
         SystemExit: with code 1 when one failed.
     """
+    if FLAGS.list:
+        print(listing(Path(FLAGS.docs or common.ROOT / "docs" / "results")))
+        return
     names = chosen()
     out = Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -198,8 +312,7 @@ def main() -> None:
         )
         codes.append(row["exit_code"])
         if FLAGS.docs is not None and row["exit_code"] == 0:
-            report = (out / name / "table.md").read_text()
-            write_page(Path(FLAGS.docs) / f"{name}.md", report)
+            publish(name, out / name, Path(FLAGS.docs))
         partial = out / "summary.partial"
         partial.write_text(summary(records.rows) + "\n")
         os.replace(partial, out / "summary.md")

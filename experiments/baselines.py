@@ -42,6 +42,9 @@ from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "baselines"
+flags.DEFINE_enum(
+    "meta_preset", "small", tuple(configs.PRESETS), "Objective, tasks and training of all."
+)
 flags.DEFINE_integer("meta_iterations", 300, "Of meta-training.", lower_bound=1)
 flags.DEFINE_integer("meta_width", 256, "Of all networks.", lower_bound=1)
 flags.DEFINE_integer("meta_depth", 3, "Hidden layers of all networks.", lower_bound=1)
@@ -77,7 +80,7 @@ RANDOM = {
 
 def configuration(name: str, seed: int) -> configs.MetaConfig:
     """The preset in a smaller size, with one of the networks; all else is the same."""
-    preset = configs.PRESETS[FLAGS.preset]
+    preset = configs.PRESETS[FLAGS.meta_preset]
     every = max(1, FLAGS.meta_iterations // _EVALUATIONS)
     one_velocity = preset.objective.name == "paper"
     return configs.MetaConfig(
@@ -134,7 +137,8 @@ def meta_train(name: str, seed: int) -> Path | None:
     tasks = task_file(config)
     print(f"meta-training {name}, seed {seed}", flush=True)
     try:
-        return pipeline.meta_train(config, directory, task_files=tasks, progress=False)
+        trained = pipeline.meta_train(config, directory, task_files=tasks, progress=False)
+        return trained.initialisation
     except TrainingDiverged as error:
         print(f"diverged: {error}", flush=True)
         return None

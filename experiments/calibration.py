@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.ndimage
 from absl import flags
+from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common, trust
+from experiments import common, histories, trust
 from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
@@ -131,7 +132,7 @@ def measure(name: str, seed: int, sources: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures what is missing, then writes the table."""
+    """Measures what is missing, then writes table and figure."""
     names = list(KINDS) if FLAGS.kinds is None else FLAGS.kinds
     unknown = sorted(set(names) - set(KINDS))
     if unknown:
@@ -146,6 +147,7 @@ def main() -> None:
             values = (name, seed, FLAGS.sources)
             rows += records.at(values, lambda values=values: measure(*values))
     common.save_report(NAME, report(rows))
+    draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -165,6 +167,22 @@ def report(rows: Sequence[Mapping[str, Any]]) -> str:
         by_kind.setdefault(row["kind"], []).append(row)
     lines = [_line(name, own) for name, own in (*by_kind.items(), ("all", rows))]
     return common.table(columns, lines)
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Estimate over error of every case, a line per kind, and the factor of two."""
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    figure = Figure(figsize=(7.5, 1.2 + 0.36 * len(kinds)), layout="constrained")
+    axes = figure.subplots()
+    for place, kind in enumerate(kinds):
+        own = [row for row in rows if row["kind"] == kind]
+        ratios = [row["estimate"] / row["error"] for row in own]
+        axes.plot(ratios, [place] * len(own), "o", color=histories.color(0), alpha=0.4)
+    axes.axvspan(1 / _FACTOR, _FACTOR, color="0.92", zorder=0)
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="estimate over error; grey: within a factor of two")
+    return figure
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -2,7 +2,10 @@
 
 import csv
 import dataclasses
+import datetime
+import functools
 import os
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,11 @@ LAYERED_CASES = {
     "layered 5 Hz": "layered_5hz.npz",
     "layered 4 Hz": "layered_4hz_9sources.npz",
 }
+ROOT = Path(__file__).parents[1]
+_MADE = "made.txt"  # a line for each version of the code that wrote into the folder
 
 flags.DEFINE_string("out", "results", "Folder under which results are written.")
 flags.DEFINE_integer("seeds", 3, "Seeds per setting.", lower_bound=1)
-flags.DEFINE_enum(
-    "preset", "small", ("small", "paper"), "Size of the networks; see configs."
-)
 flags.DEFINE_list("frequencies", None, "In Hz; by default the experiment's own.")
 flags.DEFINE_string(
     "data",
@@ -36,10 +38,42 @@ flags.DEFINE_string(
 
 
 def folder(name: str) -> Path:
-    """The experiment's output folder, created."""
+    """The experiment's output folder, created; it records the code that writes there."""
     path = Path(FLAGS.out) / name
     path.mkdir(parents=True, exist_ok=True)
+    made = path / _MADE
+    stamps = made.read_text().splitlines() if made.exists() else []
+    if stamps[-1:] != [stamp()]:
+        made.write_text("\n".join([*stamps, stamp()]) + "\n")
     return path
+
+
+@functools.cache
+def stamp() -> str:
+    """The code of this process: "0.2.0, commit 1234567, 2026-11-28".
+
+    A commit with changes that are not committed ends in "-dirty"; outside a repository
+    it is "unknown".
+    """
+    asked = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=7"]
+    try:
+        answer = subprocess.run(
+            asked, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        answer = "unknown"
+    today = datetime.datetime.now(datetime.UTC).date()
+    return f"{ml.__version__}, commit {answer}, {today}"
+
+
+def stamps(out: Path) -> list[str]:
+    """The first and the last code that wrote into an output folder; one if they agree.
+
+    Rows of earlier runs are kept, so that figures can rest on all that lies between.
+    """
+    made = out / _MADE
+    found = made.read_text().splitlines() if made.exists() else ["commit not recorded"]
+    return list(dict.fromkeys([found[0], found[-1]]))
 
 
 def frequencies(default: Sequence[float]) -> list[float]:

@@ -71,6 +71,7 @@ THINNER = "lattice, layer as learned"
 
 _WINDOW_FREQUENCY = 5.0
 
+
 Row = dict[str, Any]
 # Problem to errors' fields: (nz × nx, sizes), and the sizes in complex unknowns.
 Solver = Callable[[problems.HelmholtzProblem], tuple[np.ndarray, tuple[int, ...]]]
@@ -237,15 +238,11 @@ def on_lattice(shared: problems.HelmholtzProblem, wavenumber_ratio: float) -> So
     lattice = lattices.make_lattice(shared, wavenumber_ratio)
 
     def solver(problem):
-        with jax.enable_x64(True):
-            own = problem.source[None], problem.background_velocity[None]
-            solution = _solve(problem, lattice, *own)
-            return np.asarray(solution.fields).reshape(-1, 1), (lattice.number,)
+        own = problem.source[None], problem.background_velocity[None]
+        solution = lattices.solve(problem, lattice, *own)
+        return solution.fields.reshape(-1, 1), (lattice.number,)
 
     return solver
-
-
-_solve = jax.jit(lattices.solve)
 
 
 def by_differences(refinement: int) -> Solver:

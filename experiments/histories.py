@@ -1,4 +1,4 @@
-"""Histories of adaptations: what their errors are, as tables and as curves.
+"""Histories of adaptations: what their errors are, as tables and as curves; and bars.
 
 A row is a record of a history. Curves are the histories of a study: of every case and
 contender one for each seed.
@@ -134,7 +134,9 @@ def draw(
     names = list(dict.fromkeys(contender for _, contender in curves))
     across = min(3, len(cases))
     down = -(-len(cases) // across)
-    figure = Figure(figsize=(4.6 * across, 3.6 * down + 0.6), layout="constrained")
+    figure = Figure(
+        figsize=(max(5.5, 3.4 * across), 3.1 * down + 0.8), layout="constrained"
+    )
     panels = figure.subplots(down, across, squeeze=False)
     for axes in panels.ravel()[len(cases) :]:
         axes.set_visible(False)
@@ -164,7 +166,37 @@ def draw(
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4,
+        handles.values(), handles.keys(), loc="outside lower center",
+        ncols=min(3, 1 + across),  # wider than the panels it would be cut off
         frameon=False, fontsize=8,
     )  # fmt: skip
+    return figure
+
+
+def bars(groups: Mapping[str, Mapping[str, float]], label: str) -> Figure:
+    """Horizontal bars on a logarithmic axis, those of a group side by side.
+
+    Args:
+        groups: Group to name to a positive value; one that is missing or not finite
+            leaves its place empty.
+        label: Of the axis.
+
+    Returns:
+        The figure.
+    """
+    names = list(dict.fromkeys(name for values in groups.values() for name in values))
+    height = 0.8 / len(names)
+    figure = Figure(figsize=(7.5, 1.2 + 0.42 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    for index, name in enumerate(names):
+        values = [own.get(name, np.nan) for own in groups.values()]
+        places = np.arange(len(groups)) + (index - (len(names) - 1) / 2) * height
+        axes.barh(places, values, height, color=color(index), label=name)
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel=label)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    if len(names) > 1:
+        figure.legend(loc="outside lower center", ncols=min(2, len(names)), frameon=False)
     return figure

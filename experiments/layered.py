@@ -5,7 +5,8 @@ seen, Meta-LRPINN converges within hundreds of steps at every frequency, faster 
 Meta-PINN, while LRPINN and PINN from random starts hardly move; pruning the
 hypernetwork costs nothing. Measured are error and loss along the adaptation, by step
 and by second, beside solves that need no adaptation at all: plane waves, the
-meta-learned features as they are, and finite differences.
+meta-learned features as they are, and finite differences. The adapted wavefields
+themselves stand beside the reference, at every frequency.
 
 Adaptation is the paper's: AdamW on everything, errors are of the networks' own output.
 By default 7 frequencies, 4 contenders (Meta-PINN makes a fifth, by --meta_pinn), 3
@@ -16,7 +17,7 @@ import functools
 
 from absl import flags
 
-from experiments import common, study
+from experiments import common, panels, study
 from meta_lrpinn import generators
 from meta_lrpinn.runtime import scripts
 
@@ -41,9 +42,10 @@ def make_cases(frequencies: list[float]) -> dict[str, functools.partial]:
 def main() -> None:
     """Measures what is missing, then writes tables and figures."""
     cases = make_cases(common.frequencies(FREQUENCIES))
-    chosen = study.contenders()
-    curves = study.run(NAME, cases, chosen, FLAGS.steps or STEPS)
+    chosen, steps = study.contenders(), FLAGS.steps or STEPS
+    curves = study.run(NAME, cases, chosen, steps)
     study.publish(NAME, cases, curves)
+    panels.save_wavefields(NAME, cases, chosen, steps)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
-from experiments import common
+from experiments import common, histories
 from meta_lrpinn import models
 from meta_lrpinn.learning import checkpoints, configs, networks, objectives, pipeline
 from meta_lrpinn.learning.configs import MAML, InnerSteps, JointTraining, Reptile
@@ -138,8 +140,20 @@ def report(rows: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
+def draw(rows: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Error after adaptation of every start, the mean over seeds."""
+    groups = {
+        name: {
+            f"{count} steps": 100 * float(np.mean([row[count] for row in own]))
+            for count in FLAGS.maml_steps
+        }
+        for name, own in rows.items()
+    }
+    return histories.bars(groups, "relative L2 error, %")
+
+
 def main() -> None:
-    """Meta-trains and measures what is missing, then writes the table."""
+    """Meta-trains and measures what is missing, then writes table and figure."""
     keys = ("algorithm", "seconds", "points", "tasks_per_batch", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -149,6 +163,7 @@ def main() -> None:
             found = records.at(values, lambda: measure(name, seed))
             rows.setdefault(name, []).extend(found)
     common.save_report(NAME, report(rows))
+    draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 
 if __name__ == "__main__":

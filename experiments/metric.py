@@ -18,7 +18,15 @@ from absl import flags
 import meta_lrpinn as ml
 from experiments import common, study
 from meta_lrpinn import models
-from meta_lrpinn.learning import configs, networks, objectives, pipeline, soap, task_sets
+from meta_lrpinn.learning import (
+    adaptation,
+    configs,
+    networks,
+    objectives,
+    pipeline,
+    soap,
+    task_sets,
+)
 from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.runtime import scripts
 
@@ -77,9 +85,10 @@ def measure(name: str, seed: int) -> list[dict[str, Any]]:
     distribution = configs.PRESETS["own_output"].tasks
     rows = []
     for steps in map(int, FLAGS.metric_steps):
+        rate = adaptation.default_rate("soap", steps, metric)
         evaluate = pipeline.own_output_evaluation(
             *(distribution, network.module, objective, HELD, (steps,)),
-            optimiser="soap",
+            optimiser=adaptation.make_optimiser("soap", rate, "cosine", steps),
             metric=metric,
         )
         figures = evaluate(params, 0)

@@ -13,12 +13,9 @@ output: about two hours on one core. The model comes from the data folder.
 
 import functools
 
-import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
-import meta_lrpinn as ml
-from experiments import common, study
+from experiments import common, panels, study
 from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
@@ -50,45 +47,6 @@ def make_cases(frequencies: list[float]) -> dict[str, functools.partial]:
     }
 
 
-def wavefields(cases: dict[str, study.Case], steps: int) -> Figure:
-    """Real parts of δu by three methods, and what adaptation leaves, a row per case."""
-    figure = Figure(figsize=(15, 3.2 * len(cases)), layout="constrained")
-    panels = figure.subplots(len(cases), 5, squeeze=False)
-    for row, (name, case) in zip(panels, cases.items(), strict=True):
-        position = (case.model, case.frequency, case.source)
-        waves = ml.solve(*position).scattered
-        meta = study.Contender(study.meta_start)
-        settings = meta.settings(study.METHOD, case.frequency, steps, seed=0)
-        adapted = ml.solve(*position, settings).scattered
-        truth = case.scattered
-        limit = np.quantile(np.abs(truth.real), 0.99)
-        fields = {
-            "finite differences": truth,
-            f"plane waves, {_error(waves, truth)}": waves,
-            f"Meta-LRPINN, {steps} steps, {_error(adapted, truth)}": adapted,
-            "Meta-LRPINN less finite differences": adapted - truth,
-        }
-        left, bottom = case.model.lower, case.model.upper
-        extent = (left[0], bottom[0], bottom[1], left[1])
-        image = row[0].imshow(case.model.velocity, extent=extent, cmap="viridis")
-        figure.colorbar(image, ax=row[0], label="km/s")
-        row[0].set_title(name, fontsize=9)
-        for axes, (title, field) in zip(row[1:], fields.items(), strict=True):
-            image = axes.imshow(
-                field.real, extent=extent, cmap="RdBu_r", vmin=-limit, vmax=limit
-            )
-            axes.set_title(title, fontsize=9)
-        figure.colorbar(image, ax=row[-1], label="Re δu")
-        row[0].set_ylabel("z, km")
-    for axes in panels[-1]:
-        axes.set_xlabel("x, km")
-    return figure
-
-
-def _error(field: np.ndarray, truth: np.ndarray) -> str:
-    return f"{100 * ml.relative_l2(field, truth):.3g} %"
-
-
 def main() -> None:
     """Measures what is missing, then writes tables and figures."""
     frequencies = common.frequencies(FREQUENCIES)
@@ -103,8 +61,7 @@ def main() -> None:
     )
     study.publish(NAME, cases, curves, window)
     shown = FLAGS.shown_frequency or sorted(frequencies)[len(frequencies) // 2]
-    both = {name: make() for name, make in make_cases([shown]).items()}
-    wavefields(both, steps).savefig(common.folder(NAME) / "wavefields.png", dpi=150)
+    panels.save_wavefields(NAME, make_cases([shown]), chosen, steps)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Plane waves with given wave vectors: a sine network of one layer."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ from flax import linen as nn
 from scipy.stats import qmc
 
 from meta_lrpinn.models.activations import sine, uniform_phase
-from meta_lrpinn.models.pinn import Parameters, check_points, small_output_layer
+from meta_lrpinn.models.pinn import Parameters, small_output_layer
 
 
 class PlaneWaves(nn.Module):
@@ -91,7 +92,7 @@ class PlaneWaves(nn.Module):
         Raises:
             ValueError: if the shape of `points` does not fit.
         """
-        check_points(points, self.ndim)
+        chex.assert_axis_dimension(points, -1, self.ndim)
         return sine(points @ self.wave_vectors.T + self.phases)
 
 

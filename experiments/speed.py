@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 
 import meta_lrpinn as ml
-from experiments import common
+from experiments import common, histories
 from meta_lrpinn import generators
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.physics import problem as problems
@@ -166,7 +166,7 @@ def cube() -> list[Row]:
 
 
 def main() -> None:
-    """Measures what is missing, then writes the table."""
+    """Measures what is missing, then writes table and figure."""
     records = common.Records(common.folder(NAME) / "seconds.csv", ("setting", "many"))
     rows = []
     for kind in ("field", "sources", "velocities"):
@@ -187,6 +187,12 @@ def main() -> None:
     ]
     columns = ("setting", "solver", "unknowns", "seconds", "worst error")
     common.save_report(NAME, common.table(columns, lines))
+    groups: dict[str, dict[str, float]] = {}
+    for row in rows:
+        # In 3D the distances between the fields follow the solver's name.
+        solver = row["solver"].partition(" (")[0]
+        groups.setdefault(row["setting"], {})[solver] = row["seconds"]
+    histories.bars(groups, "seconds").savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 
 if __name__ == "__main__":

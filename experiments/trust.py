@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common
+from experiments import common, histories
 from meta_lrpinn import reference
 from meta_lrpinn.runtime import scripts
 
@@ -160,7 +161,7 @@ def timed(solve: Callable[[], ml.Wavefield], truth: np.ndarray) -> list[dict[str
 
 
 def main() -> None:
-    """Measures what is missing, then writes the table."""
+    """Measures what is missing, then writes table and figure."""
     cases = exact_cases()
     names = [*cases, PUBLISHED] if FLAGS.cases is None else FLAGS.cases
     unknown = sorted(set(names) - {*cases, PUBLISHED})
@@ -182,6 +183,18 @@ def main() -> None:
             values = (name, solver, FLAGS.trust_tolerance, asked)
             rows += records.at(values, lambda: measure(case, truth, solver))
     common.save_report(NAME, report(rows))
+    draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
+
+
+def draw(rows: list[dict[str, Any]]) -> Figure:
+    """Error and estimate of every case and solver; one that refused has no bar."""
+    groups: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if isinstance(row.get("error"), float | int):
+            own = groups.setdefault(row["case"], {})
+            own[f"{row['solver']}: error"] = 100 * row["error"]
+            own[f"{row['solver']}: estimate"] = 100 * row["estimate"]
+    return histories.bars(groups, "relative L2 error, %")
 
 
 def report(rows: list[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ def relative_l2(prediction: Array, truth: Array) -> float:
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     if prediction.shape != truth.shape:
         raise ValueError(f"cannot compare shapes {prediction.shape} and {truth.shape}")
+    # A sum over nodes: on a regular grid that is the norm over the area, but for edges.
     norm = np.linalg.norm(truth)
     if norm == 0:
         raise ValueError("the reference field is zero; relative error is undefined")

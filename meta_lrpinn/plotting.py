@@ -20,6 +20,7 @@ from meta_lrpinn.physics.velocity import VelocityModel
 if TYPE_CHECKING:
     from meta_lrpinn.wavefield import Wavefield
 
+# Perceptually even, and readable for the colour-blind.
 VELOCITY_COLORS = "cividis"
 FIELD_COLORS = "RdBu_r"
 # Records hold these beside what converges; they are no curves of their own.
@@ -34,6 +35,7 @@ _NOT_CURVES = (
     "learning_rate",
     "points",
 )
+# Okabe and Ito's colours, which the colour-blind tell apart.
 _CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _INK = "#222222"
 _MUTED = "#6b6b6b"
@@ -102,6 +104,7 @@ def wavefield_figure(
 
     prediction = chosen(scattered)
     truth = None if reference is None else chosen(reference)
+    # δu is largest near the source, and would leave all else white.
     far = _far_from_source(model, field.frequency, source)
     panels = [_velocity_panel(model)]
     if truth is None:
@@ -145,7 +148,7 @@ def convergence_curves(
         if name in _NOT_CURVES:
             continue
         values = np.array([_positive(record.get(name)) for record in history])
-        if np.count_nonzero(np.isfinite(values)) >= 2:
+        if np.count_nonzero(np.isfinite(values)) >= 2:  # one point is no curve
             curves[name] = values
     return curves
 
@@ -173,7 +176,7 @@ def convergence_figure(
     """
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    drawn = {True: 0, False: 0}
+    drawn = {True: 0, False: 0}  # dashed and solid curves count colours apart
     for label, history in histories.items():
         steps = np.array([record["step"] for record in history], float)
         values = np.array([_positive(record.get(quantity)) for record in history])
@@ -219,6 +222,7 @@ def _panels_alone(
 def _panels_compared(
     prediction: np.ndarray, truth: np.ndarray, far: np.ndarray, name: str
 ) -> list[_Panel]:
+    # A reference of zeros, as of a homogeneous model, has no scale of its own.
     limit = _robust_limit(truth if np.any(truth) else prediction, far)
     difference = prediction - truth
     magnification = _magnification(_robust_limit(difference, far), limit)
@@ -239,13 +243,15 @@ def _field_panel(
 def _robust_limit(values: np.ndarray, far: np.ndarray) -> float:
     """99th percentile of |Re| away from the source; positive."""
     size = np.abs(np.real(values))
+    # A model of less than half a wavelength has nothing far from the source.
     size = size[np.isfinite(size) & far] if np.any(far) else size[np.isfinite(size)]
     limit = float(np.percentile(size, 99)) if size.size else 0.0
-    return limit or float(size.max(initial=0.0)) or 1.0
+    return limit or float(size.max(initial=0.0)) or 1.0  # colours need a range
 
 
 def _magnification(difference: float, limit: float) -> int:
     """Largest of 1, 2, 5, 10, 20, ..., 1000 that keeps a difference in its limit."""
+    # Round numbers, which a reader divides by in the head.
     steps = [a * 10**b for b in range(3) for a in (1, 2, 5)] + [1000]
     fitting = [step for step in steps if step * difference <= limit]
     return max(fitting, default=1)
@@ -294,6 +300,7 @@ def _layout(
         is_wide = extents[0][0] > 1.8 * extents[1]
         rows, columns = (len(panels), 1) if is_wide else (1, len(panels))
 
+    # Sizes in inches: pictures keep the model's aspect, within what fits on a page.
     aspect = extents[1] / extents[0][0]
     width = 3.1 if columns > 2 else 4.6 if columns == 2 else 7.5
     height = float(np.clip(width * aspect, 1.5, 8.0))
@@ -336,6 +343,7 @@ def _draw_section(
 ) -> AxesImage:
     across, down = section.columns
     lower, upper = model.lower, model.upper
+    # A pixel is centred on its node, so that the picture reaches half a cell further.
     half = np.array(model.spacing[::-1]) / 2
     image = axes.imshow(
         panel.values[section.index],
@@ -349,6 +357,7 @@ def _draw_section(
             lower[down] - half[down],
         ),
         aspect="equal",
+        # Steps of the velocity are real; those of a wavefield are the grid's.
         interpolation="nearest" if panel.unit == "km/s" else "bilinear",
     )
     axes.set_xlim(lower[across], upper[across])
@@ -375,7 +384,7 @@ def _mark_source(axes: Axes, section: _Section, source: np.ndarray, is_first: bo
         markeredgecolor="black" if is_first else _MUTED,
         markeredgewidth=0.8,
         linestyle="none",
-        clip_on=False,
+        clip_on=False,  # sources stand at the very top
         zorder=5,
     )
 
@@ -389,6 +398,7 @@ def _draw_curves(
         "unknowns": "Unknowns",
     }
     label, steps = "Record", np.arange(1, len(history) + 1)
+    # The first of these that all records have, since it is tried last.
     for key in reversed(axis_labels):
         if all(key in record for record in history):
             label = axis_labels[key]
@@ -415,7 +425,7 @@ def _draw_curve(
         label=label,
         color=color,
         linewidth=1.6,
-        marker="o" if len(steps) <= 20 else None,
+        marker="o" if len(steps) <= 20 else None,  # more would hide the line
         markersize=4,
     )
 

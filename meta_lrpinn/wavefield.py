@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 class Statistics:
     """Figures of a solve; what a solver does not have is None.
 
-    Networks solve for each source in turn, with the same unknowns and
-    ranks; of the steps these are the most that any source took.
+    Networks solve for each source in turn, with the same unknowns and ranks; `steps` are
+    the most that any source took.
     """
 
     unknowns: int | None = None  # complex unknowns of the linear solve
     iterations: int | None = None  # of the linear solve
     residual: float | None = None  # relative, that the iterations left
     rank: tuple[int, ...] | None = None  # of each hidden layer of a low-rank network
-    steps: int | None = None  # of training, taken
+    steps: int | None = None  # of adaptation, taken
 
 
 @dataclasses.dataclass(frozen=True)

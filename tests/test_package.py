@@ -24,8 +24,8 @@ MODULES = sorted(
 ORDER = (
     "runtime",
     "models physics metrics",
-    "generators reference",
-    "linear files plotting",
+    "generators linear",
+    "reference files plotting",
     "results",
     "wavefield",
     "learning",

@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
     init = None if options.init == "none" else find_initialisation(options.init)
     try:
-        path = pipeline.meta_train(
+        trained = pipeline.meta_train(
             make_config(options),
             options.out,
             init=init,
@@ -91,9 +91,14 @@ def run(options: argparse.Namespace, report: Report) -> None:
         raise KeyboardInterrupt(
             f"the same command goes on from the last checkpoint in {options.out}"
         ) from None
-    if jax.process_index() == 0:
-        report.say("wrote", str(path))
-        report.add(initialisation=str(path))
+    if jax.process_index() != 0:
+        return
+    report.add(initialisation=str(trained.initialisation), iterations=trained.iterations)
+    if trained.iterations:
+        report.say("wrote", str(trained.initialisation))
+    else:
+        left = "iterations" if options.seconds is None else "iterations or seconds"
+        report.say("done", f"no {left} are left; nothing is written")
 
 
 def make_config(options: argparse.Namespace) -> configs.MetaConfig:

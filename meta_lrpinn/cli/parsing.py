@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -124,7 +125,9 @@ def add_option(
             default=argparse.SUPPRESS,
         )  # fmt: skip
         return
-    converter = {str: str, int: _whole, float: _number, tuple: _wholes}[kind]
+    # Every text: the shell leaves the ~ of --out=~/x to the program.
+    texts = os.path.expanduser
+    converter = {str: texts, int: _whole, float: _number, tuple: _wholes}[kind]
     if is_optional:
         metavar, converter = f"{metavar}|none", _optional(converter)
     group.add_argument(

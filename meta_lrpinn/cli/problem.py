@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import os
-import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from meta_lrpinn.cli import values
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BUILTIN_FREQUENCY = 6.0
 _BUILTIN = "layered"
-_FILE_OPTIONS = "spacing spacing_unit transpose fill shape dtype order".split()
+_FILE_OPTIONS = "spacing spacing_unit unit transpose fill shape dtype order".split()
 _POINTS_PER_WAVELENGTH = 4.0
 
 
@@ -35,6 +35,7 @@ class Problem:
     published: "np.ndarray | None"  # δu of the file, if it is that of this very problem
     is_builtin: bool
     free_surface: bool  # at the top of the model
+    notes: tuple[str, ...]  # of reading the file
 
     def keywords(self) -> dict[str, Any]:
         """The part that every solver takes by name."""
@@ -105,20 +106,41 @@ def add_model_options(group: Any) -> None:
         "gives the defaults of frequency, source, amplitude and background velocity.",
         default=_BUILTIN,
     )
+    add_file_options(group)
+    add_quality_option(group)
+    add("window", "Part to use, x0,x1,z0,z1 (3D: x0,x1,y0,y1,z0,z1), in km.")
+    add("smooth", "Gaussian smoothing of slowness, standard deviation in km.", float, 0.0)
+
+
+def add_file_options(group: Any) -> None:
+    """Adds what has to be said of a file that does not say it itself."""
+
+    def add(name, text, kind: type = str, default=None, choices=None):
+        add_option(group, name, kind, text, default, choices)
+
+    add("spacing", "Grid spacing, dz,dx or one number; for files without it.")
+    add("spacing_unit", "Of lengths, given or in the file: km (default), m or ft.")
     add(
-        "spacing",
-        "Grid spacing of the file in km, dz,dx or one number; for files without it.",
+        "unit",
+        "Of the file's velocity, km/s (default), m/s or ft/s; or of its slowness, s/km, "
+        "us/ft, or squared s2/km2.",
     )
-    add("spacing_unit", "Of --spacing; by default km.", choices=("km", "m"))
-    add("unit", "Of the file's velocity; by default km/s.", choices=("km/s", "m/s"))
     add("transpose", "The file's first axis is x, not depth.", bool)
     add("fill", "How masked values and NaN are filled.", choices=("nearest",))
     add("shape", "Of a raw file, nz,nx or nz,ny,nx.")
     add("dtype", "Of a raw file's numbers; by default float32.")
     add("order", "Of a raw file: C, rows first (default), or F.", choices=("C", "F"))
-    add_quality_option(group)
-    add("window", "Part to use, x0,x1,z0,z1 (3D: x0,x1,y0,y1,z0,z1), in km.")
-    add("smooth", "Gaussian smoothing of slowness, standard deviation in km.", float, 0.0)
+
+
+def file_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_file_options` that are given, as `load_velocity` takes them."""
+    given = {name: getattr(options, name) for name in _FILE_OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "spacing" in given:
+        given["spacing"] = values.numbers(given["spacing"], "spacing")
+    if "shape" in given:
+        given["shape"] = tuple(int(n) for n in values.numbers(given["shape"], "shape"))
+    return given
 
 
 def add_quality_option(group: Any) -> None:
@@ -183,11 +205,12 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         published=case.scattered if is_own else None,
         is_builtin=is_builtin,
         free_surface=free_surface,
+        notes=case.notes,
     )
 
 
 def model_and_source(
-    options: argparse.Namespace,
+    options: argparse.Namespace, report: Report
 ) -> "tuple[str, ml.VelocityModel, np.ndarray, bool]":
     """Name, model, sources and free surface, of a command without a single frequency.
 
@@ -195,9 +218,17 @@ def model_and_source(
         ValueError: if the options do not make sense.
     """
     case, name, _ = _load(options)
+    say_notes(case.notes, report)
     model = _prepared(case.model, options)
     free_surface = bool(_first_given(options.free_surface, case.free_surface))
     return name, model, _source(options, case, model), free_surface
+
+
+def say_notes(notes: Sequence[str], report: Report) -> None:
+    """Says what was turned or converted in reading a file."""
+    if notes:
+        report.say("read", "; ".join(notes))
+        report.add(read=list(notes))
 
 
 def _prepared(model: "ml.VelocityModel", options: argparse.Namespace) -> "ml.VelocityModel":
@@ -223,7 +254,7 @@ def quality_of(text: str | None) -> "float | np.ndarray | None":
         from meta_lrpinn.files import cases
 
         try:
-            return cases.load_quality(os.path.expanduser(text))
+            return cases.load_quality(text)
         except FileNotFoundError:
             raise ValueError(
                 f"quality must be a number such as 80, or a file, got {text!r}"
@@ -251,32 +282,20 @@ def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
     from meta_lrpinn.files import cases
 
     text = options.velocity
-    is_name = pathlib.PurePath(text).name == text and "." not in text
-    if is_name and not os.path.exists(text):
-        if text not in generators.BUILTIN:
-            raise ValueError(
-                f"there is no velocity file and no built-in model {text!r}; built in "
-                f"are {', '.join(generators.BUILTIN)}"
-            )
+    # A built-in model is meant whatever folder has its name.
+    if text in generators.BUILTIN:
         given = [name for name in _FILE_OPTIONS if getattr(options, name) is not None]
-        if given or options.unit is not None:
-            name = given[0] if given else "unit"
-            raise ValueError(f"--{name} is for files, not built-in models")
+        if given:
+            raise ValueError(f"--{given[0]} is for files, not built-in models")
         model = generators.builtin(text)
         return cases.Case(model, frequency=_BUILTIN_FREQUENCY), text, True
-    spacing = (
-        None if options.spacing is None else values.numbers(options.spacing, "spacing")
-    )
-    path = os.path.expanduser(text)
-    chosen = {
-        name: getattr(options, name)
-        for name in ("spacing_unit", "transpose", "fill", "dtype", "order")
-        if getattr(options, name) is not None
-    }
-    if options.shape is not None:
-        chosen["shape"] = tuple(int(n) for n in values.numbers(options.shape, "shape"))
-    case = cases.load_case(path, spacing=spacing, unit=options.unit, **chosen)
-    return case, os.path.basename(path), False
+    if os.path.basename(text) == text and "." not in text and not os.path.exists(text):
+        raise ValueError(
+            f"there is no velocity file and no built-in model {text!r}; built in "
+            f"are {', '.join(generators.BUILTIN)}"
+        )
+    case = cases.load_case(text, **file_options(options))
+    return case, os.path.basename(text), False
 
 
 def _first_given(*values: Any) -> Any:
@@ -296,18 +315,14 @@ def describe(problem: Problem, report: Report) -> None:
     """Says what is solved."""
     import numpy as np
 
-    from meta_lrpinn.physics.velocity import transposition_hint
-
     model = problem.model
     size = " x ".join(f"{length:g}" for length in model.upper - model.lower)
+    say_notes(problem.notes, report)
     report.say("model", f"{problem.name}, {size} km, {model!r}")
     sources = np.atleast_2d(problem.source)
     place = sources[0].round(4).tolist()
     number = "1 source" if len(sources) == 1 else f"{len(sources)} sources, first"
     report.say("problem", f"{problem.frequency:g} Hz, {number} at {place} km")
-    hint = None if problem.is_builtin else transposition_hint(model)
-    if hint:
-        report.say("note", hint)
     points = points_per_wavelength(problem)
     report.say("grid", f"{points:.1f} points per shortest wavelength")
     report.add(

@@ -64,9 +64,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
     if missed:
         where = ", ".join(f"{field.frequency:g}" for field in missed)
         worst = max(field.error_estimate for field in missed)
+        tolerance, what = settings[0].tolerance, "iterations ended early"
+        if tolerance is not None:
+            what = f"the tolerance {tolerance:g} was not reached"
         raise NotConverged(
-            f"not converged: the tolerance {settings[0].tolerance:g} "
-            f"was not reached at {where} Hz; the estimate is {worst:.2g}"
+            f"not converged: {what} at {where} Hz; the estimate is {worst:.2g}"
         )
 
 

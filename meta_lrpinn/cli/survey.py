@@ -1,7 +1,6 @@
 """`meta-lrpinn survey`: many velocities, frequencies and sources into a zarr file."""
 
 import argparse
-import os
 
 from meta_lrpinn.cli import problem, solver, values, workers
 from meta_lrpinn.cli.parsing import UsageError, add_option
@@ -19,12 +18,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     add(
         "velocity",
-        "Models on one grid: FILE or FILE:NAME, .npy, .npz or .zarr of shape "
-        "(n, nz, nx) or (n, nz, ny, nx), or any file with one model. A zarr file may be "
-        "a URL.",
+        "Models on one grid: FILE or FILE:NAME with an array (n, nz, nx) or "
+        "(n, nz, ny, nx), or with one model. A zarr file may be a URL.",
     )
-    add("spacing", "Grid spacing in km, dz,dx or one number; for files without it.")
-    add("unit", "Of the file's velocity; by default km/s.", choices=("km/s", "m/s"))
+    problem.add_file_options(group)
     problem.add_quality_option(group)
     add("frequencies", "In Hz: 3,4,5 or first:last:step, such as 2:15:0.5.")
     add(
@@ -57,12 +54,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
     from meta_lrpinn.files.velocity_stacks import open_velocities
     from meta_lrpinn.solvers.survey_run import run_survey
 
-    spacing = options.spacing
     velocities = open_velocities(
-        os.path.expanduser(options.velocity),
-        None if spacing is None else values.numbers(spacing, "spacing"),
-        options.unit,
-        problem.quality_of(options.quality),
+        options.velocity,
+        quality=problem.quality_of(options.quality),
+        **problem.file_options(options),
     )
     grid = velocities.grid
     frequencies = values.frequencies(options.frequencies)
@@ -73,6 +68,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     }
     only = frequencies[0] if len(frequencies) == 1 else None
     settings = solver.make_settings(options, only, grid.ndim)
+    problem.say_notes(velocities.notes, report)
     report.say("models", f"{len(velocities)} of {options.velocity}, each as {grid!r}")
     number = len(velocities) * len(frequencies) * len(positions["sources"])
     report.say("wavefields", f"{number}, into {options.out}")
@@ -95,7 +91,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     report.say("solved", f"{done.solved} wavefields in {done.elapsed:.1f} s")
     if done.solved:
         report.say("throughput", f"{done.throughput:.3g} wavefields a second")
-    if done.missed is not None:
+    if settings.tolerance is not None and done.missed is not None:
         reached = f"reached by {number - done.missed} of {number} wavefields"
         report.say("tolerance", f"{settings.tolerance:g}, {reached}")
     report.say("wrote", f"{done.chunks} chunks in {options.out}")
@@ -110,6 +106,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
         missed=done.missed,
         files=[options.out],
     )
+    if done.converged is False and settings.tolerance is None:
+        raise NotConverged(
+            f"not converged: iterations of {done.missed} of {number} wavefields ended early"
+        )
     if done.converged is False:
         raise NotConverged(
             f"not converged: the tolerance {settings.tolerance:g} was not reached by "

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     film = None if options.movie is None else pathlib.Path(options.movie)
     if film is not None:
         movie.check_path(film)
-    name, model, source, free_surface = problem.model_and_source(options)
+    name, model, source, free_surface = problem.model_and_source(options, report)
     if film is not None:
         movie.check_dimension(model)
     # On one grid, as `time_traces` by default: there are many frequencies.

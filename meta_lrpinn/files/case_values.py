@@ -4,20 +4,25 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from meta_lrpinn.files import layouts
+from meta_lrpinn.files.layouts import Layout
+from meta_lrpinn.files.packing import packing
+from meta_lrpinn.files.readers import Contents
 from meta_lrpinn.physics.grid_values import real_array
 from meta_lrpinn.physics.velocity import VelocityModel
 
 QUALITY, SURFACE = "quality", "free_surface"
 
 
-def quality_of(arrays: Mapping[str, np.ndarray], transpose: bool) -> np.ndarray | None:
+def quality_of(contents: Contents, layout: Layout) -> np.ndarray | None:
     """Q, one number or on the grid, of a file that holds it."""
-    if QUALITY not in arrays:
+    stored = contents.arrays.get(QUALITY)
+    if stored is None:
         return None
-    values = real_array(arrays[QUALITY], QUALITY)
+    values = packing(contents.arrays, QUALITY).unpacked(np.asarray(stored[...]))
     if values.size == 1:
         return values.reshape(())
-    return values.T if transpose else values
+    return layout.beside(values, contents.labels(QUALITY))
 
 
 def surface_of(arrays: Mapping[str, np.ndarray]) -> bool | None:
@@ -45,6 +50,19 @@ def positive(
     return number
 
 
+def amplitude_of(contents: Mapping[str, np.ndarray]) -> complex | None:
+    """A of the background wavefield, one finite number."""
+    value = contents.get("amplitude")
+    if value is None:
+        return None
+    if value.size != 1 or value.dtype.kind not in "fiuc":
+        raise ValueError(f"amplitude must be one number, got shape {value.shape}")
+    amplitude = complex(value.item())
+    if not np.isfinite(amplitude):
+        raise ValueError(f"amplitude must be finite, got {amplitude}")
+    return amplitude
+
+
 def background_of(
     contents: Mapping[str, np.ndarray],
     model: VelocityModel,
@@ -68,17 +86,19 @@ def background_of(
     return None
 
 
-def source_of(contents: Mapping[str, np.ndarray], scale: float) -> np.ndarray | None:
-    """(ndim,) or (n_sources, ndim)."""
-    if "source" in contents:
-        source = real_array(contents["source"], "source")
-    elif "source_x" in contents:
-        if "source_z" not in contents:
+def source_of(arrays: Mapping[str, np.ndarray], layout: Layout) -> np.ndarray | None:
+    """(ndim,) or (n_sources, ndim) [km]."""
+    unit = layout.length_unit
+    if "source" in arrays:
+        source = real_array(arrays["source"], "source")
+        source = source * layouts.length_scale(arrays, "source", unit)
+    elif "source_x" in arrays:
+        if "source_z" not in arrays:
             raise ValueError("source_x needs source_z beside it")
         columns = [
-            real_array(contents[key], key)
+            real_array(arrays[key], key) * layouts.length_scale(arrays, key, unit)
             for key in ("source_x", "source_y", "source_z")
-            if key in contents
+            if key in arrays
         ]
         try:
             source = np.stack(np.broadcast_arrays(*columns), axis=-1)
@@ -88,24 +108,26 @@ def source_of(contents: Mapping[str, np.ndarray], scale: float) -> np.ndarray | 
             ) from None
     else:
         return None
-    return source.astype(np.float64) * scale
+    if source.size == 0:
+        raise ValueError(f"source holds no point, its shape is {source.shape}")
+    if layout.is_up:
+        raise ValueError(
+            "z holds heights: is the source's a height or a depth? Leave it out of the file"
+        )
+    return source.astype(np.float64)
 
 
 def scattered_of(
-    contents: Mapping[str, np.ndarray],
-    model: VelocityModel,
-    source: np.ndarray | None,
-    transpose: bool,
+    contents: Contents, model: VelocityModel, source: np.ndarray | None, layout: Layout
 ) -> np.ndarray | None:
     """The field on the model's grid, with a leading axis where the source has one."""
-    if "scattered" not in contents:
+    stored = contents.arrays.get("scattered")
+    if stored is None:
         return None
-    field = np.asarray(contents["scattered"])
+    field = np.asarray(stored[...])
     if field.dtype.kind not in "fc":
         raise ValueError("scattered must be an array of complex numbers")
-    if transpose and field.ndim >= model.ndim:
-        axes = range(field.ndim - model.ndim, field.ndim)
-        field = np.moveaxis(field, axes, tuple(axes)[::-1])
+    field = layout.beside(field, contents.labels("scattered"))
     leading = field.shape[:1] if field.ndim > model.ndim else ()
     if source is not None:
         leading = source.shape[:-1]

@@ -6,23 +6,25 @@ frequency, source, amplitude, background velocity, a known wavefield.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from meta_lrpinn.files import case_values, readers, writing
-from meta_lrpinn.files.readers import names
+from meta_lrpinn.files import case_values, layouts, readers, writing
+from meta_lrpinn.files.axes import orient
+from meta_lrpinn.files.layouts import Layout, Reading
+from meta_lrpinn.files.packing import packing
+from meta_lrpinn.files.readers import ArrayFile, Contents, names
 from meta_lrpinn.physics.grid_values import real_array
-from meta_lrpinn.physics.velocity import VelocityModel, check_no_slowness, fill_nearest
+from meta_lrpinn.physics.velocity import VelocityModel, transposition_hint
 
 SUFFIXES = readers.SUFFIXES
 
-_VELOCITY_UNITS = {"km/s": 1.0, "m/s": 1e-3}
-_LENGTH_UNITS = {"km": 1.0, "m": 1e-3}
 _DEFAULT_NAMES = ("velocity", "vel", "v")
 _CASE_KEYS = (
     "frequency",
@@ -35,8 +37,6 @@ _CASE_KEYS = (
 )
 # Arrays of a file that are never velocities, even when they have two axes.
 _NOT_MODELS = (*_CASE_KEYS, "spacing", "origin", "source_x", "source_y", "source_z")
-# Headers are rounded: a spacing given may differ by this much from the file's.
-_SAME_SPACING = 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +50,24 @@ class Case:
     background_velocity: complex | None = None  # v0 [km/s]
     free_surface: bool | None = None  # u = 0 at the top of the model
     scattered: np.ndarray | None = None  # (nz, nx) or (n_sources, nz, nx), complex
+    notes: tuple[str, ...] = ()  # what was turned, unpacked or converted in reading
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+    """An array of velocities in a file, and what stands beside it."""
+
+    path: str
+    contents: Contents  # with the arrays beside it under their short names
+    name: str
+    index: tuple[int, ...]  # of a stack
+    layout: Layout
+    is_default: bool  # whether the problem in the file is that of this array
+
+    @property
+    def stored(self) -> np.ndarray | ArrayFile:
+        """The whole array as it is in the file."""
+        return self.contents.arrays[self.name]
 
 
 def load_velocity(
@@ -80,14 +98,16 @@ def load_velocity(
             `group/vp` or `velocity[3]`. By default `velocity` (or `vel`, `v`), else the
             only array of two or three axes.
         spacing: Grid spacing, (dz, dx) or (dz, dy, dx) or one number. Overrides the
-            file's own, which is `NAME_spacing`, `spacing` or `dz` with `dx`; that of a
-            SEG-Y file must agree with it, whose CDP coordinates are measurements.
-        unit: "km/s" or "m/s", of the velocities in the file. By default km/s, but a
-            file with no value above 0.5 is refused, which may hold slowness squared.
-        spacing_unit: "km" or "m", of all lengths, given or in the file. By default
-            lengths are in km, but those in an "m/s" file are in metres.
+            file's own, which is `NAME_spacing`, `spacing` or `dz` with `dx`; coordinates
+            in the file must agree with it.
+        unit: Of the velocities in the file, "km/s", "m/s" or "ft/s"; or of slowness,
+            "s/km", "us/ft" or squared "s2/km2". By default the file's own, or km/s, but
+            a file with no value above 1 is refused then, which may hold slowness.
+        spacing_unit: "km", "m" or "ft", of all lengths, given or in the file. By default
+            the file's own, or what goes with the unit of its velocities.
         transpose: The file's array is (nx, nz) or (nx, ny, nz), and so are its spacing
-            and its known field. The argument `spacing` is in the model's order.
+            and its known field, where no names of dimensions say it. The argument
+            `spacing` is in the model's order.
         fill: "nearest" replaces NaN and infinite values by their nearest neighbours,
             which are refused otherwise.
         shape: Of a raw file, (nz, nx) or (nz, ny, nx).
@@ -119,14 +139,7 @@ def load_case(
     path: str | os.PathLike,
     name: str | None = None,
     spacing: float | Sequence[float] | None = None,
-    *,
-    unit: str | None = None,
-    spacing_unit: str | None = None,
-    transpose: bool = False,
-    fill: str | None = None,
-    shape: Sequence[int] | None = None,
-    dtype: str = "float32",
-    order: str = "C",
+    **options: Any,
 ) -> Case:
     """Reads a velocity model and the problem stored beside it, if there is one.
 
@@ -139,71 +152,126 @@ def load_case(
         name: Which array to read; one that is not the default, or one section of a
             stack, has no problem beside it.
         spacing: Grid spacing.
-        unit: "km/s", "m/s" or None.
-        spacing_unit: "km" or "m".
-        transpose: The file is (nx, nz).
-        fill: "nearest" or None.
-        shape: Of a raw file.
-        dtype: Of a raw file.
-        order: Of a raw file.
+        **options: The others of `load_velocity`.
 
     Returns:
-        The case; what the file does not hold is None.
+        The case; what the file does not hold is None. Its `notes` say what was turned,
+        unpacked or converted.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file cannot be read, or its parts do not fit together.
     """
-    _check_options(unit, spacing_unit, fill, transpose, spacing)
-    path, name = names.split_name(path, name)
-    if not names.is_there(path):
-        raise FileNotFoundError(readers.one_line(f"there is no velocity file {path}"))
-    suffix = path.suffix.lower()
+    opened = open_array(path, name, Reading(spacing=spacing, **options))
+    with naming(opened.path):
+        return _case_of(opened)
+
+
+def open_array(
+    path: str | os.PathLike,
+    name: str | None,
+    reading: Reading,
+    lazily: bool = False,
+) -> Opened:
+    """Finds the array of velocities in a file, and where its numbers belong.
+
+    Args:
+        path: The file, as for `load_velocity`; of zarr also a URL.
+        name: The array.
+        reading: What the user says about the file.
+        lazily: Of .npy and zarr read no velocities yet.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if there is no such array, or it is no model or stack.
+    """
+    text, name = names.split_name(path, name)
+    if "://" not in text and not names.is_there(text):
+        raise FileNotFoundError(readers.one_line(f"there is no velocity file {text}"))
+    suffix = pathlib.PurePath(text).suffix.lower()
     if suffix not in SUFFIXES:
-        text = f"cannot read {path}: velocity files end in {', '.join(SUFFIXES)}"
-        raise ValueError(readers.one_line(text))
-    is_raw, is_segy = suffix in readers.RAW, suffix in readers.SEGY
-    if not is_raw and (shape is not None or (dtype, order) != ("float32", "C")):
-        raise ValueError(f"shape, dtype and order are for raw files, not {path}")
-    if is_segy and transpose:
-        raise ValueError(f"transpose is not for SEG-Y, whose traces run down: {path}")
+        message = f"cannot read {text}: velocity files end in {', '.join(SUFFIXES)}"
+        raise ValueError(readers.one_line(message))
+    raw = (reading.dtype, reading.order) != ("float32", "C") or reading.shape is not None
+    if raw and suffix not in readers.RAW:
+        raise ValueError(f"shape, dtype and order are for raw files, not {text}")
+    if suffix in readers.SEGY and reading.transpose:
+        raise ValueError(f"transpose is not for SEG-Y, whose traces run down: {text}")
     name, index = names.split_index(name)
     if name is not None and suffix in readers.GROUPED:
         name = name.lstrip("/")
-    contents = readers.read(path, name, shape, dtype, order)
+    contents = readers.read(text, name, reading.shape, reading.dtype, reading.order, lazily)
+    with naming(text):
+        name = _choose(contents.arrays, name, text)
+        contents, name, is_default = _beside(contents, name)
+        layout = layouts.lay_out(contents, name, reading, len(index))
+    return Opened(text, contents, name, index, layout, is_default)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Puts the name of a file in front of what is wrong with it, in one line."""
     try:
-        name = _choose(contents.arrays, name, path)
-        arrays, name, is_default = _beside(contents.arrays, name)
-        length = _length_scale(contents.length_unit, spacing_unit, unit)
-        velocity = _section(real_array(arrays[name], name), index, transpose)
-        own = _stored_spacing(arrays, name, transpose)
-        if spacing is not None:
-            given = real_array(spacing, "spacing") * _LENGTH_UNITS[spacing_unit or "km"]
-            if is_segy and own is not None:
-                _check_agreement(given, own * length, velocity.ndim)
-        else:
-            given = _own_spacing(own, velocity.ndim, len(index), name, is_segy) * length
-        if velocity.ndim == 3 and given.size != 3 and not is_segy:
-            raise ValueError(_ambiguous(name, velocity.shape))
-        if unit == "m/s":
-            velocity = velocity * velocity.dtype.type(_VELOCITY_UNITS[unit])
-        if fill == "nearest":
-            steps = np.broadcast_to(given, velocity.ndim) if given.size == 1 else given
-            velocity = fill_nearest(velocity, steps)
-        origin = _stored_origin(arrays, name, length)
-        is_whole = is_default and not index
-        quality = case_values.quality_of(arrays, transpose) if is_whole else None
-        model = VelocityModel(velocity, given, origin, quality)
-        if unit is None:
-            check_no_slowness(model)
-        if not is_whole:
-            return Case(model)
-        speed = _VELOCITY_UNITS[unit or "km/s"]
-        return _stored_case(arrays, model, length, speed, transpose)
+        yield
     except ValueError as error:
         text = str(error)
-        text = text if text.startswith(str(path)) else f"{path}: {text}"
+        text = text if text.startswith(path) else f"{path}: {text}"
         raise ValueError(readers.one_line(text)) from None
+
+
+def _case_of(opened: Opened) -> Case:
+    """The one model that was opened, with its problem."""
+    layout, arrays = opened.layout, opened.contents.arrays
+    velocity = layout.velocities(one_of_stack(opened))
+    velocity = velocity.reshape(velocity.shape[-layout.ndim :])
+    is_whole = opened.is_default and not opened.index
+    quality = case_values.quality_of(opened.contents, layout) if is_whole else None
+    model = VelocityModel(velocity, layout.spacing, layout.origin, quality)
+    notes = (*layout.notes, *filter(None, [layout.hint(velocity)]))
+    if layout.is_order_custom and (hint := transposition_hint(model)):
+        notes = (*notes, hint)
+    if not is_whole:
+        return Case(model, notes=notes)
+    source = case_values.source_of(arrays, layout)
+    if source is not None:
+        model.check_contains(source)
+    return Case(
+        model=model,
+        frequency=case_values.positive(arrays, "frequency", "Hz"),
+        source=source,
+        amplitude=case_values.amplitude_of(arrays),
+        background_velocity=case_values.background_of(
+            arrays, model, source, layouts.velocity_scale(arrays, "v0", layout.unit)
+        ),
+        free_surface=case_values.surface_of(arrays),
+        scattered=case_values.scattered_of(opened.contents, model, source, layout),
+        notes=notes,
+    )
+
+
+def one_of_stack(opened: Opened) -> np.ndarray:
+    """The array with one model of its stack, whose axes it keeps.
+
+    Raises:
+        ValueError: if the index names no one model.
+    """
+    layout, index = opened.layout, opened.index
+    if len(index) > len(layout.stack):
+        raise ValueError(f"an index leaves no section of shape {opened.stored.shape}")
+    part: list[Any] = [slice(None)] * opened.stored.ndim
+    for axis, size, number in zip(layout.order, layout.stack, index, strict=False):
+        if number >= size:
+            raise ValueError(f"there is no section {number} of {size}")
+        part[axis] = slice(number, number + 1)
+    if any(size != 1 for size in layout.stack[len(index) :]):
+        name, shape = opened.name, opened.stored.shape
+        may_be_volume = layout.is_order_custom and len(shape) - len(index) == 3
+        volume = "give three spacings, (dz, dy, dx), if it is a volume, or "
+        raise ValueError(
+            f"{name} has shape {shape}: {volume if may_be_volume else ''}name one section, "
+            f"as in '{name}[0]', if it is a stack"
+        )
+    return opened.stored[tuple(part)]
 
 
 def load_quality(path: str | os.PathLike, name: str | None = None) -> np.ndarray:
@@ -220,23 +288,30 @@ def load_quality(path: str | os.PathLike, name: str | None = None) -> np.ndarray
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no such array.
     """
-    path, name = names.split_name(path, name)
-    if not names.is_there(path):
-        raise FileNotFoundError(readers.one_line(f"there is no quality file {path}"))
-    if path.suffix.lower() not in set(SUFFIXES) - set(readers.RAW):
-        raise ValueError(readers.one_line(f"cannot read a quality from {path}"))
-    arrays = readers.read(path, name).arrays
+    text, name = names.split_name(path, name)
+    if not names.is_there(text):
+        raise FileNotFoundError(readers.one_line(f"there is no quality file {text}"))
+    if pathlib.PurePath(text).suffix.lower() not in set(SUFFIXES) - set(readers.RAW):
+        raise ValueError(readers.one_line(f"cannot read a quality from {text}"))
+    contents = readers.read(text, name)
+    arrays = contents.arrays
+    grids = [key for key, value in arrays.items() if value.ndim > 1]
     if name is None:
-        name = (
-            case_values.QUALITY if case_values.QUALITY in arrays else next(iter(arrays), "")
-        )
-        if len(arrays) != 1 and name != case_values.QUALITY:
-            name = ""
+        candidates = [case_values.QUALITY, *grids] if len(grids) == 1 else []
+        candidates += [case_values.QUALITY, *(arrays if len(arrays) == 1 else ())]
+        name = next((key for key in candidates if key in arrays), "")
     if name not in arrays:
         raise ValueError(
-            f"{path} holds no quality {name!r}; it holds {names.listed(arrays)}"
+            f"{text} holds no quality {name!r}; it holds {names.listed(arrays)}"
         )
-    return real_array(np.squeeze(arrays[name]), "quality")
+    with naming(text):
+        contents, name, _ = _beside(contents, name)
+        stored = contents.arrays[name]
+        if stored.size == 1:
+            return real_array(stored, "quality").reshape(())
+        turned = orient(contents, name, "km", spacing=np.ones(stored.ndim))
+        values = packing(contents.arrays, name).unpacked(stored)
+        return np.squeeze(np.flip(np.transpose(values, turned.order), turned.flipped))
 
 
 def save_velocity(path: str | os.PathLike, model: VelocityModel) -> None:
@@ -286,94 +361,7 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
     writing.write_together({path: lambda file: np.savez_compressed(file, **contents)})
 
 
-def _check_options(
-    unit: str | None,
-    spacing_unit: str | None,
-    fill: str | None,
-    transpose: bool,
-    spacing: Any,
-) -> None:
-    for what, value, choices in (
-        ("unit", unit, ("km/s", "m/s", None)),
-        ("spacing_unit", spacing_unit, ("km", "m", None)),
-        ("fill", fill, ("nearest", None)),
-        ("transpose", transpose, (True, False)),
-    ):
-        if value not in choices:
-            expected = " or ".join(map(repr, choices))
-            raise ValueError(f"{what} must be {expected}, got {value!r:.40}")
-    if unit == "m/s" and spacing_unit is None and spacing is not None:
-        # Cells of a kilometre and more are what nobody computes waves on.
-        largest = np.max(real_array(spacing, "spacing"), initial=0.0)
-        if largest >= 1:
-            raise ValueError(
-                f"is the spacing {largest:g} in metres, like the velocities? Say so with "
-                "spacing_unit='m' or 'km'"
-            )
-
-
-def _section(values: np.ndarray, index: tuple[int, ...], transpose: bool) -> np.ndarray:
-    """The part of an array that an index names, in the order (nz, nx) or (nz, ny, nx)."""
-    for number in index:
-        if values.ndim < 3:
-            raise ValueError(f"an index leaves no section of shape {values.shape}")
-        if number >= values.shape[0]:
-            raise ValueError(f"there is no section {number} of {values.shape[0]}")
-        values = values[number]
-    while values.ndim > 2 and values.shape[0] == 1:
-        values = values[0]
-    if values.ndim > 3:
-        raise ValueError(
-            f"it has shape {values.shape}: name one section, as in 'velocity[0]'"
-        )
-    return values.T if transpose else values
-
-
-def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
-    return (
-        f"{name} has shape {shape}: give three spacings, (dz, dy, dx), if it is a volume, "
-        f"or name one section, as in '{name}[0]', if it is a stack"
-    )
-
-
-def _own_spacing(
-    stored: np.ndarray | None, ndim: int, indices: int, name: str, is_segy: bool
-) -> np.ndarray:
-    """The spacing that a file holds, of a section where indices chose one."""
-    why = " (no even CDP coordinates)" if is_segy else ""
-    if stored is not None:
-        if is_segy and np.isnan(stored[0]):
-            why = " (no clear sample interval)"
-        elif indices and stored.size == ndim + indices:
-            return stored[indices:]
-        else:
-            return stored  # `VelocityModel` refuses any other number of them
-    steps = "(dz, dy, dx)" if ndim == 3 else "(dz, dx) or one number"
-    raise ValueError(f"it holds no grid spacing for {name}{why}: give it in km, {steps}")
-
-
-def _length_scale(own: str | None, spacing_unit: str | None, unit: str | None) -> float:
-    """km in one unit of the file's lengths."""
-    default = "m" if unit == "m/s" else "km"
-    return _LENGTH_UNITS[own or spacing_unit or default]
-
-
-def _check_agreement(given: np.ndarray, stored: np.ndarray, ndim: int) -> None:
-    """Refuses a spacing that contradicts the headers of a SEG-Y file."""
-    given = np.broadcast_to(given, ndim) if given.size == 1 else given
-    if given.size != ndim:
-        return  # `VelocityModel` refuses it
-    # The sample interval's unit is a custom: thousandths of a metre, or metres.
-    differs = np.abs(given / stored - 1) > _SAME_SPACING
-    differs[0] &= abs(given[0] / (1000 * stored[0]) - 1) > _SAME_SPACING
-    if np.any(differs):
-        texts = (", ".join(f"{step:g}" for step in steps) for steps in (given, stored))
-        raise ValueError("spacing is ({}) km, but the headers say ({}) km".format(*texts))
-
-
-def _choose(
-    contents: Mapping[str, np.ndarray], name: str | None, path: pathlib.Path
-) -> str:
+def _choose(contents: Mapping[str, Any], name: str | None, path: str) -> str:
     """The name of the array to read."""
     models = [
         key
@@ -397,7 +385,7 @@ def _choose(
     if models:
         raise ValueError(
             f"{path} holds several models; name one of {names.listed(models)}, "
-            f"as in '{path.name}:{models[0][:40]}'"
+            f"as in '{pathlib.PurePath(path).name}:{models[0][:40]}'"
         )
     raise ValueError(
         f"{path} holds no velocity model: no 2-D or 3-D array of real numbers "
@@ -405,72 +393,14 @@ def _choose(
     )
 
 
-def _beside(
-    contents: Mapping[str, np.ndarray], name: str
-) -> tuple[dict[str, np.ndarray], str, bool]:
+def _beside(contents: Contents, name: str) -> tuple[Contents, str, bool]:
     """What lies beside an array, in its struct or group first; its name there."""
     prefix = name[: max(name.rfind("."), name.rfind("/")) + 1]
-    arrays = dict(contents)
-    if prefix:
-        inside = {k[len(prefix) :]: v for k, v in contents.items() if k.startswith(prefix)}
-        arrays |= inside
     short = name[len(prefix) :]
-    return arrays, short, short in _DEFAULT_NAMES
-
-
-def _stored_spacing(
-    contents: Mapping[str, np.ndarray], name: str, transpose: bool
-) -> np.ndarray | None:
-    """In the order of the model's axes and the unit of the file."""
-    for key in (f"{name}_spacing", "spacing"):
-        if key in contents:
-            steps = real_array(contents[key], key).ravel()
-            return steps[::-1] if transpose else steps
-    # An array of three axes without dy is a stack of sections.
-    for steps in (("dz", "dy", "dx"), ("dz", "dx")):
-        for prefix in (f"{name}_", ""):
-            keys = [prefix + step for step in steps]
-            if all(key in contents and contents[key].size == 1 for key in keys):
-                return np.array([real_array(contents[k], k).item() for k in keys])
-    return None
-
-
-def _stored_origin(
-    contents: Mapping[str, np.ndarray], name: str, scale: float
-) -> np.ndarray | None:
-    for key in (f"{name}_origin", "origin"):
-        if key in contents:
-            return real_array(contents[key], key) * scale
-    return None
-
-
-def _stored_case(
-    contents: Mapping[str, np.ndarray],
-    model: VelocityModel,
-    length: float,
-    speed: float,
-    transpose: bool,
-) -> Case:
-    """The case, with lengths and velocities converted by these factors."""
-    source = case_values.source_of(contents, length)
-    if source is not None:
-        if source.size == 0:
-            raise ValueError(f"source holds no point, its shape is {source.shape}")
-        model.check_contains(source)
-    amplitude = None
-    if "amplitude" in contents:
-        value = contents["amplitude"]
-        if value.size != 1 or value.dtype.kind not in "fiuc":
-            raise ValueError(f"amplitude must be one number, got shape {value.shape}")
-        amplitude = complex(value.item())
-        if not np.isfinite(amplitude):
-            raise ValueError(f"amplitude must be finite, got {amplitude}")
-    return Case(
-        model=model,
-        frequency=case_values.positive(contents, "frequency", "Hz"),
-        source=source,
-        amplitude=amplitude,
-        background_velocity=case_values.background_of(contents, model, source, speed),
-        free_surface=case_values.surface_of(contents),
-        scattered=case_values.scattered_of(contents, model, source, transpose),
-    )
+    if prefix:
+        arrays, dimensions = (
+            known | {k[len(prefix) :]: v for k, v in known.items() if k.startswith(prefix)}
+            for known in (contents.arrays, contents.dimensions)
+        )
+        contents = Contents(arrays, dimensions, contents.order)
+    return contents, short, short in _DEFAULT_NAMES

@@ -34,6 +34,9 @@ from meta_lrpinn.generators.rocks import (
 )
 from meta_lrpinn.physics.velocity import VelocityModel
 
+# None of the ranges and probabilities in this package is tuned. They are plausible geology,
+# and the shipped initialisations were trained on what they give: a change asks for new
+# training, new seeds in experiments, and new figures.
 STRUCTURES = ("flat", "dipping", "folded", "faulted")
 
 
@@ -80,6 +83,7 @@ def layered(
         structure = str(rng.choice(STRUCTURES))
     count = int(rng.integers(fewest, most + 1))
     seafloor = None
+    # Water takes the place of a layer of rock, so that their number is as drawn.
     if count > 1 and rng.random() < 0.45:
         count -= 1
         seafloor = seafloor_depth(rng, grid, flat=structure == "flat")
@@ -136,6 +140,7 @@ def thrust_belt(
     for slot in np.sort(slots)[:: int(towards)]:
         along, z = undo_thrust(rng, grid, along, z, slot, towards, detachment)
     folds = fold_relief(rng, grid, along, amplitude=0.03)
+    # Folds are gentler near the detachment and below it, where little has moved.
     quieter = np.clip(2.5 - 2.0 * z / detachment, 0.25, 1.0)
     stratigraphic = z - folds * quieter
     velocity = lay_down(
@@ -194,6 +199,7 @@ def salt_body(
         + [rng.uniform(0.13, 0.2) * grid.depth]
     )
     points = [*grid.horizontal, grid.z]
+    # Applied last, to finished sediments, so that its edges stay sharp.
     inside = irregular_body(rng, points, centre, radii)
     if rng.random() < 0.7:
         inside |= salt_stem(rng, grid, points, centre, radii)
@@ -216,6 +222,7 @@ def salt_body(
         seafloor,
         inversions=0.25,
     )
+    # Compaction: velocity grows steadily with depth, and layers stand out on that ramp.
     ramp = minimum + (maximum - minimum) * 0.85 * np.clip(
         (stratigraphic - seafloor) / grid.depth, 0.0, 1.0
     )
@@ -276,6 +283,7 @@ def smooth_inclusion(
     if profile == "gaussian":
         bump = np.exp(-squared / 2)
     else:
+        # The floor keeps the quotient finite; e^{-1000} is zero there in any precision.
         bump = np.exp(1.0 - 1.0 / np.maximum(1.0 - squared, 1e-3))
         bump = np.where(squared < 1.0, bump, 0.0)
     velocity = background + (peak - background) * bump
@@ -314,6 +322,7 @@ def random_velocity(
     kind = str(rng.choice([*STRUCTURES, "gradient"], p=[0.15, 0.20, 0.30, 0.25, 0.10]))
     span = maximum - minimum
     smoothing = rng.uniform(0.0, 0.1)
+    # Drawn for every kind, so that later draws of a seed do not depend on the kind.
     gradient = velocity_gradient(rng, grid, minimum, span)
     if kind == "gradient":
         velocity = gradient
@@ -325,7 +334,7 @@ def random_velocity(
             minimum=minimum,
             maximum=maximum,
             structure=kind,
-            smoothing=0.0,
+            smoothing=0.0,  # once, at the end, lenses included
         ).velocity
         if rng.random() < 0.3:
             fraction = rng.uniform(0.2, 0.6)
@@ -333,6 +342,7 @@ def random_velocity(
     if rng.random() < 0.3:
         for _ in range(rng.integers(1, 4)):
             velocity = velocity + lens(rng, grid, span)
+    # Lenses may step over the bounds, and smoothing must not spread what is cut off.
     velocity = np.clip(velocity, minimum, maximum)
     return finished(velocity, grid, minimum, maximum, smoothing)
 

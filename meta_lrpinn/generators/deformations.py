@@ -17,6 +17,7 @@ def fold_relief(
     amplitude: float,
 ) -> np.ndarray:
     """Relief from a few sines, `amplitude` being its typical fraction of the depth."""
+    # In fractions of the model, so that small and large models look alike.
     longest = min(2.0 * grid.depth, 1.3 * grid.widths[0])
     along = along + grid.skew(rng, 0.8)
     relief = np.zeros_like(along)
@@ -37,6 +38,7 @@ def _dipping(rng: np.random.Generator, grid: Grid) -> np.ndarray:
     relief = 0.0
     for axis, width in zip(grid.horizontal, grid.widths, strict=True):
         slope = rng.choice([-1.0, 1.0]) * rng.uniform(0.08, 0.35)
+        # In a wide model the same dip would carry the layers out of its depth.
         slope *= min(1.0, 1.5 * grid.depth / width)
         relief = relief + slope * (axis - width / 2)
     return grid.z - relief
@@ -45,6 +47,7 @@ def _dipping(rng: np.random.Generator, grid: Grid) -> np.ndarray:
 def _folded(rng: np.random.Generator, grid: Grid) -> np.ndarray:
     tilt = rng.uniform(-0.1, 0.1) * min(1.0, grid.depth / grid.widths[0])
     relief = fold_relief(rng, grid, grid.x, amplitude=rng.uniform(0.04, 0.1))
+    # Deeper layers are older and have been folded for longer.
     growth = rng.uniform(0.5, 1.0) + 0.5 * grid.z / grid.depth
     return grid.z - tilt * (grid.x - grid.widths[0] / 2) - relief * growth
 
@@ -64,6 +67,7 @@ def _faulted(rng: np.random.Generator, grid: Grid) -> np.ndarray:
         throw = rng.uniform(0.04, 0.13) * grid.depth
         restored = restored - throw * hanging_wall
     tilt = rng.uniform(-0.12, 0.12) * min(1.0, grid.depth / grid.widths[0])
+    # Gentle folds, so that the faults are what a wave meets first.
     relief = fold_relief(rng, grid, grid.x, amplitude=0.02)
     return restored - tilt * (grid.x - grid.widths[0] / 2) - relief
 
@@ -99,6 +103,7 @@ def undo_thrust(
         return detachment - np.tan(dip) * climb
 
     fault = surface(along)
+    # Only what lies above the fault has moved.
     hanging_wall = z < fault
     restored = along - towards * slip
     return (

@@ -26,6 +26,7 @@ def lay_down(
     top = float(np.min(stratigraphic if seafloor is None else seafloor))
     top = max(top, float(np.min(stratigraphic)))
     bottom = max(float(np.max(stratigraphic)), top + 0.5 * depth)
+    # Layers grow thicker downwards, as wavelengths do.
     thickness = rng.uniform(0.5, 1.5, count) * np.linspace(0.7, 1.3, count)
     edges = top + (bottom - top) * np.cumsum(thickness) / thickness.sum()
     middles = np.cumsum(thickness) - thickness / 2
@@ -34,9 +35,10 @@ def lay_down(
     first = rng.uniform(0.0, 0.25)
     last = rng.uniform(0.55, 1.0)
     trend = first + (last - first) * middles ** rng.uniform(0.7, 1.2)
+    # Neighbouring layers of equal velocity would reflect nothing.
     trend = trend + rng.normal(0.0, 0.035, count)
     drops = rng.random(count) < inversions
-    drops[0] = False
+    drops[0] = False  # there is nothing above the first layer to be slower than
     trend = trend - drops * rng.uniform(0.08, 0.2, count)
     speeds = minimum + span * np.clip(trend, 0.0, 1.0)
     return speeds[np.searchsorted(edges[:-1], stratigraphic, side="right")]
@@ -62,12 +64,13 @@ def irregular_body(
 ) -> np.ndarray:
     """Points inside an ellipsoid whose radius varies with direction."""
     offsets = [(axis - c) / r for axis, c, r in zip(points, centre, radii, strict=True)]
-    distance = np.sqrt(sum(offset**2 for offset in offsets)) + 1e-12
+    distance = np.sqrt(sum(offset**2 for offset in offsets)) + 1e-12  # never 0/0
     radius = 1.0
     for order in (1.0, 1.8, 2.7, 4.0, 6.0):
         way = rng.normal(size=len(points))
         way = order * way / np.linalg.norm(way)
         angle = sum(w * o / distance for w, o in zip(way, offsets, strict=True))
+        # Finer bumps are lower, so that the body stays in one piece.
         height = rng.uniform(0.5, 1.0) * 0.2 / order**0.7
         radius = radius + height * np.cos(1.6 * angle + rng.uniform(0, 2 * np.pi))
     return distance < radius
@@ -84,6 +87,7 @@ def salt_stem(
     below = np.clip((grid.z - centre[-1]) / (grid.depth - centre[-1]), 0.0, 1.0)
     width = radii[0] * (rng.uniform(0.25, 0.4) + rng.uniform(0.3, 0.9) * below**3)
     lean = rng.uniform(-0.5, 0.5) * radii[0]
+    # A straight stem would not look like salt.
     wiggle = 0.08 * radii[0] * np.sin(rng.uniform(4, 9) * below + rng.uniform(0, 6))
     axis = lean * below + wiggle
     distance = sum(

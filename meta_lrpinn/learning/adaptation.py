@@ -71,7 +71,7 @@ def make_optimiser(
     Args:
         name: "adamw" or "soap".
         learning_rate: Of the first step.
-        schedule: "cosine", to zero at the last step, or "paper", see `paper_schedule`.
+        schedule: "cosine", to zero at the last step, or "halved", see `paper_schedule`.
         steps: Number of steps.
         weight_decay: Decoupled, as of AdamW: a step shrinks the parameters by this
             fraction of the learning rate.
@@ -84,7 +84,7 @@ def make_optimiser(
     """
     rate = {
         "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
-        "paper": paper_schedule(learning_rate),
+        "halved": paper_schedule(learning_rate),
     }[schedule]
     descent = {"adamw": optax.scale_by_adam, "soap": soap.scale_by_soap}[name]
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
@@ -105,8 +105,8 @@ def _bases_apart(params: Params) -> Params:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "optimiser"))
-def _advance(objective, optimiser, state, task, key, start, length):
+@functools.partial(jax.jit, static_argnames=("objective", "optimiser", "fixed_points"))
+def _advance(objective, optimiser, fixed_points, state, task, key, start, length):
     """`length` steps; returns the state and the mean loss and scalars.
 
     The number of steps is no constant of the program, so that one compilation serves
@@ -116,7 +116,7 @@ def _advance(objective, optimiser, state, task, key, start, length):
     def step(index, carry):
         (params, optimiser_state), totals = carry
         (loss, scalars), gradient = jax.value_and_grad(objective, has_aux=True)(
-            params, task, jax.random.fold_in(key, index)
+            params, task, jax.random.fold_in(key, 0 if fixed_points else index)
         )
         updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
         totals = jax.tree.map(jnp.add, totals, (loss, scalars))
@@ -136,6 +136,7 @@ def finetune(
     steps: int,
     optimiser: optax.GradientTransformation,
     key: jax.Array,
+    fixed_points: bool = False,
     metric: soap.Metric | None = None,
     report_every: int = 10,
     patience: int | None = None,
@@ -143,7 +144,7 @@ def finetune(
     choose: str = HELD_OUT,
     progress: bool = False,
 ) -> tuple[Params, tuple[dict[str, Any], ...]]:
-    """Minimise an objective over all parameters, with new points at every step.
+    """Minimise an objective over all parameters, by default with new points at every step.
 
     One figure of the records decides which parameters are returned: those of the record
     where it was smallest, the initial ones included, so that adaptation never makes it
@@ -156,6 +157,7 @@ def finetune(
         steps: Number of steps; 0 returns the parameters as they are.
         optimiser: Any optax optimiser.
         key: Random key; step i draws its points from `fold_in(key, i)`.
+        fixed_points: Take those of the first step at every step.
         metric: What SOAP begins with, see `soap.begin_with`; None for nothing.
         report_every: Steps between records of the history.
         patience: Stop after so many records without a smaller figure; None takes all
@@ -180,7 +182,7 @@ def finetune(
     held_out = float(objective_value(objective, params, task, held_out_key))
     history = [{"step": 0, HELD_OUT: held_out, "seconds": 0.0, **figures}]
     best, smallest = params, history[0][choose]
-    advance = functools.partial(_advance, objective, optimiser)
+    advance = functools.partial(_advance, objective, optimiser, fixed_points)
     state = (params, initial_state(optimiser, params, metric))
     seconds, waited = 0.0, 0
     for _ in range(2):  # compile; the second time for a state that a program returned

@@ -343,6 +343,15 @@ class RunCheckpoints:
             return about
 
 
+def latest_step(directory: str | Path) -> int:
+    """Number of updates of a run's latest checkpoint; 0 where there is none."""
+    folder = Path(directory) / FOLDER
+    if not folder.is_dir():
+        return 0
+    with contextlib.closing(RunCheckpoints(folder, read_only=True)) as run:
+        return run.find("latest") or 0
+
+
 def load_run_parameters(
     directory: str | Path, step: int | str = "best"
 ) -> tuple[Any, dict[str, Any], int]:

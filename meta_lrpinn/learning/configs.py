@@ -28,7 +28,7 @@ _MOST_INNER_STEPS = 1_000_000
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    """Which network; the defaults are the paper's."""
+    """Which network; the defaults are the paper's, but for the start."""
 
     kind: str = option(
         "lrpinn", "Low-rank, or the dense network of Meta-PINN.", NETWORKS, "network"
@@ -86,7 +86,10 @@ class ObjectiveConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TaskDistribution:
-    """Random velocity–frequency tasks; the defaults are the paper's, drawn for ever."""
+    """Random velocity–frequency tasks; the defaults are the paper's, drawn for ever.
+
+    A fixed set has each of its models, or groups of velocities, at every frequency.
+    """
 
     minimum_frequency: float = option(2.0, "Smallest frequency of tasks, Hz.")
     maximum_frequency: float = option(15.0, "Largest frequency of tasks, Hz.")
@@ -101,16 +104,27 @@ class TaskDistribution:
     absorbing: bool = option(False, "Surround the model by an absorbing layer.")
     layer_fraction: float = option(1.0, "Thickness of the absorbing layer, of its default.")
     known_points: int = option(0, "Points of solved wavefields; 0 for none.")
+    fixed_models: int = option(
+        0, "Velocity models of a fixed set of tasks; 0 draws new tasks for ever."
+    )
+    fixed_frequencies: int = option(14, "Frequencies of each model of a fixed set.")
 
     def __post_init__(self):
-        if not 0 < self.minimum_frequency <= self.maximum_frequency:
+        if not 0 < self.minimum_frequency <= self.maximum_frequency < math.inf:
             raise ValueError(
                 "frequencies must be positive and in order, got "
                 f"{self.minimum_frequency} to {self.maximum_frequency} Hz"
             )
         sizes = ("velocities_per_task", "smallest_size", "largest_size")
-        check_whole(self, *sizes, "known_points")
-        check_positive(self, *sizes, "spacing", "minimum_velocity", "layer_fraction")
+        check_whole(self, *sizes, "known_points", "fixed_models", "fixed_frequencies")
+        check_positive(
+            self,
+            *sizes,
+            "fixed_frequencies",
+            "spacing",
+            "minimum_velocity",
+            "layer_fraction",
+        )
         check_not_negative(self, "source_depth")
         if self.smallest_size > self.largest_size:
             raise ValueError("smallest_size must not exceed largest_size")
@@ -271,7 +285,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MetaConfig:
-    """A whole meta-training; the defaults are the paper's."""
+    """A whole meta-training; the preset `paper` is the published one."""
 
     network: NetworkConfig = NetworkConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -287,8 +301,15 @@ class MetaConfig:
                 f"tasks with a layer of {self.tasks.layer_fraction:g} of the default "
                 f"thickness cannot train a network for {self.network.layer_fraction:g}"
             )
-        if self.objective.name == "own_output" and not self.tasks.absorbing:
-            raise ValueError("objective own_output needs tasks with an absorbing layer")
+        if self.objective.name != "paper" and not self.tasks.absorbing:
+            raise ValueError(
+                f"objective {self.objective.name} needs tasks with an absorbing layer"
+            )
+        if not self.objective.learns_from_wavefields and self.tasks.velocities_per_task > 1:
+            raise ValueError(
+                f"objective {self.objective.name} learns from one velocity a task, got "
+                f"velocities_per_task {self.tasks.velocities_per_task}"
+            )
         wants_bases = self.objective.orthogonality or self.training.orthonormal_bases
         if wants_bases and self.network.kind != "lrpinn":
             raise ValueError("only a low-rank network has bases to keep orthogonal")
@@ -350,8 +371,9 @@ _OWN_OUTPUT = MetaConfig(
     ),
 )
 
-# `paper` is the published setting: no absorbing layer (`tasks.absorbing` puts one), the
-# three losses, one inner step.
+# `paper` is the published setting, start included: no absorbing layer (`tasks.absorbing`
+# puts one), the three losses, 40 models at 14 frequencies, one inner step, no clipping.
+# `paper_orthonormal` is the same network and losses from our start, on ever new tasks.
 # `own_output` is the paper's network and purpose, its own output the wavefield, on two
 # cores; `meta_pinn` is the dense network in its place.
 # `small` trains on two CPU cores, with the absorbing layer, so that wavefields are unique
@@ -360,7 +382,11 @@ _OWN_OUTPUT = MetaConfig(
 # and two minutes of this do what an hour and a half on residuals did not. In half of
 # the default layer the field changes by less than 1 %, and there is less to span.
 PRESETS = {
-    "paper": MetaConfig(),
+    "paper": MetaConfig(
+        network=NetworkConfig(initialisation="xavier"),
+        tasks=TaskDistribution(fixed_models=40, fixed_frequencies=14),
+    ),
+    "paper_orthonormal": MetaConfig(training=TrainingConfig(clip_norm=1.0)),
     "own_output": _OWN_OUTPUT,
     "meta_pinn": dataclasses.replace(
         _OWN_OUTPUT,

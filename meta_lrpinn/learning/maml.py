@@ -11,6 +11,7 @@ task with another key is the same problem at other points. Gradients follow Finn
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -35,18 +36,10 @@ _ROOT_EPSILON = 1e-12
 
 
 def number_of_tasks(tasks: Task) -> int:
-    """Length of the leading axis that all leaves of a task batch share.
-
-    Raises:
-        ValueError: if there is no leaf, or the lengths differ.
-    """
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tasks)}
-    if len(lengths) != 1 or () in lengths:
-        raise ValueError(
-            "every array of a task batch must have one leading task axis of the same "
-            f"length, got leading axes {sorted(lengths)}"
-        )
-    return lengths.pop()[0]
+    """Length of the leading axis that all leaves of a task batch share."""
+    leaves = jax.tree.leaves(tasks)
+    chex.assert_equal_shape_prefix(leaves, 1)
+    return len(leaves[0])
 
 
 def per_task_keys(key: jax.Array, number: int) -> jax.Array:
@@ -137,9 +130,6 @@ def meta_loss(
     Returns:
         The loss, and the objective's scalars averaged over the query tasks; with inner
         steps also `support_loss`, the mean loss before the first of them.
-
-    Raises:
-        ValueError: if task batches differ in length.
     """
 
     def of_task(support, query, key):
@@ -185,9 +175,6 @@ def meta_gradient(
 
     Returns:
         ((loss, scalars), gradient), the gradient with the shape of `params`.
-
-    Raises:
-        ValueError: if task batches differ in length.
     """
     of_loss = jax.value_and_grad(meta_loss, argnums=1, has_aux=True)
     if task_axis == "vmap":
@@ -280,11 +267,7 @@ def _batch(
     if not algorithm.draws_query:
         query = support
     number = number_of_tasks(support)
-    if number_of_tasks(query) != number:
-        raise ValueError(
-            "support and query must hold as many tasks as each other, got "
-            f"{number} and {number_of_tasks(query)}"
-        )
+    chex.assert_equal(number_of_tasks(query), number)
     return support, query, per_task_keys(key, number)
 
 

@@ -5,19 +5,19 @@ parameters, a `Task` and the key that draws its points:
 
 - `paper_objective`: the network's own output and the paper's three losses;
 - `own_output_objective`: the network's own output and the residual relative to the
-  right-hand side, of the problem of unit amplitude;
-- `projection_objective`: the distance of known wavefields from what the features span;
-- `galerkin_objective`: the output layer eliminated by the Galerkin solve, the error of
-  the resulting wavefield against a known one.
+  right-hand side;
+- `projection_objective`: the distance of known wavefields from what the features span.
 
-A maker called twice with the same arguments returns the same function, so that what
-was compiled for it is used again.
+The own output is the δu of the problem of unit amplitude, whatever the task's amplitude
+(`unit_problem`). A maker called twice with the same arguments returns the same function,
+so that what was compiled for it is used again.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -36,10 +36,9 @@ Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, dict[str, jax.A
 
 # Under the root of a mean square: keeps rounding from mattering in single precision.
 _PROJECTION_RIDGE = 1e-9
-# Added to errors before the logarithm: what is better than this is good enough. Of a
-# projection in single precision, smaller errors are in good part rounding, and their
-# gradients, large in the logarithm, drown those of the others.
-_ERROR_FLOOR = 1e-3
+# Added to errors before the logarithm: what is better than this is good enough. In single
+# precision smaller errors are in good part rounding, and their gradients, large in the
+# logarithm, drown those of the others.
 _PROJECTION_FLOOR = 1e-2
 # Points of one evaluation on CPU: 1 + 2 ndim arrays of so many × 192 numbers are in cache.
 _CACHED_POINTS = 600
@@ -47,6 +46,8 @@ _CACHED_POINTS = 600
 _SMALLEST_SOURCE = 1e-6
 # Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`.
 _REFINEMENT = 4
+# Keeps features that vanish everywhere from a division by zero.
+_SMALLEST_NORM = 1e-6
 
 
 def frequency_of(problem: HelmholtzProblem) -> jax.Array:
@@ -84,6 +85,18 @@ def feature_function(
     return weak_form.with_envelope(features, problem)
 
 
+def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
+    """The problem of amplitude one, whose δu, times A, is the given problem's."""
+    amplitude = jnp.asarray(problem.amplitude)
+    return problem.replace(amplitude=jnp.ones_like(amplitude))
+
+
+def _only_problem(task: Task) -> HelmholtzProblem:
+    """The unit problem of a task's only velocity."""
+    chex.assert_axis_dimension(task.velocities, 0, 1)
+    return unit_problem(task.member(task.velocities[0], task.background_velocities[0]))
+
+
 def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objective:
     """The objective of a configuration, for a network."""
     if config.name == "paper":
@@ -102,7 +115,8 @@ def paper_objective(
 ) -> Objective:
     """The paper's loss, 0.1 (L_pde + L_reg + L_ort), on the network's own output.
 
-    With an absorbing layer (thickness above zero) the points fill the layer too and the
+    The output is the δu of `unit_problem`, as in every objective of the own output. With
+    an absorbing layer (thickness above zero) the points fill the layer too and the
     residual is the stretched one; without, it is the paper's setting.
 
     Args:
@@ -116,7 +130,7 @@ def paper_objective(
 
     @full_precision
     def objective(params, task, key):
-        problem = task.member(task.velocities[0], task.background_velocities[0])
+        problem = _only_problem(task)
         points = problems.sample_points(key, problem, number_of_points)
         collocation = problems.collocate(problem, points)
         scattered, remainder = _own_residual(model, params, problem, collocation)
@@ -124,7 +138,7 @@ def paper_objective(
         if source_penalty:
             distance = jnp.linalg.norm(points - problem.source, axis=-1)
             weight = losses.source_penalty_weight(
-                distance, collocation.omega, problem.background_speed
+                distance, collocation.omega, jnp.asarray(problem.background_speed)
             )
             parts["source"] = source_penalty * losses.source_loss(scattered, weight)
         if isinstance(model, models.MetaLRPINN):
@@ -162,6 +176,9 @@ def own_derivatives(
         method="jets",
     )
     value, slope, curvature = models.stacked(jets)
+    number, ndim = points.shape
+    chex.assert_shape(value, (number, 2))
+    chex.assert_shape([slope, curvature], (number, ndim, 2))
     decay = derivatives.derivatives(
         lambda x: problems.envelope_at(problem, x)[:, None], points
     )
@@ -182,6 +199,8 @@ def _own_residual(
     """The network's own δu and its strong residual at points, both complex (n,)."""
     outputs = own_derivatives(model, params, problem, collocation.points)
     scattered = residual.as_complex(outputs.value)
+    # Of one shape, so that none is repeated along the other's points.
+    chex.assert_equal_shape([scattered, collocation.scattering_source])
     laplacian = residual.stretched_laplacian(
         residual.as_complex(outputs.gradient),
         residual.as_complex(outputs.second),
@@ -207,12 +226,6 @@ def points_at_a_time(number: int) -> int:
     if jax.default_backend() != "cpu":
         return number
     return max(m for m in range(1, _CACHED_POINTS + 1) if number % m == 0)
-
-
-def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
-    """The problem of amplitude one, whose δu, times A, is the given problem's."""
-    amplitude = jnp.asarray(problem.amplitude)
-    return problem.replace(amplitude=jnp.ones_like(amplitude))
 
 
 @functools.cache
@@ -251,9 +264,7 @@ def own_output_objective(
 
     @full_precision
     def objective(params, task, key):
-        problem = unit_problem(
-            task.member(task.velocities[0], task.background_velocities[0])
-        )
+        problem = _only_problem(task)
         shift = jax.random.uniform(key, (problem.ndim,))
         points = weak_form.quadrature_points(problem, shape, shift)
 
@@ -293,13 +304,19 @@ def own_output_error(model: nn.Module, params: Params, task: Task) -> jax.Array:
         ValueError: if the task has no known wavefield.
     """
     problem = task.problem
+    points, known = _known(task)
+    outputs = output_function(model, params, problem)(points)
+    inside = _inside(problem, points)
+    scattered = inside * problem.amplitude * residual.as_complex(outputs)
+    truth = inside * known[0]
+    return jnp.sqrt(_energy(scattered - truth) / _energy(truth))
+
+
+def _known(task: Task) -> tuple[jax.Array, jax.Array]:
+    """Points (p, ndim) and wavefields (g, p) that a task knows; ValueError if none."""
     if task.points is None or task.scattered is None:
         raise ValueError("the task holds no known wavefield")
-    outputs = output_function(model, params, problem)(task.points)
-    inside = _inside(problem, task.points)
-    scattered = inside * problem.amplitude * residual.as_complex(outputs)
-    truth = inside * task.scattered[0]
-    return jnp.sqrt(_energy(scattered - truth) / _energy(truth))
+    return task.points, task.scattered
 
 
 def _inside(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
@@ -334,6 +351,7 @@ def projection_objective(
     @full_precision
     def objective(params, task, key):
         available = task.points.shape[0]
+        chex.assert_shape(task.scattered, (len(task.velocities), available))
         if number_of_points > available:
             raise ValueError(
                 f"the tasks know their wavefields at {available} points, fewer than the "
@@ -391,61 +409,56 @@ def _nested_weights(
     return scale[:, None] * jnp.concatenate([of_part(size) for size in parts], axis=1)
 
 
-@functools.cache
-def galerkin_objective(
-    model: nn.Module, quadrature: tuple[int, ...], damping: float = 1e-5
-) -> Objective:
-    """Logarithm of the Galerkin solution's relative L2 error against known wavefields.
+@full_precision
+def galerkin_error(
+    model: nn.Module,
+    params: Params,
+    task: Task,
+    quadrature: tuple[int, ...],
+    damping: float,
+) -> jax.Array:
+    """Relative L2 error of the Galerkin solution over the features, ().
 
-    The gradient runs through the solve, so the features learn what the solution gets
-    wrong, not only what the residual sees. The quadrature grid is shifted at random.
-    Only points of the model itself count, not those of the layer.
+    The mean over the velocities of a task, against their known wavefields. Only points of
+    the model itself count, not those of the layer.
 
     Args:
         model: Network with features.
+        params: Its parameters.
+        task: With `points` and `scattered`.
         quadrature: Quadrature points along each axis, coordinate order.
         damping: See `weak_form.solve_weights`.
-
-    Returns:
-        The objective; tasks must hold `points` and `scattered`.
     """
+    problem = task.problem
+    refinement = (_REFINEMENT,) * problem.ndim
+    points = weak_form.quadrature_points(problem, quadrature)
+    cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
+    features = feature_function(model, params, problem)
+    samples = weak_form.sample_features(features, points)
+    stretch = absorbing.stretch(problem.layer, points, problem.omega)
+    stiffness = weak_form.stiffness_matrix(samples, stretch, cell)
+    norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
 
-    @full_precision
-    def objective(params, task, key):
-        problem = task.problem
-        shift = jax.random.uniform(key, (problem.ndim,))
-        refinement = (_REFINEMENT,) * problem.ndim
-        points = weak_form.quadrature_points(problem, quadrature, shift)
-        cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
-        features = feature_function(model, params, problem)
-        samples = weak_form.sample_features(features, points)
-        stretch = absorbing.stretch(problem.layer, points, problem.omega)
-        stiffness = weak_form.stiffness_matrix(samples, stretch, cell)
-        norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
+    known_points, known_fields = _known(task)
+    inside = _inside(problem, known_points)
+    at_points = inside[:, None] * features(known_points)
 
-        inside = _inside(problem, task.points)
-        at_points = inside[:, None] * features(task.points)
-
-        def error_of(known):
-            velocity, background_velocity, scattered = known
-            member = task.member(velocity, background_velocity)
-            collocation = weak_form.collocate_grid(member, quadrature, refinement, shift)
-            weights = weak_form.solve_weights(
-                stiffness + weak_form.mass_matrix(samples.value, collocation, cell),
-                weak_form.load_vector(samples.value, collocation, cell),
-                1 / (norm + 1e-6),
-                damping,
-            )
-            truth = inside * scattered
-            return jnp.sqrt(_energy(at_points @ weights - truth) / _energy(truth))
-
-        # One after the other: see `linear.weak_form.solve_weights`.
-        error = jax.lax.map(
-            error_of, (task.velocities, task.background_velocities, task.scattered)
+    def error_of(known):
+        velocity, background_velocity, scattered = known
+        member = task.member(velocity, background_velocity)
+        collocation = weak_form.collocate_grid(member, quadrature, refinement)
+        weights = weak_form.solve_weights(
+            stiffness + weak_form.mass_matrix(samples.value, collocation, cell),
+            weak_form.load_vector(samples.value, collocation, cell),
+            1 / (norm + _SMALLEST_NORM),
+            damping,
         )
-        return jnp.mean(jnp.log(error + _ERROR_FLOOR)), {"error": jnp.mean(error)}
+        truth = inside * scattered
+        return jnp.sqrt(_energy(at_points @ weights - truth) / _energy(truth))
 
-    return objective
+    # One after the other: see `linear.weak_form.solve_weights`.
+    members = (task.velocities, task.background_velocities, known_fields)
+    return jnp.mean(jax.lax.map(error_of, members))
 
 
 def _energy(field: jax.Array) -> jax.Array:

@@ -1,9 +1,10 @@
-"""The output layer of a given network: solved exactly, replaced, and evaluated."""
+"""The output layer of a given network: solved in the weak form, replaced, evaluated."""
 
 import dataclasses
 import math
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +30,7 @@ _POINTS_PER_FEATURE = 4
 # smaller they are, the more of them have none.
 _CHUNK = 256
 # Relative to the scaled diagonal, of systems whose features nearly depend on each other.
-_DAMPING = 1e-11
+DAMPING = 1e-11
 # Singular values of features, over the largest, below which single precision, in which
 # layers of them are rounded to some 1e-7, knows too little of a direction; measured.
 _CUT = 3e-5
@@ -41,7 +42,7 @@ def solve(
     problem: HelmholtzProblem,
     double: bool = False,
 ) -> jax.Array:
-    """Exact output weights of a network's features, in the weak form.
+    """Output weights of a network's features, solved exactly in the weak form.
 
     Args:
         model: Network with features of some width.
@@ -140,7 +141,7 @@ def _galerkin(model, params, chunks, problem, fractions, double):
 
         def of_leading(size):
             return weak_form.solve_weights(
-                matrix[:size, :size], rhs[:size], scale[:size], _DAMPING
+                matrix[:size, :size], rhs[:size], scale[:size], DAMPING
             )
 
         return _of_parts(of_leading, len(rhs), fractions)
@@ -243,5 +244,6 @@ class OwnField:
 @partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
 def _apply(model, params, problem, points):
-    outputs = objectives.output_function(model, params, problem)
-    return residual.as_complex(outputs(points))
+    outputs = objectives.output_function(model, params, problem)(points)
+    chex.assert_shape(outputs, (len(points), 2))
+    return residual.as_complex(outputs)

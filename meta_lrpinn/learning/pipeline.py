@@ -6,14 +6,15 @@ import dataclasses
 import math
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tqdm
 from flax import linen as nn
 
 from meta_lrpinn import generators, models
@@ -22,13 +23,16 @@ from meta_lrpinn.learning import (
     adaptation,
     checkpoints,
     configs,
+    devices,
     networks,
     objectives,
+    output_layer,
     soap,
     task_sets,
     training,
 )
 from meta_lrpinn.learning.metric import measure_metric
+from meta_lrpinn.learning.task_files import fixed_tasks
 from meta_lrpinn.learning.tasks import Task, TaskSampler
 from meta_lrpinn.runtime.memory import check_memory
 
@@ -87,57 +91,88 @@ def make_evaluation(
     model: nn.Module,
     objective: objectives.Objective,
     metric: soap.Metric | None = None,
+    progress: bool = False,
 ) -> training.Evaluation:
     """What is watched during training, first the figure that chooses the best.
 
-    With an absorbing layer the wavefields are known, and the figure is the relative L2
-    error of the Galerkin solution over the features as they are, without a step of
-    adaptation, averaged over the held tasks. Without a layer the problem has no unique
-    solution to compare with, and the figure is the objective on the held tasks.
-
-    An objective of the own output, with a layer, is watched by `own_output_evaluation`.
+    Of objectives of the own output it is what an initialisation is for, the network after
+    adaptation to held tasks (`own_output_evaluation`); of known wavefields it is the
+    error of the Galerkin solution over the features (`galerkin_evaluation`).
 
     Args:
         config: The whole configuration.
         model: Network.
         objective: What it is trained on.
         metric: What SOAP begins with, where it adapts the network; None for nothing.
+        progress: Show a progress bar over the tasks.
 
     Returns:
         `(params, step)` to the mean figure over the held tasks (`error`, or `loss` without
         a layer), and the figure of each task.
     """
-    if config.tasks.absorbing and config.objective.name == "own_output":
-        optimiser = "soap" if _is_soap(config) else "adamw"
-        return own_output_evaluation(
-            config.tasks, model, objective, optimiser=optimiser, metric=metric
-        )
-    stacked = task_sets.stack_tasks(held_tasks(config.tasks))
-    measure, figure, double = objective, None, False
-    if config.tasks.absorbing:
-        # In double precision: features of many a network nearly depend on each other.
-        measure = objectives.galerkin_objective(model, _QUADRATURE, damping=1e-11)
-        figure, double = "error", True
-    key = jax.random.key(_HELD_SEED)
+    if config.objective.learns_from_wavefields:
+        return galerkin_evaluation(config.tasks, model, progress)
+    return own_output_evaluation(
+        config.tasks,
+        model,
+        objective,
+        optimiser=adaptation_of(config, _OWN_STEPS[-1], metric),
+        metric=metric,
+        progress=progress,
+    )
+
+
+def galerkin_evaluation(
+    distribution: configs.TaskDistribution, model: nn.Module, progress: bool = False
+) -> training.Evaluation:
+    """Relative L2 error of the Galerkin solution over the features as they are.
+
+    Without a step of adaptation, in double precision: features of many a network nearly
+    depend on each other.
+
+    Args:
+        distribution: Of the training tasks, with an absorbing layer.
+        model: Network with features.
+        progress: Show a progress bar over the tasks.
+
+    Returns:
+        `(params, step)` to the mean over the held tasks (`error`) and that of each.
+    """
+    tasks = held_tasks(distribution)
 
     @jax.jit
-    def measure_all(params, stacked):
-        def measure_task(task):
-            loss, scalars = measure(params, task, key)
-            return scalars[figure] if figure else loss
-
-        return jax.lax.map(measure_task, stacked)
+    def error_of(params, task):
+        return objectives.galerkin_error(
+            model, params, task, _QUADRATURE, damping=output_layer.DAMPING
+        )
 
     def evaluate(params, step):
         del step
-        with jax.enable_x64(double):
-            arguments = _double((params, stacked)) if double else (params, stacked)
-            values = np.asarray(measure_all(*arguments))
-        names = [f"{frequency:g}Hz_{source_x:g}km" for frequency, source_x in _HELD]
-        pairs = zip(names, map(float, values), strict=True)
-        return {figure or "loss": float(values.mean()), **dict(pairs)}
+        with jax.enable_x64(True):
+            params = _double(params)
+            errors = [
+                float(error_of(params, _double(task))) for task in _shown(tasks, progress)
+            ]
+        each = dict(zip(map(_name_of, _HELD), errors, strict=True))
+        return {"error": float(np.mean(errors)), **each}
 
     return evaluate
+
+
+def adaptation_of(
+    config: configs.MetaConfig, steps: int, metric: soap.Metric | None = None
+) -> optax.GradientTransformation:
+    """The optimiser of so many steps of meta-testing, of a network that is trained so.
+
+    That of the published losses is the published one.
+    """
+    if config.objective.name == "paper":
+        return adaptation.make_optimiser(
+            "adamw", 1e-3, "halved", steps, weight_decay=4e-5, clip_norm=None
+        )
+    name = "soap" if _is_soap(config) else "adamw"
+    rate = adaptation.default_rate(name, steps, metric)
+    return adaptation.make_optimiser(name, rate, "cosine", steps)
 
 
 def own_output_evaluation(
@@ -146,55 +181,75 @@ def own_output_evaluation(
     objective: objectives.Objective,
     settings: Sequence[tuple[float, float]] = _OWN_HELD,
     steps: Sequence[int] = _OWN_STEPS,
-    optimiser: str = "adamw",
+    optimiser: optax.GradientTransformation | None = None,
     metric: soap.Metric | None = None,
+    progress: bool = False,
 ) -> training.Evaluation:
-    """Relative L2 error of the network's own output after adaptation to held tasks.
+    """The network's own output after adaptation to held tasks.
 
-    What an initialisation is for. All parameters are adapted, the hypernetwork too, at
-    a rate that decays to zero (cosine) at the last step.
+    All parameters are adapted, the hypernetwork too. With an absorbing layer the figure
+    is the relative L2 error; without one the problem has no unique solution to compare
+    with, and it is the objective, at points that no step draws.
 
     Args:
-        distribution: Of the training tasks, with an absorbing layer.
+        distribution: Of the training tasks.
         model: Network.
-        objective: That the steps descend, see `objectives.own_output_objective`.
+        objective: That the steps descend.
         settings: Frequencies (Hz) and source positions (km) of the held tasks.
-        steps: Numbers of steps after which the error is taken, in order.
-        optimiser: Of the steps, see `adaptation.make_optimiser`.
+        steps: Numbers of steps after which the figure is taken, in order.
+        optimiser: Of the steps; by default AdamW, along a half cosine.
         metric: What SOAP begins with; None for nothing.
+        progress: Show a progress bar over the tasks.
 
     Returns:
-        `(params, step)` to the mean error after the last number of steps (`error`),
-        after the others (`error_0`, ...), and of each task after the last.
+        `(params, step)` to the mean figure after the last number of steps (`error`, or
+        `loss`), after the others (`error_0`, ...), and of each task after the last.
     """
-    stacked = task_sets.stack_tasks(held_tasks(distribution, settings, velocities=1))
-    rate = adaptation.default_rate(optimiser, steps[-1], metric)
-    descent = adaptation.make_optimiser(optimiser, rate, "cosine", steps[-1])
+    tasks = held_tasks(distribution, settings, velocities=1)
+    if optimiser is None:
+        rate = adaptation.default_rate("adamw", steps[-1])
+        optimiser = adaptation.make_optimiser("adamw", rate, "cosine", steps[-1])
+    figure = "error" if distribution.absorbing else "loss"
+    held_out = jax.random.fold_in(jax.random.key(_HELD_SEED), adaptation.HELD_OUT_FOLD)
+
+    def measure(params, task):
+        if distribution.absorbing:
+            return objectives.own_output_error(model, params, task)
+        return objective(params, task, held_out)[0]
 
     @jax.jit
-    def measure_all(params, stacked):
-        def measure_task(task):
-            descent_state = adaptation.initial_state(descent, params, metric)
-            state, errors, done = (params, descent_state), [], 0
-            for number in steps:
-                state = _descend(objective, descent, state, task, done, number)
-                errors.append(objectives.own_output_error(model, state[0], task))
-                done = number
-            return jnp.stack(errors)
-
-        return jax.lax.map(measure_task, stacked)
+    def figures_of(params, task):
+        start = adaptation.initial_state(optimiser, params, metric)
+        state, figures, done = (params, start), [], 0
+        for number in steps:
+            state = _descend(objective, optimiser, state, task, done, number)
+            figures.append(measure(state[0], task))
+            done = number
+        return jnp.stack(figures)
 
     def evaluate(params, step):
         del step
-        errors = np.asarray(measure_all(params, stacked), float)
-        means = dict(zip(steps, errors.mean(axis=0), strict=True))
-        scalars = {"error": float(means.pop(steps[-1]))}
-        scalars |= {f"error_{number}": float(mean) for number, mean in means.items()}
-        for (frequency, source_x), error in zip(settings, errors[:, -1], strict=True):
-            scalars[f"{frequency:g}Hz_{source_x:g}km"] = float(error)
+        rows = [np.asarray(figures_of(params, task)) for task in _shown(tasks, progress)]
+        figures = np.asarray(rows, float)
+        means = dict(zip(steps, figures.mean(axis=0), strict=True))
+        scalars = {figure: float(means.pop(steps[-1]))}
+        scalars |= {f"{figure}_{number}": float(mean) for number, mean in means.items()}
+        scalars |= zip(map(_name_of, settings), map(float, figures[:, -1]), strict=True)
         return scalars
 
     return evaluate
+
+
+def _shown(tasks: Sequence[Task], progress: bool) -> Iterable[Task]:
+    """The tasks, with a progress bar while they are gone through."""
+    return tqdm.tqdm(
+        tasks, disable=not progress, unit="task", desc="evaluation", leave=False
+    )
+
+
+def _name_of(setting: tuple[float, float]) -> str:
+    frequency, source_x = setting
+    return f"{frequency:g}Hz_{source_x:g}km"
 
 
 def _descend(objective, optimiser, state, task, first: int, last: int):
@@ -226,6 +281,13 @@ def _double(tree: Any) -> Any:
     return jax.tree.map(cast, tree)
 
 
+class Trained(NamedTuple):
+    """What a sitting of meta-training gives."""
+
+    initialisation: Path  # folder of the initialisation
+    iterations: int  # made in this sitting; with none nothing is written
+
+
 def meta_train(
     config: configs.MetaConfig,
     directory: str | Path,
@@ -235,23 +297,26 @@ def meta_train(
     seconds: float | None = None,
     command: str = "",
     progress: bool = True,
-) -> Path:
+) -> Trained:
     """Meta-trains, resuming where a run was stopped, and writes its initialisation.
+
+    Where there is nothing left to do, no iteration and no time, and the initialisation is
+    there, nothing is written.
 
     Args:
         config: The whole configuration.
         directory: Folder of the run.
         init: Initialisation to start from, of this very network; default: random. Inner
             steps of SOAP begin with its metric, if it has one.
-        task_files: Tasks from files of `meta-lrpinn make-tasks`; default: new tasks for
-            ever.
+        task_files: Tasks from files of `meta-lrpinn make-tasks`; default: the fixed set
+            of the configuration, or new tasks for ever.
         seconds: Wall-clock budget over all sittings; one iteration is made in any case.
         command: Command line, for the card.
         progress: Show a progress bar.
 
     Returns:
-        Folder of the initialisation: the best checkpoint's parameters, with a card of
-        what they were trained on, how long, and the curve.
+        Folder of the initialisation, the best checkpoint's parameters with a card of
+        what they were trained on, how long, and the curve; and the iterations made.
 
     Raises:
         ValueError: if `seconds` is not positive, or files do not fit the configuration.
@@ -272,19 +337,38 @@ def meta_train(
     if not _is_soap(config):
         metric = None
     with _alone(directory):
-        training.train(
+        before = checkpoints.latest_step(directory)
+        state = training.train(
             config.training,
             objective,
             sampler,
             params,
             directory,
             metric=metric,
-            evaluate=make_evaluation(config, model, objective, metric),
+            evaluate=make_evaluation(config, model, objective, metric, progress),
             settings=config.as_dict(),
             seconds=seconds,
             progress=progress,
         )
-        return export(config, directory, command, commit, origin)
+        iterations = int(devices.local_copy(state.step)) - before
+        written = _initialisations(directory)
+        if not iterations and written:
+            return Trained(written[-1], 0)
+        folder = export(config, directory, command, commit, origin)
+        return Trained(folder, iterations)
+
+
+def _initialisations(directory: Path) -> list[Path]:
+    """Those that a run has written, in order."""
+    folders: list[Path] = []
+    while (folder := _initialisation(directory, len(folders) + 1)).exists():
+        folders.append(folder)
+    return folders
+
+
+def _initialisation(directory: Path, number: int) -> Path:
+    suffix = "" if number == 1 else f"_{number}"
+    return directory / f"{INITIALISATION}{suffix}"
 
 
 def learn_metric(
@@ -371,7 +455,11 @@ def _make_sampler(
         distribution = config.tasks
         if not needs:
             distribution = dataclasses.replace(distribution, known_points=0)
-        sampler = task_sets.streaming_sampler(distribution, config.training)
+        if distribution.fixed_models:
+            tasks = fixed_tasks(distribution, config.training.seed)
+            sampler = task_sets.set_sampler(tasks, config.training, "the fixed set")
+        else:
+            sampler = task_sets.streaming_sampler(distribution, config.training)
         known = distribution.known_points > 0
     if needs and not known:
         raise ValueError(
@@ -414,11 +502,7 @@ def export(
         Folder of the initialisation.
     """
     params, _, step = checkpoints.load_run_parameters(directory / "checkpoints", "best")
-    target = directory / INITIALISATION
-    number = 1
-    while target.exists():
-        number += 1
-        target = directory / f"{INITIALISATION}_{number}"
+    target = _initialisation(directory, len(_initialisations(directory)) + 1)
     curve = _read_curve(directory / "evaluation.csv")
     card = {
         "command": command,

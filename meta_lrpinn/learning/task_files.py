@@ -22,7 +22,6 @@ from meta_lrpinn.runtime.memory import check_memory
 
 _STATE = "state.json"
 _MOST_POINTS = 10_000_000  # of a wavefield, which are interpolated together
-_NUMBER_OF_FREQUENCIES = 14  # the paper's
 # Draws the next tasks, given how many there are.
 Draw = Callable[[np.random.Generator, int], list[Drawn]]
 
@@ -67,6 +66,34 @@ def at_random(
         return [task_sets.draw_unsolved(distribution, rng, min(sources, number - done))]
 
     return draw
+
+
+def even_frequencies(distribution: configs.TaskDistribution) -> np.ndarray:
+    """The frequencies of a fixed set of tasks [Hz], evenly spaced over the range."""
+    return np.linspace(
+        distribution.minimum_frequency,
+        distribution.maximum_frequency,
+        distribution.fixed_frequencies,
+    )
+
+
+def fixed_tasks(distribution: configs.TaskDistribution, seed: int) -> Task:
+    """The fixed set of tasks of a distribution, the same for the same seed.
+
+    They are those that `make_task_set` writes, stacked in their order: the published
+    560 for 40 models at 14 frequencies.
+
+    Args:
+        distribution: With `fixed_models` above zero.
+        seed: Seed.
+    """
+    rng = np.random.default_rng(seed)
+    draw = of_models(distribution, even_frequencies(distribution))
+    tasks: list[Task] = []
+    for _ in range(distribution.fixed_models):
+        for drawn in draw(rng, len(tasks)):
+            tasks += drawn.solved()
+    return task_sets.stack_tasks(tasks)
 
 
 def make_task_set(
@@ -127,11 +154,7 @@ def make_task_set(
         settings: dict[str, Any] = {"sources": sources}
     else:
         if frequencies is None:
-            frequencies = np.linspace(
-                distribution.minimum_frequency,
-                distribution.maximum_frequency,
-                _NUMBER_OF_FREQUENCIES,
-            )
+            frequencies = even_frequencies(distribution)
         frequencies = problems.check_frequencies(frequencies)
         _check_scale(distribution, frequencies)
         distribution = dataclasses.replace(

@@ -348,8 +348,21 @@ def file_sampler(
     if len({None if t.points is None else t.points.shape[1:] for t in sets}) > 1:
         raise ValueError(f"{name} hold wavefields at different numbers of points")
     everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *sets)
-    total = len(everything.velocities)
-    size = training.tasks_per_batch
+    return set_sampler(everything, training, name)
+
+
+def set_sampler(tasks: Task, training: TrainingConfig, name: str) -> TaskSampler:
+    """Sampler of a fixed set of tasks, the support and query tasks of a batch distinct.
+
+    Args:
+        tasks: All of them, with a leading task axis.
+        training: As in `streaming_sampler`.
+        name: What holds them, in messages.
+
+    Raises:
+        ValueError: if a batch needs more tasks.
+    """
+    total, size = len(tasks.velocities), training.tasks_per_batch
     draws_query = training.algorithm.draws_query
     needed = 2 * size if draws_query else size
     if total < needed:
@@ -357,9 +370,9 @@ def file_sampler(
 
     def sample(seed, step):
         chosen = np.random.default_rng([seed, step]).permutation(total)[:needed]
-        support = jax.tree.map(lambda leaf: leaf[chosen[:size]], everything)
+        support = jax.tree.map(lambda leaf: leaf[chosen[:size]], tasks)
         if not draws_query:
             return support, support
-        return support, jax.tree.map(lambda leaf: leaf[chosen[size:]], everything)
+        return support, jax.tree.map(lambda leaf: leaf[chosen[size:]], tasks)
 
     return sample

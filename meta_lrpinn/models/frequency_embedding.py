@@ -1,11 +1,13 @@
 """The frequency embedding hypernetwork (FEH): from frequency to singular values."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from meta_lrpinn.models.activations import sine, uniform_phase
-from meta_lrpinn.models.low_rank import check_initialisation, layer_ranks
+from meta_lrpinn.models.low_rank import check_initialisation, layer_ranks, plain_dense
 
 MINIMUM_FREQUENCY = 2.0  # Hz
 MAXIMUM_FREQUENCY = 20.0  # Hz
@@ -45,7 +47,7 @@ class FrequencyEmbedding(nn.Module):
         width: Units of each layer of the embedding.
         hidden: Number of its layers.
         initialisation: "orthonormal" starts with all σ near one, as orthonormal factors
-            need; "xavier" is the published choice and starts near zero.
+            need; "xavier" is the published choice (see `plain_dense`), near zero.
         param_dtype: Type of the parameters.
     """
 
@@ -72,37 +74,37 @@ class FrequencyEmbedding(nn.Module):
         """
         check_initialisation(self.initialisation)
         published = self.initialisation == "xavier"
-        xavier = nn.initializers.xavier_normal()
-        zeros = nn.initializers.zeros
-
         hidden = normalise_frequency(frequency)[..., None]
         for index in range(self.hidden):
-            # Uniform phases and a few radians over the band: no dead or equal units.
-            spread = (nn.initializers.normal(2.0), uniform_phase)
-            kept = (nn.initializers.variance_scaling(2.0, "fan_in", "uniform"), zeros)
-            kernel_init, bias_init = spread if index == 0 else kept
-            hidden = nn.Dense(
-                self.width,
-                kernel_init=xavier if published else kernel_init,
-                bias_init=zeros if published else bias_init,
-                param_dtype=self.param_dtype,
-                name=f"dense_{index}",
-            )(hidden)
-            hidden = sine(hidden)
+            make = plain_dense if published else _spread_dense
+            inputs = hidden.shape[-1]
+            options: Any = {"param_dtype": self.param_dtype, "name": f"dense_{index}"}
+            hidden = sine(make(self.width, inputs, **options)(hidden))
 
-        small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-        unit = nn.initializers.constant(_UNIT_GELU_BIAS)
+        make = plain_dense if published else _unit_dense
         heads = (
-            nn.Dense(
-                rank,
-                kernel_init=xavier if published else small,
-                bias_init=zeros if published else unit,
-                param_dtype=self.param_dtype,
-                name=f"head_{layer}",
-            )(hidden)
+            make(rank, self.width, param_dtype=self.param_dtype, name=f"head_{layer}")
             for layer, rank in enumerate(layer_ranks(self.rank, self.depth))
         )
-        return tuple(nn.gelu(head, approximate=False) for head in heads)
+        return tuple(nn.gelu(head(hidden), approximate=False) for head in heads)
+
+
+def _spread_dense(features: int, inputs: int, **options: Any) -> nn.Dense:
+    """A layer of the embedding that has no dead or equal units at the start."""
+    if inputs == 1:  # of the frequency: uniform phases and a few radians over the band
+        kernel_init, bias_init = nn.initializers.normal(2.0), uniform_phase
+    else:
+        kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
+        bias_init = nn.initializers.zeros
+    return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init, **options)
+
+
+def _unit_dense(features: int, inputs: int, **options: Any) -> nn.Dense:
+    """A head whose singular values, after GELU, start near one."""
+    del inputs
+    small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+    unit = nn.initializers.constant(_UNIT_GELU_BIAS)
+    return nn.Dense(features, kernel_init=small, bias_init=unit, **options)
 
 
 class FreeSingularValues(nn.Module):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -37,6 +38,38 @@ def layer_ranks(rank: int | Sequence[int], depth: int) -> tuple[int, ...]:
     if min(ranks, default=1) < 1:
         raise ValueError(f"rank must be at least 1, got {min(ranks)}")
     return ranks
+
+
+def plain_dense(
+    features: int,
+    inputs: int,
+    *,
+    param_dtype: jax.typing.DTypeLike = jnp.float32,
+    name: str | None = None,
+) -> nn.Dense:
+    """A dense layer that starts as the published ones: weights, biases in ±1/√inputs.
+
+    It is PyTorch's default, which the published network leaves as it is everywhere but
+    in U and V (He et al. 2015 with a negative slope of √5).
+
+    Args:
+        features: Number of units.
+        inputs: Number of inputs, on which the initial biases depend.
+        param_dtype: Type of the parameters.
+        name: Name of the layer.
+    """
+    largest = 1 / math.sqrt(inputs)
+
+    def biases(key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype, -largest, largest)
+
+    return nn.Dense(
+        features,
+        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        bias_init=biases,
+        param_dtype=param_dtype,
+        name=name,
+    )
 
 
 def scale_preserving_gain(features: int, rank: int) -> float:
@@ -110,6 +143,7 @@ class LowRankDense(nn.Module):
                 unknown.
         """
         check_initialisation(self.initialisation)
+        chex.assert_axis_dimension(singular_values, -1, self.rank)
         if self.rank > min(inputs.shape[-1], self.features):
             raise ValueError(
                 "rank must not exceed the width of the layer, got rank "

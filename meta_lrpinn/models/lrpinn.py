@@ -1,5 +1,6 @@
 """The low-rank network (LRPINN), and its composition with the hypernetwork."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,11 +14,15 @@ from meta_lrpinn.models.jets import (
     linear_jets,
     sine_jets,
 )
-from meta_lrpinn.models.low_rank import LowRankDense, default_gain, layer_ranks
+from meta_lrpinn.models.low_rank import (
+    LowRankDense,
+    default_gain,
+    layer_ranks,
+    plain_dense,
+)
 from meta_lrpinn.models.pinn import (
     FIRST_SCALE,
     SOURCE_SCALE,
-    check_points,
     network_input,
     plane_wave_layer,
     small_output_layer,
@@ -41,8 +46,9 @@ class LRPINN(nn.Module):
             rad/km. The hidden layers add harmonics and raise it by about two, so that 8
             reaches waves of 2 to 15 Hz at 1.5 to 5 km/s.
         source_scale: The same along the source's coordinates, in rad/km.
-        initialisation: "orthonormal", or "xavier" for the published choice, under
-            which activations vanish with depth.
+        initialisation: "orthonormal", or "xavier" for the published choice (U and V by
+            Glorot and Bengio 2010, other layers as `plain_dense`), under which
+            activations vanish with depth.
         gain: Constant factor of each hidden layer; None for `default_gain` at this
             rank. Kept when the rank is reduced.
         last_width: Units of the last hidden layer, the features of an exact solve;
@@ -94,10 +100,11 @@ class LRPINN(nn.Module):
             for width, rank, gain in zip(self.widths, ranks, self.gains, strict=True)
         ]
         if self.initialisation == "xavier":
-            xavier = nn.initializers.xavier_normal()
-            options = {"kernel_init": xavier, "param_dtype": self.param_dtype}
-            self.first = nn.Dense(self.width, **options)
-            self.last = nn.Dense(self.outputs, **options)
+            dtype, inputs = self.param_dtype, 2 * self.ndim - 1
+            self.first = plain_dense(self.width, inputs, param_dtype=dtype)
+            self.last = plain_dense(
+                self.outputs, self.number_of_features, param_dtype=dtype
+            )
         else:
             horizontal = self.ndim - 1
             scales = [self.first_scale] * self.ndim + [self.source_scale] * horizontal
@@ -144,12 +151,8 @@ class LRPINN(nn.Module):
         Raises:
             ValueError: if an argument's shape does not fit.
         """
-        check_points(points, self.ndim)
-        if len(singular_values) != self.depth:
-            raise ValueError(
-                f"{self.depth} hidden layers need singular values each, "
-                f"got {len(singular_values)}"
-            )
+        chex.assert_axis_dimension(points, -1, self.ndim)
+        chex.assert_equal(len(singular_values), self.depth)
         hidden = sine(self.first(network_input(points, source)))
         for layer, values in zip(self.hidden, singular_values, strict=True):
             hidden = sine(layer(hidden, values))
@@ -171,7 +174,8 @@ class LRPINN(nn.Module):
         Returns:
             Jets of (n, outputs), in float32 for float32 arguments.
         """
-        check_points(points, self.ndim)
+        chex.assert_axis_dimension(points, -1, self.ndim)
+        chex.assert_equal(len(singular_values), self.depth)
         jets = first_layer_jets(self.first, network_input(points, source), self.ndim)
         for layer, values in zip(self.hidden, singular_values, strict=True):
             jets = sine_jets(

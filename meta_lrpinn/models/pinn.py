@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,7 +206,7 @@ class PINN(nn.Module):
     def _inputs(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None
     ) -> jax.Array:
-        check_points(points, self.ndim)
+        chex.assert_axis_dimension(points, -1, self.ndim)
         inputs = network_input(points, source)
         if self.frequency_input:
             if frequency is None:
@@ -214,14 +215,6 @@ class PINN(nn.Module):
             column = jnp.broadcast_to(column, (*inputs.shape[:-1], 1))
             inputs = jnp.concatenate([inputs, column], axis=-1)
         return inputs
-
-
-def check_points(points: jax.Array, ndim: int) -> None:
-    """Raises ValueError unless `points` has `ndim` columns."""
-    if jnp.ndim(points) < 1 or jnp.shape(points)[-1] != ndim:
-        raise ValueError(
-            f"points must have {ndim} coordinates each, got shape {jnp.shape(points)}"
-        )
 
 
 def initial_parameters(model: nn.Module, key: jax.Array) -> Parameters:

@@ -3,17 +3,18 @@
 Each axis is stretched, x̃ = x + ∫σ dx/(iω), s = dx̃/dx = 1 − iσ/ω, with σ quadratic in
 the depth inside the layer and zero in the box. A wave e^{−ikx} then decays like
 exp(−∫σ dx / v). All functions are written over the columns of their points, so that
-2D and 3D are the same code.
+2D and 3D are the same code, and give arrays of NumPy where they are given no other.
 """
 
-import jax
-import jax.numpy as jnp
+from typing import Any
+
 import numpy as np
 from flax import struct
 
-from meta_lrpinn.runtime.precision import Array
+from meta_lrpinn.runtime.precision import Array, namespace
 
-# Longest axis over the length that a field of any wavelength varies on, in flat models.
+# In a flat model a field varies on its longest axis over this, however long the wave. A
+# guard, not tuned: larger makes layers of flat models thinner and their waves more.
 _FLATNESS = 8
 # Length over which a wave decays in the layer, in resolved wavelengths: plane waves of
 # up to 2.4 times that wavenumber describe the decay to 0.2 % (0.7 % at 0.45, 2 % at 0.35).
@@ -60,7 +61,7 @@ def make_layer(
         )
     if not 0 < reflection < 1:
         raise ValueError(f"reflection must lie between 0 and 1, got {reflection}")
-    strength = 0.0
+    strength = 0.0  # no layer; the quotient below would be infinite
     if thickness > 0:
         strength = 1.5 * velocity * np.log(1 / reflection) / thickness
     return AbsorbingLayer(
@@ -102,8 +103,8 @@ def layer_by_geometry(
 
     The layer is as thick as resolving its waves takes. With ∫σ dx growing like the cube
     of the depth, a wave decays within L (v/∫σ dx)^{1/3}, which is to be a fixed fraction of
-    the shortest wavelength resolved, for the slowest wave at normal incidence as well. It
-    is no matter how many wavelengths the layer has: long waves, too, decay in it.
+    the shortest wavelength resolved, for the slowest wave at normal incidence as well. The
+    number of wavelengths within the layer plays no part: long waves decay in it, too.
 
     Args:
         lower: Smallest coordinates of the box, (ndim,) [km].
@@ -124,6 +125,7 @@ def layer_by_geometry(
     across = np.sqrt(np.sum((upper - lower) ** 2) - (upper - lower) ** 2)
     plain = make_layer(lower, upper, thickness or 0.0, fastest, reflection)
     if thickness == 0:
+        # By axis as well, so that problems with and without a layer can be stacked.
         return plain.replace(strength=np.zeros(len(lower)))
 
     def grazing(length):
@@ -145,16 +147,18 @@ def excess(layer: AbsorbingLayer, velocity: float, reflection: float) -> np.ndar
     thickness = float(layer.thickness)
     plain = 1.5 * velocity * np.log(1 / reflection)
     if thickness == 0:
+        # Nothing decays there; one keeps the velocity of the envelope finite.
         return np.ones_like(layer.strength)
     return np.asarray(layer.strength) * thickness / plain
 
 
-def _depth_inside(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
+def _depth_inside(layer: AbsorbingLayer, points: Array) -> Any:
     """Signed depth inside the layer, (n, ndim) km; negative on the lower sides."""
-    return jnp.maximum(points - layer.upper, 0) + jnp.minimum(points - layer.lower, 0)
+    xp = namespace(points, layer.upper)
+    return xp.maximum(points - layer.upper, 0) + xp.minimum(points - layer.lower, 0)
 
 
-def damping(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
+def damping(layer: AbsorbingLayer, points: Array) -> Any:
     """Damping σ = σ_max (d/L)² along each axis.
 
     Args:
@@ -168,13 +172,13 @@ def damping(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
     return (depth / _safe_thickness(layer)) ** 2 * layer.strength
 
 
-def damping_slope(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
+def damping_slope(layer: AbsorbingLayer, points: Array) -> Any:
     """Derivative of `damping` along its axis, (n, ndim) [rad/(s km)]."""
     depth = _depth_inside(layer, points)
     return 2 * depth * layer.strength / _safe_thickness(layer) ** 2
 
 
-def damping_integral(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
+def damping_integral(layer: AbsorbingLayer, points: Array) -> Any:
     """Integral of σ from the box outwards, signed like the direction.
 
     Args:
@@ -188,23 +192,25 @@ def damping_integral(layer: AbsorbingLayer, points: jax.Array) -> jax.Array:
     return depth**3 * layer.strength / (3 * _safe_thickness(layer) ** 2)
 
 
-def _safe_thickness(layer: AbsorbingLayer) -> jax.Array:
-    return jnp.where(layer.thickness > 0, layer.thickness, 1.0)
+def _safe_thickness(layer: AbsorbingLayer) -> Any:
+    # Depths are zero without a layer, and 0/0 would make values and gradients NaN.
+    xp = namespace(layer.thickness)
+    return xp.where(layer.thickness > 0, layer.thickness, 1.0)
 
 
-def stretch(layer: AbsorbingLayer, points: jax.Array, omega: Array) -> jax.Array:
+def stretch(layer: AbsorbingLayer, points: Array, omega: Array | float) -> Any:
     """Stretching factors s = 1 − iσ/ω along each axis, (n, ndim), complex."""
     return 1 - 1j * damping(layer, points) / omega
 
 
-def stretch_slope(layer: AbsorbingLayer, points: jax.Array, omega: Array) -> jax.Array:
+def stretch_slope(layer: AbsorbingLayer, points: Array, omega: Array | float) -> Any:
     """Derivative ds/dx = −iσ′/ω of `stretch` along its axis, (n, ndim) [1/km]."""
     return -1j * damping_slope(layer, points) / omega
 
 
 def stretched_offset(
-    layer: AbsorbingLayer, points: jax.Array, source: Array | float, omega: Array
-) -> jax.Array:
+    layer: AbsorbingLayer, points: Array, source: Array | float, omega: Array | float
+) -> Any:
     """Displacement x̃ − x_s from a source in the box, in stretched coordinates.
 
     Args:
@@ -219,9 +225,7 @@ def stretched_offset(
     return points - source - 1j * damping_integral(layer, points) / omega
 
 
-def envelope(
-    layer: AbsorbingLayer, points: jax.Array, velocity: Array
-) -> tuple[jax.Array, jax.Array]:
+def envelope(layer: AbsorbingLayer, points: Array, velocity: Array) -> tuple[Any, Any]:
     """Decay of an outgoing wave in the layer, and its logarithmic gradient.
 
     Features that oscillate but do not decay waste most of their number in the layer;
@@ -236,5 +240,6 @@ def envelope(
         exp(−Σ_axes |∫σ dx| / v_e), (n,), and its logarithmic gradient (n, ndim) [1/km].
     """
     integral = damping_integral(layer, points)
-    value = jnp.exp(-jnp.sum(jnp.abs(integral) / velocity, axis=-1))
-    return value, -jnp.sign(integral) * damping(layer, points) / velocity
+    xp = namespace(integral, velocity)
+    value = xp.exp(-xp.sum(xp.abs(integral) / velocity, axis=-1))
+    return value, -xp.sign(integral) * damping(layer, points) / velocity

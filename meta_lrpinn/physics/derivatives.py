@@ -77,5 +77,6 @@ def first_derivatives(apply: Apply, points: jax.Array) -> tuple[jax.Array, jax.A
         apply: As in `derivatives`.
         points: Coordinates (n, ndim) [km].
     """
+    # Linearised once: the values are shared by the tangents of all axes.
     value, along = jax.linearize(apply, points)
     return value, jnp.stack([along(axis) for axis in _axis_tangents(points)], axis=1)

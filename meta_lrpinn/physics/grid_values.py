@@ -8,10 +8,10 @@ import numpy as np
 from jax.core import Tracer
 
 GRID_AXES = {2: ("z", "x"), 3: ("z", "y", "x")}
-# Nothing carries sound faster or slower, in km/s: beyond, a model is in other units.
+# Velocities beyond these, in km/s, belong to other units: a guard, far from any rock.
 FASTEST = 100.0
 SLOWEST = 0.1
-# Waves that lose more within a wavelength are none; 1/Q is what smaller numbers are.
+# Below Q = 1 a wave dies within a wavelength; a smaller number is more likely 1/Q.
 LEAST_QUALITY = 1.0
 # From a micrometre to twice around the Earth, in km: other extents are in other units.
 _SHORTEST_SIDE = 1e-9
@@ -71,6 +71,7 @@ def checked_velocity(velocity: Any) -> Any:
         raise ValueError(
             f"velocity needs at least 2 points per axis, got shape {velocity.shape}"
         )
+    # Inside a transformation there are no values to look at, only shapes.
     if is_traced(velocity):
         return velocity
     bad = np.count_nonzero(~np.isfinite(array))
@@ -85,7 +86,7 @@ def checked_velocity(velocity: Any) -> Any:
     if largest > FASTEST:
         raise ValueError(
             f"velocity must be in km/s, but its largest value is {largest:g}: that looks "
-            "like m/s; divide by 1000 (or read the file with unit='m/s')"
+            "like m/s or ft/s; say so with unit='m/s' or 'ft/s' where a file is read"
         )
     if smallest < SLOWEST:
         raise ValueError(
@@ -129,6 +130,7 @@ def checked_quality(quality: Any, velocity: Any) -> Any:
         )
     if values.shape == () and not is_traced(values):
         return np.full(velocity.shape, float(values))
+    # Of one shape with the velocity, so that models can be stacked and interpolated alike.
     return jnp.broadcast_to(values, velocity.shape) if is_traced(values) else values
 
 
@@ -139,7 +141,7 @@ def checked_spacing(spacing: Any, ndim: int) -> tuple[float, ...]:
         ValueError: if they are of another number, or one is not positive and finite.
     """
     steps = real_array(spacing, "spacing").ravel()
-    if steps.size == 1:
+    if steps.size == 1:  # one number stands for all axes
         steps = np.repeat(steps, ndim)
     if steps.size != ndim:
         order = ", ".join(f"d{name}" for name in GRID_AXES[ndim])

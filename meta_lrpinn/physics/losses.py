@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """Square root whose gradient at zero is zero instead of infinite."""
+    # The inner `where` keeps NaN out of the gradient of the branch that is not taken.
     is_positive = x > 0
     return jnp.where(is_positive, jnp.sqrt(jnp.where(is_positive, x, 1.0)), 0.0)
 
@@ -35,6 +36,8 @@ def source_penalty_weight(
         source_velocity: v₀ [km/s].
     """
     radius = 0.5 * jnp.pi * source_velocity / omega
+    # The published factor, which is not tuned here: it can pin δu to zero for thousands of
+    # steps, so that the package's own losses leave it out.
     return 1e8 * omega * jax.nn.relu(radius**2 - distance**2)
 
 

@@ -14,15 +14,20 @@ from meta_lrpinn.physics.grid_values import FASTEST, SLOWEST
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import Array
 
-# The layer of networks: it absorbs at every velocity, not only at the source's.
+# The layer of networks, in wavelengths at the mean velocity and in km: it absorbs at every
+# velocity, not only at the source's. Measured in `default_thickness`; the shipped networks
+# were trained in it, so that a change asks for new training.
 _LAYER_WAVELENGTHS = 1.1
 _LAYER_MINIMUM = 0.3
-# Beyond so many wavelengths, or so few, numbers overflow and mean nothing.
-_MOST_WAVELENGTHS = 1e6
-# Thickness of a layer over that of the model and of its longest wave; reflection.
+# A model that is longer than so many wavelengths, or shorter than one over them, is in
+# other units.
+_MOST_WAVELENGTHS = 1e6  # a guard, not tuned: no solver here gets near it
+# Largest thickness of a layer over the model or its longest wave, and smallest reflection.
+# Guards against other units and against overflow, not tuned.
 _THICKEST, _LEAST_REFLECTION = 10.0, 1e-30
-_LARGEST_AMPLITUDE = 1e30
-# Amplitude that a layer reflects at normal incidence.
+_LARGEST_AMPLITUDE = 1e30  # single precision ends at 3e38
+# Amplitude that a layer reflects at normal incidence. It trades the error of the layer for
+# its thickness; docs/results/trust.md has the errors of the solvers, layer included.
 REFLECTION = 1e-5
 
 
@@ -153,6 +158,8 @@ def make_problem(
             thickness = default_thickness(model, frequency, v0.real, layer_fraction)
         mean = float(np.mean(model.velocity))
         layer = absorbing.make_layer(model.lower, model.upper, thickness, mean, reflection)
+        # A little below the mean, so that features decay with most waves. Not tuned; the
+        # shipped networks were trained with it.
         envelope = 0.9 * mean
     return HelmholtzProblem(
         model=model,
@@ -183,6 +190,7 @@ def check_frequencies(frequencies: Sequence[float] | np.ndarray) -> np.ndarray:
     if np.ndim(frequencies) != 1 or not np.size(frequencies):
         raise ValueError("frequencies must be a list of one or more numbers in Hz")
     checked = np.array([check_frequency(frequency) for frequency in frequencies])
+    # One given twice would be solved twice, and is most likely a slip.
     if len(np.unique(checked)) != len(checked):
         raise ValueError("the same frequency is given twice")
     return checked
@@ -310,6 +318,8 @@ def velocity_at(model: VelocityModel, source: Sequence[float] | np.ndarray) -> c
 
 def velocities_at(model: VelocityModel, sources: np.ndarray) -> np.ndarray:
     """`velocity_at` of positions (n, ndim) [km], (n,) [km/s]."""
+    # In single precision v₀ would miss the model's velocity by rounding, and m − m₀ would
+    # not vanish at the source, where u₀ is infinite.
     with jax.enable_x64(True):
         return np.asarray(model.complex_velocity_at(jnp.asarray(sources, float)))
 
@@ -382,7 +392,8 @@ def sample_points(
         problem: The problem.
         number: How many points.
         near_source: Fraction drawn from a normal distribution of half a background
-            wavelength around the source, where the right-hand side varies fastest.
+            wavelength around the source, where the right-hand side varies fastest. Its
+            default trades points there for points elsewhere; it is not tuned.
 
     Returns:
         Coordinates (number, ndim) [km].

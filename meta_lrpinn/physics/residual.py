@@ -60,6 +60,7 @@ def stretched_laplacian(
     Returns:
         Complex (n,) or (n, k).
     """
+    # Several functions at once are a last axis, which the stretching lacks.
     extra = (1,) * (gradient.ndim - 2)
     stretch = stretch.reshape(stretch.shape + extra)
     stretch_slope = stretch_slope.reshape(stretch_slope.shape + extra)

@@ -37,9 +37,6 @@ from meta_lrpinn.physics.grid_values import (
 from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.precision import Array
 
-# Slowness squared of what is faster than 1.4 km/s is less, in s²/km²; few soils are slower.
-_LIKE_SLOWNESS = 0.5
-
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, init=False)
 class VelocityModel:
@@ -292,7 +289,7 @@ class VelocityModel:
             GRID_AXES[self.ndim], self.axes(), self.spacing, strict=True
         ):
             first, last = limits[name] or (-np.inf, np.inf)
-            slack = 1e-6 * step
+            slack = 1e-6 * step  # coordinates that were computed miss nodes by rounding
             kept = np.flatnonzero((axis >= first - slack) & (axis <= last + slack))
             if kept.size < 2:
                 raise ValueError(
@@ -320,6 +317,7 @@ class VelocityModel:
             GRID_AXES[self.ndim], self.shape, self.spacing, spacing, strict=True
         ):
             extent = (count - 1) * old
+            # Rounding must not cost the last node of a spacing that divides the extent.
             shape.append(int(np.floor(extent / new + 1e-6)) + 1)
             if shape[-1] < 2:
                 raise ValueError(
@@ -442,19 +440,6 @@ def fill_nearest(
         missing, sampling=spacing, return_distances=False, return_indices=True
     )
     return data[tuple(np.asarray(nearest))]
-
-
-def check_no_slowness(model: VelocityModel) -> None:
-    """Refuses a model of a file of unknown unit that may be slowness squared.
-
-    Raises:
-        ValueError: if no value is above 0.5.
-    """
-    if model.maximum < _LIKE_SLOWNESS:
-        raise ValueError(
-            f"velocity is at most {model.maximum:.3g}: is it slowness squared (s²/km²)? If "
-            "it is velocity in km/s, say so with unit='km/s'"
-        )
 
 
 def transposition_hint(model: VelocityModel) -> str | None:

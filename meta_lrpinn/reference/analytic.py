@@ -10,36 +10,7 @@ import numpy as np
 import scipy.special
 
 from meta_lrpinn.physics import background
-
-# Nearer to the source than this, over 1/k, u₀ keeps its value: it is infinite there.
-_SMALLEST_PHASE = 1e-9
-
-
-def point_source(
-    offset: np.ndarray, wavenumber: complex, amplitude: complex | None = None
-) -> np.ndarray:
-    """Background wavefield u₀: A H₀⁽²⁾(kr) in 2D and A e^{−ikr}/r in 3D.
-
-    The double-precision host form of `physics.background.background_field`.
-
-    Args:
-        offset: Displacement from the source, (..., 2) or (..., 3) [km]; real, or
-            complex in an absorbing layer.
-        wavenumber: k = ω/v₀ [rad/km]; complex, Im k < 0, with attenuation.
-        amplitude: A; by default that of the fundamental solution.
-
-    Returns:
-        Complex (...).
-
-    Raises:
-        ValueError: if the offset has neither 2 nor 3 columns.
-    """
-    if amplitude is None:
-        amplitude = background.default_amplitude(_dimension(offset))
-    distance = _distance(offset, _SMALLEST_PHASE / abs(wavenumber))
-    if _dimension(offset) == 2:
-        return amplitude * scipy.special.hankel2(0, wavenumber * distance)
-    return amplitude * np.exp(-1j * wavenumber * distance) / distance
+from meta_lrpinn.physics.background import point_source
 
 
 def background_difference(
@@ -62,8 +33,8 @@ def background_difference(
     if amplitude is None:
         amplitude = background.default_amplitude(_dimension(offset))
     # One distance for both, else their infinities would not cancel.
-    distance = _distance(
-        offset, _SMALLEST_PHASE / max(abs(wavenumber), abs(other_wavenumber))
+    distance = background.distance_of(
+        offset, background.SMALLEST_PHASE / max(abs(wavenumber), abs(other_wavenumber))
     )
     if _dimension(offset) == 2:
         return amplitude * (
@@ -81,11 +52,6 @@ def _dimension(offset: np.ndarray) -> int:
     if ndim not in (2, 3):
         raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
     return ndim
-
-
-def _distance(offset: np.ndarray, smallest: float) -> np.ndarray:
-    distance = np.sqrt(np.sum(np.asarray(offset) ** 2, axis=-1).astype(complex))
-    return np.where(np.abs(distance) < smallest, smallest, distance)
 
 
 def shifted_background(

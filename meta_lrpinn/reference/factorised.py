@@ -11,51 +11,23 @@ its right-hand side is finite; another background differs by a closed form.
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 import scipy.ndimage
 import scipy.sparse.linalg
 import threadpoolctl
 
+from meta_lrpinn.linear import stencils
+from meta_lrpinn.linear.interpolation import squared_slowness_on
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.reference import analytic, grids, stencils
+from meta_lrpinn.reference import analytic, grids
 
 # Of a layer of a thickness, at normal incidence.
 REFLECTION = 1e-5
-# Relative contrast of the squared slowness that is rounding.
+# A relative contrast of the squared slowness below this is rounding: some thousands of
+# units in the last place.
 _ROUNDING = 1e-12
-
-
-def _interpolation(model: VelocityModel, axis: int, positions: np.ndarray):
-    """Linear interpolation along an array axis, (len(positions), shape[axis])."""
-    count = model.shape[axis]
-    place = (positions - model.axes()[axis][0]) / model.spacing[axis]
-    place = np.clip(place, 0, count - 1)
-    cell = np.minimum(place.astype(int), count - 2)
-    weight = place - cell
-    rows = np.arange(len(positions))
-    matrix = np.zeros((len(positions), count))
-    matrix[rows, cell] = 1 - weight
-    matrix[rows, cell + 1] = weight
-    return matrix
-
-
-def squared_slowness_on(
-    model: VelocityModel, positions: Iterable[np.ndarray]
-) -> np.ndarray:
-    """`model.squared_slowness_at` on a grid of positions along each array axis, in double
-    precision [s²/km²]."""
-    velocity = np.asarray(model.complex_velocity)
-    values = velocity.astype(np.result_type(velocity.dtype, float)) ** -2
-    for axis, places in enumerate(positions):
-        values = np.moveaxis(
-            np.tensordot(_interpolation(model, axis, places), values, (1, axis)),
-            0,
-            axis,
-        )
-    return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +41,7 @@ class FiniteDifferenceSolver:
     axes: tuple[stencils.Axis, ...]  # in array order
     squared_slowness: np.ndarray  # m at the quadrature points [s²/km²], maybe complex
     is_graded: bool  # whether the layer's lines stand at graded complex positions
+    is_corrected: bool  # whether the leading error of the dispersion is taken off
     elimination: np.ndarray  # (unknowns,) order of the unknowns in the factors
     factors: scipy.sparse.linalg.SuperLU | None  # None once all is solved
 
@@ -111,10 +84,10 @@ class FiniteDifferenceSolver:
             solution[self.elimination] = self.factors.solve(load[self.elimination])
         solution = solution.reshape(self.shape)
         if abs(background_velocity / own - 1) > _ROUNDING:
-            solution += self._shift(source, amplitude, own, background_velocity)
+            solution += self.shift(source, amplitude, own, background_velocity)
         return solution
 
-    def _shift(
+    def shift(
         self,
         source: np.ndarray,
         amplitude: complex,
@@ -271,8 +244,9 @@ def factorise(
         axes=axes,
         squared_slowness=squared_slowness,
         is_graded=isinstance(layer, grids.GradedLayer),
+        is_corrected=order == 4,
         elimination=elimination,
-        factors=_factors(matrix[elimination][:, elimination].tocsc()),
+        factors=stencils.factors(matrix[elimination][:, elimination].tocsc()),
     )
 
 
@@ -294,24 +268,6 @@ def make_layer(
         model.maximum,
         (REFLECTION if reflection is None else reflection) ** (1 + level),
     )
-
-
-def _factors(matrix) -> scipy.sparse.linalg.SuperLU:
-    # The dense blocks are small: several BLAS threads bring nothing, and where other
-    # work shares the cores they cost a factor of up to a hundred.
-    with threadpoolctl.threadpool_limits(1):
-        try:
-            return scipy.sparse.linalg.splu(
-                matrix,
-                permc_spec="NATURAL",
-                diag_pivot_thresh=1e-3,
-                options={"SymmetricMode": True},
-            )
-        except (MemoryError, SystemError):
-            raise ValueError(
-                f"the sparse factors of {matrix.shape[0]} unknowns do not fit into the "
-                "memory that is free"
-            ) from None
 
 
 def check_arguments(

@@ -20,12 +20,14 @@ from meta_lrpinn.reference.factorised import (
     make_layer,
 )
 
-# Where bettering the layer ends: it then reaches 27 times as far as the first.
+# The last level of the layer, which reaches 27 times as far as the first. A guard, not
+# tuned: a tolerance that needs more is not reached.
 _LARGEST_LEVEL = 3
 # Errors of models with steps fall like h to this power: measured on half-spaces, a guide
 # and a layer of one node, 3.5 to 1.8. The estimate is then 0.6 to 2.3 times the error.
 _ORDER_AT_STEPS = 2.5
-# A change of m from node to node that is a step, over the smaller.
+# Nodes side by side whose m differ by more than this factor hold a step. Not tuned: where
+# it is too small, the estimates of smooth models are too high.
 _STEP = 1.25
 
 

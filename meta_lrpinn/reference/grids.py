@@ -17,25 +17,28 @@ incidence, 1e-4 or less at cos θ = 0.8 to 0.1; of half the step, 2e-5 and 1e-5.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
+from meta_lrpinn.linear import stencils
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import machine_memory
 
-# Errors near 0.05 % and 0.5 %; in 3D the memory grows with the fourth power.
+# Errors near 0.05 % in 2D and 0.5 % in 3D (docs/results/speed.md has some of both). In 3D
+# fewer points have to do, since memory grows with their fourth power.
 POINTS_PER_WAVELENGTH = {2: 10.0, 3: 6.0}
 # Where a tolerance decides, the first grid need only be good enough to refine from.
-FIRST_POINTS_PER_WAVELENGTH = 5.0
-# What is left of a wave that crosses the layer twice.
+FIRST_POINTS_PER_WAVELENGTH = 5.0  # it trades a refinement more for a smaller first solve
+# What is left of a wave that crosses the layer twice; below the error of the grid.
 REFLECTION = {2: 1e-6, 3: 1e-4}
-# Growth b of the steps from line to line: the layer's error is that of the grid.
+# Growth b of the steps from line to line, measured at the top of this file: the layer's
+# error is that of the grid. In 3D it trades accuracy for lines.
 _GROWTH = {2: 0.2, 3: 0.4}
 _DIRECTION = np.exp(-1j * np.pi / 3)
-# A layer one level better reaches so much further. Its first lines stay where they are,
-# so that the change is that of the reach alone; the steps are refined with the grid.
+# Each level of the layer reaches this many times as far as the one below it. Lines that
+# both have stand in the same places, so that the change is that of the reach alone; their
+# steps are refined with the grid. Not tuned.
 _FURTHER = 3.0
 # Bytes of an entry of the factors, and of the rest for each unknown: the largest memory
 # of processes with 24,000 to 190,000 unknowns in 2D and 3D is 0.9 to 1.0 times this.
@@ -188,33 +191,6 @@ def grid_shape(
     return tuple(shape)
 
 
-def factor_entries(shape: tuple[int, ...]) -> float:
-    """Entries of both sparse factors by nested dissection, estimated from the shape."""
-    return _entries(tuple(int(n) for n in shape), (0,) * len(shape))
-
-
-@functools.lru_cache(maxsize=65536)
-def _entries(shape: tuple[int, ...], exposed: tuple[float, ...]) -> float:
-    """A part's own entries, and those beside lines already set apart around it."""
-    unknowns = float(np.prod(shape, dtype=float))
-    around = sum(
-        faces * unknowns / length for faces, length in zip(exposed, shape, strict=True)
-    )
-    if max(shape) <= 4:
-        return unknowns**2 + 2 * unknowns * around
-    axis = int(np.argmax(shape))
-    middle = shape[axis] // 2
-    line = unknowns / shape[axis]
-
-    def half(length):
-        part = shape[:axis] + (length,) + shape[axis + 1 :]
-        faces = 1 + exposed[axis] / 2  # the line's, and on average half of the others
-        return _entries(part, exposed[:axis] + (faces,) + exposed[axis + 1 :])
-
-    own = line**2 + 2 * line * around
-    return own + half(middle) + half(shape[axis] - middle - 1)
-
-
 def check_size(
     model: VelocityModel,
     frequency: float,
@@ -229,7 +205,7 @@ def check_size(
     shape = grid_shape(model, refinement, layer)
     unknowns = float(np.prod(shape, dtype=float))
     # Nested dissection of the largest grids is not worth counting.
-    entries = factor_entries(shape) if unknowns < 1e12 else unknowns**1.2
+    entries = stencils.factor_entries(shape) if unknowns < 1e12 else unknowns**1.2
     needed = entries * _BYTES_PER_ENTRY + unknowns * _BYTES_PER_UNKNOWN
     available = machine_memory()
     if needed <= available and entries < _LARGEST_INDEX:

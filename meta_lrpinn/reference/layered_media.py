@@ -32,8 +32,8 @@ _LARGEST_WAVENUMBER = 4000.0  # over the medium's largest; the elements resolve 
 # of a panel is at most this: each leaves less than 1e-12.
 _PANEL_POINTS, _PANEL_PHASE = 16, 8.0
 # The integral ends where doubling its range changes the field by less.
-_TAIL = 1e-8
-_CHUNK = 256  # wavenumbers at a time, which bounds the memory
+_TAIL = 1e-8  # a tenth of the accuracy that is promised above
+_CHUNK = 256  # wavenumbers at a time; it bounds the memory and is not tuned
 
 
 # Complex velocities v/(1 − i/2Q) stand for a quality factor Q throughout.

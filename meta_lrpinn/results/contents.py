@@ -35,7 +35,7 @@ class Contents(NamedTuple):
 def contents(
     field: "Wavefield", relative_l2: Mapping[str, np.ndarray] | None = None
 ) -> Contents:
-    """All that a wavefield holds, but for what evaluates it off the grid.
+    """All that a wavefield holds, except the function that evaluates it off the grid.
 
     Args:
         field: The wavefield.
@@ -48,6 +48,7 @@ def contents(
     grid = (*sources, *space)
 
     def wave(values: np.ndarray, name: str) -> Variable:
+        # u₀ is A H₀ in 2D and A e^{-ikr}/r in 3D, for an A without a unit.
         units = {2: "1", 3: "1/km"}[model.ndim]
         return grid, np.asarray(values), {"long_name": name, "units": units}
 
@@ -75,6 +76,7 @@ def contents(
         variables["quality"] = space, values, {"long_name": "quality factor Q"}
     if field.free_surface:
         text = "whether the total wavefield is zero at the top of the model"
+        # A number, since netCDF has no truth values.
         variables["free_surface"] = (), np.asarray(1), {"long_name": text}
     if field.error_estimates is not None:
         name = "the solver's estimate of the relative L2 error of scattered"
@@ -97,6 +99,7 @@ def _coordinates(
         for axis, values in zip(space, field.model.axes(), strict=True)
     }
     coordinates["frequency"] = (), np.asarray(field.frequency), {"units": "Hz"}
+    # Points are in coordinate order, arrays in the reverse of it.
     for column, axis in enumerate(space[::-1]):
         values = np.asarray(field.source, float)[..., column]
         attributes = {"long_name": f"{names[axis]} of the source", **length}
@@ -122,4 +125,5 @@ def _attributes(field: "Wavefield") -> dict[str, Any]:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in dataclasses.asdict(part).items()
         }
+    # No format of ours can store None.
     return {key: value for key, value in attributes.items() if value is not None}

@@ -29,8 +29,10 @@ _COLORS = {
     "phase": "twilight",
     "error": "inferno",
 }
-_SHADES = 33  # of each colour map, between which the browser interpolates
-_LARGEST = 200e6  # bytes of text that browsers still open without trouble
+# Colours of each map, between which the browser interpolates: enough that no step is seen.
+_SHADES = 33
+# Bytes of text above which browsers have trouble. A guard, not tuned.
+_LARGEST = 200e6
 _WAVES = 3  # scattered, total and reference
 _COMPLEX = 8  # bytes of a value, in single precision
 _BASE64 = 4 / 3  # characters a byte
@@ -101,6 +103,7 @@ def html(
     fields: Sequence["Wavefield"], references: Sequence[np.ndarray] | None = None
 ) -> str:
     """The text of a report; see `write_report`."""
+    # Imported here, since only reports need it and it is optional.
     from plotly.offline import get_plotlyjs
 
     _check(fields, references)
@@ -180,6 +183,7 @@ def _plane(field: "Wavefield", source: np.ndarray) -> tuple[int | slice, ...]:
     """The vertical plane through a source; all of a 2D model."""
     if not _is_3d(field):
         return (slice(None), slice(None))
+    # The nearest plane of nodes: interpolated ones would not be what was solved for.
     row = int(np.argmin(np.abs(field.model.axes()[1] - source[1])))
     return (slice(None), row, slice(None))
 
@@ -192,7 +196,7 @@ def _estimates(field: "Wavefield", count: int) -> list[float | None]:
     if field.error_estimates is None:
         return [None] * count
     values = np.ravel(field.error_estimates).tolist()
-    return [value if np.isfinite(value) else None for value in values]
+    return [value if np.isfinite(value) else None for value in values]  # JSON has no NaN
 
 
 def _encoded(values: np.ndarray) -> str:

@@ -54,6 +54,7 @@ def check_path(path: pathlib.Path) -> None:
     if suffix not in SUFFIXES:
         raise ValueError(f"wavefields are written as {', '.join(SUFFIXES)}, got {path}")
     optional.require(_LIBRARIES[suffix], "xarray", f"writing {suffix}")
+    # A store may be replaced; any other folder may hold somebody's work.
     is_store = suffix == ".zarr" and (path / "zarr.json").is_file()
     if path.is_dir() and not is_store:
         raise ValueError(f"{path} is a folder with something else in it")
@@ -74,6 +75,7 @@ def writer(
     dataset = _dataset(parts)
     if suffix == ".zarr":
         return writing.FolderWriter(
+            # Consolidated metadata is no part of zarr 3.
             lambda folder: dataset.to_zarr(folder, mode="w", consolidated=False)
         )
     if suffix == ".nc":
@@ -119,12 +121,13 @@ def load_wavefield(path: str | os.PathLike) -> "xarray.Dataset":
 
 
 def _dataset(parts: Contents) -> "xarray.Dataset":
-    import xarray
+    import xarray  # optional, and slow to import
 
     return xarray.Dataset(*parts)
 
 
 def _without_complex(dataset: "xarray.Dataset") -> "xarray.Dataset":
+    # netCDF has no complex numbers: two variables, which our readers join again.
     from meta_lrpinn.files.readers import gridded
 
     for name, array in dataset.data_vars.items():
@@ -141,6 +144,7 @@ def _without_complex(dataset: "xarray.Dataset") -> "xarray.Dataset":
 def _arrays(parts: Contents) -> dict[str, Any]:
     """The entries of a NumPy file: arrays, numbers among the attributes, the rest."""
     description: dict[str, Any] = {"attributes": parts.attributes}
+    # Numbers stand there by their own names too, for whoever has NumPy alone.
     arrays: dict[str, Any] = {
         key: value for key, value in parts.attributes.items() if not isinstance(value, str)
     }
@@ -153,6 +157,7 @@ def _arrays(parts: Contents) -> dict[str, Any]:
 
 
 def _parts(arrays: Mapping[str, np.ndarray]) -> Contents:
+    # Cases and velocity files are NumPy files as well.
     if _DESCRIPTION not in arrays:
         raise ValueError("it was not written by Wavefield.save")
     description = json.loads(str(arrays[_DESCRIPTION]))

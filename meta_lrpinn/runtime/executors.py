@@ -9,9 +9,10 @@ from meta_lrpinn.runtime import optional
 # Maps a function over tasks; results in whatever order they are there.
 Mapper: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
-# Tasks that a thread of a worker has or waits for: enough that none idles.
+# Tasks that a thread of a worker has or waits for: enough that none idles while results
+# travel, few enough that a lost worker costs little. Not tuned.
 _TASKS_PER_THREAD = 3
-_CONNECT_SECONDS = 20
+_CONNECT_SECONDS = 20  # a guard, not tuned: nobody waits long for an absent scheduler
 
 
 class WorkersLost(RuntimeError):
@@ -43,7 +44,7 @@ def mapper(cluster: str | None = None, workers: int | None = None) -> Iterator[M
 
     with contextlib.ExitStack() as stack:
         if cluster is None:
-            # Of our own workers, which inherit this, only what went wrong.
+            # Our own workers inherit this, and print errors only.
             quiet = {"logging": {"distributed": "error"}}
             stack.enter_context(config.set(quiet))
         import distributed

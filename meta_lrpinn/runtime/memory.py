@@ -25,6 +25,7 @@ def check_memory(needed: float, what: str, remedy: str) -> None:
         ValueError: if there is less.
     """
     available = machine_memory()
+    # All memory counts, free or not: what is free changes before anything is built.
     if needed > available:
         raise ValueError(
             f"{what} take {_gib(needed)} or more, this machine has {_gib(available)}; "

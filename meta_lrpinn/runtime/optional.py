@@ -16,5 +16,6 @@ def require(libraries: Iterable[str], extra: str, what: str) -> None:
         ValueError: if one cannot be imported; it says what to install.
     """
     for library in libraries:
+        # Found but not imported: importing some of them takes seconds.
         if importlib.util.find_spec(library) is None:
             raise ValueError(f"{what} needs {library}: pip install 'meta_lrpinn[{extra}]'")

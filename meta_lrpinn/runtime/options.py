@@ -33,10 +33,10 @@ def option(
 
 
 def check_choices(settings: Any) -> None:
-    """Raises ValueError for values that are none of their field's choices."""
+    """Raises ValueError for values that are neither a field's default nor a choice."""
     for field in dataclasses.fields(settings):
         choices, value = field.metadata.get("choices"), getattr(settings, field.name)
-        if choices and value not in choices:
+        if choices and value not in (*choices, field.default):
             name = field.metadata.get("flag") or field.name
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
@@ -50,10 +50,10 @@ def check_positive(settings: Any, *names: str) -> None:
 
 
 def check_not_negative(settings: Any, *names: str) -> None:
-    """Raises ValueError unless these fields are zero or more, and finite."""
+    """Raises ValueError unless these fields are zero or more and finite, or None."""
     for name in names:
         value = getattr(settings, name)
-        if not 0 <= value < math.inf:
+        if value is not None and not 0 <= value < math.inf:
             raise ValueError(f"{name} must not be negative, got {value}")
 
 

@@ -9,9 +9,10 @@ chooses another of JAX's matrix precisions, for training on a GPU in "tensorfloa
 import functools
 import os
 from collections.abc import Callable
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 # On the host NumPy's, which keep double precision; of JAX inside a transformation.
@@ -19,6 +20,11 @@ Array: TypeAlias = jax.Array | np.ndarray
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def namespace(*values: Any) -> Any:
+    """`jax.numpy` where a value is of JAX, else `numpy`, which compiles nothing."""
+    return jnp if any(isinstance(value, jax.Array) for value in values) else np
 
 
 def matrix_precision() -> str:

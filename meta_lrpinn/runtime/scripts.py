@@ -1,5 +1,6 @@
 """What scripts with absl flags share: how they begin, and how they fail."""
 
+import sys
 from collections.abc import Callable
 
 from absl import app
@@ -13,8 +14,9 @@ def run(main: Callable[[], None]) -> None:
             raise app.UsageError(f"options only, got {arguments[1]!r}")
         try:
             main()
+        # What a user can mend is one line; any other fault keeps its traceback.
         except (ValueError, OSError) as error:
-            print(f"error: {error}", flush=True)
+            print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
 
     app.run(guarded)

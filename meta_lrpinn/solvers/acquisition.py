@@ -11,6 +11,8 @@ The gradient is that of the adjoint-state method: one more solve with the same
 preconditioner.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,9 @@ from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import Array
 from meta_lrpinn.solvers.protocol import Conditions, Setup, make_setup
 
+# Data and gradient to the half of the digits: what iterations leave is not smooth.
+_RESIDUAL = float(np.finfo(float).eps) ** 0.5
+
 
 class Acquisition(struct.PyTreeNode):
     """Sources and receivers at one frequency, with the lattice to solve on; a pytree."""
@@ -31,6 +36,8 @@ class Acquisition(struct.PyTreeNode):
     sources: Array  # (n_sources, ndim) [km]
     background_velocities: Array  # (n_sources,) [km/s]
     receivers: Array  # (n_receivers, ndim) [km]
+    # Squared slowness (nz, nx) or (nz, ny, nx) [s²/km²] → data (n_sources, n_receivers)
+    data: Callable[[jax.Array], jax.Array] = struct.field(pytree_node=False)
 
 
 def make_acquisition(
@@ -72,12 +79,15 @@ def acquisition_of(
 ) -> Acquisition:
     """The acquisition of a setup with receivers; v₀ is that of the smallest velocity."""
     assert setup.receivers is not None
+    velocities = setup.background_velocities(setup.grid)
+    given = setup.sources, velocities, setup.receivers
     return Acquisition(
         problem=problem,
         lattice=lattice,
         sources=setup.sources,
-        background_velocities=setup.background_velocities(setup.grid),
+        background_velocities=velocities,
         receivers=setup.receivers,
+        data=lattices.data_function(problem, lattice, *given, _RESIDUAL),
     )
 
 
@@ -92,15 +102,4 @@ def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
         Complex (n_sources, n_receivers), in the precision that JAX works in.
     """
     model = acquisition.problem.model.replace_velocity(velocity)
-    problem = acquisition.problem.replace(model=model)
-    # To the square root of machine epsilon: what iterations leave is not smooth.
-    residual = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5
-    weights = lattices.solve_weights(
-        problem,
-        acquisition.lattice,
-        acquisition.sources,
-        acquisition.background_velocities,
-        residual,
-    )
-    receivers = jnp.asarray(acquisition.receivers)
-    return lattices.evaluate(problem, acquisition.lattice, weights, receivers)
+    return acquisition.data(jnp.asarray(model.squared_slowness))

@@ -1,12 +1,15 @@
 """Finite differences as a solver like the others; the numerics are in `reference`."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.reference import finite_difference
+from meta_lrpinn.reference import factorised, finite_difference, gradient, grids
 from meta_lrpinn.solvers.protocol import Prepared, Setup, Solved, Truth, at_receivers
 from meta_lrpinn.solvers.settings import FiniteDifferences
 from meta_lrpinn.wavefield import Statistics
@@ -20,7 +23,42 @@ def prepare(settings: FiniteDifferences, setup: Setup) -> Prepared:
     """
     options = _options(settings, setup)
     finite_difference.check_first_grid(setup.grid, setup.frequency, **options)
-    return Prepared(setup, functools.partial(_solve, settings, setup))
+    solve = functools.partial(_solve, settings, setup)
+    if setup.receivers is None:
+        return Prepared(setup, solve)
+    return Prepared(setup, solve, _data(settings, setup))
+
+
+def _data(settings: FiniteDifferences, setup: Setup) -> Callable[[jax.Array], jax.Array]:
+    """On one grid, which resolves the smallest velocity, in a layer for the largest."""
+    assert setup.receivers is not None
+    refinement = settings.refinement
+    if refinement is None:
+        refinement = grids.refinement_for(setup.grid, setup.frequency)
+    layer = factorised.make_layer(
+        setup.bounds.highest,
+        setup.frequency,
+        refinement,
+        setup.conditions.thickness,
+        setup.conditions.reflection,
+    )
+    data = gradient.data_function(
+        setup.grid,
+        setup.frequency,
+        setup.sources,
+        setup.receivers,
+        setup.amplitude,
+        setup.background_velocities(setup.grid),
+        refinement=refinement,
+        layer=layer,
+        order=settings.scheme_order,
+    )
+
+    def of_velocity(velocity):
+        model = setup.grid.replace_velocity(velocity)
+        return data(jnp.asarray(model.squared_slowness))
+
+    return of_velocity
 
 
 def _options(settings: FiniteDifferences, setup: Setup) -> dict[str, Any]:

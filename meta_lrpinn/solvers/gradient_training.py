@@ -1,5 +1,9 @@
 """The paper's meta-testing: AdamW on all parameters of a network, its own output."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,10 +20,25 @@ from meta_lrpinn.solvers.protocol import Prepared, Setup, Solved, Truth
 from meta_lrpinn.solvers.settings import AdamW, GradientTraining
 from meta_lrpinn.wavefield import Statistics
 
-# Of the published loss; AdamW's is the paper's, SOAP's was measured.
-_PUBLISHED_RATE = {"adamw": 1e-3, "soap": 3e-3}
-# By loss, how the rate decays.
-_SCHEDULE = {"relative": "cosine", "published": "paper"}
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """What goes with a loss where nothing else is asked for."""
+
+    learning_rates: Mapping[str, float] | None  # by optimiser; None for the network's
+    schedule: str
+    weight_decay: float
+    clip_norm: float | None
+    fixed_points: bool
+    source_penalty: float
+    thickness: float | None  # of the absorbing layer [km]; None: the network's
+
+
+# The published one is the paper's, but for the rate of SOAP; the other was measured.
+_FORMS = {
+    "relative": _Form(None, "cosine", 0.0, 1.0, False, 0.0, None),
+    "published": _Form({"adamw": 1e-3, "soap": 3e-3}, "halved", 4e-5, None, True, 1.0, 0.0),
+}
 _POINTS_PER_WAVELENGTH = 6.0
 _MAXIMUM_POINTS = 20_000
 
@@ -31,6 +50,11 @@ def prepare(settings: GradientTraining, setup: Setup) -> Prepared:
         ValueError: if there is no such network, or it is of another space dimension.
     """
     network = network_fields.find_network(settings.network, setup)
+    conditions = setup.conditions
+    if conditions.thickness is None:
+        thickness = _FORMS[settings.loss].thickness
+        conditions = dataclasses.replace(conditions, thickness=thickness)
+        setup = dataclasses.replace(setup, conditions=conditions)
 
     def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
         sources = []
@@ -94,10 +118,15 @@ def _train(
         values = field(problem.model.grid_points())
         return network_fields.figures(values, distance)
 
-    metric, rate = None, _PUBLISHED_RATE[optimiser.name]
+    form, metric = _FORMS[settings.loss], None
     if settings.loss == "relative":  # whose gradients metrics are learned from
         metric = network.metric if optimiser.name == "soap" else None
-        rate = adaptation.default_rate(optimiser.name, optimiser.steps, metric)
+    rates = form.learning_rates
+    rate = (
+        adaptation.default_rate(optimiser.name, optimiser.steps, metric)
+        if rates is None
+        else rates[optimiser.name]
+    )
     params, history = adaptation.finetune(
         _objective(network, settings, points),
         network.params,
@@ -105,12 +134,15 @@ def _train(
         steps=optimiser.steps,
         optimiser=adaptation.make_optimiser(
             optimiser.name,
-            optimiser.learning_rate or rate,
-            _SCHEDULE[settings.loss],
+            _chosen(optimiser.learning_rate, rate),
+            _chosen(optimiser.schedule, form.schedule),
             optimiser.steps,
+            weight_decay=_chosen(optimiser.weight_decay, form.weight_decay),
+            clip_norm=form.clip_norm,
             free_bases=network.has_free_bases,
         ),
         key=key,
+        fixed_points=_chosen(optimiser.fixed_points, form.fixed_points),
         metric=metric,
         report_every=optimiser.report_every or max(1, min(10, optimiser.steps // 20)),
         patience=optimiser.patience,
@@ -130,9 +162,14 @@ def _train(
     return network_fields.SourceField(field, stats, history)
 
 
+def _chosen(asked: Any, default: Any) -> Any:
+    return default if asked is None else asked
+
+
 def _objective(
     network: Network, settings: GradientTraining, points: int
 ) -> objectives.Objective:
     if settings.loss == "published":
-        return objectives.paper_objective(network.module, points, settings.source_penalty)
+        penalty = _chosen(settings.source_penalty, _FORMS["published"].source_penalty)
+        return objectives.paper_objective(network.module, points, penalty)
     return objectives.own_output_objective(network.module, points)

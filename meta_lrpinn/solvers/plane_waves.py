@@ -3,17 +3,15 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.physics.problem import REFLECTION, HelmholtzProblem, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers.acquisition import acquisition_of, receiver_data
 from meta_lrpinn.solvers.bounds import Bounds, bounds_of_model
@@ -53,23 +51,24 @@ class PlaneWaveField:
     problem: HelmholtzProblem
     lattice: lattices.Lattice
     weights: np.ndarray  # (n_sources, *lattice.shape) complex
-    is_double: bool
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n_sources, n)."""
-        with jax.enable_x64(self.is_double):
-            values = _evaluate(
-                self.problem, self.lattice, self.weights, jnp.asarray(points, float)
-            )
-            return np.asarray(values)
+        return lattices.evaluate(self.problem, self.lattice, self.weights, points)
 
 
-class _Basis(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Basis:
     """Waves for all velocities within bounds."""
 
     problem: HelmholtzProblem  # of the smallest velocities, in a layer for the largest
     lattice: lattices.Lattice
     ratio: float  # largest wavenumber over that of the slowest wave
+
+    @functools.cached_property
+    def prepared(self) -> lattices.Prepared:
+        """All that does not depend on the velocity."""
+        return lattices.prepare(self.problem, self.lattice)
 
 
 def prepare(settings: PlaneWaves, setup: Setup) -> Prepared:
@@ -137,40 +136,37 @@ def _solve(
     truth: Truth | None = None,
 ) -> Solved:
     """All sources in one velocity."""
-    tolerance, is_double = settings.tolerance, settings.precision == "double"
+    tolerance = settings.tolerance
     if tolerance is not None and not setup.bounds.are_of_one_model:
         basis = _first_basis(settings, setup, bounds_of_model(model))
     history, best = [], None
-    with (
-        jax.enable_x64(is_double),
-        tqdm.tqdm(disable=not setup.conditions.progress, unit="solve") as bar,
-    ):
-        for problem, lattice in _growing(basis, model):
-            solution = _solved(problem, lattice, setup, tolerance, is_double)
-            largest = float(solution.error_estimate.max())
-            record = {"unknowns": lattice.number, "error_estimate": largest}
+    with tqdm.tqdm(disable=not setup.conditions.progress, unit="solve") as bar:
+        for waves in _growing(basis):
+            solution = _solved(waves, model, setup, tolerance)
+            number, largest = waves.lattice.number, float(solution.error_estimate.max())
+            record = {"unknowns": number, "error_estimate": largest}
             if truth is not None:
                 record["relative_l2"] = truth.distance(solution.fields)
             history.append(record)
             bar.update()
-            bar.set_postfix(unknowns=lattice.number, estimate=f"{largest:.2g}")
+            bar.set_postfix(unknowns=number, estimate=f"{largest:.2g}")
             if best is None or largest < best[0]:
-                best = largest, problem, lattice, solution
+                best = largest, waves, solution
             if tolerance is None or largest <= _AIM * tolerance or _has_stalled(history):
                 break
     assert best is not None
-    _, problem, lattice, solution = best
+    _, waves, solution = best
     fields, evaluate, estimates = solution.fields, None, solution.error_estimate
     if solution.weights is not None:
-        evaluate = PlaneWaveField(problem, lattice, solution.weights, is_double)
+        evaluate = _field(waves, model, solution)
         fields = at_receivers(setup, evaluate, fields)
     return Solved(
         fields=fields,
         error_estimates=estimates,
-        converged=None if tolerance is None else estimates <= tolerance,
+        converged=_converged(solution, tolerance),
         evaluate=evaluate,
         stats=Statistics(
-            unknowns=lattice.number,
+            unknowns=waves.lattice.number,
             iterations=int(solution.iterations),
             residual=float(solution.residual.max()),
         ),
@@ -178,29 +174,36 @@ def _solve(
     )
 
 
-def _growing(
-    basis: _Basis, model: VelocityModel
-) -> Iterator[tuple[HelmholtzProblem, lattices.Lattice]]:
-    """A model's problem with ever more waves, as long as they can be afforded."""
-    problem, lattice, ratio = basis
-    problem = problem.replace(model=model)
-    yield problem, lattice
+def _field(
+    basis: _Basis, model: VelocityModel, solution: lattices.Solution
+) -> PlaneWaveField:
+    problem = basis.problem.replace(model=model)
+    return PlaneWaveField(problem, basis.lattice, solution.weights)
+
+
+def _converged(solution: lattices.Solution, tolerance: float | None) -> np.ndarray | None:
+    """Of each source; None where all iterations ended and no tolerance is asked for."""
+    if tolerance is not None:
+        return solution.converged & (solution.error_estimate <= tolerance)
+    return None if np.all(solution.converged) else solution.converged
+
+
+def _growing(basis: _Basis) -> Iterator[_Basis]:
+    """Ever more waves, as long as they can be afforded."""
+    yield basis
+    problem, ratio = basis.problem, basis.ratio
     largest = lattices.wavenumber_ratio_for(problem, _MOST_WAVES)
     while True:
         ratio *= _GROWTH ** (1 / problem.ndim)
         if ratio > largest:
             return
-        yield problem, lattices.make_lattice(problem, ratio)
+        yield _Basis(problem, lattices.make_lattice(problem, ratio), ratio)
 
 
 def _solved(
-    problem: HelmholtzProblem,
-    lattice: lattices.Lattice,
-    setup: Setup,
-    tolerance: float | None,
-    is_double: bool,
+    basis: _Basis, model: VelocityModel, setup: Setup, tolerance: float | None
 ) -> Any:
-    """A lattice's `Solution` in arrays of NumPy.
+    """The `Solution` of all sources.
 
     Where a memory is set, as many sources at a time as it holds; their fields are then
     where they are asked for, and their weights are dropped.
@@ -208,17 +211,16 @@ def _solved(
     options = {}
     if tolerance is not None:
         options["tolerance"] = min(_LARGEST_RESIDUAL, tolerance / _ERROR_OVER_RESIDUAL)
-    velocities = setup.background_velocities(problem.model)
-    batch = _sources_per_batch(lattice, setup)
+    velocities = setup.background_velocities(model)
+    batch = _sources_per_batch(basis.lattice, setup)
     parts = []
     for start in range(0, len(setup.sources), batch):
         part = slice(start, start + batch)
-        solution = _solve_lattice(
-            problem, lattice, setup.sources[part], velocities[part], **options
+        solution = basis.prepared.solve(
+            model, setup.sources[part], velocities[part], **options
         )
-        solution = jax.tree.map(np.asarray, solution)
         if setup.conditions.memory is not None:
-            field = PlaneWaveField(problem, lattice, solution.weights, is_double)
+            field = _field(basis, model, solution)
             fields = at_receivers(setup, field, solution.fields)
             solution = solution.replace(fields=fields, weights=None)
         parts.append(solution)
@@ -265,7 +267,3 @@ def _has_stalled(history: list[dict[str, float]]) -> bool:
     """Whether two more steps in the number of waves have brought little."""
     estimates = [record["error_estimate"] for record in history]
     return len(estimates) > 2 and min(estimates[-2:]) > _STALLED * estimates[-3]
-
-
-_solve_lattice = programs.jit_latest(lattices.solve)
-_evaluate = programs.jit_latest(lattices.evaluate)

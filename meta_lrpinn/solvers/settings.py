@@ -8,9 +8,17 @@ subclass of `Solver`, and an entry of `SOLVERS`.
 """
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from meta_lrpinn.runtime.options import (
+    check_choices,
+    check_not_negative,
+    check_positive,
+    check_whole,
+    option,
+    variant,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,9 +31,9 @@ if TYPE_CHECKING:
 PRECISIONS = ("double", "single")
 OUTPUT_STARTS = ("network", "solved")
 LOSSES = ("relative", "published")
+SCHEDULES = ("cosine", "halved")
 # Below, rounding and quadrature decide; from one up, zero is as good a wavefield.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 1e-6, 1.0
-_LARGEST_WHOLE = 2**31 - 1
 
 # Metadata of a field for a network, which the command line prepares by options that all
 # such fields share.
@@ -35,59 +43,15 @@ NETWORK = {"network": True}
 NetworkLike: TypeAlias = "Network | str | Path | None"
 
 
-def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field of settings, described for documentation and command line alike."""
-    return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
-
-
-def one_of(default: Any, text: str, kinds: dict[str, type]) -> Any:
-    """A field that holds settings of its own, of one of several kinds.
-
-    Args:
-        default: Of one of the kinds.
-        text: Help of the choice; fields of the kinds have their own.
-        kinds: By the name of the choice.
-    """
-    return dataclasses.field(default=default, metadata={"help": text, "kinds": kinds})
-
-
-def _check_positive(settings: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _check_whole(settings: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name} must be a whole number from 0 up, got {value!r}")
-        if value > _LARGEST_WHOLE:
-            raise ValueError(f"{name} must be at most {_LARGEST_WHOLE}")
-
-
 def _check_tolerance(settings: Any) -> None:
     """Refuses a relative error that no solver reaches, or that says nothing."""
-    _check_positive(settings, "tolerance")
+    check_positive(settings, "tolerance")
     tolerance = settings.tolerance
     if tolerance is not None and not _LEAST_TOLERANCE <= tolerance < _MOST_TOLERANCE:
         raise ValueError(
             f"tolerance is a relative error, from {_LEAST_TOLERANCE:g} to below "
             f"{_MOST_TOLERANCE:g}, got {tolerance:g}"
         )
-
-
-def _check_choices(settings: Any) -> None:
-    """Refuses values that are none of a field's choices."""
-    for field in dataclasses.fields(settings):
-        choices, value = field.metadata.get("choices"), getattr(settings, field.name)
-        if choices and value not in choices:
-            raise ValueError(
-                f"{field.name} must be one of {', '.join(choices)}, got {value!r}"
-            )
 
 
 class Solver:
@@ -145,13 +109,11 @@ class PlaneWaves(Solver):
         None, "Relative error to reach; waves, layer, quadrature and iterations follow."
     )
     unknowns: int | None = option(None, "Number of plane waves, instead of a tolerance.")
-    precision: str = option("double", "Precision of the solve.", PRECISIONS)
 
     def __post_init__(self):
-        _check_choices(self)
         _check_tolerance(self)
-        _check_positive(self, "unknowns")
-        _check_whole(self, "unknowns")
+        check_positive(self, "unknowns")
+        check_whole(self, "unknowns")
         if self.unknowns is not None and self.tolerance is not None:
             raise ValueError("give unknowns or tolerance, not both")
 
@@ -185,8 +147,8 @@ class FiniteDifferences(Solver):
 
     def __post_init__(self):
         _check_tolerance(self)
-        _check_positive(self, "refinement", "maximum_refinement")
-        _check_whole(self, "refinement", "maximum_refinement")
+        check_positive(self, "refinement", "maximum_refinement")
+        check_whole(self, "refinement", "maximum_refinement")
         if self.scheme_order not in (2, 4):
             raise ValueError(f"scheme_order must be 2 or 4, got {self.scheme_order}")
 
@@ -199,7 +161,11 @@ class FiniteDifferences(Solver):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """Adaptation of a network's parameters by AdamW on new points at every step."""
+    """Adaptation of a network's parameters by AdamW.
+
+    What is None follows from the loss: meta-testing as published with the published loss,
+    and otherwise what was measured to be best.
+    """
 
     name: ClassVar[str] = "adamw"
 
@@ -210,6 +176,19 @@ class AdamW:
     points: int | None = option(
         None, "Collocation points a step; by default by wavelength, at most 20,000."
     )
+    weight_decay: float | None = option(
+        None, "Decoupled weight decay; by default 4e-5 with loss published, else 0."
+    )
+    schedule: str | None = option(
+        None,
+        "cosine: the rate falls to zero at the last step; halved: after 2,000, 4,000 and "
+        "8,000 steps. By default halved with loss published, else cosine.",
+        SCHEDULES,
+    )
+    fixed_points: bool | None = option(
+        None,
+        "The same points at every step; by default with loss published, else new ones.",
+    )
     patience: int | None = option(
         None,
         "Stop after so many records in which the held-out loss is not smaller.",
@@ -217,8 +196,10 @@ class AdamW:
     report_every: int | None = option(None, "Steps between records of the history.")
 
     def __post_init__(self):
-        _check_whole(self, "steps", "points", "patience", "report_every")
-        _check_positive(self, "learning_rate", "points", "patience", "report_every")
+        check_whole(self, "steps", "points", "patience", "report_every")
+        check_positive(self, "learning_rate", "points", "patience", "report_every")
+        check_choices(self)
+        check_not_negative(self, "weight_decay")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -250,7 +231,7 @@ class NetworkFeatures(Solver):
     precision: str = option("double", "Precision of the exact solves.", PRECISIONS)
 
     def __post_init__(self):
-        _check_choices(self)
+        check_choices(self)
 
     def prepare_setup(self, setup: "Setup") -> "Prepared":
         """As `prepare`, of checked arguments, without a free surface."""
@@ -271,18 +252,19 @@ class GradientTraining(Solver):
     network: NetworkLike = dataclasses.field(
         default="meta_lrpinn", kw_only=False, metadata=NETWORK
     )
-    optimiser: AdamW = one_of(
+    optimiser: AdamW = variant(
         AdamW(steps=200),
         "soap is adamw in the eigenbasis of Shampoo's preconditioner.",
         OPTIMISERS,
     )
     loss: str = option(
         "relative",
-        "relative: residual over right-hand side; published: the paper's absolute losses.",
+        "relative: residual over right-hand side; published: meta-testing as published, "
+        "by the paper's absolute losses, without a layer unless --thickness is given.",
         LOSSES,
     )
-    source_penalty: float = option(
-        0.0, "Strength of the published L_reg; 1 is the paper's. With loss published."
+    source_penalty: float | None = option(
+        None, "Strength of L_reg; by default 1, the paper's. With loss published."
     )
     output_start: str = option(
         "network",
@@ -292,14 +274,11 @@ class GradientTraining(Solver):
     polish: bool = option(False, "Solve the output layer exactly after the last step.")
 
     def __post_init__(self):
-        _check_choices(self)
+        check_choices(self)
         if not isinstance(self.optimiser, AdamW):
             raise ValueError(f"optimiser must be AdamW or SOAP, got {self.optimiser!r}")
-        if not (self.source_penalty >= 0 and math.isfinite(self.source_penalty)):
-            raise ValueError(
-                f"source_penalty must not be negative, got {self.source_penalty}"
-            )
-        if self.source_penalty and self.loss != "published":
+        check_not_negative(self, "source_penalty")
+        if self.source_penalty is not None and self.loss != "published":
             raise ValueError("source_penalty has no effect without loss published")
 
     def prepare_setup(self, setup: "Setup") -> "Prepared":

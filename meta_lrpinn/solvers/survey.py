@@ -172,7 +172,9 @@ def solve_survey(
                 unknowns[row, column] = solved.stats.unknowns or 0
                 if solved.error_estimates is not None:
                     estimates[row, column] = solved.error_estimates
-                if reached is not None and solved.converged is not None:
+                if solved.converged is not None:
+                    if reached is None:
+                        reached = np.ones(estimates.shape, bool)
                     reached[row, column] = solved.converged
                 bar.update()
     return Survey(

@@ -37,12 +37,14 @@ class SurveyRun:
     shape: tuple[int, int, int]  # (n_models, n_frequencies, n_sources)
     solved: int  # wavefields solved by this call; the others were there
     chunks: int  # in all
-    missed: int | None  # wavefields of all that missed the tolerance; None without one
+    # Wavefields of all that missed the tolerance; without one, those of this call whose
+    # iterations ended early, or None.
+    missed: int | None
     elapsed: float  # [s], compilation included
 
     @property
     def converged(self) -> bool | None:
-        """Whether all wavefields reached the tolerance; None where none was asked for."""
+        """Whether no wavefield was missed; None where no tolerance was asked for."""
         return None if self.missed is None else self.missed == 0
 
     @property
@@ -134,9 +136,11 @@ def run_survey(
         everything = list(blocks(shape, sizes))
         is_there = output.solved(sizes).transpose(1, 2, 0).ravel()
         missing = [b for b, there in zip(everything, is_there, strict=True) if not there]
-        _run(job, velocities, missing, shape, solve_all, progress)
+        ended_early = _run(job, velocities, missing, shape, solve_all, progress)
         output.clear_partial()  # of workers that were lost
         missed = output.missed()
+        if missed is None and ended_early:
+            missed = ended_early
     return SurveyRun(
         out=output.url,
         shape=shape,
@@ -154,8 +158,9 @@ def _run(
     shape: tuple[int, int, int],
     solve_all: executors.Mapper,
     progress: bool,
-) -> None:
-    total = int(np.prod(shape))
+) -> int:
+    """Solves blocks; returns how many wavefields have not converged."""
+    total, missed = int(np.prod(shape)), 0
     left = sum(block.wavefields for block in missing)
     tasks = (
         (job, block, velocities.part(block.models.start, block.models.stop))
@@ -168,18 +173,20 @@ def _run(
         unit="field",
         mininterval=0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES,
     ) as bar:
-        for number in solve_all(solve_block, tasks):
+        for number, early in solve_all(solve_block, tasks):
+            missed += early
             bar.update(number)
+    return missed
 
 
-def solve_block(task: tuple[Job, Block, Velocities]) -> int:
+def solve_block(task: tuple[Job, Block, Velocities]) -> tuple[int, int]:
     """Solves one block and writes it.
 
     Args:
         task: The survey, which block, and its velocities.
 
     Returns:
-        Number of wavefields.
+        Number of wavefields, and of those that have not converged.
     """
     job, block, velocities = task
     prepared = _prepared(job, block.frequency, block.sources.start, block.sources.stop)
@@ -198,9 +205,9 @@ def solve_block(task: tuple[Job, Block, Velocities]) -> int:
         np.stack(fields),
         np.stack(estimates),
         np.array(unknowns),
-        np.stack(converged) if converged else None,
+        np.stack(converged) if job.plan.settings.tolerance is not None else None,
     )
-    return block.wavefields
+    return block.wavefields, sum(int(np.sum(~one)) for one in converged)
 
 
 @functools.lru_cache(maxsize=1)

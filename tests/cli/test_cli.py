@@ -789,6 +789,32 @@ def test_meta_train_stops_resumes_and_adapts(tiny, case_file, out, capsys, monke
     assert np.all(np.isfinite(errors)) and np.all(errors > 0)
 
 
+def test_meta_train_without_time_left_says_so_and_writes_nothing(tiny, out, capsys):
+    options = ("meta-train", "--iterations=3", f"--out={out}")
+    assert run(*options, "--seconds=1e-3") == 0  # one iteration, however short
+    assert "wrote" in capsys.readouterr().out
+    before = sorted(path for path in out.rglob("*") if path.is_file())
+    times = [path.stat().st_mtime_ns for path in before]
+    assert run(*options, "--seconds=1e-3", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["iterations"] == 0
+    assert answer["initialisation"] == str(out / "initialisation")
+    assert run(*options, "--seconds=1e-3") == 0
+    said = capsys.readouterr().out
+    assert "no iterations or seconds are left; nothing is written" in said
+    assert sorted(path for path in out.rglob("*") if path.is_file()) == before
+    csv_files = {path for path in before if path.suffix == ".csv"}
+    after = [path.stat().st_mtime_ns for path in before]
+    kept = [
+        t == u for p, t, u in zip(before, times, after, strict=True) if p not in csv_files
+    ]
+    assert all(kept)
+
+    assert run(*options) == 0  # without the limit it goes on
+    assert (out / "initialisation_2").exists()
+    assert steps(out / "evaluation.csv") == [0, 1, 2, 3]
+
+
 def test_divergence_is_one_line_and_exit_code_1(out, capsys, monkeypatch):
     def diverge(*arguments, **options):
         raise training.TrainingDiverged("loss is not finite at step 7")
@@ -819,7 +845,7 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
 
     def keep(config, directory, **options):
         seen.update(options, config=config, directory=directory)
-        return pathlib.Path(directory)
+        return pipeline.Trained(pathlib.Path(directory), 1)
 
     monkeypatch.setattr(pipeline, "meta_train", keep)
     text = (
@@ -869,17 +895,14 @@ def test_meta_train_on_known_wavefields(tiny, tmp_path, out, capsys):
     assert np.isfinite(card["curve"][-1]["error"])
 
 
-@pytest.mark.parametrize("objective", ["projection", "galerkin"])
-def test_tasks_without_wavefields_are_refused(
-    objective, tiny, tmp_path, out, capsys, monkeypatch
-):
+def test_tasks_without_wavefields_are_refused(tiny, tmp_path, out, capsys, monkeypatch):
     unknown = dataclasses.replace(tiny.tasks, known_points=0)
     path = write_tasks(tmp_path / "tasks.npz", unknown, 0)
     expected = (
-        f"meta-lrpinn: objective {objective} learns from known wavefields; give tasks "
+        "meta-lrpinn: objective projection learns from known wavefields; give tasks "
         "that have them (meta-lrpinn make-tasks --wavefields)\n"
     )
-    options = "meta-train", f"--objective={objective}", "--iterations=1", f"--out={out}"
+    options = "meta-train", "--objective=projection", "--iterations=1", f"--out={out}"
     assert run(*options, f"--tasks={path}") == 2
     assert capsys.readouterr().err == expected
     # Nor are there any in new tasks of a distribution without.

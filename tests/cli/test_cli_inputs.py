@@ -143,9 +143,12 @@ EVERYWHERE = "0.11:0.4:1000,0.06:0.3:1000"
         ),
         ((*TRAIN, "--points=2000000000"), "tasks with 2,000,000,000 points each take"),
         ((*TRAIN, "--tasks_per_batch=2000000"), "batches of 2,000,000 tasks with"),
-        ((*TRAIN, "--inner_steps=2000000000"), "inner_steps must be at most 1,000,000"),
-        ((*TRAIN, "--points=0"), "points must be 1 to 2147483647, got 0"),
-        ((*TRAIN, "--learning_rate=inf"), "learning_rate must be at most 2147483647"),
+        (
+            (*TRAIN, "--preset=own_output", "--inner_steps=2000000000"),
+            "inner_steps must be at most 1,000,000",
+        ),
+        ((*TRAIN, "--points=0"), "points must be positive, got 0"),
+        ((*TRAIN, "--learning_rate=inf"), "learning_rate must be positive, got inf"),
         ((*TRAIN, "--seed=-1"), "seed must be 0 to 4294967295, got -1"),
         (
             (*TASKS, "--random=1000000", "--sources=1000000"),

@@ -26,11 +26,12 @@ def test_table_and_json(experiment):
     out = experiment("accelerator", **SMALL)
     (file,) = out.glob("*.json")
     rows = json.loads(file.read_text())["rows"]
-    assert len(rows) == 8
+    assert len(rows) == 10
     assert all(row["seconds"] > 0 for row in rows)
     table = (out / "table.md").read_text()
     for row in rows:
         assert f"| {row['what']} |" in table
+    assert (out / "figure.png").stat().st_size > 10_000
 
 
 def test_matrix_precision_is_one_of_jax(monkeypatch):

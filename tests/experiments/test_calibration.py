@@ -41,6 +41,7 @@ def test_records_and_table(experiment, monkeypatch):
     expected = [(k, str(m), str(s)) for k in kinds for m in range(3) for s in range(2)]
     assert found == expected
     assert "| all | 12 |" in (out / "table.md").read_text()
+    assert (out / "figure.png").stat().st_size > 10_000
 
 
 def test_kinds_are_those_of_the_list(experiment):

@@ -49,8 +49,14 @@ def test_tables_figures_and_no_second_measurement(experiment, tiny_init, monkeyp
     assert "| layered 2 Hz | plane waves | 1 % | 0.5 |" in table
     assert "2 seeds" in table
     assert "8 wide" in table
-    for figure in ("figure", "seconds", "loss"):
+    for figure in ("figure", "seconds", "loss", "wavefields"):
         assert (out / f"{figure}.png").stat().st_size > 10_000
+    with np.load(next(out.glob("fields_*.npz"))) as kept:
+        fields = dict(kept)
+    ends = [float(r["relative_l2"]) for r in rows if (r["seed"], r["step"]) == ("0", "2")]
+    adapted = fields["Meta-LRPINN, 2 steps"]
+    # What is shown is a run of the study, so that its error is one of the table.
+    assert ml.relative_l2(adapted, fields["reference"]) == pytest.approx(ends[0], rel=1e-3)
 
     def refuse(*_, **__):
         raise AssertionError("measured again")

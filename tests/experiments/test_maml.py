@@ -44,6 +44,7 @@ def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypat
     table = (out / "table.md").read_text()
     assert "| 0 steps | 1 steps | 3 steps |" in table
     assert "one seed" in table and "±" not in table
+    assert (out / "figure.png").stat().st_size > 10_000
 
     def again(*_):
         raise AssertionError("measured again")

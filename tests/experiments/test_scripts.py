@@ -89,7 +89,7 @@ def test_records_are_measured_once_and_survive(tmp_path):
 
 def test_task_set_of_models_and_frequencies(tmp_path):
     path = tmp_path / "tasks.npz"
-    options = "--preset=paper", "--models=2", "--frequencies=2:15:6.5"
+    options = "--preset=paper", "--models=2", "--frequencies=2,8.5,15"
     result = run("data_gen.make_tasks", f"--out={path}", *options)
     assert result.returncode == 0, result.stderr
     distribution = configs.TaskDistribution()

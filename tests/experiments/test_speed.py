@@ -22,3 +22,4 @@ def test_every_setting_has_both_solvers(experiment, monkeypatch):
         limit = 0.05 if row["solver"] == "plane waves" else 0.01
         assert 0 < float(row["worst_error"]) < limit
     assert "| 2 velocities | finite differences |" in (out / "table.md").read_text()
+    assert (out / "figure.png").stat().st_size > 10_000

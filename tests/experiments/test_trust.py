@@ -38,6 +38,7 @@ def test_table(experiment, small_cases, tmp_path, capsys):
     assert float(known[0]["estimate"]) > 0 and known[0]["converged"] == "True"
     table = (out / "table.md").read_text()
     assert "| small |" in table and table.count("refused") == 2
+    assert (out / "figure.png").stat().st_size > 10_000
     assert "left out: there is no" in capsys.readouterr().out  # the published data
 
 

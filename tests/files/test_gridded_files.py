@@ -97,7 +97,9 @@ def test_uneven_coordinates_are_no_spacing(tmp_path):
     path = write(uneven, tmp_path / "a.nc")
     with pytest.raises(ValueError, match="holds no grid spacing for velocity"):
         load_velocity(path)
-    assert load_velocity(path, spacing=0.1).spacing == (0.1, 0.1)
+    assert load_velocity(path, spacing=(0.02, 0.1)).spacing == (0.02, 0.1)
+    with pytest.raises(ValueError, match="coordinates say .0.02, uneven. km: leave out"):
+        load_velocity(path, spacing=0.1)
 
 
 @pytest.mark.parametrize("ending", [".nc", ".zarr"])

@@ -44,10 +44,9 @@ def test_mat_files_are_read_as_scipy_reads_them(tmp_path, version, compress):
     do_compression = compress and version == "5"
     scipy.io.savemat(path, arrays, format=version, do_compression=do_compression)
     ours, theirs = matlab.read(path).arrays, scipy.io.loadmat(path)
-    assert set(ours) == set(arrays) - {"text", "cells"}
+    assert set(ours) == set(arrays) - {"cells"}
     for key, value in ours.items():
         np.testing.assert_array_equal(value, theirs[key].squeeze().reshape(value.shape))
-        assert value.dtype.kind == theirs[key].dtype.kind or key == "flags"
 
 
 # Some of them repeat a name; some hold sparse matrices, which are not compared.
@@ -184,8 +183,8 @@ def test_segy_spacing_is_checked_against_the_headers(tmp_path):
     write_cube(path)
     given = load_velocity(path, spacing=(20, 40, 30), spacing_unit="m").spacing
     np.testing.assert_allclose(given, (0.02, 0.04, 0.03))
-    refused("spacing is .0.03, 0.03, 0.03. km, but the headers say", path, spacing=0.03)
-    refused("headers say", path, spacing=(0.02, 0.03, 0.03))
+    refused("spacing is .0.03, 0.03, 0.03. km, but the file", path, spacing=0.03)
+    refused("coordinates say", path, spacing=(0.02, 0.03, 0.03))
     write_cube(path, units=2)
     feet = load_velocity(path).spacing
     np.testing.assert_allclose(feet, 0.3048 * np.array((0.02, 0.04, 0.03)), rtol=1e-6)
@@ -197,11 +196,11 @@ def test_segy_headers_in_other_units_are_not_believed(tmp_path):
     write_cube(path, interval=50_000)  # an interval has no sign
     np.testing.assert_allclose(load_velocity(path).spacing, (0.05, 0.04, 0.03))
     write_cube(path, interval=20)  # 20 m, or 20 mm?
-    refused("no clear sample interval", path)
+    refused("no even coordinates of z", path)
     assert load_velocity(path, spacing=spacing).spacing == spacing
-    refused("headers say", path, spacing=(0.02, 0.04, 0.04))
+    refused("coordinates say", path, spacing=(0.02, 0.04, 0.04))
     write_cube(path, angles=2)
-    refused("no even CDP coordinates", path)
+    refused("no even coordinates of z, y, x", path)
     assert load_velocity(path, spacing=spacing).spacing == spacing
     write_cube(path)
     refused("spacing must be one number or 3", path, spacing=(0.02, 0.03))
@@ -271,13 +270,13 @@ def test_options_that_do_not_apply_are_refused(tmp_path):
         refused("are for raw files", tmp_path / "a.npy", **OPTIONS, **option)
     refused("transpose is not for SEG-Y", tmp_path / "a.sgy", transpose=True)
     refused("fill must be 'nearest'", tmp_path / "a.npy", **OPTIONS, fill="zero")
-    refused("spacing_unit must be", tmp_path / "a.npy", **OPTIONS, spacing_unit="ft")
+    refused("spacing_unit must be", tmp_path / "a.npy", **OPTIONS, spacing_unit="miles")
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("a.npy",), {"unit": ["m/s"]}, "unit must be 'km/s' or 'm/s'"),
+        (("a.npy",), {"unit": ["m/s"]}, "unit must be one of km/s, m/s"),
         (("a.npy",), {"spacing_unit": {}}, "spacing_unit must be"),
         (("a.npy",), {"transpose": "no"}, "transpose must be True or False"),
         (("a.npy",), {"spacing": "wide"}, "spacing must be an array of real"),
@@ -336,7 +335,7 @@ def test_metres_are_asked_about(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, 1000 * FLAT)
     refused("looks like m/s", path, spacing=0.02)
-    refused("is the spacing 20 in metres", path, spacing=20, unit="m/s")
+    refused("is the spacing 20 in m, ft or km", path, spacing=20, unit="m/s")
     loaded = load_velocity(path, spacing=20, unit="m/s", spacing_unit="m")
     assert loaded.spacing == (0.02, 0.02)
     np.testing.assert_allclose(loaded.velocity, FLAT, rtol=1e-6)

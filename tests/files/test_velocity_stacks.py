@@ -77,7 +77,7 @@ def test_volumes_are_told_from_stacks_by_spacing(tmp_path):
 def test_what_is_no_velocity_is_refused_in_one_line(tmp_path):
     path = tmp_path / "models.npy"
     np.save(path, VALUES)
-    with pytest.raises(ValueError, match="no grid spacing; add --spacing"):
+    with pytest.raises(ValueError, match="holds no grid spacing"):
         open_velocities(path)
     with pytest.raises(FileNotFoundError, match="there is no velocity file"):
         open_velocities(tmp_path / "none.npy")
@@ -87,7 +87,7 @@ def test_what_is_no_velocity_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="velocity 3 of the survey: .*velocity"):
         read(open_velocities(path, 0.1))
     np.savez(tmp_path / "two.npz", a=VALUES, b=VALUES)
-    with pytest.raises(ValueError, match="no array 'velocity'; it holds a, b"):
+    with pytest.raises(ValueError, match="holds several models; name one of a, b"):
         open_velocities(tmp_path / "two.npz", 0.1)
     with pytest.raises(ValueError, match="at least one model"):
         open_velocities([])

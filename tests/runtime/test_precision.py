@@ -9,7 +9,6 @@ from jax.extend import core
 from meta_lrpinn import models
 from meta_lrpinn.learning import objectives, output_layer
 from meta_lrpinn.learning.tasks import single_task
-from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 
@@ -46,8 +45,8 @@ def network():
     "make",
     [
         lambda model: objectives.paper_objective(model, 20),
+        lambda model: objectives.own_output_objective(model, 16),
         lambda model: objectives.projection_objective(model, 20),
-        lambda model: objectives.galerkin_objective(model, (5, 5)),
     ],
 )
 def test_objectives_and_their_gradients(make, network, problem):
@@ -62,13 +61,10 @@ def test_objectives_and_their_gradients(make, network, problem):
     assert len(found) > 10 and set(found) == {HIGHEST}
 
 
-def test_exact_solves(network, problem):
-    lattice = lattices.make_lattice(problem, 1.2)
-    sources, velocities = problem.source[None], problem.background_velocity[None]
-    found = products(lambda p: lattices.solve(p, lattice, sources, velocities), problem)
+def test_learned_features(network, problem):
     chunks = output_layer._in_chunks(problem, (8, 8), (2, 2), 4)
-    found += products(
+    found = products(
         lambda p: output_layer._galerkin(*network, chunks, p, (1.0, 0.5), False),
         problem,
     )
-    assert len(found) > 10 and set(found) == {HIGHEST}
+    assert found and set(found) == {HIGHEST}

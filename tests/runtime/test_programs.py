@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meta_lrpinn.physics import background
 from meta_lrpinn.runtime import programs
 
 
@@ -75,13 +74,3 @@ def test_ever_new_frequencies_leave_no_programs_behind():
         gc.collect()
         count.append(len(jax.devices()[0].client.live_executables()))
     assert count[-1] < count[29] + 10
-
-
-def test_background_fields_of_ever_new_shapes_share_their_programs():
-    options = 5.0, np.array([[0.0, 0.0]]), np.array([2.0]), 1.0
-    whole = background.background_of_sources(np.ones((256, 2)), *options)
-    before = background._background._cache_size()
-    for number in (0, 1, 17, 200, 255):
-        part = background.background_of_sources(np.ones((number, 2)), *options)
-        np.testing.assert_array_equal(part, whole[:, :number])
-    assert background._background._cache_size() == before

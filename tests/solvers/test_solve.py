@@ -83,12 +83,12 @@ def test_field_is_linear_in_the_amplitude(plane_waves, model):
     )
 
 
-def test_several_sources_and_single_precision(plane_waves, model):
+def test_several_sources(plane_waves, model):
     single = solve(
         model,
         FREQUENCY,
         [(0.6, 0.2), SOURCE],
-        ml.PlaneWaves(unknowns=300, precision="single"),
+        ml.PlaneWaves(unknowns=300),
         thickness=_thickness(model),
     )
     chex.assert_shape([single.scattered, single.total], (2, 11, 11))
@@ -210,7 +210,6 @@ def test_wavefields_can_be_pickled(model, settings):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (ml.PlaneWaves, {"precision": "half"}, "precision must be one of double, single"),
         (ml.PlaneWaves, {"unknowns": 9, "tolerance": 0.1}, "unknowns or tolerance, not"),
         (ml.PlaneWaves, {"unknowns": 0}, "unknowns must be positive, got 0"),
         (ml.PlaneWaves, {"unknowns": 9.5}, "unknowns must be a whole number"),

@@ -17,6 +17,7 @@ from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import finite_difference
 from meta_lrpinn.solvers import shared_features
 from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
+from meta_lrpinn.solvers.protocol import Conditions
 from meta_lrpinn.solvers.settings import (
     FiniteDifferences,
     NetworkFeatures,
@@ -84,6 +85,30 @@ def test_gradient_to_velocity_agrees_with_finite_differences(models):
         step = 1e-5
         plus, minus = (misfit(velocity + s * direction) for s in (step, -step))
         np.testing.assert_allclose(slope, (plus - minus) / (2 * step), rtol=1e-5)
+
+
+@pytest.mark.parametrize("free_surface", [False, True])
+def test_gradient_of_finite_differences(models, free_surface):
+    """Prepared once; the derivative of its own data, under `jit` and `grad`."""
+    receivers = np.stack([np.linspace(0.1, 0.9, 3), np.full(3, 0.05)], axis=-1)
+    model = models[0].replace_velocity(np.asarray(models[0].velocity, float))
+    conditions = Conditions(free_surface=free_surface)
+    with jax.enable_x64(True):
+        settings = FiniteDifferences(tolerance=None, refinement=1)
+        prepared = settings.prepare(model, 3.0, SOURCES, receivers, conditions)
+
+        @jax.jit
+        def misfit(velocity):
+            return jnp.sum(jnp.abs(prepared.data(velocity)) ** 2)
+
+        velocity = jnp.asarray(model.velocity)
+        direction = jax.random.normal(jax.random.key(0), velocity.shape)
+        slope = jnp.sum(jax.grad(misfit)(velocity) * direction)
+        one, two = (
+            (misfit(velocity + h * direction) - misfit(velocity - h * direction)) / (2 * h)
+            for h in (1e-4, 2e-4)
+        )
+        np.testing.assert_allclose(slope, (4 * one - two) / 3, rtol=1e-6)
 
 
 def test_bad_input_is_refused(models):

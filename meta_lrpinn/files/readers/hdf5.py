@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 import pathlib
+from typing import Any
 
 import h5py
 import numpy as np
 
-from meta_lrpinn.files.readers.contents import NUMBERS, Contents, without_unit_axes
+from meta_lrpinn.files.readers.contents import (
+    NUMBERS,
+    Contents,
+    add_attributes,
+    without_unit_axes,
+)
 
 # Stands where a dimension has no coordinates.
 _BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
@@ -17,8 +23,7 @@ _BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 def read(path: pathlib.Path, name: str | None = None) -> Contents:
     """The arrays of numbers; those in groups are called GROUP/NAME.
 
-    A number among the attributes of a dataset is called NAME_ATTRIBUTE, one among the
-    file's ATTRIBUTE. Values equal to `_FillValue` or `missing_value` become NaN.
+    Dimensions are those of attached scales, or of labels.
 
     Args:
         path: The file.
@@ -26,12 +31,13 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
             there is such a one. All by default.
     """
     arrays: dict[str, np.ndarray] = {}
+    dimensions: dict[str, tuple[str, ...]] = {}
     with h5py.File(path, "r") as file:
         found: dict[str, h5py.Dataset] = {}
         _collect(file, "", found, 0)
         # MATLAB marks what it writes; its axes run the other way.
         matlab = any("MATLAB_class" in dataset.attrs for dataset in found.values())
-        _add_numbers(arrays, "", file.attrs)
+        add_attributes(arrays, "", file.attrs)
         for key, dataset in found.items():
             is_large = dataset.ndim > 1 and math.prod(dataset.shape) > 9
             if name in found and key != name and is_large:
@@ -40,8 +46,17 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
             if value.dtype.kind not in NUMBERS:
                 continue
             arrays[key] = without_unit_axes(value.T) if matlab else value
-            _add_numbers(arrays, f"{key}_", dataset.attrs)
-    return Contents(arrays)
+            add_attributes(arrays, f"{key}_", dataset.attrs)
+            if dataset.ndim > 1 and not matlab:
+                names = tuple(_name(dimension) for dimension in dataset.dims)
+                dimensions |= {key: names} if any(names) else {}
+    return Contents(arrays, dimensions)
+
+
+def _name(dimension: Any) -> str:
+    """Of a dimension: its label, or the scale that belongs to it."""
+    scale = dimension[0].name.split("/")[-1] if len(dimension) else ""
+    return dimension.label or scale
 
 
 def _collect(
@@ -72,17 +87,4 @@ def _values(dataset: h5py.Dataset) -> np.ndarray:
         value = np.asarray(value)
     if value.dtype.names == ("real", "imag"):  # how MATLAB stores complex numbers
         return value["real"] + 1j * value["imag"]
-    for key in ("_FillValue", "missing_value"):
-        missing = np.asarray(dataset.attrs.get(key, np.nan))
-        if missing.size == 1 and missing.dtype.kind in "fiu":
-            gaps = value == missing.item()
-            if gaps.any():
-                value = np.where(gaps, np.nan, value.astype(np.result_type(value, "f4")))
     return value
-
-
-def _add_numbers(arrays: dict[str, np.ndarray], prefix: str, attributes) -> None:
-    for key in attributes:
-        value = np.asarray(attributes[key])
-        if value.dtype.kind in NUMBERS and value.ndim < 2:
-            arrays.setdefault(prefix + key, value)

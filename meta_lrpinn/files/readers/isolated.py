@@ -45,7 +45,7 @@ def read(
     """What the reader of a format gives.
 
     Args:
-        kind: Module of the reader, "hdf5", "segy" or "gridded".
+        kind: Module of the reader, as "hdf5" or "segy".
         path: The file.
         name: The array that is wanted.
         patience: Seconds after which a small file is given up.
@@ -85,11 +85,13 @@ def read(
             timer.cancel()
     if "error" in reply:
         raise ValueError(reply["error"])
-    return Contents(arrays, reply["length_unit"])
+    dimensions = {key: tuple(names) for key, names in reply["dimensions"].items()}
+    return Contents(arrays, dimensions, reply["order"])
 
 
 def serve() -> None:
     """Answers requests on standard input until it is closed."""
+    _limit_memory()
     # What libraries print must not get between the answers.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -101,7 +103,8 @@ def serve() -> None:
             contents = reader.read(pathlib.Path(request["path"]), request["name"])
             arrays = {k: np.asarray(v, order="C") for k, v in contents.arrays.items()}
             listed = [(key, v.dtype.str, v.shape) for key, v in arrays.items()]
-            reply = {"arrays": listed, "length_unit": contents.length_unit}
+            reply = {"arrays": listed, "dimensions": contents.dimensions}
+            reply["order"] = contents.order
         except Exception as error:  # Libraries raise nearly anything.
             reply = {"error": one_line(str(error) or type(error).__name__)}
             arrays = {}
@@ -109,6 +112,15 @@ def serve() -> None:
         for value in arrays.values():
             replies.write(value.tobytes())
         replies.flush()
+
+
+def _limit_memory() -> None:
+    """Keeps a damaged length from taking more than the machine has."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resource.setrlimit(resource.RLIMIT_AS, (total, total))
 
 
 def _size(path: pathlib.Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import re
 from collections.abc import Iterable
 
@@ -14,16 +13,18 @@ def is_there(path: str | os.PathLike) -> bool:
     return os.path.isfile(path) or (is_zarr and os.path.isdir(path))
 
 
-def split_name(
-    path: str | os.PathLike, name: str | None
-) -> tuple[pathlib.Path, str | None]:
-    """Splits FILE:NAME, but never the name of a file that has a colon itself."""
+def split_name(path: str | os.PathLike, name: str | None) -> tuple[str, str | None]:
+    """Splits FILE:NAME, but never the name of a file that has a colon itself.
+
+    Of a URL, URL.zarr:NAME.
+    """
     text = os.fspath(path)
-    if name is None and not is_there(text) and ":" in text:
+    if name is None and ":" in text and not is_there(text):
         head, _, tail = text.rpartition(":")
-        if is_there(head) and tail:
-            return pathlib.Path(head), tail
-    return pathlib.Path(text), name
+        is_url = "://" in text and head.lower().endswith(".zarr")
+        if (is_there(head) or is_url) and tail:
+            return head, tail
+    return text, name
 
 
 def split_index(name: str | None) -> tuple[str | None, tuple[int, ...]]:

@@ -1,8 +1,7 @@
 """Madagascar's .rsf files: a text header that names the file with the numbers.
 
 Axis 1 runs fastest. A velocity model has depth on axis 1, x on axis 2 and y on axis 3,
-so that (n3, n2, n1) in memory becomes (nz, ny, nx). `transpose` is for files with x on
-axis 1.
+unless labels of the axes say something else.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ import re
 
 import numpy as np
 
-from meta_lrpinn.files.readers.contents import Contents
+from meta_lrpinn.files.readers.contents import Contents, add_attributes
 
 # Between header and numbers where both are in one file (in="stdin").
 _MARK = b"\x0c\x0c\x04"
 _LONGEST_HEADER = 1 << 20
+_ORDER = "yxz"  # of axes in memory
 _KINDS = {("float", 4): "f4", ("float", 8): "f8", ("double", 8): "f8", ("int", 4): "i4"}
 
 
 def read(path: pathlib.Path) -> Contents:
-    """The model, its spacing and its origin.
+    """The model with the coordinates of its axes.
 
     Raises:
         ValueError: if the header is incomplete or does not fit the numbers.
@@ -46,16 +46,21 @@ def read(path: pathlib.Path) -> Contents:
         if not os.path.isfile(binary):
             raise ValueError(f"there is no file of numbers {binary}")
     values = _numbers(binary, offset, keys, math.prod(shape))
-    ndim = len(shape)
-    axes = (1, *range(ndim, 1, -1))  # z, y, x
-    arrays = {"velocity": np.moveaxis(values.reshape(shape[::-1]), -1, 0)}
-    if all(f"d{axis}" in keys for axis in axes):
-        arrays["spacing"] = np.array([_number(keys, f"d{axis}") for axis in axes])
-    if any(f"o{axis}" in keys for axis in axes):
-        arrays["origin"] = np.array([_number(keys, f"o{a}", 0.0) for a in axes[::-1]])
-    units = {keys.get(f"unit{axis}", "").lower() for axis in axes}
-    unit = units.pop() if len(units) == 1 else None
-    return Contents(arrays, unit if unit in ("m", "km") else None)
+    arrays: dict[str, np.ndarray] = {"velocity": values.reshape(shape[::-1])}
+    # In memory the last axis runs fastest.
+    axes = range(len(shape), 0, -1)
+    labels = [keys.get(f"label{axis}", "").strip().lower() for axis in axes]
+    if len({*labels, "", *arrays}) < len(labels) + 2:
+        labels = [f"axis{axis}" for axis in axes]  # which says nothing
+    for axis, label, count in zip(axes, labels, shape[::-1], strict=True):
+        if f"d{axis}" in keys:
+            start, step = _number(keys, f"o{axis}", 0.0), _number(keys, f"d{axis}")
+            arrays[label] = start + step * np.arange(count)
+        texts = {"units": keys.get(f"unit{axis}", "")}
+        add_attributes(arrays, f"{label}_", texts)
+    texts = {"units": keys.get("unit", ""), "long_name": keys.get("label", "")}
+    add_attributes(arrays, "velocity_", texts)
+    return Contents(arrays, {"velocity": tuple(labels)}, _ORDER)
 
 
 def _keys(text: str) -> dict[str, str]:

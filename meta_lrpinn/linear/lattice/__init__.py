@@ -11,17 +11,13 @@ wave vectors on the lattice 2π ℤ/P (P the size of Ω) inside a box: `waves`, 
 it is to be: `resolution`. On a lattice every entry of the matrix is a Fourier coefficient
 of a weight at k_i − k_j, which is integrated over the cells of the model: `operator`. The
 system is solved by conjugate residuals (`solution`), preconditioned by the inverse for the
-nearest model whose slowness is a sum over the axes: `separable`.
+nearest model whose slowness is a sum over the axes (`separable`) and, where that is not
+enough, by finite differences on a coarse grid (`coarse`). All of it runs on the host and
+compiles nothing; the derivative of data by the velocity is written by hand (`data`).
 """
 
-from meta_lrpinn.linear.lattice.operator import (
-    assemble,
-    evaluate,
-    evaluate_on_grid,
-    make_operator,
-    right_hand_side,
-    right_hand_sides,
-)
+from meta_lrpinn.linear.lattice.data import data_function
+from meta_lrpinn.linear.lattice.operator import discretise, evaluate, evaluate_on_grid
 from meta_lrpinn.linear.lattice.resolution import (
     default_wavenumber_ratio,
     missing_share,
@@ -29,26 +25,23 @@ from meta_lrpinn.linear.lattice.resolution import (
     wavenumber_ratio_for_tolerance,
     waves_in_ball,
 )
-from meta_lrpinn.linear.lattice.separable import separable_inverse
-from meta_lrpinn.linear.lattice.solution import Solution, solve, solve_weights
+from meta_lrpinn.linear.lattice.solution import Prepared, Solution, prepare, solve
 from meta_lrpinn.linear.lattice.waves import Lattice, make_lattice, period_of
 
 __all__ = [
     "Lattice",
+    "Prepared",
     "Solution",
-    "assemble",
+    "data_function",
     "default_wavenumber_ratio",
+    "discretise",
     "evaluate",
     "evaluate_on_grid",
     "make_lattice",
-    "make_operator",
     "missing_share",
     "period_of",
-    "right_hand_side",
-    "right_hand_sides",
-    "separable_inverse",
+    "prepare",
     "solve",
-    "solve_weights",
     "wavenumber_ratio_for",
     "wavenumber_ratio_for_tolerance",
     "waves_in_ball",

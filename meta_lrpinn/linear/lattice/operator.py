@@ -8,274 +8,299 @@ envelope. With a(q), b(q) the coefficients of e²/s and s e² along one axis,
 and M holds the coefficients of ω² m S e² at k_i − k_j. Integrals are sums over the
 tensor grid of `Lattice.nodes`, one axis at a time, by matrix products. Weights are arrays
 over the box of waves, `Lattice.shape`, with the source as their first axis.
+
+All of it is NumPy and SciPy on the host: nothing is compiled, whatever the shapes.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import struct
+import scipy.fft
+import scipy.sparse
 
+from meta_lrpinn.linear import interpolation
 from meta_lrpinn.linear.lattice.waves import Lattice, period_of
-from meta_lrpinn.physics import absorbing, background, residual
-from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics import absorbing, background
 from meta_lrpinn.physics.problem import HelmholtzProblem
-from meta_lrpinn.runtime.precision import Array, full_precision
 
-# Numbers that the padded weights of sources may have to be transformed together: they
-# then stay in a processor's cache.
-_TOGETHER = 2**16
-
-
-class _Axis(struct.PyTreeNode):
-    """One axis of the weak form, G nodes, modes −e..e."""
-
-    stretch: jax.Array  # (G,) s at the nodes, complex
-    envelope: jax.Array  # (G,) e at the nodes
-    stiffness: jax.Array  # (2e + 1, 2e + 1) ∫ ∂φ_i* ∂φ_j / s dx [1/km]
-    mass: jax.Array  # (2e + 1, 2e + 1) ∫ s φ_i* φ_j dx [km]
+# Numbers that are transformed, or integrated over, together: 32 MB of complex ones.
+_TOGETHER = 2**21
+# Relative contrast of the squared slowness that is rounding.
+_ROUNDING = 1e-12
 
 
-def _along(problem: HelmholtzProblem, axis: int, coordinates: jax.Array) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One axis: G quadrature points, n waves, a model of N nodes."""
+
+    interpolation: scipy.sparse.csr_array  # (G, N), of the squared slowness
+    stretched: np.ndarray  # (G,) x̃ of the points [km], complex
+    envelope: np.ndarray  # (G,) e
+    weights: np.ndarray  # (G,) s times the weight of a point [km], complex
+    waves: np.ndarray  # (n, G) e exp(iqx), complex
+    stiffness: np.ndarray  # (n, n) ∫ ∂φ_i* ∂φ_j / s dx [1/km]
+    mass: np.ndarray  # (n, n) ∫ s φ_i* φ_j dx [km]
+    kernel: np.ndarray  # (product length, N), of the product with s e² m, see `WeakForm`
+
+    @property
+    def tests(self) -> np.ndarray:
+        """φ_i* s times the weight of a point, (n, G) [km]."""
+        return self.waves.conj() * self.weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Discretisation:
+    """All about a problem that depends on neither its velocity nor a source."""
+
+    problem: HelmholtzProblem
+    lattice: Lattice
+    axes: tuple[Axis, ...]  # in coordinate order
+
+    @property
+    def omega(self) -> float:
+        """ω [rad/s]."""
+        return float(self.problem.omega)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of waves along each axis."""
+        return self.lattice.shape
+
+
+def discretise(problem: HelmholtzProblem, lattice: Lattice) -> Discretisation:
+    """Waves, their integrals and the interpolation along each axis."""
+    axes = tuple(_axis_of(problem, lattice, d) for d in range(problem.ndim))
+    return Discretisation(problem=problem, lattice=lattice, axes=axes)
+
+
+def along(problem: HelmholtzProblem, axis: int, coordinates: np.ndarray) -> np.ndarray:
     """Points (G, ndim) with coordinates (G,) on one axis, at the box's corner on others.
 
     Stretching and envelope of the other axes are one there.
     """
-    corner = jnp.asarray(problem.layer.lower, coordinates.dtype)
-    return jnp.tile(corner, (len(coordinates), 1)).at[:, axis].set(coordinates)
+    points = np.tile(np.asarray(problem.layer.lower, float), (len(coordinates), 1))
+    points[:, axis] = coordinates
+    return points
 
 
-def _phases(problem, lattice, axis, modes, sign=-1):
-    """exp(∓i q (x − lower)) at the nodes of an axis, (len(modes), G)."""
-    period = jnp.asarray(period_of(problem))[axis]
-    wavenumbers = 2 * np.pi * jnp.asarray(modes) / period
-    return jnp.exp(sign * 1j * jnp.outer(wavenumbers, jnp.asarray(lattice.nodes[axis])))
+def phases(problem: HelmholtzProblem, axis: int, modes, coordinates) -> np.ndarray:
+    """exp(i q (x − lower)) of modes (n,) at coordinates (G,), (n, G)."""
+    period, lower = float(period_of(problem)[axis]), float(problem.lower[axis])
+    # Powers of one exponential: n G of these would take longer than all that follows.
+    first = np.exp(2j * np.pi / period * (np.asarray(coordinates, float) - lower))
+    return _powers(first, np.asarray(modes))
 
 
-def axis_waves(
-    problem: HelmholtzProblem, lattice: Lattice, axis: int
-) -> tuple[jax.Array, jax.Array]:
-    """Enveloped waves of one axis at its nodes, and their derivatives.
-
-    Returns:
-        e exp(iqx) and its derivative [1/km], complex (2 extent + 1, G).
-    """
-    nodes = jnp.asarray(problem.lower)[axis] + jnp.asarray(lattice.nodes[axis])
-    points = _along(problem, axis, nodes)
-    envelope, slope = absorbing.envelope(problem.layer, points, problem.envelope_velocity)
-    modes = lattice.modes(axis)
-    wavenumbers = 2 * np.pi * jnp.asarray(modes) / jnp.asarray(period_of(problem))[axis]
-    value = envelope * _phases(problem, lattice, axis, modes, sign=1)
-    return value, (1j * wavenumbers[:, None] + slope[:, axis]) * value
+def _powers(base: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """base (G,) of modulus one to whole exponents, (n, G)."""
+    largest = int(np.max(np.abs(exponents), initial=0))
+    step = math.isqrt(largest) + 1
+    # e = step · a + b: two tables of √n rows each, and one product.
+    angle = np.angle(base)
+    fine = np.exp(1j * np.outer(np.arange(step), angle))
+    coarse = np.exp(1j * np.outer(np.arange(step + 1) * step, angle))
+    size = np.abs(exponents)
+    table = coarse[size // step] * fine[size % step]
+    return np.where((exponents < 0)[:, None], table.conj(), table)
 
 
-def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> _Axis:
-    nodes = jnp.asarray(problem.lower)[axis] + jnp.asarray(lattice.nodes[axis])
-    points = _along(problem, axis, nodes)
-    stretch = absorbing.stretch(problem.layer, points, jnp.asarray(problem.omega))[:, axis]
+def waves_at(
+    problem: HelmholtzProblem, lattice: Lattice, axis: int, coordinates: np.ndarray
+) -> np.ndarray:
+    """Enveloped waves of one axis, e exp(iqx), complex (2 extent + 1, len(coordinates))."""
+    points = along(problem, axis, coordinates)
     envelope, _ = absorbing.envelope(problem.layer, points, problem.envelope_velocity)
-    value, gradient = axis_waves(problem, lattice, axis)
-    weights = jnp.asarray(lattice.node_weights[axis])
-    return _Axis(
-        stretch=stretch,
+    return envelope * phases(problem, axis, lattice.modes(axis), coordinates)
+
+
+def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> Axis:
+    omega, layer = float(problem.omega), problem.layer
+    nodes = float(problem.lower[axis]) + np.asarray(lattice.nodes[axis], float)
+    points = along(problem, axis, nodes)
+    stretch = absorbing.stretch(layer, points, omega)[:, axis]
+    envelope, slope = absorbing.envelope(layer, points, problem.envelope_velocity)
+    quadrature = np.asarray(lattice.node_weights[axis], float)
+    modes = lattice.modes(axis)
+    value = envelope * phases(problem, axis, modes, nodes)
+    wavenumbers = 2 * np.pi * modes / float(period_of(problem)[axis])
+    gradient = (1j * wavenumbers[:, None] + slope[:, axis]) * value
+    between = interpolation.along(problem.model, problem.ndim - 1 - axis, nodes)
+    length = lattice.product_shape[axis]
+    differences = np.fft.fftfreq(length, 1 / length).astype(int)
+    moments = phases(problem, axis, -differences, nodes)
+    moments *= quadrature * stretch * envelope**2
+    return Axis(
+        interpolation=between,
+        stretched=absorbing.stretched_offset(layer, points, 0.0, omega)[:, axis],
         envelope=envelope,
-        stiffness=(gradient.conj() * (weights / stretch)) @ gradient.T,
-        mass=(value.conj() * (weights * stretch)) @ value.T,
+        weights=quadrature * stretch,
+        waves=value,
+        stiffness=(gradient.conj() * (quadrature / stretch)) @ gradient.T,
+        mass=(value.conj() * (quadrature * stretch)) @ value.T,
+        kernel=length * np.asarray(scipy.fft.ifft(moments @ between, axis=0)),
     )
 
 
-def contract(values: jax.Array, matrices: Sequence[jax.Array], first: int = 0) -> jax.Array:
+def contract(
+    values: np.ndarray, matrices: Sequence[np.ndarray], first: int = 0
+) -> np.ndarray:
     """Applies one matrix (m_d, n_d) along each axis of values, from axis `first` on."""
     for axis, matrix in enumerate(matrices, start=first):
-        values = jnp.moveaxis(jnp.tensordot(matrix, values, axes=(1, axis)), 0, axis)
+        shape = values.shape
+        before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        if after == 1:
+            values = values.reshape(before, shape[axis]) @ matrix.T
+        else:
+            values = matrix @ values.reshape(before, shape[axis], after)
+        values = values.reshape(*shape[:axis], len(matrix), *shape[axis + 1 :])
     return values
 
 
-def node_points(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
-    """The tensor grid of nodes, (G_1, …, G_d, ndim) [km]."""
-    axes = [
-        jnp.asarray(problem.lower)[d] + jnp.asarray(axis)
-        for d, axis in enumerate(lattice.nodes)
-    ]
-    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
+@dataclasses.dataclass(frozen=True)
+class WeakForm:
+    """K of one velocity."""
 
+    discretisation: Discretisation
+    slowness: np.ndarray  # m at the model's nodes, coordinate order [s²/km²]
+    kernel: np.ndarray  # product_shape, the inverse transform of the coefficients M
 
-class WeakForm(struct.PyTreeNode):
-    """All that K is made of; independent of the source."""
-
-    axes: tuple[_Axis, ...]
-    mass: jax.Array  # product_shape, coefficients of ω² m S e², in the layout of an FFT
-
-
-@full_precision
-def weak_form(problem: HelmholtzProblem, lattice: Lattice) -> WeakForm:
-    """Integrals of a problem over the nodes of a lattice."""
-    axes = tuple(_axis_of(problem, lattice, d) for d in range(problem.ndim))
-    slowness = problem.model.squared_slowness_at(node_points(problem, lattice))
-    weights = [
-        jnp.asarray(w) * axis.stretch * axis.envelope**2
-        for w, axis in zip(lattice.node_weights, axes, strict=True)
-    ]
-    modes = [np.fft.fftfreq(n, 1 / n).astype(int) for n in lattice.product_shape]
-    mass = contract(
-        slowness.astype(weights[0].dtype),
-        [
-            _phases(problem, lattice, d, m) * w
-            for d, (m, w) in enumerate(zip(modes, weights, strict=True))
-        ],
-    )
-    return WeakForm(axes=axes, mass=jnp.asarray(problem.omega) ** 2 * mass)
-
-
-@full_precision
-def assemble(
-    problem: HelmholtzProblem,
-    lattice: Lattice,
-    form: WeakForm | None = None,
-    indices: Array | None = None,
-) -> jax.Array:
-    """Galerkin matrix of some of the waves; independent of the source.
-
-    The test functions are the conjugate plane waves, which span the same space.
-
-    Args:
-        problem: The problem.
-        lattice: From `make_lattice`.
-        form: Its integrals, where they are known.
-        indices: Lattice indices of the waves, (n, ndim); default: all.
-
-    Returns:
-        The block of K of these waves, (n, n), complex.
-    """
-    form = form or weak_form(problem, lattice)
-    waves = jnp.asarray(lattice.indices if indices is None else indices)
-    shape = lattice.product_shape
-    difference = waves[:, None, :] - waves[None, :, :]
-    matrix = form.mass[tuple(difference[..., d] % n for d, n in enumerate(shape))]
-    rows = tuple((waves + jnp.asarray(lattice.extent)).T)
-    for d in range(problem.ndim):
-        matrix = matrix - math.prod(
-            (axis.stiffness if e == d else axis.mass)[rows[e][:, None], rows[e]]
-            for e, axis in enumerate(form.axes)
+    @functools.cached_property
+    def stiffness(self) -> tuple[tuple[np.ndarray, ...], ...]:
+        """The terms of K but M, for each the matrices of the axes."""
+        axes = self.discretisation.axes
+        return tuple(
+            tuple(a.stiffness if e == d else a.mass for e, a in enumerate(axes))
+            for d in range(len(axes))
         )
-    return matrix
 
+    def product(self, weights: np.ndarray) -> np.ndarray:
+        """K times weights (c, *lattice.shape), complex: by FFT, and by axis.
 
-def make_operator(
-    problem: HelmholtzProblem, lattice: Lattice, form: WeakForm | None = None
-) -> Callable[[jax.Array], jax.Array]:
-    """The product with K without K: a convolution by FFT, and one product per axis.
+        Only differences k_i − k_j, of at most twice the extent, enter K, so that FFTs of
+        little over four times the extent give its product exactly, whatever the
+        quadrature.
+        """
+        together = max(1, _TOGETHER // self.kernel.size)
+        parts = [
+            self._scattered(weights[start : start + together])
+            for start in range(0, len(weights), together)
+        ]
+        result = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        for matrices in self.stiffness:
+            result -= contract(weights, matrices, first=1)
+        return result
 
-    Only differences k_i − k_j, of at most twice the extent, enter K, so that FFTs of
-    little over four times the extent give its product exactly, whatever the quadrature.
-
-    Args:
-        problem: The problem.
-        lattice: From `make_lattice`.
-        form: Its integrals, where they are known.
-
-    Returns:
-        Linear function of weights (n_sources, *lattice.shape), complex.
-    """
-    form = form or weak_form(problem, lattice)
-    shape = lattice.product_shape
-    axes = tuple(range(-len(shape), 0))
-    mass = math.prod(shape) * jnp.fft.ifftn(form.mass)
-    padding = [(0, n - m) for n, m in zip(shape, lattice.shape, strict=True)]
-    box = tuple(slice(m) for m in lattice.shape)
-
-    def one(weights):
+    def _scattered(self, weights: np.ndarray) -> np.ndarray:
         # A convolution only sees differences of indices, so they may begin at zero.
-        values = mass * jnp.fft.ifftn(jnp.pad(weights, padding), axes=axes)
-        return jnp.fft.fftn(values, axes=axes)[box]
-
-    together = max(1, _TOGETHER // math.prod(shape))
-
-    def product(weights):
-        scattered = jax.lax.map(one, weights, batch_size=together)
-        return scattered - _stiffness_product(form.axes, weights)
-
-    return full_precision(product)
-
-
-def _stiffness_product(axes: tuple[_Axis, ...], weights: jax.Array) -> jax.Array:
-    """Σ_d (A_d ⊗ Π_{e≠d} B_e) applied to weights (n_sources, *lattice.shape)."""
-    if len(axes) == 2:
-        x, z = axes
-        stiff = jnp.matmul(x.stiffness, weights) @ z.mass.T
-        return stiff + jnp.matmul(x.mass, weights) @ z.stiffness.T
-    terms = (
-        contract(
-            weights, [a.stiffness if e == d else a.mass for e, a in enumerate(axes)], 1
-        )
-        for d in range(len(axes))
-    )
-    return functools.reduce(jnp.add, terms)
+        shape = self.discretisation.shape
+        axes = range(1, weights.ndim)
+        for axis in reversed(axes):
+            length = self.kernel.shape[axis - 1]
+            weights = np.asarray(scipy.fft.ifft(weights, n=length, axis=axis))
+        weights *= self.kernel
+        for axis in axes:
+            weights = np.asarray(scipy.fft.fft(weights, axis=axis, overwrite_x=True))
+            weights = weights[(slice(None),) * axis + (slice(shape[axis - 1]),)]
+        return weights
 
 
-def right_hand_side(problem: HelmholtzProblem, lattice: Lattice) -> jax.Array:
-    """Weak right-hand side of a problem's source, complex, of the shape of the lattice."""
-    sources = jnp.asarray(problem.source)[None]
-    velocities = jnp.asarray(problem.background_velocity)[None]
-    return right_hand_sides(problem, lattice, sources, velocities)[0]
+def weak_form(discretisation: Discretisation, slowness: np.ndarray) -> WeakForm:
+    """K of the squared slowness at a model's nodes [s²/km²].
+
+    Args:
+        discretisation: From `discretise`.
+        slowness: (nz, nx) or (nz, ny, nx), complex with attenuation.
+    """
+    slowness = np.ascontiguousarray(np.transpose(slowness))
+    kernel = contract(slowness, [axis.kernel for axis in discretisation.axes])
+    kernel *= discretisation.omega**2
+    return WeakForm(discretisation=discretisation, slowness=slowness, kernel=kernel)
 
 
-@full_precision
+def slabs(form: WeakForm):
+    """Parts of the quadrature grid along its first axis, with m there.
+
+    Yields:
+        slice of the points of the first axis, and m (g, G_2, …) [s²/km²].
+    """
+    first, *others = form.discretisation.axes
+    values = form.slowness
+    for axis, other in enumerate(others, start=1):
+        values = interpolation.applied(other.interpolation, values, axis)
+    number = len(first.envelope)
+    size = max(1, _TOGETHER // math.prod(values.shape[1:]))
+    for start in range(0, number, size):
+        part = slice(start, min(start + size, number))
+        yield part, interpolation.applied(first.interpolation[part], values, 0)
+
+
+def background_field(
+    discretisation: Discretisation,
+    part: slice,
+    source: np.ndarray,
+    velocity: complex,
+    where: np.ndarray | None = None,
+) -> np.ndarray:
+    """u₀(r̃) at a part of the quadrature grid (see `slabs`), zero but `where` it is asked.
+
+    Args:
+        discretisation: From `discretise`.
+        part: Of the points of the first axis.
+        source: Source (ndim,) [km].
+        velocity: v₀ [km/s].
+        where: bool, of the part's shape.
+    """
+    squares = [
+        (axis.stretched - start) ** 2
+        for axis, start in zip(discretisation.axes, source, strict=True)
+    ]
+    squares[0] = squares[0][part]
+    squared = functools.reduce(lambda a, b: a[..., None] + b, squares)
+    options = discretisation.omega / velocity, complex(discretisation.problem.amplitude)
+    ndim = len(squares)
+    if where is None:
+        return background.field_at_distance(squared, *options, ndim)
+    field = np.zeros(squared.shape, complex)
+    field[where] = background.field_at_distance(squared[where], *options, ndim)
+    return field
+
+
 def right_hand_sides(
-    problem: HelmholtzProblem,
-    lattice: Lattice,
-    sources: Array,
-    background_velocities: Array,
-) -> jax.Array:
+    form: WeakForm, sources: np.ndarray, background_velocities: np.ndarray
+) -> np.ndarray:
     """Right-hand sides of several sources, (n_sources, *lattice.shape), complex.
 
-    Arguments as of `solve_weights`.
+    Args:
+        form: The weak form.
+        sources: Source positions (n_sources, ndim) [km].
+        background_velocities: v₀ of each source, (n_sources,) [km/s].
     """
-    omega = jnp.asarray(problem.omega)
-    points = node_points(problem, lattice)
-    slowness = problem.model.squared_slowness_at(points)
-    flat = points.reshape(-1, problem.ndim)
-    stretched = absorbing.stretched_offset(problem.layer, flat, 0.0, omega)
-    matrices = []
-    for d in range(problem.ndim):
-        nodes = _along(problem, d, jnp.asarray(problem.lower)[d] + lattice.nodes[d])
-        stretch = absorbing.stretch(problem.layer, nodes, omega)[:, d]
-        envelope, _ = absorbing.envelope(problem.layer, nodes, problem.envelope_velocity)
-        phases = _phases(problem, lattice, d, lattice.modes(d))
-        matrices.append(
-            phases * (jnp.asarray(lattice.node_weights[d]) * stretch * envelope)
-        )
-
-    is_lossy = jnp.iscomplexobj(background_velocities)
-    single = jnp.complex64 if is_lossy else jnp.float32
-
-    def load(pair):
-        source, velocity = pair
-        # Single precision in any case: its error, 1e-5, is far below the residual that
-        # iterations leave, and it depends on neither the velocity nor the solution.
-        field = background.background_field(
-            (stretched - source).astype(jnp.complex64),
-            (omega / velocity).astype(single),
-            jnp.asarray(problem.amplitude, jnp.complex64),
-        ).astype(stretched.dtype)
-        values = residual.scattering_source(slowness.ravel(), 1 / velocity**2, field, omega)
-        return contract(values.reshape(slowness.shape), matrices)
-
-    pairs = (jnp.asarray(sources), jnp.asarray(background_velocities))
-    return jax.lax.map(load, pairs)
+    discretisation = form.discretisation
+    tests = [axis.tests for axis in discretisation.axes]
+    result = np.zeros((len(sources), *discretisation.shape), complex)
+    for part, slowness in slabs(form):
+        matrices = [tests[0][:, part], *tests[1:]]
+        for index, (source, v0) in enumerate(
+            zip(sources, background_velocities, strict=True)
+        ):
+            contrast = slowness - v0**-2
+            # Hankel functions are dear: none where the contrast is rounding only.
+            where = np.abs(contrast) > _ROUNDING * abs(v0**-2)
+            field = background_field(discretisation, part, source, v0, where)
+            values = contract(contrast * field, [matrices[0]])
+            result[index] += contract(values, matrices[1:], first=1)
+    return -(discretisation.omega**2) * result
 
 
-@full_precision
 def evaluate(
     problem: HelmholtzProblem,
     lattice: Lattice,
-    weights: Array,
-    points: jax.Array,
-    chunk: int = 2048,
-) -> jax.Array:
+    weights: np.ndarray,
+    points: np.ndarray,
+) -> np.ndarray:
     """Scattered wavefield at any points.
 
     Args:
@@ -283,30 +308,44 @@ def evaluate(
         lattice: From `make_lattice`.
         weights: Complex output weights (n_sources, *lattice.shape).
         points: Coordinates (p, ndim) [km].
-        chunk: Points evaluated at a time.
 
     Returns:
         Complex (n_sources, p).
     """
-    period, lower = jnp.asarray(period_of(problem)), jnp.asarray(problem.lower)
-
-    def at(point):
+    points = np.asarray(points, float)
+    size = max(1, _TOGETHER // (len(weights) * max(lattice.number // lattice.shape[-1], 1)))
+    result = np.empty((len(weights), len(points)), complex)
+    for start in range(0, len(points), size):
+        part = points[start : start + size]
         waves = [
-            jnp.exp(2j * np.pi / period[d] * (point - lower)[d] * lattice.modes(d))
-            for d in range(problem.ndim)
+            waves_at(problem, lattice, axis, part[:, axis]) for axis in range(problem.ndim)
         ]
-        field = jnp.asarray(weights)
-        for wave in waves[::-1]:
-            field = field @ wave
-        return problems.envelope_at(problem, point[None])[0] * field
+        values = weights @ waves[-1]
+        for wave in waves[-2::-1]:
+            values = np.einsum("c...np,np->c...p", values, wave)
+        result[:, start : start + size] = values
+    return result
 
-    return jax.lax.map(at, points, batch_size=chunk).T
+
+def evaluation_transposed(
+    problem: HelmholtzProblem, lattice: Lattice, values: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """Σ_p values_p φ_j(x_p), the transpose of `evaluate`: (c, p) → (c, *lattice.shape)."""
+    waves = [
+        waves_at(problem, lattice, axis, points[:, axis]) for axis in range(problem.ndim)
+    ]
+    result = []
+    for row in values:
+        first = waves[0] * row
+        if problem.ndim == 3:
+            first = np.einsum("ap,bp->abp", first, waves[1])
+        result.append(first @ waves[-1].T)
+    return np.stack(result)
 
 
-@full_precision
 def evaluate_on_grid(
-    problem: HelmholtzProblem, lattice: Lattice, weights: jax.Array
-) -> jax.Array:
+    problem: HelmholtzProblem, lattice: Lattice, weights: np.ndarray
+) -> np.ndarray:
     """Scattered wavefield on the model's grid, one axis at a time.
 
     A grid may reach beyond the box into the layer, where the waves decay.
@@ -319,13 +358,37 @@ def evaluate_on_grid(
     Returns:
         Complex (n_sources, nz, nx) or (n_sources, nz, ny, nx).
     """
-    period, lower = jnp.asarray(period_of(problem)), jnp.asarray(problem.lower)
-    matrices = []
-    for axis, coordinates in enumerate(problem.model.axes()[::-1]):
-        wavenumbers = 2 * np.pi * jnp.asarray(lattice.modes(axis)) / period[axis]
-        waves = jnp.exp(1j * jnp.outer(coordinates - lower[axis], wavenumbers))
-        line = _along(problem, axis, jnp.asarray(coordinates, lower.dtype))
-        matrices.append(problems.envelope_at(problem, line)[:, None] * waves)
+    matrices = [
+        waves_at(problem, lattice, axis, coordinates).T
+        for axis, coordinates in enumerate(problem.model.axes()[::-1])
+    ]
     fields = contract(weights, matrices, first=1)
     # (n_sources, x, [y,] z) to (n_sources, z, [y,] x)
-    return jnp.transpose(fields, (0, *range(problem.ndim, 0, -1)))
+    return np.ascontiguousarray(np.transpose(fields, (0, *range(problem.ndim, 0, -1))))
+
+
+def assemble(form: WeakForm, indices: np.ndarray | None = None) -> np.ndarray:
+    """Galerkin matrix of some of the waves, the oracle of `WeakForm.product`.
+
+    The test functions are the conjugate plane waves, which span the same space.
+
+    Args:
+        form: The weak form.
+        indices: Lattice indices of the waves, (n, ndim); default: all.
+
+    Returns:
+        The block of K of these waves, (n, n), complex.
+    """
+    lattice = form.discretisation.lattice
+    waves = lattice.indices if indices is None else np.asarray(indices)
+    coefficients = np.fft.fftn(form.kernel) / form.kernel.size
+    difference = waves[:, None, :] - waves[None, :, :]
+    matrix = coefficients[
+        tuple(difference[..., d] % n for d, n in enumerate(form.kernel.shape))
+    ]
+    rows = (waves + np.asarray(lattice.extent)).T
+    for matrices in form.stiffness:
+        matrix = matrix - math.prod(
+            own[row[:, None], row] for own, row in zip(matrices, rows, strict=True)
+        )
+    return matrix

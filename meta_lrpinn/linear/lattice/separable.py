@@ -13,77 +13,56 @@ homogeneous model, or one that varies with depth alone, that is the solution.
 import functools
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from meta_lrpinn.linear.lattice import operator as operators
-from meta_lrpinn.linear.lattice.waves import Lattice
-from meta_lrpinn.physics.problem import HelmholtzProblem
-from meta_lrpinn.runtime.precision import full_precision
+from meta_lrpinn.linear.lattice.operator import WeakForm, contract
 
 
-@full_precision
-def separable_inverse(
-    problem: HelmholtzProblem, lattice: Lattice, form: operators.WeakForm
-) -> Callable[[jax.Array], jax.Array]:
+def separable_inverse(form: WeakForm) -> Callable[[np.ndarray], np.ndarray]:
     """Inverse of the weak form of a separable model near a problem's.
 
     Args:
-        problem: The problem.
-        lattice: From `make_lattice`.
-        form: Its integrals.
+        form: The weak form.
 
     Returns:
-        Linear function of right-hand sides (n_sources, *lattice.shape), complex. No
-        derivatives pass through it.
+        Linear function of right-hand sides (n_sources, *lattice.shape), complex.
     """
-    # No derivatives: those of eigenvectors do not exist where eigenvalues coincide, and an
-    # approximate inverse has no part in the solution.
-    problem, form = jax.lax.stop_gradient((problem, form))
     there, back, eigenvalues = [], [], []
-    for axis, part in enumerate(separable_parts(problem, lattice, form)):
-        own = form.axes[axis]
-        value, _ = operators.axis_waves(problem, lattice, axis)
-        weights = jnp.asarray(lattice.node_weights[axis]) * own.stretch * part
-        medium = jnp.asarray(problem.omega) ** 2 * (value.conj() * weights) @ value.T
-        values, vectors = jax.lax.linalg.eig(
-            jnp.linalg.solve(own.mass, medium - own.stiffness),
-            compute_left_eigenvectors=False,
-        )
+    for axis, part in zip(form.discretisation.axes, separable_parts(form), strict=True):
+        medium = (axis.tests * part) @ axis.waves.T * form.discretisation.omega**2
+        values, vectors = np.linalg.eig(np.linalg.solve(axis.mass, medium - axis.stiffness))
         eigenvalues.append(values)
         back.append(vectors)
-        there.append(jnp.linalg.inv(own.mass @ vectors))
+        there.append(np.linalg.inv(axis.mass @ vectors))
     total = functools.reduce(lambda a, b: a[..., None] + b, eigenvalues)
 
     def inverse(columns):
-        return operators.contract(
-            operators.contract(columns, there, first=1) / total, back, first=1
-        )
+        return contract(contract(columns, there, first=1) / total, back, first=1)
 
-    return full_precision(inverse)
+    return inverse
 
 
-def separable_parts(
-    problem: HelmholtzProblem, lattice: Lattice, form: operators.WeakForm
-) -> list[jax.Array]:
-    """Functions μ_d of one coordinate at the nodes of their axes, Σ_d μ_d ≈ m [s²/km²].
+def separable_parts(form: WeakForm) -> list[np.ndarray]:
+    """Functions μ_d of one coordinate at the quadrature points, Σ_d μ_d ≈ m [s²/km²].
 
     The means over the other axes, weighted as waves are in the layer, less what is in all
     of them: exact where m is such a sum.
     """
-    ndim = problem.ndim
-    slowness = problem.model.squared_slowness_at(operators.node_points(problem, lattice))
-    weights = [
-        jnp.asarray(weight) * axis.envelope**2
-        for weight, axis in zip(lattice.node_weights, form.axes, strict=True)
-    ]
-    weights = [weight / jnp.sum(weight) for weight in weights]
+    axes = form.discretisation.axes
+    ndim = len(axes)
+    # Mean values of the hat functions of the model's nodes.
+    means = []
+    for axis in axes:
+        quadrature = np.real(axis.weights) * axis.envelope**2
+        means.append(quadrature @ axis.interpolation / quadrature.sum())
     parts = []
-    for axis in range(ndim):
-        part = slowness
+    for index, axis in enumerate(axes):
+        part = form.slowness
         for other in reversed(range(ndim)):
-            if other != axis:
-                part = jnp.tensordot(part, weights[other], axes=(other, 0))
-        parts.append(part)
-    mean = parts[0] @ weights[0].astype(parts[0].dtype)
+            if other != index:
+                part = np.tensordot(part, means[other], axes=(other, 0))
+        parts.append(axis.interpolation @ part)
+    mean = form.slowness
+    for own in means:
+        mean = np.tensordot(own, mean, axes=(0, 0))
     return [part - (1 - 1 / ndim) * mean for part in parts]

@@ -1,209 +1,282 @@
 """Weights of all plane waves, the wavefields they give, and what these are worth.
 
-The system is complex symmetric, its test functions being conjugate waves, and is solved by
-conjugate residuals, preconditioned by the inverse for the nearest separable model. Where
-that model is too far from the true one, iterations stall in the waves that travel. The
-block of these is then factored, and solved for exactly in each of the iterations to come.
+The system is solved by generalised conjugate residuals, preconditioned by the inverse for
+the nearest separable model. Where that model is too far from the true one, iterations
+stall in the waves that travel; an approximate inverse by finite differences on a coarse
+grid then joins it, one after the other in each of the iterations to come.
 """
 
+import dataclasses
+import functools
 import math
+import warnings
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from meta_lrpinn.linear import conjugate_residual
-from meta_lrpinn.linear.lattice import operator as operators
-from meta_lrpinn.linear.lattice.operator import evaluate_on_grid, right_hand_sides
+from meta_lrpinn.linear import residuals, stencils
+from meta_lrpinn.linear.interpolation import squared_slowness
+from meta_lrpinn.linear.lattice import coarse
+from meta_lrpinn.linear.lattice.operator import (
+    Discretisation,
+    WeakForm,
+    discretise,
+    evaluate_on_grid,
+    right_hand_sides,
+    weak_form,
+)
 from meta_lrpinn.linear.lattice.separable import separable_inverse
 from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.physics.problem import HelmholtzProblem
-from meta_lrpinn.runtime.precision import Array, full_precision
+from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime.memory import machine_memory
 
 # The second solution iterates to so many times the residual in a layer of this fraction of
 # the strength; its waves and quadrature are those of `Lattice.for_check`.
 _CHECK_RESIDUAL, _CHECK_STRENGTH = 2.0, 0.55
-_RESIDUAL = 2.5e-4
+RESIDUAL = 2.5e-4
 # Error over the change between the two solutions, calibrated by experiments.calibration.
 _ERROR_OVER_CHANGE = 0.45
-# Iterations without the block: as many as cost what factoring it does, within limits, since
-# factors go so much faster than FFTs, per operation. Then at most so many with it.
-_FEWEST, _MOST, _FACTOR_SPEED = 60, 300, 10
+# Iterations at most, in all.
+_MOST = 300
+# Error over what one more correction changes, where iterations ended early.
+_ERROR_OVER_REST = 2.0
+# Residual over that of the recurrence, by rounding.
+_ROUNDED = 1.01
+# An iteration with the coarse grid takes as long as so many without, and saves so many.
+_FEWEST = 12
+# Part of the machine's memory that factors may take; bytes of an entry in single precision.
+_MEMORY_SHARE, _BYTES_PER_ENTRY = 0.3, 16
 
 
-def _make_solver(problem, lattice, form, tolerance):
-    """Returns right-hand sides (c, *lattice.shape) → weights, iterations."""
-    operator = operators.make_operator(problem, lattice, form)
-    inverse = separable_inverse(problem, lattice, form)
-    fixed = jax.lax.stop_gradient(form)
+@dataclasses.dataclass(frozen=True)
+class System:
+    """K of one velocity with all that solves it; the parts are made when needed."""
 
-    def iterated(matvec, columns):
-        size = conjugate_residual.norm(columns)
-        scale = jnp.where(size > 0, size, 1)[(..., *(None,) * problem.ndim)]
-        columns = columns / scale  # so that no product of small numbers is lost
-        nothing = conjugate_residual.Iterate(jnp.zeros_like(columns), columns, jnp.array(0))
-        options = {"tolerance": tolerance, "form": _symmetric}
-        patience = _patience(lattice, len(columns))
-        first = conjugate_residual.solve(matvec, inverse, nothing, most=patience, **options)
-        if len(lattice.travelling):
-            is_left = conjugate_residual.norm(first.residual) > tolerance
+    form: WeakForm
 
-            def with_block(state):
-                return _deflated(problem, lattice, fixed, matvec, inverse, state, options)
+    @functools.cached_property
+    def separable(self):
+        """The separable inverse."""
+        return separable_inverse(self.form)
 
-            first = jax.lax.cond(jnp.any(is_left), with_block, lambda state: state, first)
-        return first.solution * scale, first.iterations
+    @functools.cached_property
+    def coarse(self) -> coarse.CoarseInverse:
+        """The inverse on the coarse grid."""
+        return coarse.coarse_inverse(self.form)
 
-    def transposed(_, columns):
-        # The transpose of K is K with k and −k exchanged.
-        weights, iterations = iterated(operator, _mirrored(columns))
-        return _mirrored(weights), iterations
+    def smoothed(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Changes by the separable inverse, and their images."""
+        change = self.separable(columns)
+        return change, self.form.product(change)
 
-    def solver(columns):
-        return jax.lax.custom_linear_solve(
-            operator, columns, iterated, transposed, has_aux=True
+    def corrected(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Changes by the separable inverse and then the coarse grid, and their images."""
+        change, image = self.smoothed(columns)
+        rest = self.coarse(columns - image)
+        image += self.form.product(rest)
+        change += rest
+        return change, image
+
+    @functools.cached_property
+    def patience(self) -> float:
+        """Iterations without the coarse grid that its factors are worth."""
+        return _patience(self.form.discretisation)
+
+    def solve(self, columns: np.ndarray, tolerance: float) -> residuals.Iterate:
+        """K⁻¹ of right-hand sides (c, *lattice.shape).
+
+        Args:
+            columns: Right-hand sides, complex.
+            tolerance: Residual over the right-hand side at which iterations end.
+
+        Returns:
+            The iterate, its residual over the norm of the right-hand side.
+        """
+        size = residuals.norm(columns)
+        scale = np.where(size > 0, size, 1).reshape(-1, *(1,) * (columns.ndim - 1))
+        rest = columns / scale  # so that no product of small numbers is lost
+        found = residuals.Iterate(np.zeros_like(rest), rest, 0)
+        found = residuals.solve(
+            self.smoothed,
+            found,
+            tolerance,
+            _MOST,
+            functools.partial(_is_hopeless, tolerance=tolerance, patience=self.patience),
         )
+        if residuals.norm(found.residual).max(initial=0) > tolerance:
+            improve = self.corrected if np.isfinite(self.patience) else self.smoothed
+            found = residuals.solve(improve, found, tolerance, _MOST - found.iterations)
+        return found._replace(solution=found.solution * scale)
 
-    return solver
-
-
-def _mirrored(columns: jax.Array) -> jax.Array:
-    """Weights (c, ...) of k as those of −k."""
-    return jnp.flip(columns, axis=tuple(range(1, columns.ndim)))
-
-
-def _symmetric(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Bilinear form in which K is symmetric: Σ u_{−k} v_k."""
-    return conjugate_residual.pairing(_mirrored(first), second)
+    def correction(self, columns: np.ndarray) -> np.ndarray:
+        """About K⁻¹ of what iterations have left."""
+        if np.isfinite(self.patience):
+            return self.corrected(columns)[0]
+        return self.smoothed(columns)[0]
 
 
-def _patience(lattice: Lattice, sources: int) -> int:
-    """Iterations before the block is factored."""
-    block = len(lattice.travelling)
-    if not block:
-        return 2 * _MOST
+def _is_hopeless(norms: list[float], tolerance: float, patience: float) -> bool:
+    """Whether more than `patience` iterations are to come, at the rate of the last ones."""
+    if len(norms) < 4:
+        return False
+    rate = (norms[-1] / norms[-4]) ** (1 / 3)
+    if rate >= 1:
+        return np.isfinite(patience)
+    return np.log(tolerance / norms[-1]) / np.log(rate) > patience
+
+
+def _patience(discretisation: Discretisation) -> float:
+    """Iterations that cost what factors do; infinite where there can be none."""
+    if float(discretisation.problem.layer.thickness) == 0:
+        return math.inf  # the waves are periodic then, the grid is not
+    shape = coarse.grid_shape(discretisation)
+    if math.prod(shape) > 1e7:
+        return math.inf
+    entries = stencils.factor_entries(shape)
+    if entries * _BYTES_PER_ENTRY > _MEMORY_SHARE * machine_memory():
+        return math.inf
+    lattice = discretisation.lattice
     grid = math.prod(lattice.product_shape)
-    iterating = sources * 2 * 5 * grid * np.log2(grid)
-    factoring = 8 / 3 * block**3 / _FACTOR_SPEED
-    return int(np.clip(factoring / iterating, _FEWEST, _MOST))
+    iteration = 10 * grid * np.log2(grid) + 40 * lattice.number * sum(lattice.shape)
+    factoring = entries * _flops_per_entry(len(shape), math.prod(shape))
+    return _FEWEST + factoring / iteration
 
 
-def _deflated(problem, lattice, form, matvec, inverse, start, options):
-    """Goes on from an iterate with the block of travelling waves factored.
-
-    Multiplicative: what the inverse leaves in the block is solved for there. Residuals have
-    no part in the block then, so that half of the symmetric product, block, inverse,
-    block, can be left out (Tang et al. 2009, J. Sci. Comput. 39, 340, A-DEF2).
-    """
-    rows = jnp.asarray(lattice.travelling) + jnp.asarray(lattice.extent)
-    rows = (slice(None), *rows.T)
-    block = operators.assemble(problem, lattice, form, lattice.travelling)
-    factors = jax.scipy.linalg.lu_factor(block)
-
-    def in_block(columns):
-        solved = jax.scipy.linalg.lu_solve(factors, columns[rows].T).T
-        return jnp.zeros_like(columns).at[rows].set(solved, unique_indices=True)
-
-    def precondition(columns):
-        smooth = inverse(columns)
-        return smooth + in_block(columns - matvec(smooth))
-
-    change = in_block(start.residual)
-    start = conjugate_residual.Iterate(
-        start.solution + change, start.residual - matvec(change), start.iterations
-    )
-    return conjugate_residual.solve(matvec, precondition, start, most=_MOST, **options)
-
-
-@full_precision
-def solve_weights(
-    problem: HelmholtzProblem,
-    lattice: Lattice,
-    sources: Array,
-    background_velocities: Array,
-    tolerance: float = _RESIDUAL,
-) -> jax.Array:
-    """Output weights of several sources, the right-hand sides of one system.
-
-    Pure and differentiable: the gradient by the velocity is the adjoint solve with the
-    same preconditioner.
-
-    Args:
-        problem: Velocity, frequency and layer; its own source is not used.
-        lattice: From `make_lattice`.
-        sources: Source positions (n_sources, ndim) [km].
-        background_velocities: v₀ of each source, (n_sources,) [km/s].
-        tolerance: Relative residual at which iterations end.
-
-    Returns:
-        Complex weights (n_sources, *lattice.shape).
-    """
-    rhs = right_hand_sides(problem, lattice, sources, background_velocities)
-    form = operators.weak_form(problem, lattice)
-    return _make_solver(problem, lattice, form, tolerance)(rhs)[0]
+def _flops_per_entry(ndim: int, unknowns: int) -> float:
+    return 200.0 * unknowns ** {2: 0.25, 3: 0.5}[ndim]
 
 
 class Solution(struct.PyTreeNode):
     """Output weights, the wavefields they give, and what these are worth."""
 
-    weights: jax.Array  # (n_sources, *lattice.shape) complex
-    fields: jax.Array  # (n_sources, nz, nx) or (n_sources, nz, ny, nx), complex
-    error_estimate: jax.Array  # (n_sources,) relative L2 on the grid
-    residual: jax.Array  # (n_sources,) what the iterations left, over the right-hand side
-    iterations: jax.Array  # () of the solution, for the source that took the most
+    weights: np.ndarray  # (n_sources, *lattice.shape) complex
+    fields: np.ndarray  # (n_sources, nz, nx) or (n_sources, nz, ny, nx), complex
+    error_estimate: np.ndarray  # (n_sources,) relative L2 on the grid
+    residual: np.ndarray  # (n_sources,) what the iterations left, over the right-hand side
+    iterations: int  # of the solution, for the source that took the most
+    converged: np.ndarray  # (n_sources,) whether both solutions reached their residual
 
 
-@full_precision
-def solve(
-    problem: HelmholtzProblem,
-    lattice: Lattice,
-    sources: Array,
-    background_velocities: Array,
-    tolerance: float = _RESIDUAL,
-) -> Solution:
-    """Wavefields of several sources on the model's grid, and how far to trust them.
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Two discretisations, of a solution and its check, for any velocity of a grid."""
 
-    Every source is solved for a second time with all worse that can be wrong: without
-    the shortest third of the waves, on fewer quadrature points, in a weaker layer, and
-    with a larger residual. A part of the change is the estimate.
+    main: Discretisation
+    check: Discretisation
 
-    Args:
-        problem, lattice, sources, background_velocities, tolerance: As in
-            `solve_weights`.
-    """
-    rhs = right_hand_sides(problem, lattice, sources, background_velocities)
-    form = operators.weak_form(problem, lattice)
-    weights, iterations = _make_solver(problem, lattice, form, tolerance)(rhs)
-    fields = evaluate_on_grid(problem, lattice, weights)
-    # A homogeneous model scatters rounding errors, of which no fraction is asked.
-    floor = 1e3 * jnp.finfo(weights.real.dtype).eps * jnp.abs(problem.amplitude)
-    left = rhs - operators.make_operator(problem, lattice, form)(weights)
-    sizes = [conjugate_residual.norm(rows) ** 2 for rows in (left, rhs)]
-    residual = jnp.sqrt(sizes[0] / (sizes[1] + floor**2))
+    def solve(
+        self,
+        model: VelocityModel,
+        sources: np.ndarray,
+        background_velocities: np.ndarray,
+        tolerance: float = RESIDUAL,
+    ) -> Solution:
+        """Wavefields of several sources on the model's grid, and how far to trust them.
 
-    layer = problem.layer
-    layer = layer.replace(strength=_CHECK_STRENGTH * jnp.asarray(layer.strength))
-    other, coarser = problem.replace(layer=layer), lattice.for_check()
-    rhs = right_hand_sides(other, coarser, sources, background_velocities)
-    form, looser = operators.weak_form(other, coarser), _CHECK_RESIDUAL * tolerance
-    check, _ = _make_solver(other, coarser, form, looser)(rhs)
-    change = _energy(evaluate_on_grid(other, coarser, check) - fields)
-    if problem.ndim == 3:  # u₀ is A e^{−ikr}/r
-        floor = floor * jnp.asarray(problem.omega) / problem.model.minimum
-    change = jnp.sqrt(change / (_energy(fields) + floor**2))
-    estimate = _ERROR_OVER_CHANGE * change
-    # Iterations that ended early may have done so in both.
-    is_left = residual > _CHECK_RESIDUAL * tolerance
-    return Solution(
-        weights=weights,
+        Every source is solved for a second time with all worse that can be wrong: without
+        the shortest third of the waves, on fewer quadrature points, in a weaker layer, and
+        with a larger residual. A part of the change is the estimate.
+
+        Args:
+            model: Velocity on the grid of the problem's.
+            sources: Source positions (n_sources, ndim) [km].
+            background_velocities: v₀ of each source, (n_sources,) [km/s].
+            tolerance: Relative residual at which iterations end.
+
+        Returns:
+            The solution; a warning is given where iterations end above their residual.
+        """
+        given = squared_slowness(model), sources, background_velocities
+        found = _solved(self.main, *given, tolerance)
+        other = _solved(self.check, *given, _CHECK_RESIDUAL * tolerance)
+        problem = self.main.problem
+        # A homogeneous model scatters rounding errors, of which no fraction is asked.
+        floor = 1e3 * np.finfo(float).eps * abs(complex(problem.amplitude))
+        if problem.ndim == 3:  # u₀ is A e^{−ikr}/r
+            floor *= self.main.omega / problem.model.minimum
+        size = _energy(found.fields) + floor**2
+        change = np.sqrt(_energy(other.fields - found.fields) / size)
+        rest = np.sqrt(_energy(found.rest) / size)
+        estimate = np.maximum(_ERROR_OVER_CHANGE * change, _ERROR_OVER_REST * rest)
+        return Solution(
+            weights=found.weights,
+            fields=found.fields,
+            error_estimate=estimate,
+            residual=found.residual,
+            iterations=found.iterations,
+            converged=found.converged & other.converged,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """One of the two solutions."""
+
+    weights: np.ndarray
+    fields: np.ndarray
+    rest: np.ndarray  # fields that one more correction would add; zero where converged
+    residual: np.ndarray  # (n_sources,)
+    iterations: int
+    converged: np.ndarray  # (n_sources,)
+
+
+def _solved(
+    discretisation: Discretisation,
+    slowness: np.ndarray,
+    sources: np.ndarray,
+    background_velocities: np.ndarray,
+    tolerance: float,
+) -> _Found:
+    problem, lattice = discretisation.problem, discretisation.lattice
+    system = System(weak_form(discretisation, slowness))
+    rhs = right_hand_sides(system.form, sources, background_velocities)
+    iterate = system.solve(rhs, tolerance)
+    left = rhs - system.form.product(iterate.solution)
+    size = residuals.norm(rhs)
+    residual = residuals.norm(left) / np.where(size > 0, size, 1)
+    fields = evaluate_on_grid(problem, lattice, iterate.solution)
+    is_left = residual > _ROUNDED * tolerance
+    rest = np.zeros_like(fields)
+    if np.any(is_left):
+        change = system.correction(left[is_left])
+        rest[is_left] = evaluate_on_grid(problem, lattice, change)
+        warnings.warn(
+            f"iterations ended at a residual of {residual.max():.2g}, not {tolerance:.2g}",
+            stacklevel=2,
+        )
+    return _Found(
+        weights=iterate.solution,
         fields=fields,
-        error_estimate=jnp.where(is_left, jnp.maximum(estimate, residual), estimate),
+        rest=rest,
         residual=residual,
-        iterations=iterations,
+        iterations=iterate.iterations,
+        converged=~is_left,
     )
 
 
-def _energy(fields: jax.Array) -> jax.Array:
+def _energy(fields: np.ndarray) -> np.ndarray:
     """Mean square over the grid, (n_sources,)."""
-    return jnp.mean(jnp.abs(fields) ** 2, axis=tuple(range(1, fields.ndim)))
+    return np.mean(np.abs(fields) ** 2, axis=tuple(range(1, fields.ndim)))
+
+
+def prepare(problem: HelmholtzProblem, lattice: Lattice) -> Prepared:
+    """All about a problem and a lattice that depends on neither velocity nor source."""
+    layer = problem.layer
+    layer = layer.replace(strength=_CHECK_STRENGTH * np.asarray(layer.strength))
+    return Prepared(
+        main=discretise(problem, lattice),
+        check=discretise(problem.replace(layer=layer), lattice.for_check()),
+    )
+
+
+def solve(
+    problem: HelmholtzProblem,
+    lattice: Lattice,
+    sources: np.ndarray,
+    background_velocities: np.ndarray,
+    tolerance: float = RESIDUAL,
+) -> Solution:
+    """`Prepared.solve` of a problem's own velocity; its own source is not used."""
+    prepared = prepare(problem, lattice)
+    return prepared.solve(problem.model, sources, background_velocities, tolerance)

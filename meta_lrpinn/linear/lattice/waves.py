@@ -20,9 +20,6 @@ _POINTS_PER_WAVELENGTH = 15
 _POINTS_PER_RATIO = 5
 # Distance of the quadrature points of the check, over that of the solution.
 _CHECK_SPACING = 1.25
-# Waves up to this wavenumber ratio can travel somewhere, or nearly so; a matrix of at most
-# so many of them, of 1 GiB, is factored where iterations without it do not end.
-_TRAVELLING, _LARGEST_BLOCK = 1.2, 8_000
 # The check has one in so many of the waves.
 _FEWER_WAVES = 1.5
 # Gauss points of an interval in the layer, where everything is smooth.
@@ -39,7 +36,6 @@ class Lattice(struct.PyTreeNode):
     node_weights: tuple[Array, ...]  # their weights [km]
     check_nodes: tuple[Array, ...]  # those of another, coarser rule
     check_weights: tuple[Array, ...]
-    travelling: Array  # (n, ndim) int, indices of the waves of the block; none if too many
     # (ndim,) largest index along each axis
     extent: tuple[int, ...] = struct.field(pytree_node=False)
 
@@ -131,20 +127,13 @@ def make_lattice(
     nodes, weights = zip(*quadrature_rules(problem, spacing, steps), strict=True)
     coarser = quadrature_rules(problem, _CHECK_SPACING * spacing, steps, fewer=1)
     check_nodes, check_weights = zip(*coarser, strict=True)
-    lattice = Lattice(
+    return Lattice(
         nodes=nodes,
         node_weights=weights,
         check_nodes=check_nodes,
         check_weights=check_weights,
-        travelling=np.zeros((0, problem.ndim), np.int32),
         extent=extent,
     )
-    indices = lattice.for_check().indices  # the check has the same block
-    length = np.linalg.norm(2 * np.pi * indices / period, axis=-1)
-    travelling = indices[length <= _TRAVELLING * wavenumber]
-    if len(travelling) <= _LARGEST_BLOCK:
-        lattice = lattice.replace(travelling=travelling.astype(np.int32))
-    return lattice
 
 
 def resolved_wavenumber(problem: HelmholtzProblem) -> float:

@@ -18,9 +18,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
+import threadpoolctl
 
 ORDERS = (2, 4)
-_GAUSS_POINTS = 2
+_GAUSS_POINTS = 2  # exact for cubics, as a hat function times a parabola is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,16 +175,77 @@ def sparse_matrix(stencils: np.ndarray) -> scipy.sparse.csc_array:
 
 def dissection(shape: tuple[int, ...]) -> np.ndarray:
     """Nested dissection of a grid: both halves first, the line between them last."""
+    known: dict[tuple[int, ...], np.ndarray] = {}  # few shapes, each met many times
+
+    def order(shape):
+        if shape not in known:
+            known[shape] = ordered(shape)
+        return known[shape]
+
+    def ordered(shape):
+        index = np.arange(np.prod(shape)).reshape(shape)
+        if max(shape) <= 4:
+            return index.ravel()
+        axis = int(np.argmax(shape))
+        middle = shape[axis] // 2
+        left, line, right = np.split(index, [middle, middle + 1], axis=axis)
+        return np.concatenate(
+            [
+                left.ravel()[order(left.shape)],
+                right.ravel()[order(right.shape)],
+                line.ravel(),
+            ]
+        )
+
+    return ordered(shape)
+
+
+def factor_entries(shape: tuple[int, ...]) -> float:
+    """Entries of both sparse factors by nested dissection, estimated from the shape."""
+    return _entries(tuple(int(n) for n in shape), (0,) * len(shape))
+
+
+@functools.lru_cache(maxsize=65536)
+def _entries(shape: tuple[int, ...], exposed: tuple[float, ...]) -> float:
+    """A part's own entries, and those beside lines already set apart around it."""
+    unknowns = float(np.prod(shape, dtype=float))
+    around = sum(
+        faces * unknowns / length for faces, length in zip(exposed, shape, strict=True)
+    )
     if max(shape) <= 4:
-        return np.arange(np.prod(shape))
-    index = np.arange(np.prod(shape)).reshape(shape)
+        return unknowns**2 + 2 * unknowns * around
     axis = int(np.argmax(shape))
     middle = shape[axis] // 2
-    left, line, right = np.split(index, [middle, middle + 1], axis=axis)
-    return np.concatenate(
-        [
-            left.ravel()[dissection(left.shape)],
-            right.ravel()[dissection(right.shape)],
-            line.ravel(),
-        ]
-    )
+    line = unknowns / shape[axis]
+
+    def half(length):
+        part = shape[:axis] + (length,) + shape[axis + 1 :]
+        faces = 1 + exposed[axis] / 2  # the line's, and on average half of the others
+        return _entries(part, exposed[:axis] + (faces,) + exposed[axis + 1 :])
+
+    own = line**2 + 2 * line * around
+    return own + half(middle) + half(shape[axis] - middle - 1)
+
+
+def factors(matrix: scipy.sparse.csc_array) -> scipy.sparse.linalg.SuperLU:
+    """Sparse factors of a matrix that stands in the order of its elimination.
+
+    Raises:
+        ValueError: if memory has no room for them.
+    """
+    # The dense blocks are small: several BLAS threads bring nothing, and where other
+    # work shares the cores they cost a factor of up to a hundred.
+    with threadpoolctl.threadpool_limits(1):
+        try:
+            return scipy.sparse.linalg.splu(
+                matrix,
+                permc_spec="NATURAL",
+                diag_pivot_thresh=1e-3,
+                options={"SymmetricMode": True},
+            )
+        except (MemoryError, SystemError):
+            unknowns = len(matrix.indptr) - 1
+            raise ValueError(
+                f"the sparse factors of {unknowns} unknowns do not fit into the memory "
+                "that is free"
+            ) from None

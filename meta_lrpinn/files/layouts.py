@@ -1,0 +1,398 @@
+"""From an array as a file stores it to velocities on a grid, for every format alike.
+
+A reader gives arrays by name, with the names of their dimensions (`readers.Contents`).
+Here is decided which axis is depth, which way it runs, what the grid is in km, and what
+the numbers are in km/s. What contradicts itself is refused; what had to be turned or
+converted is noted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from meta_lrpinn.files import units
+from meta_lrpinn.files.axes import (
+    Arrays,
+    Axis,
+    Orientation,
+    named_roles,
+    orient,
+    stored_steps,
+    text_of,
+)
+from meta_lrpinn.files.packing import Packing, packing
+from meta_lrpinn.files.readers import Contents
+from meta_lrpinn.physics.grid_values import FASTEST, real_array
+from meta_lrpinn.physics.velocity import fill_nearest
+
+# Headers are rounded: what says the same may differ by this much.
+_SAME_SPACING = 0.01
+# Where nothing says the unit of lengths, cells of a kilometre and more, on which nobody
+# computes waves, are in metres or feet, and those below a decimetre in kilometres.
+_LARGEST_CELL, _SMALLEST_CELL = 1.0, 1e-4  # km
+# All slower than this is soil, or slowness: few rocks are, and 1/v of them is.
+_LIKE_SLOWNESS = 1.0  # km/s
+# Rock is no faster, 8.5 km/s in the uppermost mantle; feet taken for metres often are.
+_FASTEST_ROCK = 8.5  # km/s
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What the user says about a file; the arguments of `load_velocity`."""
+
+    spacing: Any = None
+    unit: str | None = None
+    spacing_unit: str | None = None
+    transpose: bool = False
+    fill: str | None = None
+    shape: Sequence[int] | None = None
+    dtype: str = "float32"
+    order: str = "C"
+
+    def __post_init__(self):
+        if self.unit is not None:
+            object.__setattr__(self, "unit", units.velocity_unit(self.unit))
+        if self.spacing_unit is not None:
+            unit = units.length_unit(self.spacing_unit)
+            object.__setattr__(self, "spacing_unit", unit)
+        for what, choices in (("fill", ("nearest", None)), ("transpose", (True, False))):
+            if (value := getattr(self, what)) not in choices:
+                expected = " or ".join(map(repr, choices))
+                raise ValueError(f"{what} must be {expected}, got {value!r:.40}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How an array of a file becomes velocities on a grid of depth, y and x."""
+
+    order: tuple[int, ...]  # of the file's axes: of a stack, z, y, x
+    stack: tuple[int, ...]  # sizes of the axes that are none of space
+    flipped: tuple[int, ...]  # of z, y, x, counted from the last, as -1
+    spacing: tuple[float, ...]  # (ndim,) in the order z, y, x [km]
+    origin: tuple[float, ...]  # (ndim,) in coordinate order [km]
+    unit: str  # of the numbers, once they are unpacked
+    is_unit_known: bool
+    length_unit: str  # of lengths in the file that say nothing else
+    is_up: bool  # whether z counts heights in the file
+    is_order_custom: bool  # whether nothing but custom says which axis is depth
+    doubt: str = ""  # why its lengths may be in another unit than was assumed
+    packing: Packing = Packing()
+    fill: str | None = None
+    notes: tuple[str, ...] = ()  # what was turned, unpacked or converted
+
+    @property
+    def ndim(self) -> int:
+        """Space dimensions."""
+        return len(self.spacing)
+
+    def velocities(self, stored: np.ndarray) -> np.ndarray:
+        """Numbers of the file as velocities, (..., nz, nx) or (..., nz, ny, nx) [km/s].
+
+        Args:
+            stored: The array, or some of its stack where that is its first axis.
+
+        Raises:
+            ValueError: if they look like slowness, or cells like metres, and nothing says
+                what they are.
+        """
+        values = self.packing.unpacked(self.turned(stored))
+        values = units.to_velocity(values, self.unit)
+        if self.fill == "nearest" and not np.all(np.isfinite(values)):
+            parts = values.reshape(-1, *values.shape[-self.ndim :])
+            parts = [fill_nearest(part, self.spacing) for part in parts]
+            values = np.reshape(parts, values.shape)
+        largest = np.max(values, where=np.isfinite(values), initial=-math.inf)
+        if not self.is_unit_known and 0 < largest < _LIKE_SLOWNESS:
+            raise ValueError(
+                f"velocity is at most {largest:.3g}: is it slowness (unit='s/km') or "
+                "slowness squared (unit='s2/km2')? If it is velocity, say unit='km/s'"
+            )
+        if self.doubt and largest <= FASTEST:  # what is faster is refused by the model
+            raise ValueError(self.doubt)
+        return values
+
+    def turned(self, stored: np.ndarray) -> np.ndarray:
+        """The array with depth first of its axes in space, and all of them increasing."""
+        return np.flip(np.transpose(stored, self.order), self.flipped)
+
+    def beside(self, stored: np.ndarray, labels: tuple[str, ...] | None) -> np.ndarray:
+        """Another array on the same grid, whose own leading axes stay in front.
+
+        Args:
+            stored: (..., *space) in the file's order of axes, or in that of its labels.
+            labels: Names of its dimensions, where the file says them.
+        """
+        leading = stored.ndim - self.ndim
+        if leading < 0:
+            return stored
+        order = np.argsort(np.argsort(self.order[len(self.stack) :])) + leading
+        if (roles := named_roles(labels)) is not None:
+            order = [roles.index(role) for role in "zyx" if role in roles]
+        others = (axis for axis in range(stored.ndim) if axis not in order)
+        return np.flip(np.transpose(stored, (*others, *order)), self.flipped)
+
+    def hint(self, values: np.ndarray) -> str | None:
+        """A question about velocities that no rock has, where a unit was only given."""
+        largest = float(np.max(values, initial=0.0))
+        if self.unit == "m/s" and largest > _FASTEST_ROCK:
+            return f"velocity is up to {largest:.3g} km/s: is the file in ft/s?"
+        return None
+
+
+def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -> Layout:
+    """Where the numbers of an array belong, and what they are.
+
+    Args:
+        contents: What the reader gave.
+        name: The array.
+        reading: What the user says.
+        indices: How many indices of a stack the user gives.
+
+    Raises:
+        ValueError: if the file does not say enough, or contradicts itself or the user.
+    """
+    arrays = contents.arrays
+    unit = _velocity_unit(arrays, name, reading)
+    said = text_of(arrays, name, "length_unit", "length_units", "spacing_unit",
+                 "spacing_units", of_file=True)  # fmt: skip
+    stored_unit = units.length_unit(said, "its unit of length") if said else None
+    default = stored_unit or reading.spacing_unit or units.length_beside(unit or "km/s")
+    turned = orient(
+        contents,
+        name,
+        default,
+        indices=indices,
+        transpose=reading.transpose,
+        spacing=reading.spacing,
+    )
+    used = turned.units | ({stored_unit} if stored_unit else set())
+    _check_units(reading, used)
+    notes = list(turned.notes)
+    spacing = _spacing(turned, arrays, name, default, reading, notes)
+    doubt = ""
+    if reading.spacing_unit is None and (reading.spacing is not None or not used):
+        doubt = _doubt_of_cells(spacing, "km" if reading.spacing is not None else default)
+    converted = sorted((turned.units or {default}) - {"km"})
+    if converted and reading.spacing is None:
+        notes.append(f"lengths from {', '.join(converted)}")
+    if unit not in (None, "km/s"):
+        notes.append(f"velocity from {unit}")
+    packed = packing(arrays, name)
+    if packed.scale != 1 or packed.offset != 0:
+        notes.append(f"unpacked (scale {packed.scale:g}, offset {packed.offset:g})")
+    shape, ndim = arrays[name].shape, len(turned.axes)
+    return Layout(
+        order=turned.order,
+        stack=tuple(shape[axis] for axis in turned.order[: len(shape) - ndim]),
+        flipped=turned.flipped,
+        spacing=spacing,
+        origin=_origin(turned.axes, spacing, arrays, name, default),
+        unit=unit or "km/s",
+        is_unit_known=unit is not None,
+        length_unit=default,
+        is_up=turned.axes[0].is_up,
+        is_order_custom=named_roles(contents.labels(name)) is None,
+        doubt=doubt,
+        packing=packed,
+        fill=reading.fill,
+        notes=tuple(notes),
+    )
+
+
+def _doubt_of_cells(spacing: tuple[float, ...], assumed: str) -> str:
+    """What to say of cells that are too large, or too small for a unit that is not km."""
+    if max(spacing) >= _LARGEST_CELL:
+        others = "m, ft or km"
+    elif min(spacing) < _SMALLEST_CELL and assumed != "km":
+        others = "km, m or ft"
+    else:
+        return ""
+    step = max(spacing) / units.LENGTHS[assumed]
+    return f"is the spacing {step:g} in {others}? Say it with spacing_unit"
+
+
+def length_scale(arrays: Arrays, key: str, default: str) -> float:
+    """km in the unit of a length beside the velocities, which may say its own."""
+    own = text_of(arrays, key, "units", "unit")
+    return units.LENGTHS[units.length_unit(own, f"the unit of {key}") if own else default]
+
+
+def velocity_scale(arrays: Arrays, key: str, default: str) -> float:
+    """km/s in the unit of a velocity beside the velocities, 1 beside slowness."""
+    own = text_of(arrays, key, "units", "unit")
+    unit = units.velocity_unit(own, f"the unit of {key}") if own else default
+    return 1.0 if units.is_slowness(unit) else units.VELOCITIES[unit][0]
+
+
+def _velocity_unit(arrays: Arrays, name: str, reading: Reading) -> str | None:
+    """The unit of the numbers, where the user or the file says it."""
+    own = text_of(arrays, name, "units", "unit", "velocity_unit", of_file=True)
+    if own in ("", "1") or (reading.unit and not _is_known(own)):
+        own = None
+    what = "its unit of velocity, unless unit is given,"
+    stored = units.velocity_unit(own, what) if own else None
+    if stored and reading.unit and stored != reading.unit:
+        raise ValueError(
+            f"unit is {reading.unit}, but the file says that {name} is in {stored}: leave "
+            "out unit, or correct the file"
+        )
+    unit = reading.unit or stored
+    called = " ".join([name, *(text_of(arrays, name, k) for k in _DESCRIBING)]).lower()
+    is_slowness = "slow" in called or "sloth" in called
+    if is_slowness and not (unit and units.is_slowness(unit)):
+        raise ValueError(
+            f"{name} is called slowness: say unit='s/km' or unit='s2/km2', its square"
+        )
+    return unit
+
+
+_DESCRIBING = ("long_name", "standard_name", "label", "description")
+
+
+def _is_known(text: str) -> bool:
+    try:
+        units.velocity_unit(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_units(reading: Reading, lengths: set[str] | frozenset[str]) -> None:
+    """Refuses lengths that a file names beside what the user says of it."""
+    if reading.spacing_unit and reading.spacing is None:
+        for stored in lengths - {reading.spacing_unit}:
+            raise ValueError(
+                f"spacing_unit is {reading.spacing_unit}, but the file says that its "
+                f"lengths are in {stored}: leave out spacing_unit"
+            )
+    beside = units.length_beside(reading.unit or "km/s")
+    other = {"m": "ft", "ft": "m"}.get(beside)
+    if other in lengths and reading.spacing_unit is None:
+        raise ValueError(
+            f"unit is {reading.unit}, but the file says that its lengths are in {other}: "
+            f"give unit='{other}/s', or spacing_unit={other!r} too if both hold"
+        )
+
+
+def _single_steps(
+    arrays: Arrays, name: str, roles: Sequence[str], default: str
+) -> list[float] | None:
+    """dz, dy and dx as numbers of their own [km]."""
+    for prefix in (f"{name}_", ""):
+        keys = [f"{prefix}d{role}" for role in roles]
+        if all(key in arrays and arrays[key].size == 1 for key in keys):
+            return [
+                real_array(arrays[key], key).item() * length_scale(arrays, key, default)
+                for key in keys
+            ]
+    return None
+
+
+def _spacing(
+    turned: Orientation,
+    arrays: Arrays,
+    name: str,
+    default: str,
+    reading: Reading,
+    notes: list[str],
+) -> tuple[float, ...]:
+    """The spacing in the order z, y, x [km]: given, or stored, or of coordinates."""
+    roles = [axis.role for axis in turned.axes]
+    has_other = reading.spacing is not None
+    stored = _stored_spacing(turned, arrays, name, default, has_other)
+    even = [None if axis.step is None else abs(axis.step) for axis in turned.axes]
+    if reading.spacing is not None:
+        given = real_array(reading.spacing, "spacing").ravel()
+        scale = units.LENGTHS[reading.spacing_unit or "km"]
+        chosen = _one_each(given * scale, roles)
+        if stored is not None and not _agree(chosen, stored):
+            notes.append(f"spacing as given, not the file's {_listed(stored)} km")
+    elif stored is not None:
+        chosen = stored
+    elif None not in even:
+        return tuple(step for step in even if step is not None)
+    else:
+        missing = (axis.role for axis in turned.axes if axis.step is None)
+        raise ValueError(
+            f"it holds no grid spacing for {name} (no even coordinates of "
+            f"{', '.join(missing)}): give it in km, ({_steps_of(roles)}) or one number"
+        )
+    if not _agree(chosen, even):
+        raise ValueError(
+            f"spacing is ({_listed(chosen)}) km, but the file's coordinates say "
+            f"({_listed(even)}) km: leave out spacing, or correct the file"
+        )
+    return tuple(chosen)
+
+
+def _stored_spacing(
+    turned: Orientation, arrays: Arrays, name: str, default: str, has_other: bool
+) -> list[float] | None:
+    """The spacing that a file holds as numbers, in the order z, y, x [km]."""
+    roles = [axis.role for axis in turned.axes]
+    steps = stored_steps(arrays, name)
+    if steps is None:
+        return _single_steps(arrays, name, roles, default)
+    key = f"{name}_spacing" if f"{name}_spacing" in arrays else "spacing"
+    if steps.size == arrays[name].ndim:
+        steps = steps[list(turned.space)]
+    if has_other and steps.size not in (1, len(roles)):
+        return None  # it is of another array
+    steps = _one_each(steps * length_scale(arrays, key, default), roles)
+    return [steps[turned.stored_roles.index(role)] for role in roles]
+
+
+def _one_each(steps: np.ndarray, roles: list[str]) -> list[float]:
+    if steps.size not in (1, len(roles)):
+        raise ValueError(
+            f"spacing must be one number or {len(roles)}, ({_steps_of(roles)}), "
+            f"got {steps.size}"
+        )
+    return [float(step) for step in np.broadcast_to(steps, len(roles))]
+
+
+def _steps_of(roles: list[str]) -> str:
+    return ", ".join(f"d{role}" for role in roles)
+
+
+def _agree(steps: Sequence[float], others: Sequence[float | None]) -> bool:
+    return all(
+        other is None or abs(step - other) <= _SAME_SPACING * abs(other)
+        for step, other in zip(steps, others, strict=True)
+    )
+
+
+def _listed(steps: Sequence[float | None]) -> str:
+    return ", ".join("uneven" if step is None else f"{step:g}" for step in steps)
+
+
+def _origin(
+    axes: Sequence[Axis],
+    spacing: tuple[float, ...],
+    arrays: Arrays,
+    name: str,
+    default: str,
+) -> tuple[float, ...]:
+    """The first point in coordinate order [km]."""
+    found = [axis.first for axis in axes]
+    samples = arrays.get("first_sample")  # of SEG-Y whose interval has no clear unit
+    if samples is not None and axes[0].step is None:
+        found[0] = float(samples.item()) * spacing[0]
+    for key in (f"{name}_origin", "origin"):
+        if key not in arrays:
+            continue
+        start = real_array(arrays[key], key).ravel() * length_scale(arrays, key, default)
+        if start.size == len(axes) and np.all(np.isfinite(start)):
+            for axis, step, value in zip(axes, spacing, start[::-1], strict=True):
+                if axis.step is not None and abs(axis.first - value) > _SAME_SPACING * step:
+                    raise ValueError(
+                        f"{key} says {axis.role} begins at {value:g} km, its coordinates "
+                        f"say {axis.first:g} km"
+                    )
+        return tuple(start.tolist())
+    return tuple(found[::-1])
