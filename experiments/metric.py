@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common, study
+from experiments import common, histories, study
 from meta_lrpinn import models
 from meta_lrpinn.learning import (
     adaptation,
@@ -136,8 +137,21 @@ def report(found: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
+def draw(found: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Error after each number of steps, the mean over tasks and seeds."""
+    groups = {
+        name: {
+            f"{steps} steps": 100
+            * float(np.mean([row["error"] for row in rows if row["steps"] == int(steps)]))
+            for steps in FLAGS.metric_steps
+        }
+        for name, rows in found.items()
+    }
+    return histories.bars(groups, "relative L2 error, %")
+
+
 def main() -> None:
-    """Measures what is missing, then writes the table."""
+    """Measures what is missing, then writes table and figure."""
     keys = ("row", "points", "init", "tasks", "counts", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     found: dict[str, list[dict[str, Any]]] = {}
@@ -150,6 +164,7 @@ def main() -> None:
             rows = records.at(values, lambda: measure(name, seed))
             found.setdefault(name, []).extend(rows)
     common.save_report(NAME, report(found))
+    draw(found).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 
 if __name__ == "__main__":
