@@ -156,7 +156,7 @@ def adaptation_of(
             "adamw", 1e-3, "halved", steps, weight_decay=4e-5, clip_norm=None
         )
     name = "soap" if is_soap(config) else "adamw"
-    rate = adaptation.default_rate(name, metric)
+    rate = adaptation.default_rate(name, steps, metric)
     return adaptation.make_optimiser(name, rate, "cosine", steps)
 
 
@@ -192,7 +192,7 @@ def own_output_evaluation(
     """
     tasks = held_tasks(distribution, settings, velocities=1)
     if optimiser is None:
-        rate = adaptation.default_rate("adamw", None)
+        rate = adaptation.default_rate("adamw", steps[-1])
         optimiser = adaptation.make_optimiser("adamw", rate, "cosine", steps[-1])
     figure = "error" if distribution.absorbing else "loss"
     held_out = jax.random.fold_in(jax.random.key(_HELD_SEED), adaptation.HELD_OUT_FOLD)

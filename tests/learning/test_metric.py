@@ -221,3 +221,9 @@ def test_meta_training_begins_with_that_of_its_start(folder, tmp_path, monkeypat
         config = dataclasses.replace(preset, training=own)
         pipeline.meta_train(config, tmp_path / "run", init=folder, progress=False)
     assert given[0] is not None and given[1] is None
+
+
+def test_few_steps_with_a_metric_are_longer(learned):
+    plain = adaptation.default_rate("soap", 50)
+    assert adaptation.default_rate("soap", 50, learned) > plain
+    assert adaptation.default_rate("soap", 300, learned) == plain
