@@ -1,6 +1,7 @@
 """The metric that is learned over tasks: measured, begun with, and kept."""
 
 import dataclasses
+import types
 
 import chex
 import jax
@@ -206,6 +207,7 @@ def test_meta_training_begins_with_that_of_its_start(folder, tmp_path, monkeypat
 
     def train(*_, metric, **__):
         given.append(metric)
+        return types.SimpleNamespace(step=jnp.ones((), int))
 
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(pipeline, "make_evaluation", lambda *_: None)
