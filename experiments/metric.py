@@ -22,9 +22,9 @@ from meta_lrpinn import models
 from meta_lrpinn.learning import (
     adaptation,
     configs,
+    evaluation,
     networks,
     objectives,
-    pipeline,
     soap,
     task_sets,
 )
@@ -87,7 +87,7 @@ def measure(name: str, seed: int) -> list[dict[str, Any]]:
     rows = []
     for steps in map(int, FLAGS.metric_steps):
         rate = adaptation.default_rate("soap", steps, metric)
-        evaluate = pipeline.own_output_evaluation(
+        evaluate = evaluation.own_output_evaluation(
             *(distribution, network.module, objective, HELD, (steps,)),
             optimiser=adaptation.make_optimiser("soap", rate, "cosine", steps),
             metric=metric,

@@ -49,8 +49,8 @@ class Provenance:
 class Wavefield:
     """Frequency-domain wavefield u = u₀ + δu of one or several point sources.
 
-    With several sources, every array has the source as its first axis. It can be pickled
-    and sent to other processes.
+    With several sources, every array has the source as its first axis, unless they were
+    fired together with `weights`. It can be pickled and sent to other processes.
     """
 
     model: VelocityModel
@@ -75,6 +75,13 @@ class Wavefield:
         default=None, repr=False
     )  # points (n, ndim) → δu (n_sources, n)
     free_surface: bool = False  # u = 0 at the top of the model
+    # (n_sources,) of sources that were fired together, which have one wavefield
+    weights: np.ndarray | None = None
+
+    @property
+    def has_source_axis(self) -> bool:
+        """Whether arrays have the source as their first axis."""
+        return np.ndim(self.source) == 2 and self.weights is None
 
     @property
     def error_estimate(self) -> float | None:
@@ -95,12 +102,11 @@ class Wavefield:
         total = self.background + self.scattered
         at_source = np.zeros(total.shape, bool)
         points = self.model.grid_points()
-        # As `VelocityModel.check_contains`: half a thousandth of a cell is rounding.
-        reach = 5e-4 * min(self.model.spacing)
         several = at_source.reshape(-1, *self.model.shape)
-        for place, source in zip(several, np.atleast_2d(self.source), strict=True):
+        for index, source in enumerate(np.atleast_2d(self.source)):
             distance = np.linalg.norm(points - source, axis=-1)
-            place[...] = (distance <= reach).reshape(self.model.shape)
+            place = several[index if self.weights is None else 0]
+            place |= (distance <= self._reach).reshape(self.model.shape)
         return np.ma.MaskedArray(np.where(at_source, 0, total), mask=at_source)
 
     def at(self, points: np.ndarray, part: str = "scattered") -> np.ndarray:
@@ -115,7 +121,8 @@ class Wavefield:
 
         Raises:
             ValueError: if points are not (n, ndim), one lies outside the model, there
-                is no such part, or this field lives on its grid only.
+                is no such part, this field lives on its grid only, or a point stands on
+                a source, where u₀ and u are infinite.
         """
         if part not in PARTS:
             raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
@@ -125,17 +132,36 @@ class Wavefield:
             )
         points = np.asarray(points, float)
         self.model.check_contains(points, what="point")
-        values = np.zeros((len(np.atleast_2d(self.source)), len(points)), complex)
+        number = len(self.source) if self.has_source_axis else 1
+        values = np.zeros((number, len(points)), complex)
         if part != "background":
             if self.evaluate is None:
                 raise ValueError("this wavefield is known on its grid only")
             values = values + self.evaluate(points)
         if part != "scattered":
+            self._check_apart(points)
             values = values + self._background_at(points)
-        return values if np.ndim(self.source) == 2 else values[0]
+        return values if self.has_source_axis else values[0]
+
+    def _check_apart(self, points: np.ndarray) -> None:
+        for source in np.atleast_2d(self.source):
+            distances = np.linalg.norm(points - source, axis=-1)
+            if distances.size and distances.min() <= self._reach:
+                place = points[np.argmin(distances)].tolist()
+                raise ValueError(
+                    f"a point stands on a source, where u is infinite: {place}"
+                )
+
+    @property
+    def _reach(self) -> float:
+        """Within which a point stands on a source [km]: rounding of a coordinate.
+
+        As in `VelocityModel.check_contains`, half a thousandth of a cell.
+        """
+        return 5e-4 * min(self.model.spacing)
 
     def _background_at(self, points: np.ndarray) -> np.ndarray:
-        return background.background_of_sources(
+        fields = background.background_of_sources(
             points,
             self.frequency,
             np.atleast_2d(self.source),
@@ -143,6 +169,7 @@ class Wavefield:
             self.amplitude,
             float(self.model.lower[-1]) if self.free_surface else None,
         )
+        return fields if self.weights is None else self.weights @ fields
 
     def to_xarray(self) -> "xarray.Dataset":
         """The fields with coordinates, units and provenance.

@@ -30,6 +30,7 @@ class Problem:
     model: "ml.VelocityModel"
     frequency: float  # Hz
     source: "np.ndarray"  # (ndim,) or (n_sources, ndim) [km]
+    weights: "np.ndarray | None"  # (n_sources,) of sources fired together
     amplitude: complex  # A of the background field
     background_velocity: complex | None  # [km/s]
     published: "np.ndarray | None"  # δu of the file, if it is that of this very problem
@@ -40,6 +41,7 @@ class Problem:
     def keywords(self) -> dict[str, Any]:
         """The part that every solver takes by name."""
         return {
+            "weights": self.weights,
             "amplitude": self.amplitude,
             "background_velocity": self.background_velocity,
             "free_surface": self.free_surface,
@@ -56,6 +58,10 @@ def add_options(parser: argparse.ArgumentParser) -> Any:
 
     add("frequency", "In Hz; by default the case's, or 6 for built-in models.", float)
     add_source_option(group)
+    add(
+        "weights",
+        "Of several sources, w,w,w, which are then fired together and have one wavefield.",
+    )
     add(
         "background_velocity",
         "v0 in km/s; by default the case's, or the velocity at the source.",
@@ -172,6 +178,9 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         raise ValueError(f"{name} has no frequency of its own; add --frequency=HZ")
     problems.check_scale(model, problems.check_frequency(frequency))
     source = _source(options, case, model)
+    weights = None if options.source is not None else case.weights
+    if options.weights is not None:
+        weights = values.weights(options.weights)
     amplitude = _first_given(
         None if options.amplitude is None else values.amplitude(options.amplitude),
         case.amplitude,
@@ -183,10 +192,12 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     free_surface = bool(_first_given(options.free_surface, case.free_surface))
     # A field in the file belongs to the file's own problem only; options may complete
     # that problem, not change it.
+    several = () if weights is not None else np.shape(source)[:-1]
     is_own = (
         model is case.model
         and case.scattered is not None
-        and case.scattered.shape == (*np.shape(source)[:-1], *model.shape)
+        and case.scattered.shape == (*several, *model.shape)
+        and _are_equal(weights, case.weights)
         and case.frequency in (None, frequency)
         and case.amplitude in (None, amplitude)
         and case.background_velocity in (None, velocity)
@@ -200,6 +211,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         model=model,
         frequency=float(frequency),
         source=source,
+        weights=weights,
         amplitude=complex(amplitude),
         background_velocity=velocity,
         published=case.scattered if is_own else None,
@@ -300,6 +312,12 @@ def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
 
 def _first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
+
+
+def _are_equal(weights: "np.ndarray | None", others: "np.ndarray | None") -> bool:
+    if weights is None or others is None:
+        return weights is others
+    return weights.tolist() == others.tolist()
 
 
 def _window(text: str, ndim: int) -> dict[str, tuple[float, float]]:

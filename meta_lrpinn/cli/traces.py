@@ -12,10 +12,13 @@ from meta_lrpinn.files import writing
 from meta_lrpinn.solvers.settings import FiniteDifferences
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from meta_lrpinn.solvers.seismograms import Traces
 
 SUMMARY = "Solve for seismograms: the wavefield at receivers as a function of time."
 _MOVIE_FRAMES = 60
+_SAME_STEP = 1e-3  # times in a file are rounded
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +34,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("receivers", "x,z;x,z in km, a range x0:x1:n,z, or a file, as for --source.")
     add("record", "Length of the traces in s.", float)
     add("peak_frequency", "Of a Ricker wavelet, in Hz.", float)
-    add("wavelet", "Text or .npy file of its samples instead; needs --step.")
+    add(
+        "wavelet",
+        "Text or .npy file of its samples instead, which needs --step, or of two columns, "
+        "times in s and samples.",
+    )
     add("step", "Between samples in s; by default fine enough for the wavelet.", float)
     add("transform_tolerance", "Largest error of the way to time.", float, 1e-3)
     add("seed", "Of all that is random.", int, 0)
@@ -55,6 +62,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     import meta_lrpinn as ml
     from meta_lrpinn.results import movie, trace_files
 
+    wavelet = _wavelet(options)
     path = pathlib.Path(options.out)
     output.check_folder(path.parent)
     trace_files.check_path(path, *_sampling(options))
@@ -75,7 +83,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         options.peak_frequency,
         record=options.record,
         step=options.step,
-        wavelet=None if options.wavelet is None else values.samples(options.wavelet),
+        wavelet=wavelet,
         transform_tolerance=options.transform_tolerance,
         settings=settings,
         free_surface=free_surface,
@@ -87,6 +95,25 @@ def run(options: argparse.Namespace, report: Report) -> None:
     _write(traces, path, film, report)
     if not traces.converged:
         raise NotConverged(f"not converged: {_reason(traces, options.transform_tolerance)}")
+
+
+def _wavelet(options: argparse.Namespace) -> "np.ndarray | None":
+    """Samples of the wavelet that is given; the step of their times becomes --step.
+
+    Raises:
+        ValueError: if that contradicts --step.
+    """
+    if options.wavelet is None:
+        return None
+    samples, step = values.samples(options.wavelet)
+    if step is not None and options.step is None:
+        options.step = step
+    if step is not None and abs(options.step - step) > _SAME_STEP * step:
+        raise ValueError(
+            f"--step is {options.step:g} s, but the times in {options.wavelet} are "
+            f"{step:g} s apart"
+        )
+    return samples
 
 
 def _write(
@@ -143,5 +170,6 @@ def _say(traces: "Traces", report: Report) -> None:
     shape = " x ".join(str(count) for count in traces.data.shape)
     report.say("traces", f"{shape} (sources, receivers, samples of {traces.step:g} s)")
     used = traces.frequencies
-    report.say("frequencies", f"{len(used)}, {used[0]:.3g} to {used[-1]:.3g} Hz")
+    if len(used):
+        report.say("frequencies", f"{len(used)}, {used[0]:.3g} to {used[-1]:.3g} Hz")
     report.say("seconds", f"{traces.elapsed:.2f}, compilation included")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # Of a range, so that its last number is there in spite of rounding.
 _SLACK = 1e-6
+# Times of samples may be this much nearer or farther than on average: they are rounded.
+_UNEVEN = 0.01
 _MOST_FREQUENCIES, _MOST_POSITIONS = 100_000, 1_000_000
 
 
@@ -40,6 +42,25 @@ def amplitude(text: str) -> complex:
         raise ValueError(
             f"amplitude must be a number such as 0.25j or 1-2j, got {text!r}"
         ) from None
+
+
+def weights(text: str) -> "np.ndarray":
+    """Complex numbers with commas between, as `amplitude` reads each.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    import numpy as np
+
+    try:
+        found = [
+            complex(part.replace(" ", "").replace("i", "j")) for part in text.split(",")
+        ]
+    except ValueError:
+        raise ValueError(
+            f"weights must be numbers with commas between, such as 1,-1, got {text!r}"
+        ) from None
+    return np.array(found)
 
 
 def frequencies(text: str) -> list[float]:
@@ -98,16 +119,36 @@ def positions(text: str, ndim: int, what: str) -> "np.ndarray":
     return np.concatenate(rows)
 
 
-def samples(path: str) -> "np.ndarray":
-    """The numbers of a text or .npy file, (n,).
+def samples(path: str) -> "tuple[np.ndarray, float | None]":
+    """Samples of a text or .npy file, (n,), and their step where it has times [s].
+
+    One column, or one row, holds samples; of two columns the first holds their times.
 
     Raises:
         ValueError: if it holds anything else.
     """
+    import numpy as np
+
     try:
-        return _rows(path).ravel()
+        rows = _rows(path)
+        if rows.ndim == 2 and 1 in rows.shape:
+            rows = rows.ravel()
+        if rows.ndim == 1:
+            return rows, None
+        if rows.ndim != 2 or len(rows.T) != 2:
+            raise ValueError(
+                f"it must hold one column of samples, or two of times and samples, got "
+                f"shape {rows.shape}"
+            )
+        times, values = rows.T
+        step = float(np.mean(np.diff(times)))
+        if not step > 0 or np.abs(np.diff(times) - step).max() > _UNEVEN * step:
+            raise ValueError("the times of its first column are not evenly spaced")
+        if abs(times[0]) > _UNEVEN * step:
+            raise ValueError(f"its times begin at {times[0]:g} s; let them begin at zero")
     except (ValueError, TypeError) as error:
         raise ValueError(f"cannot read samples from {path}: {one_line(error)}") from None
+    return values, float(f"{step:.6g}")
 
 
 def _rows(path: str) -> "np.ndarray":

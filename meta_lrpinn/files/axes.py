@@ -36,6 +36,7 @@ class Axis:
 
     @property
     def is_flipped(self) -> bool:
+        """Whether the file's last number is the first of the model."""
         return self.step is not None and (self.step < 0) != self.is_up
 
     @property

@@ -117,10 +117,28 @@ def source_of(arrays: Mapping[str, np.ndarray], layout: Layout) -> np.ndarray | 
     return source.astype(np.float64)
 
 
-def scattered_of(
-    contents: Contents, model: VelocityModel, source: np.ndarray | None, layout: Layout
+def weights_of(
+    arrays: Mapping[str, np.ndarray], source: np.ndarray | None
 ) -> np.ndarray | None:
-    """The field on the model's grid, with a leading axis where the source has one."""
+    """Weights of sources that are fired together, (n_sources,)."""
+    if "weights" not in arrays:
+        return None
+    weights = np.asarray(arrays["weights"])
+    if source is None or weights.shape != source.shape[:-1] or weights.ndim != 1:
+        raise ValueError(f"weights must be one for each source, got shape {weights.shape}")
+    if weights.dtype.kind not in "fiuc" or not np.all(np.isfinite(weights)):
+        raise ValueError("weights must be finite numbers")
+    return weights
+
+
+def scattered_of(
+    contents: Contents,
+    model: VelocityModel,
+    source: np.ndarray | None,
+    layout: Layout,
+    has_source_axis: bool,
+) -> np.ndarray | None:
+    """The field on the model's grid, with a leading axis where each source has its own."""
     stored = contents.arrays.get("scattered")
     if stored is None:
         return None
@@ -130,7 +148,7 @@ def scattered_of(
     field = layout.beside(field, contents.labels("scattered"))
     leading = field.shape[:1] if field.ndim > model.ndim else ()
     if source is not None:
-        leading = source.shape[:-1]
+        leading = source.shape[:-1] if has_source_axis else ()
     expected = leading + model.shape
     alone = (1,) + model.shape
     if field.shape != expected and {field.shape, expected} != {alone, model.shape}:

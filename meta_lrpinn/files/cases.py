@@ -29,6 +29,7 @@ _DEFAULT_NAMES = ("velocity", "vel", "v")
 _CASE_KEYS = (
     "frequency",
     "source",
+    "weights",
     "amplitude",
     "v0",
     "scattered",
@@ -46,6 +47,7 @@ class Case:
     model: VelocityModel
     frequency: float | None = None  # Hz
     source: np.ndarray | None = None  # (ndim,) or (n_sources, ndim) [km]
+    weights: np.ndarray | None = None  # (n_sources,) of sources fired together
     amplitude: complex | None = None  # factor A of the background field
     background_velocity: complex | None = None  # v0 [km/s]
     free_surface: bool | None = None  # u = 0 at the top of the model
@@ -235,16 +237,20 @@ def _case_of(opened: Opened) -> Case:
     source = case_values.source_of(arrays, layout)
     if source is not None:
         model.check_contains(source)
+    weights = case_values.weights_of(arrays, source)
     return Case(
         model=model,
         frequency=case_values.positive(arrays, "frequency", "Hz"),
         source=source,
+        weights=weights,
         amplitude=case_values.amplitude_of(arrays),
         background_velocity=case_values.background_of(
             arrays, model, source, layouts.velocity_scale(arrays, "v0", layout.unit)
         ),
         free_surface=case_values.surface_of(arrays),
-        scattered=case_values.scattered_of(opened.contents, model, source, layout),
+        scattered=case_values.scattered_of(
+            opened.contents, model, source, layout, weights is None
+        ),
         notes=notes,
     )
 
@@ -352,6 +358,7 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
         case_values.QUALITY: model.quality,
         "frequency": case.frequency,
         "source": case.source,
+        "weights": case.weights,
         "amplitude": case.amplitude,
         "v0": case.background_velocity,
         case_values.SURFACE: case.free_surface,

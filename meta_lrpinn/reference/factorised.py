@@ -11,6 +11,7 @@ its right-hand side is finite; another background differs by a closed form.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
@@ -72,20 +73,29 @@ class FiniteDifferenceSolver:
         Returns:
             δu, complex, of shape `shape`.
         """
+        return self.solve_together([source], [1.0], amplitude, [background_velocity])
+
+    def solve_together(
+        self,
+        sources: Sequence[np.ndarray] | np.ndarray,
+        weights: Sequence[complex] | np.ndarray,
+        amplitude: complex,
+        background_velocities: Sequence[complex] | np.ndarray,
+    ) -> np.ndarray:
+        """As `solve`, of weighted sources that are fired together: one right-hand side."""
         assert self.factors is not None, "the factors were dropped"
-        own = (
-            squared_slowness_on(self.model, np.asarray(source, float)[::-1, None]).item()
-            ** -0.5
-        )
-        load = self._scattering_source(source, amplitude, own)
-        load = stencils.project(load, self.axes).ravel()
+        loads, shift = [], 0.0
+        for source, weight, v0 in zip(sources, weights, background_velocities, strict=True):
+            place = np.asarray(source, float)
+            own = squared_slowness_on(self.model, place[::-1, None]).item() ** -0.5
+            loads.append(weight * self._scattering_source(place, amplitude, own))
+            if abs(v0 / own - 1) > _ROUNDING:
+                shift = shift + weight * self.shift(place, amplitude, own, v0)
+        load = stencils.project(np.sum(loads, axis=0), self.axes).ravel()
         solution = np.empty(self.unknowns, complex)
         with threadpoolctl.threadpool_limits(1):
             solution[self.elimination] = self.factors.solve(load[self.elimination])
-        solution = solution.reshape(self.shape)
-        if abs(background_velocity / own - 1) > _ROUNDING:
-            solution += self.shift(source, amplitude, own, background_velocity)
-        return solution
+        return solution.reshape(self.shape) + shift
 
     def shift(
         self,

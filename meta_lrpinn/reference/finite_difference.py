@@ -52,6 +52,7 @@ def refined_field(
     amplitude: complex,
     background_velocities: np.ndarray,
     *,
+    weights: np.ndarray | None = None,
     refinement: int | None = None,
     tolerance: float | None = None,
     maximum_refinement: int = 8,
@@ -71,6 +72,8 @@ def refined_field(
         sources: Sources (n_sources, ndim) [km], in the model.
         amplitude: A of the background field.
         background_velocities: v₀ of each source, (n_sources,) [km/s].
+        weights: (n_sources,) of sources that are fired together, which have one field;
+            by default each has its own.
         refinement: Cells per cell of the model; by default from the wavelength.
         tolerance: Where given, the grid is refined, 1, 2, 3, ... (from `refinement`,
             if that is given too), until δu on the model grid changes by less than
@@ -97,8 +100,12 @@ def refined_field(
         solver = factorise(
             model, frequency, refinement=factor, layer=layer, order=scheme_order
         )
-        pairs = zip(sources, background_velocities, strict=True)
-        fields = [solver.solve(source, amplitude, v0) for source, v0 in pairs]
+        if weights is None:
+            pairs = zip(sources, background_velocities, strict=True)
+            fields = [solver.solve(source, amplitude, v0) for source, v0 in pairs]
+        else:
+            shot = sources, weights, amplitude, background_velocities
+            fields = [solver.solve_together(*shot)]
         record = {
             "refinement": factor,
             "layer": level,

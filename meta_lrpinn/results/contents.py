@@ -43,7 +43,9 @@ def contents(
             field was compared with.
     """
     model = field.model
-    sources: tuple[str, ...] = ("source",) if np.ndim(field.source) == 2 else ()
+    # Sources that were fired together have positions and weights, but one wavefield.
+    positions: tuple[str, ...] = ("source",) if np.ndim(field.source) == 2 else ()
+    sources = positions if field.has_source_axis else ()
     space = _SPACE[model.ndim]
     grid = (*sources, *space)
 
@@ -66,11 +68,14 @@ def contents(
             {"long_name": "factor A of the background wavefield"},
         ),
         "v0": (
-            sources,
+            positions,
             np.asarray(field.background_velocity),
             {"long_name": "velocity of the background wavefield, v/(1 - i/2Q)", **speed},
         ),
     }
+    if field.weights is not None:
+        text = "weights of the sources, which were fired together"
+        variables["weights"] = positions, np.asarray(field.weights), {"long_name": text}
     if model.quality is not None:
         values = np.asarray(model.quality)
         variables["quality"] = space, values, {"long_name": "quality factor Q"}
@@ -84,9 +89,10 @@ def contents(
         variables["error_estimate"] = sources, values, {"long_name": name}
     for compared, errors in (relative_l2 or {}).items():
         name = f"relative L2 distance of scattered from the {compared} field"
-        values = np.asarray(errors, float).reshape(np.shape(field.source)[:-1])
+        values = np.asarray(errors, float)
+        values = values.reshape(-1 if sources else ())
         variables[f"relative_l2_{compared}"] = sources, values, {"long_name": name}
-    return Contents(variables, _coordinates(field, space, sources), _attributes(field))
+    return Contents(variables, _coordinates(field, space, positions), _attributes(field))
 
 
 def _coordinates(

@@ -100,7 +100,7 @@ def _contents(traces: "Traces") -> Contents:
         {
             "conventions": "(1/v^2) d2u/dt2 - laplace u = wavelet(t) delta(x - source)",
             "wavelet_delay": traces.delay,
-            "highest_frequency": float(traces.frequencies[-1]),
+            "highest_frequency": float(np.max(traces.frequencies, initial=0.0)),
             "number_of_frequencies": len(traces.frequencies),
             "wrap_around": traces.wrap_around,
             "converged": int(traces.converged),

@@ -84,6 +84,7 @@ def _solve(
         setup.sources,
         setup.amplitude,
         setup.background_velocities(model),
+        weights=setup.conditions.weights,
         maximum_refinement=settings.maximum_refinement,
         **_options(settings, setup),
     )

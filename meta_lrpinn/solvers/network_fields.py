@@ -166,8 +166,14 @@ def find_network(network: NetworkLike, setup: Setup) -> Network:
     """The network that settings name, or are; the setup's seed is of random parameters.
 
     Raises:
-        ValueError: if there is none, or it is of another space dimension.
+        ValueError: if there is none, it is of another space dimension, or sources are to
+            be fired together.
     """
+    if setup.conditions.weights is not None:
+        raise ValueError(
+            "networks solve for each source alone; weights are for plane waves and finite "
+            "differences"
+        )
     ndim = setup.grid.ndim
     if not isinstance(network, Network):
         return load_network(network, ndim=ndim, seed=setup.keys.network)

@@ -208,11 +208,13 @@ def _solved(
     Where a memory is set, as many sources at a time as it holds; their fields are then
     where they are asked for, and their weights are dropped.
     """
-    options = {}
+    options: dict[str, Any] = {}
     if tolerance is not None:
         options["tolerance"] = min(_LARGEST_RESIDUAL, tolerance / _ERROR_OVER_RESIDUAL)
     velocities = setup.background_velocities(model)
     batch = _sources_per_batch(basis.lattice, setup)
+    if setup.conditions.weights is not None:  # one right-hand side
+        options["weights"], batch = setup.conditions.weights, len(setup.sources)
     parts = []
     for start in range(0, len(setup.sources), batch):
         part = slice(start, start + batch)
@@ -250,6 +252,7 @@ def _sources_per_batch(lattice: lattices.Lattice, setup: Setup) -> int:
         ValueError: if it does not.
     """
     number, memory = len(setup.sources), setup.conditions.memory
+    number = number if setup.conditions.weights is None else 1
     if memory is None:
         points = int(np.prod(setup.grid.shape))
         check_memory(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from meta_lrpinn.metrics import relative_l2
@@ -63,6 +64,9 @@ class Conditions:
     thickness: float | None = None  # of the absorbing layer [km]; None: the solver's own
     reflection: float | None = None  # amplitude that the layer reflects; likewise
     free_surface: bool = False  # u = 0 at the top of the model
+    # (n_sources,) of sources that are fired together, which have one wavefield; None for
+    # a wavefield of each.
+    weights: np.ndarray | None = None
     seed: int = 0  # of all that is random
     # GiB for the vectors and fields of one solve, in which sources are split into batches
     # that fit; None for all sources at once.
@@ -198,7 +202,28 @@ def make_setup(
     problem.check_scale(grid, frequency)
     problem.check_layer(grid, frequency, conditions.thickness, conditions.reflection)
     sources, receivers = check_positions(grid, sources, receivers, conditions.free_surface)
+    if conditions.weights is not None:
+        weights = check_weights(conditions.weights, len(sources))
+        conditions = dataclasses.replace(conditions, weights=weights)
     return Setup(bounds, frequency, sources, receivers, conditions)
+
+
+def check_weights(weights: Any, number: int) -> np.ndarray:
+    """Weights of sources that are fired together, (n_sources,), real or complex.
+
+    Raises:
+        ValueError: if they are not one finite number for each source, or all zero.
+    """
+    values = np.asarray(weights)
+    if values.dtype.kind not in "fiuc" or values.shape != (number,):
+        raise ValueError(
+            f"weights must be one number for each of {number} sources, got {weights!r}"[
+                :200
+            ]
+        )
+    if not (np.all(np.isfinite(values)) and np.any(values)):
+        raise ValueError("weights must be finite, and one of them not zero")
+    return values
 
 
 def check_positions(
@@ -301,6 +326,18 @@ class Prepared:
     setup: Setup
     solve: Solve
     data: Callable[[jax.Array], jax.Array] = no_gradient
+
+
+def with_weighted_data(prepared: Prepared) -> Prepared:
+    """The same, whose `data` of sources that are fired together are one row."""
+    weights, each = prepared.setup.conditions.weights, prepared.data
+    if weights is None or each is no_gradient:
+        return prepared
+
+    def data(velocity: jax.Array) -> jax.Array:
+        return jnp.tensordot(jnp.asarray(weights), each(velocity), 1)[None]
+
+    return dataclasses.replace(prepared, data=data)
 
 
 def at_receivers(

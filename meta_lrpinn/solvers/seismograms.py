@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,6 +121,13 @@ def time_traces(
     left after that, `Traces.wrap_around` says how much, and `Traces.converged` is False.
     Frequencies already solved are kept.
 
+    Frequency zero is left out: there are no waves at it, and in 2D no limit. Of a wavelet
+    with a mean, such as a Gaussian, every trace then lacks a constant, which is found from
+    its being zero at time zero; snapshots keep lacking theirs.
+
+    Where all receivers stand on a free surface, their traces are zero, and nothing is
+    computed unless snapshots are asked for.
+
     A quality factor Q is the same at all frequencies, which is causal where velocities
     grow as f^γ, γ = (2/π) arctan(1/2Q) (Kjartansson 1979); those of the model hold at the
     peak of the wavelet's spectrum.
@@ -153,8 +161,28 @@ def time_traces(
     )
     peak = peak_frequency or transform.peak_of(samples, step)
     options = {"settings": settings, "seed": seed, "free_surface": free_surface}
-    spectra = _Spectra(model, peak, sources, receivers, options, snapshots > 0)
     number = round(record / step) + 1
+    if free_surface and not snapshots and _all_on_surface(model, receivers):
+        warnings.warn("all receivers stand on the free surface, where u = 0", stacklevel=2)
+        return Traces(
+            model=model,
+            sources=sources,
+            receivers=receivers,
+            times=step * np.arange(number),
+            data=np.zeros((len(sources), len(receivers), number)),
+            wavelet=_cut(samples, number),
+            delay=delay,
+            frequencies=np.empty(0),
+            wrap_around=0.0,
+            converged=True,
+            solver=settings.name,
+            settings=settings,
+            free_surface=True,
+            elapsed=time.perf_counter() - began,
+            snapshot_times=np.empty(0),
+            snapshots=np.empty((0, len(sources), *model.shape), np.float32),
+        )
+    spectra = _Spectra(model, peak, sources, receivers, options, snapshots > 0)
     period_samples = round(max(_FIRST_PERIOD * record, len(samples) * step) / step)
     with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
         for doubling in range(_DOUBLINGS + 1):
@@ -170,7 +198,9 @@ def time_traces(
             data = transform.to_time(
                 weights[:, None, None] * values.traces, indices, period, count
             )
-            wrap_around = _left_at_end(data)
+            if has_mean := transform.has_mean(spectrum, transform_tolerance):
+                data = data - data[0]  # nothing has arrived at time zero
+            wrap_around = _left_at_end(data, number if has_mean else None)
             if wrap_around < transform_tolerance:
                 break
     frames = np.linspace(0, record, snapshots)
@@ -181,7 +211,7 @@ def time_traces(
         receivers=receivers,
         times=step * np.arange(number),
         data=np.moveaxis(data[:number], 0, -1),
-        wavelet=np.pad(samples, (0, max(0, number - len(samples))))[:number],
+        wavelet=_cut(samples, number),
         delay=delay,
         frequencies=frequencies,
         wrap_around=wrap_around,
@@ -195,10 +225,31 @@ def time_traces(
     )
 
 
-def _left_at_end(data: np.ndarray) -> float:
-    """The largest value near the end of a period (n, ...), over the largest of all."""
-    end = np.abs(data[-max(1, round(_END * len(data))) :]).max()
-    return float(end / np.abs(data).max())
+def _cut(samples: np.ndarray, number: int) -> np.ndarray:
+    """A wavelet (n,) as so many samples, zero after its end."""
+    return np.pad(samples, (0, max(0, number - len(samples))))[:number]
+
+
+def _all_on_surface(model: VelocityModel, receivers: np.ndarray) -> bool:
+    # As `VelocityModel.check_contains`, half a thousandth of a cell is rounding.
+    return bool(np.all(receivers[:, -1] <= model.lower[-1] + 5e-4 * model.spacing[0]))
+
+
+def _left_at_end(data: np.ndarray, window: int | None) -> float:
+    """What wraps around to the beginning, over the largest value of all.
+
+    Args:
+        data: One period, (n, ...).
+        window: Samples of a record whose wavelet has a mean. What it leaves behind in 2D
+            falls like 1/t, and a constant is taken off it: its change over a record at the
+            end of the period is what counts then, else the largest value there.
+    """
+    if window is None:
+        end = data[-max(1, round(_END * len(data))) :]
+    else:
+        end = data[-window:] - data[-1]
+    largest = float(np.abs(data).max())
+    return float(np.abs(end).max()) / largest if largest > 0 else 0.0
 
 
 def _check_positions(

@@ -87,8 +87,10 @@ class Solver:
 
         setup = protocol.make_setup(bounds, frequency, sources, receivers, conditions)
         if setup.conditions.free_surface:
-            return free_surface.prepare(self.prepare_setup, setup, self.tolerance)
-        return self.prepare_setup(setup)
+            prepared = free_surface.prepare(self.prepare_setup, setup, self.tolerance)
+        else:
+            prepared = self.prepare_setup(setup)
+        return protocol.with_weighted_data(prepared)
 
     def prepare_setup(self, setup: "Setup") -> "Prepared":
         """As `prepare`, of checked arguments, without a free surface."""

@@ -29,6 +29,7 @@ def solve(
     source: np.ndarray,
     settings: Solver | None = None,
     *,
+    weights: Sequence[complex] | np.ndarray | None = None,
     amplitude: complex | None = None,
     background_velocity: complex | None = None,
     thickness: float | None = None,
@@ -49,6 +50,7 @@ def solve(
     source: np.ndarray,
     settings: Solver | None = None,
     *,
+    weights: Sequence[complex] | np.ndarray | None = None,
     amplitude: complex | None = None,
     background_velocity: complex | None = None,
     thickness: float | None = None,
@@ -68,6 +70,7 @@ def solve(
     source: np.ndarray,
     settings: Solver | None = None,
     *,
+    weights: Sequence[complex] | np.ndarray | None = None,
     amplitude: complex | None = None,
     background_velocity: complex | None = None,
     thickness: float | None = None,
@@ -84,6 +87,9 @@ def solve(
         frequency: Frequency, or several, (n_frequencies,) [Hz].
         source: Source position (ndim,), or several, (n_sources, ndim) [km].
         settings: Which solver, and how it is to work; by default `PlaneWaves()`.
+        weights: Of several sources, one number each, complex where they differ in phase,
+            (n_sources,): they are fired together and have one wavefield, by plane waves
+            and finite differences with one right-hand side. Default: a wavefield of each.
         amplitude: A of the background field; default: fundamental solution.
         background_velocity: v₀ [km/s]; default: the velocity at each source, which is
             v/(1 − i/2Q), complex, where the model has a quality Q.
@@ -118,15 +124,18 @@ def solve(
         thickness=thickness,
         reflection=reflection,
         free_surface=free_surface,
+        weights=None if weights is None else np.asarray(weights),
         seed=seed,
         progress=progress,
     )
+    if weights is not None and np.ndim(source) != 2:
+        raise ValueError("weights are of several sources, (n_sources, ndim)")
     # All of them before any is solved, so that what cannot be solved is refused at once.
     prepared, known, seconds = [], [], []
     for hertz, fields in zip(frequencies, truths, strict=True):
         began = time.perf_counter()
         prepared.append(settings.prepare(model, hertz, source, conditions=conditions))
-        known.append(_known(model, source, fields))
+        known.append(_known(model, source, fields, weights is not None))
         seconds.append(time.perf_counter() - began)
     wavefields = tuple(
         _wavefield(settings, model, source, *parts)
@@ -136,11 +145,11 @@ def solve(
 
 
 def _known(
-    model: VelocityModel, source: np.ndarray, truth: np.ndarray | None
+    model: VelocityModel, source: np.ndarray, truth: np.ndarray | None, is_one: bool
 ) -> Truth | None:
     if truth is None:
         return None
-    shape = (*np.shape(source)[:-1], *model.shape)
+    shape = model.shape if is_one else (*np.shape(source)[:-1], *model.shape)
     if np.shape(truth) != shape:
         raise ValueError(f"the known field has shape {np.shape(truth)}, expected {shape}")
     return Truth(np.reshape(truth, (-1, *model.shape)))
@@ -179,15 +188,20 @@ def _wavefield(
         velocities,
         setup.amplitude,
         float(model.lower[-1]) if conditions.free_surface else None,
-    ).reshape(solved.fields.shape)
-    pick = (lambda values: values) if np.ndim(source) == 2 else (lambda values: values[0])
+    )
+    if conditions.weights is not None:
+        background = conditions.weights @ background
+    background = background.reshape(solved.fields.shape)
+    each = (lambda values: values) if np.ndim(source) == 2 else (lambda values: values[0])
+    has_axis = np.ndim(source) == 2 and conditions.weights is None
+    pick = (lambda values: values) if has_axis else (lambda values: values[0])
     estimates, converged = solved.error_estimates, solved.converged
     return Wavefield(
         model=model,
         frequency=setup.frequency,
-        source=pick(setup.sources),
+        source=each(setup.sources),
         amplitude=setup.amplitude,
-        background_velocity=pick(velocities),
+        background_velocity=each(velocities),
         scattered=pick(solved.fields),
         background=pick(background.astype(solved.fields.dtype)),
         solver=settings.name,
@@ -207,6 +221,7 @@ def _wavefield(
         converged=None if converged is None else bool(np.all(converged)),
         evaluate=solved.evaluate,
         free_surface=conditions.free_surface,
+        weights=conditions.weights,
     )
 
 

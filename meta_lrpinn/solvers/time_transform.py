@@ -73,16 +73,17 @@ def needed(spectrum: np.ndarray, tolerance: float) -> np.ndarray:
         spectrum: Of the wavelet at k/P, k = 0, 1, ..., (n,).
         tolerance: Relative error of the traces.
 
-    Raises:
-        ValueError: if frequency zero matters, at which there are no waves.
+    Returns:
+        Those from 1 up: at frequency zero there are no waves (see `has_mean`).
     """
     size = np.abs(spectrum)
-    floor = _SPECTRUM_SHARE * tolerance * size.max()
-    if size[0] > 10 * floor:
-        raise ValueError(
-            "the wavelet has a mean other than zero, which no wave carries; subtract it"
-        )
-    return np.flatnonzero(size[1:] > floor) + 1
+    return np.flatnonzero(size[1:] > _SPECTRUM_SHARE * tolerance * size.max()) + 1
+
+
+def has_mean(spectrum: np.ndarray, tolerance: float) -> bool:
+    """Whether frequency zero matters; arguments as of `needed`."""
+    size = np.abs(spectrum)
+    return bool(size[0] > 10 * _SPECTRUM_SHARE * tolerance * size.max())
 
 
 def to_time(

@@ -5,6 +5,7 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import cli, generators
+from meta_lrpinn.cli import values
 from meta_lrpinn.files import cases
 from meta_lrpinn.results import trace_files
 from meta_lrpinn.runtime import memory
@@ -45,13 +46,13 @@ def here(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_slowness_squared_is_not_taken_for_velocity(arguments, here, capsys):
     before = sorted(here.iterdir())
-    refused(arguments, "is it slowness squared (s²/km²)?", capsys)
+    refused(arguments, "is it slowness (unit='s/km') or slowness squared", capsys)
     assert sorted(here.iterdir()) == before
 
 
 def test_slow_velocities_are_read_where_the_unit_is_given(here):
     np.savez("soil.npz", velocity=np.linspace(0.15, 0.45, 12).reshape(4, 3), spacing=1e-3)
-    with pytest.raises(ValueError, match="at most 0.45: is it slowness squared"):
+    with pytest.raises(ValueError, match="at most 0.45: is it slowness"):
         cases.load_velocity("soil.npz")
     model = cases.load_velocity("soil.npz", unit="km/s")
     assert (model.minimum, model.maximum) == (0.15, 0.45)
@@ -172,3 +173,29 @@ def test_sizes_are_checked_before_anything_is_built(
     before = sorted(here.iterdir())
     refused(arguments, message, capsys)
     assert sorted(here.iterdir()) == before
+
+
+TIMES = 0.01 * np.arange(61)
+RICKER = (1 - TIMES) * TIMES
+
+
+@pytest.mark.parametrize("name", ["wavelet.txt", "wavelet.npy"])
+def test_a_wavelet_of_two_columns_has_times(name, here, capsys):
+    save = np.save if name.endswith("npy") else np.savetxt
+    for columns, step in ((RICKER, None), (RICKER[:, None], None)):
+        save(name, columns)
+        found, times = values.samples(name)
+        np.testing.assert_allclose(found, RICKER)
+        assert times is step
+    save(name, np.stack([TIMES, RICKER], axis=1))
+    found, step = values.samples(name)
+    np.testing.assert_allclose(found, RICKER)
+    assert step == 0.01
+    command = (*TRACES, "--record=1", f"--wavelet={name}", "--out=t.npz")
+    refused((*command, "--step=0.02"), "--step is 0.02 s, but the times in", capsys)
+    save(name, np.stack([TIMES**2, RICKER], axis=1))
+    refused(command, "the times of its first column are not evenly spaced", capsys)
+    save(name, np.stack([TIMES - 0.3, RICKER], axis=1))
+    refused(command, "its times begin at -0.3 s; let them begin at zero", capsys)
+    save(name, np.stack([TIMES, RICKER, RICKER], axis=1))
+    refused(command, "one column of samples, or two of times and samples", capsys)

@@ -16,6 +16,7 @@ from meta_lrpinn.learning import (
     adaptation,
     checkpoints,
     configs,
+    evaluation,
     maml,
     metric,
     networks,
@@ -207,10 +208,10 @@ def test_meta_training_begins_with_that_of_its_start(folder, tmp_path, monkeypat
 
     def train(*_, metric, **__):
         given.append(metric)
-        return types.SimpleNamespace(step=jnp.ones((), int))
+        return types.SimpleNamespace(step=jnp.ones(()))
 
     monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(pipeline, "make_evaluation", lambda *_: None)
+    monkeypatch.setattr(evaluation, "make_evaluation", lambda *_: None)
     monkeypatch.setattr(pipeline, "export", lambda *_: tmp_path)
     preset = dataclasses.replace(configs.PRESETS["own_output"], network=SMALL)
     for name in ("soap", "adam"):

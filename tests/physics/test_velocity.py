@@ -301,7 +301,7 @@ GOOD = np.full((4, 5), 2.0)
         ((GOOD[0], 0.1), r"2-D \(nz, nx\) or 3-D .* got shape \(5,\)"),
         ((GOOD[None, None], 0.1), r"got shape \(1, 1, 4, 5\)"),
         ((GOOD[:1], 0.1), r"at least 2 points per axis, got shape \(1, 5\)"),
-        ((1000 * GOOD, 0.1), "largest value is 2000: that looks like m/s; divide by 1000"),
+        ((1000 * GOOD, 0.1), "largest value is 2000: that looks like m/s or ft/s"),
         ((GOOD.astype(complex), 0.1), "velocity must be an array of real numbers"),
         (([[1.0, 2.0], [3.0]], 0.1), "velocity must be an array of real numbers"),
         (("fast", 0.1), "velocity must be an array of real numbers"),

@@ -12,6 +12,7 @@ from meta_lrpinn.files.cases import load_case
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
+from meta_lrpinn.solvers.protocol import Conditions
 from meta_lrpinn.solvers.solve import solve
 
 FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
@@ -323,3 +324,77 @@ def test_each_of_several_frequencies_has_its_own_known_field(model):
 def test_wrong_lists_of_frequencies_are_refused(model, frequencies, message):
     with pytest.raises(ValueError, match=message):
         solve(model, frequencies, SOURCE)
+
+
+def test_no_value_is_given_where_the_field_is_infinite():
+    model = ml.VelocityModel(np.full((9, 9), 2.0), 0.05)
+    field = ml.solve(model, 4.0, (0.2, 0.2), ml.FiniteDifferences(tolerance=None))
+    points = np.array([[0.1, 0.1], [0.2, 0.2]])
+    for part in ("total", "background"):
+        with pytest.raises(ValueError, match="a point stands on a source, where u is inf"):
+            field.at(points, part)
+    assert np.all(np.isfinite(field.at(points)))
+    assert np.all(np.isfinite(field.at(points[:1], "total")))
+
+
+@pytest.mark.parametrize("free_surface", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [ml.PlaneWaves(), ml.FiniteDifferences(tolerance=None)],
+    ids=lambda s: s.name,
+)
+def test_sources_fired_together_have_the_sum_of_their_fields(
+    settings, free_surface, tmp_path
+):
+    model = generators.random_velocity(3, (21, 25), 0.04)
+    sources, weights = np.array([[0.2, 0.1], [0.5, 0.3], [0.7, 0.2]]), [1.0, -2.0, 0.5j]
+    options = {"free_surface": free_surface}
+    each = ml.solve(model, 4.0, sources, settings, **options)
+    shot = ml.solve(model, 4.0, sources, settings, weights=weights, **options)
+    points = np.array([[0.33, 0.21], [0.61, 0.47]])
+    for part in ("scattered", "background"):
+        expected = np.tensordot(weights, getattr(each, part), 1)
+        assert relative_l2(getattr(shot, part), expected) < 5e-3
+    expected = np.asarray(weights) @ each.at(points, "total")
+    np.testing.assert_allclose(shot.at(points, "total"), expected, rtol=2e-2)
+    assert shot.total.mask.sum() == each.total.mask.sum()
+    assert np.ndim(shot.error_estimate or 0.0) == 0
+    shot.save(tmp_path / "shot.npz")
+    case = load_case(tmp_path / "shot.npz")
+    np.testing.assert_array_equal(case.weights, weights)
+    np.testing.assert_array_equal(case.scattered, shot.scattered)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [ml.PlaneWaves(), ml.FiniteDifferences(tolerance=None)],
+    ids=lambda s: s.name,
+)
+def test_data_of_sources_fired_together_are_one_row(settings):
+    model = generators.random_velocity(3, (13, 15), 0.05)
+    sources, weights = np.array([[0.2, 0.1], [0.5, 0.3]]), np.array([1.0, -2.0])
+    receivers = np.array([[0.3, 0.05], [0.6, 0.05]])
+    options = model, 3.0, sources, receivers
+    each = settings.prepare(*options)
+    shot = settings.prepare(*options, Conditions(weights=weights))
+    expected = weights @ np.asarray(each.data(model.velocity))
+    found = shot.data(model.velocity)
+    assert found.shape == (1, 2)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(shot.solve(model).fields[0], expected, rtol=2e-2)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    model = ml.VelocityModel(np.full((9, 9), 2.0), 0.05)
+    sources = [[0.1, 0.1], [0.2, 0.2]]
+    for weights, message in (
+        ([1.0], "one number for each of 2 sources"),
+        ([0.0, 0.0], "one of them not zero"),
+        ([1.0, np.nan], "weights must be finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ml.solve(model, 4.0, sources, weights=weights)
+    with pytest.raises(ValueError, match="weights are of several sources"):
+        ml.solve(model, 4.0, sources[0], weights=[1.0])
+    with pytest.raises(ValueError, match="networks solve for each source alone"):
+        ml.solve(model, 4.0, sources, ml.NetworkFeatures(), weights=[1.0, 2.0])

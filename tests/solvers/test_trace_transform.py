@@ -56,6 +56,6 @@ def test_only_frequencies_of_the_wavelet_are_needed():
     assert many[-1] / period == pytest.approx(transform.ricker_band(PEAK, 1e-4), abs=1)
 
 
-def test_a_wavelet_with_a_mean_is_refused():
-    with pytest.raises(ValueError, match="a mean other than zero"):
-        transform.needed(np.fft.rfft(np.abs(wavelet()), 500), 1e-3)
+def test_a_mean_is_told_from_none():
+    for values, expected in ((wavelet(), False), (np.abs(wavelet()), True)):
+        assert transform.has_mean(np.fft.rfft(values, 500), 1e-3) is expected

@@ -13,14 +13,18 @@ from meta_lrpinn.solvers import time_transform as transform
 PEAK = 5.0
 
 
-def homogeneous_trace(times, travel_time):
-    """Exact 2D trace of a Ricker wavelet at a distance r = v T in a homogeneous medium.
+def ricker(times):
+    return transform.ricker(times, PEAK)
+
+
+def homogeneous_trace(times, travel_time, wavelet=ricker):
+    """Exact 2D trace of a wavelet at a distance r = v T in a homogeneous medium.
 
     The wavelet convolved with 1/(2π √(t² − T²)), by the substitution t = T cosh θ.
     """
     angle = np.linspace(0, np.arccosh(max(times[-1] / travel_time, 1)), 4001)
     late = times[:, None] - travel_time * np.cosh(angle)
-    values = np.where(late > 0, transform.ricker(late, PEAK), 0)
+    values = np.where(late > 0, wavelet(late), 0)
     return np.trapezoid(values, angle, axis=-1) / (2 * np.pi)
 
 
@@ -176,6 +180,33 @@ def test_a_given_wavelet_is_as_good_as_a_ricker(monkeypatch):
     given = ml.time_traces(model, (0, 0), [[0.2, 0.2]], wavelet=samples, **options)
     np.testing.assert_allclose(given.data, ricker.data, rtol=1e-9, atol=1e-12)
     assert given.delay == pytest.approx(ricker.delay)
+
+
+def test_a_wavelet_with_a_mean_is_solved(homogeneous):
+    """A Gaussian, of which the solver lacks frequency zero only."""
+    gaussian = lambda times: np.exp(-(((times - 0.2) / 0.05) ** 2))  # noqa: E731
+    step = 0.004
+    traces = ml.time_traces(
+        homogeneous.model, (0.1, 0.1), homogeneous.receivers, step=step, record=0.9,
+        wavelet=gaussian(step * np.arange(101)),
+    )  # fmt: skip
+    assert traces.converged
+    for receiver, trace in zip(traces.receivers, traces.data[0], strict=True):
+        distance = np.linalg.norm(receiver - traces.sources[0])
+        exact = homogeneous_trace(traces.times, distance / 2.0, gaussian)
+        np.testing.assert_allclose(trace, exact, atol=2e-3 * np.abs(exact).max())
+
+
+def test_receivers_on_a_free_surface_record_zeros_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(record, "solve", None)
+    model = ml.VelocityModel(np.full((9, 17), 2.0), 0.05, (0.0, 0.3))
+    receivers = [[0.3, 0.3], [0.5, 0.30001]]
+    arguments = model, (0.1, 0.4), receivers, PEAK
+    with pytest.warns(UserWarning, match="all receivers stand on the free surface"):
+        traces = ml.time_traces(*arguments, record=0.5, free_surface=True)
+    assert traces.converged and traces.data.shape == (1, 2, len(traces.times))
+    assert not traces.data.any() and not len(traces.frequencies)
+    traces.save(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,10 @@ def background_field(
 
 
 def right_hand_sides(
-    form: WeakForm, sources: np.ndarray, background_velocities: np.ndarray
+    form: WeakForm,
+    sources: np.ndarray,
+    background_velocities: np.ndarray,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Right-hand sides of several sources, (n_sources, *lattice.shape), complex.
 
@@ -277,10 +280,13 @@ def right_hand_sides(
         form: The weak form.
         sources: Source positions (n_sources, ndim) [km].
         background_velocities: v₀ of each source, (n_sources,) [km/s].
+        weights: (n_sources,) of sources that are fired together, whose one right-hand
+            side is wanted, (1, *lattice.shape).
     """
     discretisation = form.discretisation
     tests = [axis.tests for axis in discretisation.axes]
-    result = np.zeros((len(sources), *discretisation.shape), complex)
+    rows = len(sources) if weights is None else 1
+    result = np.zeros((rows, *discretisation.shape), complex)
     for part, slowness in slabs(form):
         matrices = [tests[0][:, part], *tests[1:]]
         for index, (source, v0) in enumerate(
@@ -290,6 +296,8 @@ def right_hand_sides(
             # Hankel functions are dear: none where the contrast is rounding only.
             where = np.abs(contrast) > _ROUNDING * abs(v0**-2)
             field = background_field(discretisation, part, source, v0, where)
+            if weights is not None:
+                index, contrast = 0, weights[index] * contrast
             values = contract(contrast * field, [matrices[0]])
             result[index] += contract(values, matrices[1:], first=1)
     return -(discretisation.omega**2) * result
