@@ -36,8 +36,9 @@ class Packing:
         gaps = (stored < self.lowest) | (stored > self.highest)
         for number in self.missing:
             gaps |= stored == number
-        scale, offset = values.dtype.type(self.scale), values.dtype.type(self.offset)
-        return np.where(gaps, values.dtype.type(np.nan), values * scale + offset)
+        with np.errstate(all="ignore"):  # infinite values are refused later
+            scale, offset = values.dtype.type(self.scale), values.dtype.type(self.offset)
+            return np.where(gaps, values.dtype.type(np.nan), values * scale + offset)
 
 
 def packing(arrays: Mapping[str, Any], name: str) -> Packing:

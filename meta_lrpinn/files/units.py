@@ -69,12 +69,10 @@ def is_slowness(unit: str) -> bool:
 def to_velocity(values: np.ndarray, unit: str) -> np.ndarray:
     """Numbers of a unit as velocities [km/s], in their own precision."""
     factor, power = VELOCITIES[unit]
-    if factor != 1.0:
-        values = values * values.dtype.type(factor)
-    if power == 1.0:
-        return values
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return values**power
+    with np.errstate(all="ignore"):  # what is not finite then is refused later
+        if factor != 1.0:
+            values = values * values.dtype.type(factor)
+        return values if power == 1.0 else values**power
 
 
 def _named(text: object, known: dict, what: str) -> str:

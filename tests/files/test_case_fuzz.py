@@ -13,14 +13,15 @@ from meta_lrpinn.files.cases import load_case
 
 NAMES = (
     "velocity vel v other velocity_spacing spacing origin source source_x source_z "
-    "frequency amplitude v0 scattered quality free_surface dz dy dx"
+    "frequency amplitude v0 scattered quality free_surface dz dy dx weights x y z depth "
+    "velocity_units units z_units z_positive velocity_scale_factor velocity__FillValue"
 ).split()
 TYPES = "f2 f4 f8 >f4 i1 i8 u2 c8 c16 ? U3 S2 M8[s]".split()
 ARRAYS = st.sampled_from(TYPES).flatmap(
     lambda kind: arrays.arrays(
         np.dtype(kind), arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
     )
-)
+) | st.sampled_from(["km", "m", "ft/s", "s/km", "up", "true", "?"]).map(np.array)
 # A model that is read, so that what stands beside it is looked at.
 MODEL = {"velocity": np.full((4, 5), 2.0), "spacing": np.array(0.1)}
 OPTIONS = st.fixed_dictionaries(
@@ -28,8 +29,8 @@ OPTIONS = st.fixed_dictionaries(
     optional={
         "name": st.sampled_from(["velocity", "other", "velocity[1]", "[0,1]", "v0", "]["]),
         "spacing": st.sampled_from([0.1, (0.1, 0.2), (0.1, 0.2, 0.3), 25, np.nan, 0]),
-        "unit": st.sampled_from(["km/s", "m/s", "ft/s"]),
-        "spacing_unit": st.sampled_from(["km", "m", None]),
+        "unit": st.sampled_from(["km/s", "m/s", "ft/s", "s/km", "s2/km2", "knots"]),
+        "spacing_unit": st.sampled_from(["km", "m", "ft", None]),
         "transpose": st.booleans(),
         "fill": st.sampled_from([None, "nearest"]),
     },
