@@ -130,6 +130,7 @@ FIGURES = {
     "marmousi": {"figure": "Error against steps of adaptation"},
     "held_tasks": {"figure": "Error against steps of adaptation"},
     "maml": {"figure": "Error after adaptation, by meta-training"},
+    "metric": {"figure": "Error after adaptation, by what is learned"},
     "ablate_meta": {"figure": "Error against steps, by start and loss"},
     "rank_sweep": {"figure": "Error against rank, by frequency"},
     "out_of_distribution": {"figure": "Error by frequency and by scale of the velocity"},

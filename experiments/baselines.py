@@ -38,7 +38,7 @@ from meta_lrpinn import generators
 from meta_lrpinn.learning import checkpoints, configs, networks, pipeline, task_sets
 from meta_lrpinn.learning.run_log import read_rows
 from meta_lrpinn.learning.training import TrainingDiverged
-from meta_lrpinn.runtime import scripts
+from meta_lrpinn.runtime import options, scripts
 
 FLAGS = flags.FLAGS
 NAME = "baselines"
@@ -82,7 +82,7 @@ def configuration(name: str, seed: int) -> configs.MetaConfig:
     """The preset in a smaller size, with one of the networks; all else is the same."""
     preset = configs.PRESETS[FLAGS.meta_preset]
     every = max(1, FLAGS.meta_iterations // _EVALUATIONS)
-    one_velocity = preset.objective.name == "paper"
+    one_velocity = not preset.objective.learns_from_wavefields
     return configs.MetaConfig(
         network=dataclasses.replace(
             preset.network,
@@ -132,7 +132,7 @@ def meta_train(name: str, seed: int) -> Path | None:
     target = directory / pipeline.INITIALISATION
     if target.exists():
         _, _, card = checkpoints.load_initialisation(target)
-        checkpoints.check_settings(card["configuration"], config.as_dict(), path=directory)
+        options.check_settings(card["configuration"], config.as_dict(), path=directory)
         return target
     tasks = task_file(config)
     print(f"meta-training {name}, seed {seed}", flush=True)

@@ -27,7 +27,14 @@ from matplotlib.figure import Figure
 
 from experiments import common, histories
 from meta_lrpinn import models
-from meta_lrpinn.learning import checkpoints, configs, networks, objectives, pipeline
+from meta_lrpinn.learning import (
+    checkpoints,
+    configs,
+    evaluation,
+    networks,
+    objectives,
+    pipeline,
+)
 from meta_lrpinn.learning.configs import MAML, InnerSteps, JointTraining, Reptile
 from meta_lrpinn.runtime import scripts
 
@@ -98,7 +105,7 @@ def errors_of(params: Any) -> dict[str, float]:
     objective = objectives.own_output_objective(model, FLAGS.maml_points)
     found = {}
     for steps in map(int, FLAGS.maml_steps):
-        evaluate = pipeline.own_output_evaluation(
+        evaluate = evaluation.own_output_evaluation(
             preset.tasks, model, objective, HELD, (0, steps)
         )
         figures = evaluate(params, 0)

@@ -14,11 +14,20 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common, study
+from experiments import common, histories, study
 from meta_lrpinn import models
-from meta_lrpinn.learning import configs, networks, objectives, pipeline, soap, task_sets
+from meta_lrpinn.learning import (
+    adaptation,
+    configs,
+    evaluation,
+    networks,
+    objectives,
+    soap,
+    task_sets,
+)
 from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.runtime import scripts
 
@@ -77,9 +86,10 @@ def measure(name: str, seed: int) -> list[dict[str, Any]]:
     distribution = configs.PRESETS["own_output"].tasks
     rows = []
     for steps in map(int, FLAGS.metric_steps):
-        evaluate = pipeline.own_output_evaluation(
+        rate = adaptation.default_rate("soap", steps, metric)
+        evaluate = evaluation.own_output_evaluation(
             *(distribution, network.module, objective, HELD, (steps,)),
-            optimiser="soap",
+            optimiser=adaptation.make_optimiser("soap", rate, "cosine", steps),
             metric=metric,
         )
         figures = evaluate(params, 0)
@@ -127,8 +137,21 @@ def report(found: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
+def draw(found: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Error after each number of steps, the mean over tasks and seeds."""
+    groups = {
+        name: {
+            f"{steps} steps": 100
+            * float(np.mean([row["error"] for row in rows if row["steps"] == int(steps)]))
+            for steps in FLAGS.metric_steps
+        }
+        for name, rows in found.items()
+    }
+    return histories.bars(groups, "relative L2 error, %")
+
+
 def main() -> None:
-    """Measures what is missing, then writes the table."""
+    """Measures what is missing, then writes table and figure."""
     keys = ("row", "points", "init", "tasks", "counts", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     found: dict[str, list[dict[str, Any]]] = {}
@@ -141,6 +164,7 @@ def main() -> None:
             rows = records.at(values, lambda: measure(name, seed))
             found.setdefault(name, []).extend(rows)
     common.save_report(NAME, report(found))
+    draw(found).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -156,10 +156,9 @@ def functions(path):
 
 
 @pytest.mark.parametrize("folder", ["meta_lrpinn", "experiments", "data_gen"])
-def test_files_and_functions_are_short(folder):
+def test_functions_are_short(folder):
     """A function may be longer where the comment above it, "# Long: ...", says why."""
     for path in (FOLDER.parent / folder).rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 500, path
         for name, length, above in functions(path):
             assert length <= 50 or above.startswith("# Long: "), f"{path}: {name}"
 

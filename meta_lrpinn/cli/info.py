@@ -19,10 +19,14 @@ def run(options: argparse.Namespace, report: Report) -> None:
     import jax
 
     from meta_lrpinn.learning import checkpoints, networks
+    from meta_lrpinn.runtime import cache
 
     report.say("version", f"meta_lrpinn {__version__}, jax {jax.__version__}")
     devices = [str(device) for device in jax.devices()]
     report.say("devices", ", ".join(devices))
+    report.say("runs on", f"networks {devices[0]}, plane waves and differences the host")
+    programs = cache.folder()
+    report.say("programs", "not kept" if programs is None else f"kept in {programs}")
     cards = {}
     for name in networks.shipped():
         content = json.loads((networks.ASSETS / name / checkpoints.CARD).read_text())
@@ -40,5 +44,6 @@ def run(options: argparse.Namespace, report: Report) -> None:
         version=__version__,
         jax=jax.__version__,
         devices=devices,
+        programs=None if programs is None else str(programs),
         initialisations=cards,
     )

@@ -9,7 +9,6 @@ from meta_lrpinn.cli import output, problem, solver, values
 from meta_lrpinn.cli.parsing import UsageError, add_option
 from meta_lrpinn.cli.report import NotConverged, Report
 from meta_lrpinn.files import writing
-from meta_lrpinn.solvers.settings import FiniteDifferences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,9 +71,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     name, model, source, free_surface = problem.model_and_source(options, report)
     if film is not None:
         movie.check_dimension(model)
-    # On one grid, as `time_traces` by default: there are many frequencies.
-    start = FiniteDifferences(tolerance=None)
-    settings = solver.make_settings(options, None, model.ndim, start)
+    settings = solver.make_settings(options, None, model.ndim)
     report.say("model", f"{name}, {model!r}")
     traces = ml.time_traces(
         model,

@@ -33,14 +33,18 @@ def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
     )
 
 
-# Of the scaled residual, measured; SOAP that begins with a metric bears longer steps.
+# Of the scaled residual, measured. SOAP that begins with a metric bears longer steps, which
+# pays in few of them: on five held tasks 50 steps of 1.2e-2 end at 34 %, those of 6e-3 at
+# 38 %. After 300 of 6e-3 it is 12 % with a metric or without; of 1.2e-2 (and a first
+# decay of 0.8) 14 %.
 _RATE = {"adamw": 2e-3, "soap": 6e-3}
-_RATE_WITH_METRIC = 1.2e-2
+_RATE_WITH_METRIC, _FEW_STEPS = 1.2e-2, 100
 
 
-def default_rate(name: str, metric: soap.Metric | None = None) -> float:
-    """Learning rate of the first step on the own output's scaled residual."""
-    return _RATE[name] if metric is None else _RATE_WITH_METRIC
+def default_rate(name: str, steps: int, metric: soap.Metric | None = None) -> float:
+    """Learning rate of the first of so many steps on the own output's scaled residual."""
+    is_bold = metric is not None and steps <= _FEW_STEPS
+    return _RATE_WITH_METRIC if is_bold else _RATE[name]
 
 
 def initial_state(

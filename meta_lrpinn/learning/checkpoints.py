@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from orbax.checkpoint.checkpoint_managers import (
 from meta_lrpinn.files import writing
 from meta_lrpinn.learning import parameter_files
 from meta_lrpinn.learning.soap import Metric
+from meta_lrpinn.runtime.options import check_settings
 
 FOLDER = "checkpoints"  # within the directory of a run
 CARD = "card.json"
@@ -454,43 +455,6 @@ def load_metric(path: str | Path) -> Metric | None:
     """
     path = Path(path) / _METRIC
     return parameter_files.load_tree(path) if path.exists() else None
-
-
-def check_settings(
-    saved: Mapping[str, Any],
-    current: Mapping[str, Any],
-    ignored: Collection[str] = (),
-    path: str | Path = "the checkpoint",
-) -> None:
-    """Raises ValueError, naming all that differ, unless two settings agree.
-
-    Args:
-        saved: Settings of a checkpoint, nested dictionaries of JSON values.
-        current: Settings at hand.
-        ignored: Dotted names ("training.log_every") that may differ.
-        path: Whose settings, for the message.
-    """
-    saved, current = dict(_flat(saved)), dict(_flat(current))
-    names = sorted((saved.keys() | current.keys()) - set(ignored))
-    absent = "(absent)"
-    differing = [
-        f"{name} was {saved.get(name, absent)}, is {current.get(name, absent)}"
-        for name in names
-        if saved.get(name, absent) != current.get(name, absent)
-    ]
-    if differing:
-        raise ValueError(f"{path} was made under other settings: " + "; ".join(differing))
-
-
-def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    # Through JSON, so that a tuple given equals the list saved.
-    if not prefix:
-        settings = json.loads(json.dumps(settings))
-    for name, value in settings.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _check_sum(saved: Mapping[str, Any], name: str, tree: Any) -> None:

@@ -6,279 +6,35 @@ import dataclasses
 import math
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-import tqdm
-from flax import linen as nn
 
-from meta_lrpinn import generators, models
+from meta_lrpinn import models
 from meta_lrpinn.files import writing
 from meta_lrpinn.learning import (
-    adaptation,
     checkpoints,
     configs,
     devices,
+    evaluation,
     networks,
     objectives,
-    output_layer,
     soap,
     task_sets,
     training,
 )
 from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.learning.task_files import fixed_tasks
-from meta_lrpinn.learning.tasks import Task, TaskSampler
+from meta_lrpinn.learning.tasks import TaskSampler
 from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.options import check_settings
 
 INITIALISATION = "initialisation"
-# Held tasks: their seeds, frequencies (Hz) and source positions never change, so that
-# runs can be compared.
-_HELD_SEED = 20_251_124
-_HELD = (
-    (3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (5.0, 1.5), (6.0, 1.2), (8.0, 0.9), (10.0, 1.7)
-)  # fmt: skip
-_HELD_SIZE = 91
-_HELD_POINTS = 2048
-_QUADRATURE = (72, 72)
-# Of the own output: one velocity at each of these settings, which networks of two cores
-# can learn; errors after so many steps, of which the last decides.
-_OWN_HELD = ((3.0, 0.4), (4.0, 1.9), (5.0, 0.7), (6.0, 1.2), (8.0, 0.9))
-_OWN_STEPS = (0, 20, 50)
 # Of the tasks from which a metric is learned; training draws from others.
 _METRIC_SEED = 2_000_003
-
-
-def held_tasks(
-    distribution: configs.TaskDistribution,
-    settings: Sequence[tuple[float, float]] | None = None,
-    velocities: int = 2,
-) -> list[Task]:
-    """Tasks that training never draws, by default two velocities at seven settings.
-
-    Args:
-        distribution: Of the training tasks; their shapes and layer are the same.
-        settings: Frequencies (Hz) and source positions (km); by default seven.
-        velocities: Random velocities at each setting.
-
-    Returns:
-        Tasks with NumPy leaves; with the known wavefield where there is a layer.
-    """
-    rng = np.random.default_rng(_HELD_SEED)
-    size = min(max(_HELD_SIZE, distribution.smallest_size), distribution.largest_size)
-    tasks = []
-    for frequency, source_x in _HELD if settings is None else settings:
-        members = [
-            generators.random_velocity(
-                int(rng.integers(2**31)), (size, size), distribution.spacing
-            )
-            for _ in range(velocities)
-        ]
-        alike = task_sets.make_tasks(members, frequency, [source_x], distribution)
-        if distribution.absorbing:
-            alike = task_sets.with_scattered(alike, _HELD_POINTS, _HELD_SEED)
-        tasks += alike
-    return tasks
-
-
-def make_evaluation(
-    config: configs.MetaConfig,
-    model: nn.Module,
-    objective: objectives.Objective,
-    metric: soap.Metric | None = None,
-    progress: bool = False,
-) -> training.Evaluation:
-    """What is watched during training, first the figure that chooses the best.
-
-    Of objectives of the own output it is what an initialisation is for, the network after
-    adaptation to held tasks (`own_output_evaluation`); of known wavefields it is the
-    error of the Galerkin solution over the features (`galerkin_evaluation`).
-
-    Args:
-        config: The whole configuration.
-        model: Network.
-        objective: What it is trained on.
-        metric: What SOAP begins with, where it adapts the network; None for nothing.
-        progress: Show a progress bar over the tasks.
-
-    Returns:
-        `(params, step)` to the mean figure over the held tasks (`error`, or `loss` without
-        a layer), and the figure of each task.
-    """
-    if config.objective.learns_from_wavefields:
-        return galerkin_evaluation(config.tasks, model, progress)
-    return own_output_evaluation(
-        config.tasks,
-        model,
-        objective,
-        optimiser=adaptation_of(config, _OWN_STEPS[-1], metric),
-        metric=metric,
-        progress=progress,
-    )
-
-
-def galerkin_evaluation(
-    distribution: configs.TaskDistribution, model: nn.Module, progress: bool = False
-) -> training.Evaluation:
-    """Relative L2 error of the Galerkin solution over the features as they are.
-
-    Without a step of adaptation, in double precision: features of many a network nearly
-    depend on each other.
-
-    Args:
-        distribution: Of the training tasks, with an absorbing layer.
-        model: Network with features.
-        progress: Show a progress bar over the tasks.
-
-    Returns:
-        `(params, step)` to the mean over the held tasks (`error`) and that of each.
-    """
-    tasks = held_tasks(distribution)
-
-    @jax.jit
-    def error_of(params, task):
-        return objectives.galerkin_error(
-            model, params, task, _QUADRATURE, damping=output_layer.DAMPING
-        )
-
-    def evaluate(params, step):
-        del step
-        with jax.enable_x64(True):
-            params = _double(params)
-            errors = [
-                float(error_of(params, _double(task))) for task in _shown(tasks, progress)
-            ]
-        each = dict(zip(map(_name_of, _HELD), errors, strict=True))
-        return {"error": float(np.mean(errors)), **each}
-
-    return evaluate
-
-
-def adaptation_of(
-    config: configs.MetaConfig, steps: int, metric: soap.Metric | None = None
-) -> optax.GradientTransformation:
-    """The optimiser of so many steps of meta-testing, of a network that is trained so.
-
-    That of the published losses is the published one.
-    """
-    if config.objective.name == "paper":
-        return adaptation.make_optimiser(
-            "adamw", 1e-3, "halved", steps, weight_decay=4e-5, clip_norm=None
-        )
-    name = "soap" if _is_soap(config) else "adamw"
-    rate = adaptation.default_rate(name, metric)
-    return adaptation.make_optimiser(name, rate, "cosine", steps)
-
-
-def own_output_evaluation(
-    distribution: configs.TaskDistribution,
-    model: nn.Module,
-    objective: objectives.Objective,
-    settings: Sequence[tuple[float, float]] = _OWN_HELD,
-    steps: Sequence[int] = _OWN_STEPS,
-    optimiser: optax.GradientTransformation | None = None,
-    metric: soap.Metric | None = None,
-    progress: bool = False,
-) -> training.Evaluation:
-    """The network's own output after adaptation to held tasks.
-
-    All parameters are adapted, the hypernetwork too. With an absorbing layer the figure
-    is the relative L2 error; without one the problem has no unique solution to compare
-    with, and it is the objective, at points that no step draws.
-
-    Args:
-        distribution: Of the training tasks.
-        model: Network.
-        objective: That the steps descend.
-        settings: Frequencies (Hz) and source positions (km) of the held tasks.
-        steps: Numbers of steps after which the figure is taken, in order.
-        optimiser: Of the steps; by default AdamW, along a half cosine.
-        metric: What SOAP begins with; None for nothing.
-        progress: Show a progress bar over the tasks.
-
-    Returns:
-        `(params, step)` to the mean figure after the last number of steps (`error`, or
-        `loss`), after the others (`error_0`, ...), and of each task after the last.
-    """
-    tasks = held_tasks(distribution, settings, velocities=1)
-    if optimiser is None:
-        rate = adaptation.default_rate("adamw", None)
-        optimiser = adaptation.make_optimiser("adamw", rate, "cosine", steps[-1])
-    figure = "error" if distribution.absorbing else "loss"
-    held_out = jax.random.fold_in(jax.random.key(_HELD_SEED), adaptation.HELD_OUT_FOLD)
-
-    def measure(params, task):
-        if distribution.absorbing:
-            return objectives.own_output_error(model, params, task)
-        return objective(params, task, held_out)[0]
-
-    @jax.jit
-    def figures_of(params, task):
-        start = adaptation.initial_state(optimiser, params, metric)
-        state, figures, done = (params, start), [], 0
-        for number in steps:
-            state = _descend(objective, optimiser, state, task, done, number)
-            figures.append(measure(state[0], task))
-            done = number
-        return jnp.stack(figures)
-
-    def evaluate(params, step):
-        del step
-        rows = [np.asarray(figures_of(params, task)) for task in _shown(tasks, progress)]
-        figures = np.asarray(rows, float)
-        means = dict(zip(steps, figures.mean(axis=0), strict=True))
-        scalars = {figure: float(means.pop(steps[-1]))}
-        scalars |= {f"{figure}_{number}": float(mean) for number, mean in means.items()}
-        scalars |= zip(map(_name_of, settings), map(float, figures[:, -1]), strict=True)
-        return scalars
-
-    return evaluate
-
-
-def _shown(tasks: Sequence[Task], progress: bool) -> Iterable[Task]:
-    """The tasks, with a progress bar while they are gone through."""
-    return tqdm.tqdm(
-        tasks, disable=not progress, unit="task", desc="evaluation", leave=False
-    )
-
-
-def _name_of(setting: tuple[float, float]) -> str:
-    frequency, source_x = setting
-    return f"{frequency:g}Hz_{source_x:g}km"
-
-
-def _descend(objective, optimiser, state, task, first: int, last: int):
-    """(params, optimiser state) after the steps from first to last."""
-
-    def step(state, index):
-        params, optimiser_state = state
-        key = jax.random.fold_in(jax.random.key(_HELD_SEED), index)
-        gradient = jax.grad(objective, has_aux=True)(params, task, key)[0]
-        updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
-        return (optax.apply_updates(params, updates), optimiser_state), None
-
-    return jax.lax.scan(step, state, jnp.arange(first, last))[0]
-
-
-def _is_soap(config: configs.MetaConfig) -> bool:
-    inner = getattr(config.training.algorithm, "inner", None)
-    return inner is not None and inner.optimiser == "soap"
-
-
-def _double(tree: Any) -> Any:
-    """Floating-point leaves in double precision; needs x64."""
-
-    def cast(leaf):
-        leaf = np.asarray(leaf)
-        is_complex = np.iscomplexobj(leaf)
-        return leaf.astype(np.complex128 if is_complex else np.float64)
-
-    return jax.tree.map(cast, tree)
 
 
 class Trained(NamedTuple):
@@ -334,7 +90,7 @@ def meta_train(
         params, origin, metric = models.initial_parameters(model, key), None, None
     else:
         params, origin, metric = load_start(init, config.network)
-    if not _is_soap(config):
+    if not evaluation.is_soap(config):
         metric = None
     with _alone(directory):
         before = checkpoints.latest_step(directory)
@@ -345,7 +101,7 @@ def meta_train(
             params,
             directory,
             metric=metric,
-            evaluate=make_evaluation(config, model, objective, metric, progress),
+            evaluate=evaluation.make_evaluation(config, model, objective, metric, progress),
             settings=config.as_dict(),
             seconds=seconds,
             progress=progress,
@@ -478,7 +234,7 @@ def load_start(
         ValueError: if it is of another network than the one to train.
     """
     params, saved, card = checkpoints.load_initialisation(init)
-    checkpoints.check_settings(saved, dataclasses.asdict(network), path=init)
+    check_settings(saved, dataclasses.asdict(network), path=init)
     return params, card, checkpoints.load_metric(init)
 
 

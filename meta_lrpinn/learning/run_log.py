@@ -41,7 +41,9 @@ class RunLog:
         self._columns = list(rows[0]) if rows else []
         _rewrite(self._path, self._columns, rows)
         self._file = self._path.open("a", newline="")
-        self._events = _Events(Path(directory) / "tensorboard" / name, step + 1)
+        # Opened with the first row, so that a sitting without any writes nothing.
+        self._events: _Events | None = None
+        self._folder, self._first = Path(directory) / "tensorboard" / name, step + 1
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one row.
@@ -58,14 +60,18 @@ class RunLog:
         row = {"step": step, **{k: float(v) for k, v in scalars.items()}}
         csv.writer(self._file).writerow([row[column] for column in self._columns])
         self._file.flush()
+        if self._events is None:
+            self._events = _Events(self._folder, self._first)
         self._events.write(
             step, {f"{self._name}/{tag}": float(value) for tag, value in scalars.items()}
         )
 
     def close(self) -> None:
         """Closes both files."""
-        with contextlib.closing(self._events):
-            self._file.close()
+        with contextlib.ExitStack() as files:
+            files.callback(self._file.close)
+            if self._events is not None:
+                files.callback(self._events.close)
 
 
 class _Events:

@@ -6,13 +6,14 @@ an absorbing layer, where they decay (docs/theory.md).
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from meta_lrpinn.runtime.precision import Array
+from meta_lrpinn.runtime.precision import Array, namespace
 
 # |z| where the two expansions of the Hankel function meet, by precision: the series
 # cancels above, like e^{2|z|} towards the imaginary axis, the integral is short below.
@@ -79,12 +80,13 @@ def _hankel0_series(z: jax.Array) -> jax.Array:
     return bessel_j - 1j * bessel_y
 
 
-def _hankel0_far(z: jax.Array, crossover: float) -> jax.Array:
-    t = crossover / z
-    factor = jnp.zeros_like(z)
+def _hankel0_far(z: Any, crossover: float) -> Any:
+    xp, t = namespace(z), crossover / z
+    factor = xp.zeros_like(z)
     for coefficient in _far_coefficients(crossover, _FAR_DEGREE[z.dtype.type])[::-1]:
-        factor = factor * t + coefficient
-    return jnp.sqrt(2 / (np.pi * z)) * jnp.exp(-1j * (z - np.pi / 4)) * factor
+        factor *= t
+        factor += coefficient
+    return xp.sqrt(2 / (np.pi * z)) * xp.exp(-1j * (z - np.pi / 4)) * factor
 
 
 @functools.lru_cache
@@ -243,10 +245,17 @@ def _root(squared, smallest: float) -> np.ndarray:
 
 
 def _hankel0_on_host(z: np.ndarray) -> np.ndarray:
-    """H₀⁽²⁾(z); real arguments, nearly all of them, take a fifth of the time of others."""
+    """H₀⁽²⁾(z); of real arguments, nearly all of them, in a fifth of the time of others.
+
+    Of complex ones the far expansion, which holds for −π/2 ≤ arg z ≤ 0, takes a third of
+    the time of the library's function.
+    """
     is_real = np.imag(z) == 0
+    crossover = _CROSSOVER[jnp.complex128]
+    is_far = ~is_real & (np.abs(z) >= crossover) & (np.imag(z) <= 0)
     values = np.empty_like(z)
-    real, other = np.real(z)[is_real], z[~is_real]
+    real, far, other = np.real(z)[is_real], z[is_far], z[~(is_real | is_far)]
     values[is_real] = scipy.special.j0(real) - 1j * scipy.special.y0(real)
-    values[~is_real] = scipy.special.hankel2(0, other)
+    values[is_far] = _hankel0_far(far, crossover)
+    values[~(is_real | is_far)] = scipy.special.hankel2(0, other)
     return values

@@ -5,8 +5,10 @@ documentation and command line have them from one place. Nothing here needs JAX.
 """
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 # Shapes and step numbers are 32 bits wide in JAX.
@@ -91,3 +93,40 @@ def as_dict(settings: Any) -> dict[str, Any]:
             value = {**label, **as_dict(value)}
         values[field.name] = value
     return values
+
+
+def check_settings(
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    ignored: Collection[str] = (),
+    path: str | Path = "the checkpoint",
+) -> None:
+    """Raises ValueError, naming all that differ, unless two settings agree.
+
+    Args:
+        saved: Settings of a checkpoint, nested dictionaries of JSON values.
+        current: Settings at hand.
+        ignored: Dotted names ("training.log_every") that may differ.
+        path: Whose settings, for the message.
+    """
+    saved, current = dict(_flat(saved)), dict(_flat(current))
+    names = sorted((saved.keys() | current.keys()) - set(ignored))
+    absent = "(absent)"
+    differing = [
+        f"{name} was {saved.get(name, absent)}, is {current.get(name, absent)}"
+        for name in names
+        if saved.get(name, absent) != current.get(name, absent)
+    ]
+    if differing:
+        raise ValueError(f"{path} was made under other settings: " + "; ".join(differing))
+
+
+def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    # Through JSON, so that a tuple given equals the list saved.
+    if not prefix:
+        settings = json.loads(json.dumps(settings))
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -123,7 +123,7 @@ def _train(
         metric = network.metric if optimiser.name == "soap" else None
     rates = form.learning_rates
     rate = (
-        adaptation.default_rate(optimiser.name, metric)
+        adaptation.default_rate(optimiser.name, optimiser.steps, metric)
         if rates is None
         else rates[optimiser.name]
     )

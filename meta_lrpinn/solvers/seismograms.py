@@ -15,7 +15,7 @@ from meta_lrpinn.physics.free_surface import check_sources
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers import time_transform as transform
-from meta_lrpinn.solvers.settings import FiniteDifferences, Solver, check_settings
+from meta_lrpinn.solvers.settings import PlaneWaves, Solver, check_settings
 from meta_lrpinn.solvers.solve import solve
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def time_traces(
         wavelet: Samples of s(t) from zero on instead, `step` apart.
         transform_tolerance: Largest error of the way to time, over the largest value of
             the traces; the solver has its own.
-        settings: Which solver; by default `FiniteDifferences` without refinement.
+        settings: Which solver; by default `PlaneWaves()`.
         free_surface: Whether u = 0 at the top of the model; as of `solve`.
         snapshots: Number of wavefields to keep, evenly spaced over the record.
         seed: Seed of all that is random.
@@ -152,7 +152,7 @@ def time_traces(
         ValueError: if an argument is out of its range, in one line.
     """
     began = time.perf_counter()
-    settings = FiniteDifferences(tolerance=None) if settings is None else settings
+    settings = PlaneWaves() if settings is None else settings
     check_settings(settings)
     sources, receivers = (np.atleast_2d(np.asarray(a, float)) for a in (source, receivers))
     _check_positions(model, sources, receivers, free_surface)

@@ -20,11 +20,13 @@ from meta_lrpinn.files import cases
 from meta_lrpinn.learning import (
     checkpoints,
     configs,
+    evaluation,
     networks,
     pipeline,
     task_sets,
     training,
 )
+from meta_lrpinn.linear.lattice import solution
 from meta_lrpinn.solvers import settings
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -627,6 +629,20 @@ def test_a_tolerance_not_reached_is_exit_code_1(case_file, out, capsys, monkeypa
     assert json.loads(printed.out)["converged"] is False
 
 
+@pytest.mark.filterwarnings("default:iterations ended")
+def test_iterations_that_end_early_are_exit_code_1(tmp_path, capsys, monkeypatch):
+    velocity = np.full((21, 21), 2.0)
+    velocity[8:14, 9:15] = 4.0
+    np.savez(tmp_path / "body.npz", velocity=velocity, spacing=0.05)
+    monkeypatch.setattr(solution, "_MOST", 1)
+    options = (f"--velocity={tmp_path / 'body.npz'}", "--frequency=6", "--compare=none")
+    out = f"--out={tmp_path / 'field.npz'}"
+    assert run("solve", *options, out, "--solver=plane_waves") == 1
+    errors = capsys.readouterr().err
+    assert "warning: iterations ended at a residual of" in errors
+    assert "not converged: iterations ended early at 6 Hz; the estimate is" in errors
+
+
 def test_make_tasks(tmp_path, capsys):
     path = tmp_path / "tasks.npz"
     options = ("--models=1", "--frequencies=3:4:1", f"--out={path}")
@@ -722,7 +738,7 @@ def tiny(monkeypatch):
     )
     monkeypatch.setitem(configs.PRESETS, "small", config)
     monkeypatch.setattr(
-        pipeline, "make_evaluation", lambda *_: lambda _, step: {"error": 0.5**step}
+        evaluation, "make_evaluation", lambda *_: lambda _, step: {"error": 0.5**step}
     )
     return config
 
@@ -849,14 +865,13 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
 
     monkeypatch.setattr(pipeline, "meta_train", keep)
     text = (
-        f"--preset=paper --out={out} --objective=projection --points=9 --seed=4 "
+        f"--preset=paper --out={out} --source_penalty=0.5 --points=9 --seed=4 "
         "--tasks_per_batch=3 --nofirst_order --seconds=60 --tasks=t.npz,u.npz "
         "--learning_rate=5e-4 --inner_steps=2 --same_task --init=default"
     )
     assert run("meta-train", *text.split()) == 0
     config, paper = seen["config"], configs.PRESETS["paper"]
-    assert config.objective.name == "projection"
-    assert config.objective.points == 9
+    assert config.objective == configs.ObjectiveConfig(points=9, source_penalty=0.5)
     maml = dataclasses.replace(
         paper.training.algorithm,
         inner=configs.InnerSteps(steps=2, learning_rate=2e-3),

@@ -10,6 +10,7 @@ import meta_lrpinn as ml
 from meta_lrpinn import cli, generators
 from meta_lrpinn.cli import values
 from meta_lrpinn.files import cases
+from meta_lrpinn.linear.lattice import solution
 
 xarray = pytest.importorskip("xarray")
 pytest.importorskip("zarr")
@@ -90,6 +91,19 @@ def test_a_survey_that_misses_its_tolerance_is_whole_and_ends_with_one(here, cap
     assert run(*SURVEY, "--tolerance=0.1", "--out=loose.zarr", "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["converged"], summary["missed"]) == (True, 0)
+
+
+@pytest.mark.filterwarnings("default:iterations ended")
+def test_a_survey_whose_iterations_end_early_ends_with_one(here, capsys, monkeypatch):
+    monkeypatch.setattr(solution, "_MOST", 1)
+    velocity = np.full((2, 21, 21), 2.0)
+    velocity[:, 8:14, 9:15] = 4.0
+    np.savez("bodies.npz", velocity=velocity, spacing=0.05)
+    options = ("--frequencies=6", "--sources=0.3,0.1", "--out=early.zarr")
+    assert run("survey", "--velocity=bodies.npz", *options, "--json") == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["missed"] == 2
+    assert "not converged: iterations of 2 of 2 wavefields ended early" in printed.err
 
 
 def test_quality_of_all_commands(here):

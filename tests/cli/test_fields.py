@@ -86,7 +86,7 @@ def test_options_that_do_not_apply_are_refused(text, message):
 
 def test_the_command_of_a_card_gives_the_same_configuration():
     text = (
-        "--preset=own_output --clip_norm=none --leading=3,5 --noabsorbing "
+        "--preset=own_output --clip_norm=none --leading=3,5 --nolog_frequency "
         "--objective=projection --algorithm=joint"
     )
     options = cli.make_parser().parse(["meta-train", *text.split()])

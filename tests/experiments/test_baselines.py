@@ -11,7 +11,7 @@ import meta_lrpinn as ml
 from experiments import baselines
 from meta_lrpinn import generators
 from meta_lrpinn.files.cases import Case
-from meta_lrpinn.learning import pipeline
+from meta_lrpinn.learning import evaluation, pipeline
 
 TINY = {
     "seeds": 1, "steps": 1, "points": 50, "frequencies": ["2"], "meta_iterations": 1,
@@ -47,7 +47,7 @@ def cheap(monkeypatch):
     """A small case, and none of the held tasks' wavefields."""
     monkeypatch.setattr(baselines.study, "known_case", small_case)
     monkeypatch.setattr(
-        pipeline,
+        evaluation,
         "make_evaluation",
         lambda *_: lambda params, step: {"error": 1.0 / (1 + step)},
     )

@@ -1,6 +1,7 @@
 """The metric that is learned over tasks: measured, begun with, and kept."""
 
 import dataclasses
+import types
 
 import chex
 import jax
@@ -15,6 +16,7 @@ from meta_lrpinn.learning import (
     adaptation,
     checkpoints,
     configs,
+    evaluation,
     maml,
     metric,
     networks,
@@ -206,9 +208,10 @@ def test_meta_training_begins_with_that_of_its_start(folder, tmp_path, monkeypat
 
     def train(*_, metric, **__):
         given.append(metric)
+        return types.SimpleNamespace(step=jnp.ones(()))
 
     monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(pipeline, "make_evaluation", lambda *_: None)
+    monkeypatch.setattr(evaluation, "make_evaluation", lambda *_: None)
     monkeypatch.setattr(pipeline, "export", lambda *_: tmp_path)
     preset = dataclasses.replace(configs.PRESETS["own_output"], network=SMALL)
     for name in ("soap", "adam"):
@@ -218,3 +221,9 @@ def test_meta_training_begins_with_that_of_its_start(folder, tmp_path, monkeypat
         config = dataclasses.replace(preset, training=own)
         pipeline.meta_train(config, tmp_path / "run", init=folder, progress=False)
     assert given[0] is not None and given[1] is None
+
+
+def test_few_steps_with_a_metric_are_longer(learned):
+    plain = adaptation.default_rate("soap", 50)
+    assert adaptation.default_rate("soap", 50, learned) > plain
+    assert adaptation.default_rate("soap", 300, learned) == plain

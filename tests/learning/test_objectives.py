@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meta_lrpinn import models
-from meta_lrpinn.learning import objectives, output_layer, pipeline, task_sets
+from meta_lrpinn.learning import evaluation, objectives, output_layer, task_sets
 from meta_lrpinn.learning.tasks import single_task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.metrics import relative_l2
@@ -158,7 +158,7 @@ def test_own_output_objective_is_the_relative_residual(problem, make):
     """With (1/s)∂((1/s)∂u) written out, of the decaying output, on the shifted grid."""
     with jax.enable_x64(True):
         model, params = make(width=12, depth=1)
-        params = pipeline._double(params)
+        params = evaluation._double(params)
         unit = jax.tree.map(jnp.asarray, objectives.unit_problem(problem))
         shift = jax.random.uniform(KEY, (2,))
         points = np.asarray(weak_form.quadrature_points(unit, (6, 6), shift))
@@ -187,7 +187,7 @@ def test_own_output_objective_is_the_relative_residual(problem, make):
         remainder = np.asarray(jax.jit(jax.vmap(operator))(points)) - source
         expected = np.linalg.norm(remainder) / np.linalg.norm(source)
         objective = objectives.own_output_objective(model, 36)
-        task = pipeline._double(single_task(problem))
+        task = evaluation._double(single_task(problem))
         loss, scalars = jax.jit(objective)(params, task, KEY)
     np.testing.assert_allclose(loss, expected, rtol=1e-10)
     assert float(scalars["residual"]) == float(loss)
@@ -198,10 +198,10 @@ def test_own_output_objective_is_the_relative_residual(problem, make):
 def test_own_output_gradient_against_finite_differences(problem):
     with jax.enable_x64(True):
         model, params = lrpinn(width=8, depth=1, rank=3)
-        params = pipeline._double(params)
+        params = evaluation._double(params)
         # Not the bases' loss, which has a cusp where they are orthonormal, as here.
         objective = objectives.own_output_objective(model, 64)
-        task = pipeline._double(single_task(problem))
+        task = evaluation._double(single_task(problem))
         loss = jax.jit(lambda params: objective(params, task, KEY)[0])
         gradient = jax.jit(jax.grad(loss))(params)
         rng, step = np.random.default_rng(0), 1e-6
@@ -270,7 +270,7 @@ def double(task):
     """A dense network and the task in double precision."""
     model, params = pinn()
     with jax.enable_x64(True):
-        return model, pipeline._double(params), pipeline._double(task)
+        return model, evaluation._double(params), evaluation._double(task)
 
 
 def known_fields(model, params, task, key, number):
@@ -426,7 +426,7 @@ def test_galerkin_error_is_that_of_the_solution(problem, task):
     """With a fine quadrature: relative L2 by the way `solve` goes."""
     model, params = pinn(width=150)
     with jax.enable_x64(True):
-        double = pipeline._double((params, task.replace(problem=problem)))
+        double = evaluation._double((params, task.replace(problem=problem)))
         found = float(galerkin_error(model, 30, 1e-11)(*double))
     weights = output_layer.solve(model, params, problem, double=True)
     field = output_layer.FeatureField(model, params, problem, weights, double=True)

@@ -93,6 +93,7 @@ def test_tensorboard_gets_the_same(tmp_path):
 def test_a_full_disk_is_one_error(tmp_path, which, capfd):
     before = threading.active_count()
     log = run_log.RunLog(tmp_path, "training")
+    log.write(0, {"loss": 1.0})  # which opens the event file
     full = open("/dev/full", "wb" if which == "events" else "w")
     holder, name = (log, "_file")
     if which == "events":
@@ -100,7 +101,7 @@ def test_a_full_disk_is_one_error(tmp_path, which, capfd):
     getattr(holder, name).close()
     setattr(holder, name, full)
     with pytest.raises(OSError, match="No space left"), contextlib.closing(log):
-        for step in range(2000):
+        for step in range(1, 2000):
             log.write(step, {"loss": 1.0})
     assert threading.active_count() == before
     assert capfd.readouterr().err == ""

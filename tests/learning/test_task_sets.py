@@ -15,6 +15,7 @@ from meta_lrpinn import generators, models
 from meta_lrpinn.learning import (
     adaptation,
     configs,
+    evaluation,
     networks,
     objectives,
     output_layer,
@@ -375,7 +376,7 @@ def test_wavefields_of_the_layer_are_those_of_the_task():
     (known,) = task_sets.with_scattered([task], 500, seed=1)
     in_layer = np.any((known.points < 0) | (known.points > 0.75), axis=1)
     with jax.enable_x64(True):
-        problem = pipeline._double(task.problem)
+        problem = evaluation._double(task.problem)
     lattice = lattices.make_lattice(problem, 3.0)
     own = problem.source[None], problem.background_velocity[None]
     points = np.asarray(known.points[in_layer], float)
@@ -439,8 +440,8 @@ def test_held_tasks_never_change(absorbing):
     distribution = dataclasses.replace(
         DISTRIBUTION, smallest_size=21, largest_size=24, spacing=0.1, absorbing=absorbing
     )
-    tasks = pipeline.held_tasks(distribution)
-    chex.assert_trees_all_equal(tasks, pipeline.held_tasks(distribution))
+    tasks = evaluation.held_tasks(distribution)
+    chex.assert_trees_all_equal(tasks, evaluation.held_tasks(distribution))
     frequencies = [float(task.problem.omega) / (2 * np.pi) for task in tasks]
     np.testing.assert_allclose(frequencies, [3, 4, 5, 5, 6, 8, 10], rtol=1e-6)
     stacked = task_sets.stack_tasks(tasks)
@@ -468,7 +469,9 @@ def test_sources_share_velocities_and_layer():
 def test_wavefields_are_solved_only_for_objectives_that_learn_from_them(name):
     config = configs.MetaConfig(
         objective=configs.ObjectiveConfig(name=name, points=20),
-        tasks=dataclasses.replace(DISTRIBUTION, known_points=20, absorbing=True),
+        tasks=dataclasses.replace(
+            DISTRIBUTION, known_points=20, absorbing=True, velocities_per_task=1
+        ),
         training=dataclasses.replace(
             TRAINING, tasks_per_batch=1, algorithm=configs.JointTraining()
         ),
@@ -479,12 +482,14 @@ def test_wavefields_are_solved_only_for_objectives_that_learn_from_them(name):
     assert (support.points is not None) == learns
 
 
-TINY = dataclasses.replace(DISTRIBUTION, smallest_size=21, largest_size=21, spacing=0.1)
+TINY = dataclasses.replace(
+    DISTRIBUTION, smallest_size=21, largest_size=21, spacing=0.1, velocities_per_task=1
+)
 
 
 def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
     """Of every velocity by itself, by the way `solve` goes, in double precision."""
-    monkeypatch.setattr(pipeline, "_HELD", ((2.0, 0.4), (3.0, 1.5)))
+    monkeypatch.setattr(evaluation, "_HELD", ((2.0, 0.4), (3.0, 1.5)))
     config = configs.MetaConfig(
         network=configs.NetworkConfig("pinn", width=300, depth=1, first_scale=3.0),
         objective=configs.ObjectiveConfig(name="projection", points=900),
@@ -493,13 +498,13 @@ def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
     model = networks.make_network(config.network)
     params = models.initial_parameters(model, jax.random.key(0))
     objective = objectives.make_objective(config.objective, model)
-    figures = pipeline.make_evaluation(config, model, objective)(params, 7)
+    figures = evaluation.make_evaluation(config, model, objective)(params, 7)
     assert list(figures) == ["error", "2Hz_0.4km", "3Hz_1.5km"]
     mean, first, second = figures.values()
     assert first != second
     np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
 
-    task, errors = pipeline.held_tasks(config.tasks)[0], []
+    task, errors = evaluation.held_tasks(config.tasks)[0], []
     inside = np.all((task.points >= 0) & (task.points <= 2.3), axis=1)
     assert 50 < np.sum(inside) < len(inside)
     for velocity, v0, known in zip(
@@ -524,12 +529,12 @@ def test_evaluation_of_own_output_is_its_error_after_steps():
     objective = objectives.make_objective(config.objective, model)
     params = models.initial_parameters(model, jax.random.key(0))
     settings, steps = ((2.0, 0.4), (3.0, 1.5)), (0, 3, 8)
-    evaluate = pipeline.own_output_evaluation(
+    evaluate = evaluation.own_output_evaluation(
         config.tasks, model, objective, settings, steps
     )
     figures = evaluate(params, 7)
     assert list(figures) == ["error", "error_0", "error_3", "2Hz_0.4km", "3Hz_1.5km"]
-    tasks = pipeline.held_tasks(config.tasks, settings, velocities=1)
+    tasks = evaluation.held_tasks(config.tasks, settings, velocities=1)
     optimiser = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(2e-3, 8))
     )
@@ -543,7 +548,7 @@ def test_evaluation_of_own_output_is_its_error_after_steps():
             outputs = objectives.output_function(model, own, task.problem)(task.points)
             field = task.problem.amplitude * (outputs[:, 0] + 1j * outputs[:, 1])
             curve.append(relative_l2(field[inside], task.scattered[0][inside]))
-            key = jax.random.fold_in(jax.random.key(pipeline._HELD_SEED), step)
+            key = jax.random.fold_in(jax.random.key(evaluation._HELD_SEED), step)
             updates, state = optimiser.update(gradient(own, task, key)[0], state, own)
             own = optax.apply_updates(own, updates)
         errors.append([curve[number] for number in steps])
@@ -556,8 +561,8 @@ def test_evaluation_of_own_output_is_its_error_after_steps():
 
 def test_evaluation_of_the_published_losses_is_after_published_steps(monkeypatch, capsys):
     """Of AdamW with decay, not clipped; without a layer it is the loss that counts."""
-    monkeypatch.setattr(pipeline, "_OWN_HELD", ((3.0, 1.5),))
-    monkeypatch.setattr(pipeline, "_OWN_STEPS", (0, 4))
+    monkeypatch.setattr(evaluation, "_OWN_HELD", ((3.0, 1.5),))
+    monkeypatch.setattr(evaluation, "_OWN_STEPS", (0, 4))
     config = configs.MetaConfig(
         network=configs.NetworkConfig("pinn", width=30, depth=1, first_scale=3.0),
         objective=configs.ObjectiveConfig(name="paper", points=100),
@@ -566,14 +571,14 @@ def test_evaluation_of_the_published_losses_is_after_published_steps(monkeypatch
     model = networks.make_network(config.network)
     objective = objectives.make_objective(config.objective, model)
     params = models.initial_parameters(model, jax.random.key(0))
-    figures = pipeline.make_evaluation(config, model, objective, True)(params, 0)
+    figures = evaluation.make_evaluation(config, model, objective, progress=True)(params, 0)
     assert "evaluation: 100%" in capsys.readouterr().err
     assert list(figures) == ["loss", "loss_0", "3Hz_1.5km"]
 
-    (task,) = pipeline.held_tasks(config.tasks, ((3.0, 1.5),), velocities=1)
+    (task,) = evaluation.held_tasks(config.tasks, ((3.0, 1.5),), velocities=1)
     task = jax.tree.map(jnp.asarray, task)
     optimiser = optax.adamw(1e-3, weight_decay=4e-5)
-    seed = jax.random.key(pipeline._HELD_SEED)
+    seed = jax.random.key(evaluation._HELD_SEED)
     held_out = jax.random.fold_in(seed, adaptation.HELD_OUT_FOLD)
     loss_of, state = jax.jit(objective), optimiser.init(params)
     expected = [float(loss_of(params, task, held_out)[0])]
