@@ -178,9 +178,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         raise ValueError(f"{name} has no frequency of its own; add --frequency=HZ")
     problems.check_scale(model, problems.check_frequency(frequency))
     source = _source(options, case, model)
-    weights = None if options.source is not None else case.weights
-    if options.weights is not None:
-        weights = values.weights(options.weights)
+    weights = _weights(options, case)
     amplitude = _first_given(
         None if options.amplitude is None else values.amplitude(options.amplitude),
         case.amplitude,
@@ -312,6 +310,12 @@ def _load(options: argparse.Namespace) -> "tuple[Case, str, bool]":
 
 def _first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
+
+
+def _weights(options: argparse.Namespace, case: "Case") -> "np.ndarray | None":
+    if options.weights is not None:
+        return values.weights(options.weights)
+    return None if options.source is not None else case.weights
 
 
 def _are_equal(weights: "np.ndarray | None", others: "np.ndarray | None") -> bool:

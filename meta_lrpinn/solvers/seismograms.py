@@ -162,65 +162,106 @@ def time_traces(
     peak = peak_frequency or transform.peak_of(samples, step)
     options = {"settings": settings, "seed": seed, "free_surface": free_surface}
     number = round(record / step) + 1
+    frames = np.linspace(0, record, snapshots)
     if free_surface and not snapshots and _all_on_surface(model, receivers):
         warnings.warn("all receivers stand on the free surface, where u = 0", stacklevel=2)
-        return Traces(
-            model=model,
-            sources=sources,
-            receivers=receivers,
-            times=step * np.arange(number),
-            data=np.zeros((len(sources), len(receivers), number)),
-            wavelet=_cut(samples, number),
-            delay=delay,
-            frequencies=np.empty(0),
-            wrap_around=0.0,
-            converged=True,
-            solver=settings.name,
-            settings=settings,
-            free_surface=True,
-            elapsed=time.perf_counter() - began,
-            snapshot_times=np.empty(0),
-            snapshots=np.empty((0, len(sources), *model.shape), np.float32),
-        )
-    spectra = _Spectra(model, peak, sources, receivers, options, snapshots > 0)
-    period_samples = round(max(_FIRST_PERIOD * record, len(samples) * step) / step)
-    with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
-        for doubling in range(_DOUBLINGS + 1):
-            count = period_samples * 2**doubling
-            period = count * step
-            spectrum = step * np.fft.rfft(samples, count)
-            indices = transform.needed(spectrum, transform_tolerance)
-            spectra.check_sizes(indices, period, count)
-            frequencies = indices / period
-            bar.total = len(indices)
-            values = spectra.at(frequencies, bar)
-            weights = spectrum[indices]
-            data = transform.to_time(
-                weights[:, None, None] * values.traces, indices, period, count
+        response = _nothing(number, sources, receivers, frames, model)
+    else:
+        spectra = _Spectra(model, peak, sources, receivers, options, snapshots > 0)
+        with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
+            response = _response(
+                spectra, samples, step, record, transform_tolerance, frames, bar
             )
-            if has_mean := transform.has_mean(spectrum, transform_tolerance):
-                data = data - data[0]  # nothing has arrived at time zero
-            wrap_around = _left_at_end(data, number if has_mean else None)
-            if wrap_around < transform_tolerance:
-                break
-    frames = np.linspace(0, record, snapshots)
-    fields = weights.reshape(-1, *(1,) * (values.fields.ndim - 1)) * values.fields
     return Traces(
         model=model,
         sources=sources,
         receivers=receivers,
         times=step * np.arange(number),
-        data=np.moveaxis(data[:number], 0, -1),
+        data=np.moveaxis(response.data[:number], 0, -1),
         wavelet=_cut(samples, number),
         delay=delay,
-        frequencies=frequencies,
-        wrap_around=wrap_around,
-        converged=wrap_around < transform_tolerance and values.converged,
+        frequencies=response.frequencies,
+        wrap_around=response.wrap_around,
+        converged=response.wrap_around < transform_tolerance and response.converged,
         solver=settings.name,
         settings=settings,
         free_surface=free_surface,
         elapsed=time.perf_counter() - began,
         snapshot_times=frames,
+        snapshots=response.snapshots,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Response:
+    """The wavefield in time, of one wavelet."""
+
+    data: np.ndarray  # (n_times or more, n_sources, n_receivers)
+    frequencies: np.ndarray  # that were solved [Hz]
+    wrap_around: float
+    converged: bool  # no solve missed its tolerance
+    snapshots: np.ndarray  # (n_snapshots, n_sources, nz, [ny,] nx)
+
+
+def _nothing(
+    number: int,
+    sources: np.ndarray,
+    receivers: np.ndarray,
+    frames: np.ndarray,
+    model: VelocityModel,
+) -> _Response:
+    """Zeros, for which nothing has to be solved."""
+    data = np.zeros((number, len(sources), len(receivers)))
+    snapshots = np.zeros((len(frames), len(sources), *model.shape), np.float32)
+    return _Response(data, np.empty(0), 0.0, True, snapshots)
+
+
+def _response(
+    spectra: "_Spectra",
+    samples: np.ndarray,
+    step: float,
+    record: float,
+    tolerance: float,
+    frames: np.ndarray,
+    bar: tqdm.tqdm,
+) -> _Response:
+    """Solves over ever longer periods, until nothing wraps around.
+
+    Args:
+        spectra: Solves, each frequency once.
+        samples: Of the wavelet.
+        step: Between them [s].
+        record: Length of the traces [s].
+        tolerance: Of the way to time.
+        frames: Times of snapshots [s].
+        bar: Shows the frequencies.
+    """
+    number = round(record / step) + 1
+    shortest = round(max(_FIRST_PERIOD * record, len(samples) * step) / step)
+    doublings = 0
+    while True:
+        count = shortest * 2**doublings
+        period = count * step
+        spectrum = step * np.fft.rfft(samples, count)
+        indices = transform.needed(spectrum, tolerance)
+        spectra.check_sizes(indices, period, count)
+        bar.total = len(indices)
+        values = spectra.at(indices / period, bar)
+        weights = spectrum[indices]
+        data = weights[:, None, None] * values.traces
+        data = transform.to_time(data, indices, period, count)
+        if has_mean := transform.has_mean(spectrum, tolerance):
+            data = data - data[0]  # nothing has arrived at time zero
+        wrap_around = _left_at_end(data, number if has_mean else None)
+        if wrap_around < tolerance or doublings == _DOUBLINGS:
+            break
+        doublings += 1
+    fields = weights.reshape(-1, *(1,) * (values.fields.ndim - 1)) * values.fields
+    return _Response(
+        data=data,
+        frequencies=indices / period,
+        wrap_around=wrap_around,
+        converged=values.converged,
         snapshots=transform.at_times(fields, indices, period, frames),
     )
 

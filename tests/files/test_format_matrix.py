@@ -165,7 +165,7 @@ def write_rsf(path, cell, values, axes, attributes):
 def write_sgy(path, cell, values, axes, attributes):
     if cell.packing or cell.dims == ("z", "x") or cell.direction != "down":
         raise Inexpressible  # traces run down
-    if cell.length == "km" or (cell.said == "file" and cell.velocity == "km/s"):
+    if cell.length == "km" or (cell.said == "file" and cell.velocity != "m/s"):
         raise Inexpressible
     spec = segyio.spec()
     step = axes["z"][1] - axes["z"][0]
