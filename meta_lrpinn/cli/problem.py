@@ -188,8 +188,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     if velocity is not None:
         problems.check_velocity(velocity)
     free_surface = bool(_first_given(options.free_surface, case.free_surface))
-    # A field in the file belongs to the file's own problem only; options may complete
-    # that problem, not change it.
+    # A field in the file belongs to its own problem, which options may only complete.
     several = () if weights is not None else np.shape(source)[:-1]
     is_own = (
         model is case.model
