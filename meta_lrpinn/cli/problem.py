@@ -166,7 +166,6 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     Raises:
         ValueError: if they do not make sense, alone or together.
     """
-    import numpy as np
 
     from meta_lrpinn.physics import background
     from meta_lrpinn.physics import problem as problems
@@ -178,7 +177,6 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         raise ValueError(f"{name} has no frequency of its own; add --frequency=HZ")
     problems.check_scale(model, problems.check_frequency(frequency))
     source = _source(options, case, model)
-    weights = _weights(options, case)
     amplitude = _first_given(
         None if options.amplitude is None else values.amplitude(options.amplitude),
         case.amplitude,
@@ -187,34 +185,45 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     velocity = _first_given(options.background_velocity, case.background_velocity)
     if velocity is not None:
         problems.check_velocity(velocity)
-    free_surface = bool(_first_given(options.free_surface, case.free_surface))
-    # A field in the file belongs to its own problem, which options may only complete.
-    several = () if weights is not None else np.shape(source)[:-1]
-    is_own = (
-        model is case.model
-        and case.scattered is not None
-        and case.scattered.shape == (*several, *model.shape)
-        and _are_equal(weights, case.weights)
-        and case.frequency in (None, frequency)
-        and case.amplitude in (None, amplitude)
-        and case.background_velocity in (None, velocity)
-        and free_surface == bool(case.free_surface)
-        and (case.source is None or np.array_equal(source, case.source))
-    )
-    if case.scattered is not None and not is_own:
-        report.say("note", "the wavefield in the file is of another problem: not compared")
-    return Problem(
+    problem = Problem(
         name=name,
         model=model,
         frequency=float(frequency),
         source=source,
-        weights=weights,
+        weights=_weights(options, case),
         amplitude=complex(amplitude),
         background_velocity=velocity,
-        published=case.scattered if is_own else None,
+        published=None,
         is_builtin=is_builtin,
-        free_surface=free_surface,
+        free_surface=bool(_first_given(options.free_surface, case.free_surface)),
         notes=case.notes,
+    )
+    if case.scattered is None:
+        return problem
+    if not _is_of_case(problem, case):
+        report.say("note", "the wavefield in the file is of another problem: not compared")
+        return problem
+    return dataclasses.replace(problem, published=case.scattered)
+
+
+def _is_of_case(problem: Problem, case: "Case") -> bool:
+    """Whether the field in a file is that of the problem.
+
+    It belongs to the file's own problem only; options may complete that, not change it.
+    """
+    import numpy as np
+
+    assert case.scattered is not None
+    sources = () if problem.weights is not None else np.shape(problem.source)[:-1]
+    return (
+        problem.model is case.model
+        and case.scattered.shape == (*sources, *problem.model.shape)
+        and case.frequency in (None, problem.frequency)
+        and case.amplitude in (None, problem.amplitude)
+        and case.background_velocity in (None, problem.background_velocity)
+        and problem.free_surface == bool(case.free_surface)
+        and (case.source is None or np.array_equal(problem.source, case.source))
+        and _are_equal(problem.weights, case.weights)
     )
 
 

@@ -89,7 +89,7 @@ def contents(
         variables["error_estimate"] = sources, values, {"long_name": name}
     for compared, errors in (relative_l2 or {}).items():
         name = f"relative L2 distance of scattered from the {compared} field"
-        values = np.asarray(errors, float).reshape(-1 if sources else ())
+        values = np.reshape(np.asarray(errors, float), -1 if sources else ())
         variables[f"relative_l2_{compared}"] = sources, values, {"long_name": name}
     return Contents(variables, _coordinates(field, space, positions), _attributes(field))
 
