@@ -88,7 +88,7 @@ def wavefield_figure(
         ValueError: if the reference has another shape, or there is no such source.
     """
     model = field.model
-    sources = np.atleast_2d(np.asarray(field.source, float))
+    sources = field.marks
     if not 0 <= source_index < len(sources):
         raise ValueError(f"source_index must be 0 to {len(sources) - 1}")
     scattered = np.asarray(field.scattered)

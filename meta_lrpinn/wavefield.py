@@ -84,6 +84,17 @@ class Wavefield:
         return np.ndim(self.source) == 2 and self.weights is None
 
     @property
+    def marks(self) -> np.ndarray:
+        """A position for each wavefield that is drawn, (n, ndim) [km].
+
+        Those of the sources; of sources that were fired together the strongest.
+        """
+        sources = np.atleast_2d(np.asarray(self.source, float))
+        if self.weights is None:
+            return sources
+        return sources[[np.argmax(np.abs(self.weights))]]
+
+    @property
     def error_estimate(self) -> float | None:
         """The largest of `error_estimates`; None where no source has one."""
         if self.error_estimates is None:

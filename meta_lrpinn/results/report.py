@@ -137,7 +137,7 @@ def _check(fields: Sequence["Wavefield"], references: Sequence[np.ndarray] | Non
         expected = [np.shape(field.scattered) for field in fields]
         if shapes != expected:
             raise ValueError(f"the references have shapes {shapes}, the fields {expected}")
-    check_size(first.model, len(fields) * len(np.atleast_2d(first.source)))
+    check_size(first.model, len(fields) * len(first.marks))
 
 
 def _payload(
@@ -146,7 +146,7 @@ def _payload(
     """All that the page shows; arrays as base64 of their float32."""
     first = fields[0]
     model = first.model
-    sources = np.atleast_2d(first.source)
+    sources = first.marks
     planes = [_plane(first, source) for source in sources]
     axes = model.axes()
     pictures = []

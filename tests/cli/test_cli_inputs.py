@@ -199,3 +199,23 @@ def test_a_wavelet_of_two_columns_has_times(name, here, capsys):
     refused(command, "its times begin at -0.3 s; let them begin at zero", capsys)
     save(name, np.stack([TIMES, RICKER, RICKER], axis=1))
     refused(command, "one column of samples, or two of times and samples", capsys)
+
+
+def test_sources_with_weights_have_one_wavefield(here, capsys):
+    command = ("solve", "--solver=finite_differences", "--frequency=4", "--compare=none")
+    two = ("--velocity=model.npz", "--source=0.1,0.05;0.3,0.1", "--weights=1,-2i")
+    assert cli.main((*command, *two, "--out=shot.npz")) == 0
+    case = ml.load_case("shot.npz")
+    assert case.weights.tolist() == [1, -2j] and case.scattered.shape == VELOCITY.shape
+    capsys.readouterr()
+    again = (
+        "solve",
+        "--solver=finite_differences",
+        "--velocity=shot.npz",
+        "--out=again.npz",
+    )
+    assert cli.main(again) == 0
+    assert "vs published" in capsys.readouterr().out
+    refused((*command, two[0], "--weights=1,2"), "weights are of several sources", capsys)
+    refused((*command, *two[:2], "--weights=1"), "one number for each of 2", capsys)
+    refused((*command, *two[:2], "--weights=a"), "weights must be numbers", capsys)
