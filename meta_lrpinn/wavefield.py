@@ -128,12 +128,13 @@ class Wavefield:
             part: "scattered" (δu), "background" (u₀) or "total".
 
         Returns:
-            Complex ([n_sources,] n).
+            Complex ([n_sources,] n). Of several sources, u₀ and u are infinite where a
+            point stands on the source.
 
         Raises:
             ValueError: if points are not (n, ndim), one lies outside the model, there
                 is no such part, this field lives on its grid only, or a point stands on
-                a source, where u₀ and u are infinite.
+                the only source, where u₀ and u are infinite.
         """
         if part not in PARTS:
             raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
@@ -150,18 +151,24 @@ class Wavefield:
                 raise ValueError("this wavefield is known on its grid only")
             values = values + self.evaluate(points)
         if part != "scattered":
-            self._check_apart(points)
+            if not self.has_source_axis:
+                self._check_apart(points)
             values = values + self._background_at(points)
+            if self.has_source_axis:
+                values[self._on_sources(points)] = np.inf
         return values if self.has_source_axis else values[0]
 
+    def _on_sources(self, points: np.ndarray) -> np.ndarray:
+        """Whether a point stands on a source, (n_sources, n)."""
+        sources = np.atleast_2d(self.source)
+        distances = np.linalg.norm(points - sources[:, None], axis=-1)
+        return distances <= self._reach
+
     def _check_apart(self, points: np.ndarray) -> None:
-        for source in np.atleast_2d(self.source):
-            distances = np.linalg.norm(points - source, axis=-1)
-            if distances.size and distances.min() <= self._reach:
-                place = points[np.argmin(distances)].tolist()
-                raise ValueError(
-                    f"a point stands on a source, where u is infinite: {place}"
-                )
+        on_any = np.any(self._on_sources(points), axis=0)
+        if on_any.any():
+            place = points[np.argmax(on_any)].tolist()
+            raise ValueError(f"a point stands on a source, where u is infinite: {place}")
 
     @property
     def _reach(self) -> float:

@@ -175,7 +175,7 @@ def test_a_free_surface_of_surveys_and_traces(here):
         ((*SURVEY[:-2], "--frequencies=3,1e5"), "choose a smaller window"),
         ((*SURVEY[:-2], "--frequencies=3,1e5", "--tolerance=0.01"), "plane waves"),
         ((*SURVEY[:-2], "--tolerance=1e-12"), "tolerance is a relative error"),
-        ((*SURVEY, "--spacing=1e300"), "in m, ft or km? Say it with spacing_unit"),
+        ((*SURVEY, "--spacing=1e300"), "in m, ft or km"),
         ((*SURVEY, "--spacing=nan"), "spacing must be positive"),
         ((*SURVEY, "--seed=-1"), "seed must be a whole number from 0 up"),
         ((*SURVEY, "--amplitude=0"), "amplitude must be finite and not zero"),

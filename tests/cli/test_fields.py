@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from meta_lrpinn import cli
-from meta_lrpinn.cli import fields, meta_train
+from meta_lrpinn.cli import fields, meta_train, parsing
 from meta_lrpinn.cli.parsing import UsageError
 from meta_lrpinn.learning import configs
 
@@ -90,6 +90,6 @@ def test_the_command_of_a_card_gives_the_same_configuration():
         "--objective=projection --algorithm=joint"
     )
     options = cli.make_parser().parse(["meta-train", *text.split()])
-    command = meta_train._command(options)
+    command = parsing.command_line(options)
     again = cli.make_parser().parse(command.split()[1:])
     assert meta_train.make_config(again) == meta_train.make_config(options)

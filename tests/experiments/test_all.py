@@ -251,7 +251,7 @@ def test_every_experiment_is_in_the_list():
     scripts = {path.stem for path in folder.glob("*.py")}
     helpers = {
         *("__init__", "all", "common", "histories", "panels", "study"),
-        *("enriched", "rank_growth"),
+        *("eliminated_residual", "enriched", "random_waves", "rank_growth"),
     }
     assert scripts - helpers <= set(everything.EXPERIMENTS)
     for name in scripts - helpers:

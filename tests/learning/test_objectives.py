@@ -103,7 +103,8 @@ def test_paper_objective_of_a_constant_output(problem):
     task = single_task(inside)
     loss, parts = jax.jit(objectives.paper_objective(model, 400))(params, task, KEY)
     points = np.asarray(problems.sample_points(KEY, inside, 400))
-    source = np.asarray(problems.scattering_source_at(inside, points))
+    unit = objectives.unit_problem(inside)
+    source = np.asarray(problems.scattering_source_at(unit, points))
     omega = 2 * np.pi * FREQUENCY
     slowness = (1.5 + points[:, 1]) ** -2
     remainder = omega**2 * slowness * (0.03 + 0.04j) - source

@@ -335,6 +335,8 @@ def test_no_value_is_given_where_the_field_is_infinite():
             field.at(points, part)
     assert np.all(np.isfinite(field.at(points)))
     assert np.all(np.isfinite(field.at(points[:1], "total")))
+    both = ml.solve(model, 4.0, points, ml.FiniteDifferences(tolerance=None))
+    assert np.isinf(both.at(points, "total")).tolist() == [[True, False], [False, True]]
 
 
 @pytest.mark.parametrize("free_surface", [False, True])
