@@ -24,11 +24,23 @@ def differentiable(
     """
 
     def call(function, results, *arguments):
-        def on_arrays(*values):
-            found = function(*map(np.asarray, values))
-            return jax.tree.map(lambda part, one: part.astype(one.dtype), found, results)
+        dtypes = [argument.dtype for argument in arguments]
 
-        return jax.pure_callback(on_arrays, results, *arguments, vmap_method="sequential")
+        def on_bits(*bits):
+            values = [_of_bits(np.asarray(b), d) for b, d in zip(bits, dtypes, strict=True)]
+            found = function(*values)
+            return jax.tree.map(lambda part, like: _bits(part, like.dtype), found, results)
+
+        words = jax.tree.map(
+            lambda like: jax.ShapeDtypeStruct(
+                (*like.shape, like.dtype.itemsize // 4), jnp.uint32
+            ),
+            results,
+        )
+        bits = jax.pure_callback(
+            on_bits, words, *map(_traced_bits, arguments), vmap_method="sequential"
+        )
+        return jax.tree.map(lambda b, like: _of_traced_bits(b, like.dtype), bits, results)
 
     def first(argument):
         dtype = jnp.result_type(complex)
@@ -44,6 +56,39 @@ def differentiable(
     traced = jax.custom_vjp(lambda argument: first(argument)[0])
     traced.defvjp(first, second)
     return traced
+
+
+# JAX hands arguments and results over in a thread of its own, where double precision that was
+# asked for in a context is off, and would round them. Bits are handed over as they are.
+
+
+def _bits(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values as words of 32 bits along a last axis."""
+    values = np.ascontiguousarray(values, dtype)
+    return values.view(np.uint32).reshape(*values.shape, dtype.itemsize // 4)
+
+
+def _of_bits(bits: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return np.ascontiguousarray(bits).view(dtype)[..., 0]
+
+
+def _traced_bits(values: jax.Array) -> jax.Array:
+    """As `_bits`, of traced values."""
+    if jnp.iscomplexobj(values):
+        values = jnp.stack([values.real, values.imag], axis=-1)
+        parts = _traced_bits(values)
+        return parts.reshape(*parts.shape[:-2], -1)
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    return bits if values.dtype.itemsize == 8 else bits[..., None]
+
+
+def _of_traced_bits(bits: jax.Array, dtype: np.dtype) -> jax.Array:
+    if np.issubdtype(dtype, np.complexfloating):
+        real = np.dtype(f"f{dtype.itemsize // 2}")
+        parts = _of_traced_bits(bits.reshape(*bits.shape[:-1], 2, -1), real)
+        return jax.lax.complex(parts[..., 0], parts[..., 1])
+    bits = bits if dtype.itemsize == 8 else bits[..., 0]
+    return jax.lax.bitcast_convert_type(bits, dtype)
 
 
 def in_double(values: np.ndarray) -> np.ndarray:

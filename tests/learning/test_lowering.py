@@ -72,8 +72,7 @@ def test_meta_training(problem, network, algorithm):
     "make",
     [
         lambda model: objectives.paper_objective(model, 12),
-        lambda model: objectives.residual_objective(model, 12),
-        lambda model: objectives.galerkin_objective(model, (5, 5)),
+        lambda model: objectives.own_output_objective(model, 16),
     ],
 )
 def test_adaptation(problem, network, make, name):
@@ -83,7 +82,8 @@ def test_adaptation(problem, network, make, name):
 
     def steps(params, task, key):
         state = params, optimiser.init(params)
-        return adaptation._advance.__wrapped__(objective, optimiser, state, task, key, 0, 3)
+        advance = adaptation._advance.__wrapped__
+        return advance(objective, optimiser, False, state, task, key, 0, 3)
 
     check(jax.jit(steps), params, task, jax.random.key(0))
 
