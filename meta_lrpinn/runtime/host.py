@@ -58,8 +58,8 @@ def differentiable(
     return traced
 
 
-# JAX hands arguments and results over in a thread of its own, where double precision that was
-# asked for in a context is off, and would round them. Bits are handed over as they are.
+# JAX hands arguments and results over in a thread of its own, where double precision that
+# was asked for in a context is off, and would round them. Bits stay as they are.
 
 
 def _bits(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
