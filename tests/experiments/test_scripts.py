@@ -65,7 +65,7 @@ def test_unknowns_for_an_error_lie_between_the_sizes():
 
 def test_missing_data_is_one_line(tmp_path):
     missing = f"--data={tmp_path / 'nowhere'}"
-    result = run("experiments.layered", f"--out={tmp_path}", missing)
+    result = run("experiments.marmousi", f"--out={tmp_path}", missing)
     assert result.returncode == 2
     assert "there is no" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
