@@ -67,7 +67,7 @@ def test_missing_data_is_one_line(tmp_path):
     missing = f"--data={tmp_path / 'nowhere'}"
     result = run("experiments.marmousi", f"--out={tmp_path}", missing)
     assert result.returncode == 2
-    assert "there is no" in result.stdout
+    assert "there is no" in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
 
 
