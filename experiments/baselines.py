@@ -146,7 +146,7 @@ def meta_train(name: str, seed: int) -> Path | None:
 
 def task_file(config: configs.MetaConfig) -> list[Path]:
     """Tasks with their wavefields, the same for all, where the objective needs them."""
-    if config.objective.name not in configs.LEARNS_FROM_WAVEFIELDS:
+    if not config.objective.learns_from_wavefields:
         return []
     path = common.folder(NAME) / f"tasks_{FLAGS.meta_task_set}.npz"
     if not path.exists():
