@@ -28,4 +28,7 @@ from .solvers.survey import Survey as Survey
 from .solvers.survey import solve_survey as solve_survey
 from .solvers.survey_run import SurveyRun as SurveyRun
 from .solvers.survey_run import run_survey as run_survey
+
+__version__: str
+
 from .wavefield import Wavefield as Wavefield
