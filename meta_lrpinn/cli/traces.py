@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("step", "Between samples in s; by default fine enough for the wavelet.", float)
     add("transform_tolerance", "Largest error of the way to time.", float, 1e-3)
     add("seed", "Of all that is random.", int, 0)
-    solver.add_options(parser, "finite_differences")
+    solver.add_options(parser)
     group = parser.add_argument_group("files")
     add_option(
         group,

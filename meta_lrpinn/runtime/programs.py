@@ -1,6 +1,6 @@
 """Compiled programs of which only the latest are kept.
 
-A program belongs to the shapes of its arguments, and the number of plane waves changes
+A program belongs to the shapes of its arguments, and quadratures change
 with the frequency and the model. On a CPU a program takes about 15 MB and a hundred of
 the memory maps of which a process may have 65,530: one that solves at ever new
 frequencies would end after some hundreds.
