@@ -17,7 +17,7 @@ from typing import Any
 from meta_lrpinn._version import __version__
 from meta_lrpinn.cli.parsing import PROGRAM, Parser
 from meta_lrpinn.cli.report import CommandFailed, NotConverged, Report, complain, one_line
-from meta_lrpinn.runtime import cache
+from meta_lrpinn.runtime import machine
 
 # Commands in the order of the help; the module of "meta-train" is meta_train.
 COMMANDS = (
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run() -> None:
     """The console script; what it compiles is kept for the next time."""
-    cache.keep_programs()
+    machine.keep_programs()
     sys.exit(main(sys.argv[1:]))
 
 

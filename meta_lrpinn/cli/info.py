@@ -19,13 +19,13 @@ def run(options: argparse.Namespace, report: Report) -> None:
     import jax
 
     from meta_lrpinn.learning import checkpoints, networks
-    from meta_lrpinn.runtime import cache
+    from meta_lrpinn.runtime import machine
 
     report.say("version", f"meta_lrpinn {__version__}, jax {jax.__version__}")
     devices = [str(device) for device in jax.devices()]
     report.say("devices", ", ".join(devices))
     report.say("runs on", f"networks {devices[0]}, plane waves and differences the host")
-    programs = cache.folder()
+    programs = machine.cache_folder()
     report.say("programs", "not kept" if programs is None else f"kept in {programs}")
     cards = {}
     for name in networks.shipped():

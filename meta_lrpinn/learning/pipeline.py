@@ -29,7 +29,7 @@ from meta_lrpinn.learning import (
 from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.learning.task_files import fixed_tasks
 from meta_lrpinn.learning.tasks import TaskSampler
-from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.machine import check_memory
 from meta_lrpinn.runtime.options import check_settings
 
 INITIALISATION = "initialisation"

@@ -18,7 +18,7 @@ from meta_lrpinn.learning.tasks import Task
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import executors
-from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.machine import check_memory
 
 _STATE = "state.json"
 _MOST_POINTS = 10_000_000  # of a wavefield, which are interpolated together

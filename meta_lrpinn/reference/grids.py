@@ -23,7 +23,7 @@ import numpy as np
 from meta_lrpinn.linear import stencils
 from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.memory import machine_memory
+from meta_lrpinn.runtime.machine import machine_memory
 
 # Errors near 0.05 % in 2D and 0.5 % in 3D (docs/results/speed.md has some of both). In 3D
 # fewer points have to do, since memory grows with their fourth power.

@@ -16,7 +16,7 @@ from meta_lrpinn.files import writing
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.plotting import FIELD_COLORS, VELOCITY_COLORS
 from meta_lrpinn.results.contents import contents
-from meta_lrpinn.runtime import optional
+from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
     from meta_lrpinn.wavefield import Wavefield
@@ -76,7 +76,7 @@ def check_path(path: pathlib.Path) -> None:
     """
     if path.suffix.lower() != ".html":
         raise ValueError(f"reports are written as .html, got {path}")
-    optional.require(("plotly",), "report", "a report")
+    machine.require(("plotly",), "report", "a report")
     writing.check_file(path)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from meta_lrpinn.files import writing
 from meta_lrpinn.results.contents import Contents, contents
-from meta_lrpinn.runtime import optional
+from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
     import xarray
@@ -30,7 +30,7 @@ _LIBRARIES = {
 
 def to_xarray(field: "Wavefield") -> "xarray.Dataset":
     """The dataset of a wavefield; see `Wavefield.to_xarray`."""
-    optional.require(("xarray",), "xarray", "to_xarray")
+    machine.require(("xarray",), "xarray", "to_xarray")
     return _dataset(contents(field))
 
 
@@ -53,7 +53,7 @@ def check_path(path: pathlib.Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"wavefields are written as {', '.join(SUFFIXES)}, got {path}")
-    optional.require(_LIBRARIES[suffix], "xarray", f"writing {suffix}")
+    machine.require(_LIBRARIES[suffix], "xarray", f"writing {suffix}")
     # A store may be replaced; any other folder may hold somebody's work.
     is_store = suffix == ".zarr" and (path / "zarr.json").is_file()
     if path.is_dir() and not is_store:
@@ -104,7 +104,7 @@ def load_wavefield(path: str | os.PathLike) -> "xarray.Dataset":
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"wavefields end in {', '.join(SUFFIXES)}, got {path}")
-    optional.require({"xarray", *_LIBRARIES[suffix]}, "xarray", f"reading {suffix}")
+    machine.require({"xarray", *_LIBRARIES[suffix]}, "xarray", f"reading {suffix}")
     try:
         if suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:

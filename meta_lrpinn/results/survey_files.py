@@ -22,7 +22,7 @@ import numpy as np
 
 from meta_lrpinn.files.readers import one_line
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime import optional
+from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
     from meta_lrpinn.solvers.blocks import Block
@@ -115,7 +115,7 @@ def open_output(
     Raises:
         ValueError: if there is something else, or the disk is too small.
     """
-    optional.require(("zarr",), "xarray", "a survey")
+    machine.require(("zarr",), "xarray", "a survey")
     import zarr
 
     text = os.fspath(out)

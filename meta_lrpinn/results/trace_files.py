@@ -11,7 +11,7 @@ import numpy as np
 from meta_lrpinn.files import writing
 from meta_lrpinn.results import storage
 from meta_lrpinn.results.contents import Contents
-from meta_lrpinn.runtime import optional
+from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
     import xarray
@@ -27,7 +27,7 @@ _MOST_SAMPLES = 32_767  # of a trace, two bytes
 
 def to_xarray(traces: "Traces") -> "xarray.Dataset":
     """The dataset of traces; see `Traces.to_xarray`."""
-    optional.require(("xarray",), "xarray", "to_xarray")
+    machine.require(("xarray",), "xarray", "to_xarray")
     import xarray
 
     return xarray.Dataset(*_contents(traces))
@@ -57,7 +57,7 @@ def check_path(
     if path.suffix.lower() not in SEGY:
         storage.check_path(path)
         return
-    optional.require(("segyio",), "segy", "writing SEG-Y")
+    machine.require(("segyio",), "segy", "writing SEG-Y")
     writing.check_file(path)
     if step is not None:
         microseconds = 1e6 * step

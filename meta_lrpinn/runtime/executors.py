@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
-from meta_lrpinn.runtime import optional
+from meta_lrpinn.runtime import machine
 
 # Maps a function over tasks; results in whatever order they are there.
 Mapper: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
@@ -39,7 +39,7 @@ def mapper(cluster: str | None = None, workers: int | None = None) -> Iterator[M
     if cluster is None and workers is None:
         yield lambda function, tasks: map(function, tasks)
         return
-    optional.require(("dask", "distributed"), "dask", "a cluster")
+    machine.require(("dask", "distributed"), "dask", "a cluster")
     from dask import config
 
     with contextlib.ExitStack() as stack:

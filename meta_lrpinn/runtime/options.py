@@ -45,30 +45,30 @@ def check_choices(settings: Any) -> None:
 
 def check_positive(settings: Any, *names: str) -> None:
     """Raises ValueError unless these fields are positive and finite, or None."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < math.inf:
+    for name, value in _given(settings, names):
+        if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive, got {value}")
 
 
 def check_not_negative(settings: Any, *names: str) -> None:
     """Raises ValueError unless these fields are zero or more and finite, or None."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not 0 <= value < math.inf:
+    for name, value in _given(settings, names):
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name} must not be negative, got {value}")
 
 
 def check_whole(settings: Any, *names: str) -> None:
     """Raises ValueError unless these fields are whole, of 32 bits, or None."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is None:
-            continue
+    for name, value in _given(settings, names):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"{name} must be a whole number from 0 up, got {value!r}")
         if value > LARGEST_WHOLE:
             raise ValueError(f"{name} must be at most {LARGEST_WHOLE}")
+
+
+def _given(settings: Any, names: Iterable[str]) -> list[tuple[str, Any]]:
+    pairs = [(name, getattr(settings, name)) for name in names]
+    return [(name, value) for name, value in pairs if value is not None]
 
 
 def variant(default: Any, text: str, kinds: dict[str, type]) -> Any:

@@ -14,7 +14,7 @@ from meta_lrpinn.learning.tasks import single_task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.machine import check_memory
 from meta_lrpinn.solvers import network_fields
 from meta_lrpinn.solvers.protocol import Prepared, Setup, Solved, Truth
 from meta_lrpinn.solvers.settings import AdamW, GradientTraining

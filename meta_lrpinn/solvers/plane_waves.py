@@ -12,7 +12,7 @@ import tqdm
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.physics.problem import REFLECTION, HelmholtzProblem, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.machine import check_memory
 from meta_lrpinn.solvers.acquisition import acquisition_of, receiver_data
 from meta_lrpinn.solvers.bounds import Bounds, bounds_of_model
 from meta_lrpinn.solvers.protocol import (

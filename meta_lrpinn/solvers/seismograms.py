@@ -13,7 +13,7 @@ from scipy import spatial
 from meta_lrpinn.physics import background
 from meta_lrpinn.physics.free_surface import check_sources
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.machine import check_memory
 from meta_lrpinn.solvers import time_transform as transform
 from meta_lrpinn.solvers.settings import PlaneWaves, Solver, check_settings
 from meta_lrpinn.solvers.solve import solve

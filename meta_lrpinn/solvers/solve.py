@@ -11,7 +11,7 @@ from meta_lrpinn._version import __version__
 from meta_lrpinn.physics import problem
 from meta_lrpinn.physics.background import background_of_sources
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.machine import check_memory
 from meta_lrpinn.solvers.protocol import Conditions, Prepared, Truth
 from meta_lrpinn.solvers.settings import (
     FiniteDifferences,

@@ -15,7 +15,7 @@ import tqdm
 
 from meta_lrpinn.physics import problem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.memory import check_memory
+from meta_lrpinn.runtime.machine import check_memory
 from meta_lrpinn.solvers.bounds import Bounds, bounds_of
 from meta_lrpinn.solvers.protocol import Conditions, Prepared, check_positions
 from meta_lrpinn.solvers.settings import PlaneWaves, Solver, check_settings

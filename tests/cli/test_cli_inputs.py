@@ -8,7 +8,7 @@ from meta_lrpinn import cli, generators
 from meta_lrpinn.cli import values
 from meta_lrpinn.files import cases
 from meta_lrpinn.results import trace_files
-from meta_lrpinn.runtime import memory
+from meta_lrpinn.runtime import machine
 
 VELOCITY = generators.random_velocity(0, (11, 11), 0.05).velocity
 TRACES = (
@@ -169,7 +169,7 @@ EVERYWHERE = "0.11:0.4:1000,0.06:0.3:1000"
 def test_sizes_are_checked_before_anything_is_built(
     arguments, message, here, capsys, monkeypatch
 ):
-    monkeypatch.setattr(memory, "machine_memory", lambda: 2.0 * 2**30)
+    monkeypatch.setattr(machine, "machine_memory", lambda: 2.0 * 2**30)
     before = sorted(here.iterdir())
     refused(arguments, message, capsys)
     assert sorted(here.iterdir()) == before

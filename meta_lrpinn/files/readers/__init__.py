@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from meta_lrpinn.files.readers import binary, isolated, npz, rsf
 from meta_lrpinn.files.readers.contents import ArrayFile, Contents, one_line
-from meta_lrpinn.runtime import optional
+from meta_lrpinn.runtime import machine
 
 RAW = (".bin", ".vp")
 SEGY = (".sgy", ".segy")
@@ -69,7 +69,7 @@ def read(
     kind = _module(where, suffix)
     if kind in _NEEDS:
         libraries, extra, format_name = _NEEDS[kind]
-        optional.require(libraries, extra, f"reading {format_name}")
+        machine.require(libraries, extra, f"reading {format_name}")
     try:
         if suffix in RAW:
             return binary.read(where, shape, dtype, order)

@@ -29,7 +29,7 @@ from meta_lrpinn.linear.lattice.separable import separable_inverse
 from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.memory import machine_memory
+from meta_lrpinn.runtime.machine import machine_memory
 
 # The second solution iterates to so many times the residual in a layer of this fraction of
 # the strength; its waves and quadrature are those of `Lattice.for_check`.

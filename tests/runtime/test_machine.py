@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from meta_lrpinn.runtime import cache
+from meta_lrpinn.runtime import machine
 
 SCRIPT = """
 import warnings
 warnings.simplefilter("always")
-from meta_lrpinn.runtime import cache
-cache.keep_programs()
+from meta_lrpinn.runtime import machine
+machine.keep_programs()
 import jax, jax.numpy as jnp
 @jax.jit
 def power(x):
@@ -54,9 +54,9 @@ def test_a_folder_that_cannot_be_used_does_not_matter(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     for chosen in ("off", str(tmp_path / "file"), str(tmp_path / "file" / "within")):
         monkeypatch.setenv("META_LRPINN_CACHE", chosen)
-        cache.keep_programs()
+        machine.keep_programs()
         if chosen == "off":
-            assert cache.folder() is None
+            assert machine.cache_folder() is None
         assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
@@ -64,4 +64,4 @@ def test_a_folder_that_cannot_be_used_does_not_matter(tmp_path, monkeypatch):
 def test_by_default_it_is_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("META_LRPINN_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / "meta-lrpinn"
+    assert machine.cache_folder() == tmp_path / "meta-lrpinn"
