@@ -202,7 +202,7 @@ class Wavefield:
         """
         from meta_lrpinn.results import storage
 
-        return storage.to_xarray(self)
+        return storage.to_xarray(storage.contents(self))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes what `to_xarray` gives; `load_wavefield` reads it, all of it or nothing.

@@ -179,15 +179,15 @@ def write_fields(paths: Paths, results: Sequence[Compared], report: Report) -> N
     """
     import numpy as np
 
-    from meta_lrpinn.results import contents, storage
     from meta_lrpinn.results import report as pages
+    from meta_lrpinn.results import storage
 
     writers: dict[pathlib.Path, Any] = {}
     for path, image, (field, truth, errors) in zip(
         paths.fields, paths.figures, results, strict=True
     ):
         known = {name: np.array(error, float) for name, error in errors.items()}
-        writers[path] = storage.writer(contents.contents(field, known), path)
+        writers[path] = storage.writer(storage.contents(field, known), path)
         figure = field.plot(truth)
         writers[image] = functools.partial(figure.savefig, format="png", dpi=150)
     if paths.page is not None:

@@ -59,18 +59,16 @@ def run(options: argparse.Namespace, report: Report) -> None:
         if getattr(options, name) is None:
             raise UsageError(f"traces needs --{name}")
     import meta_lrpinn as ml
-    from meta_lrpinn.results import movie, trace_files
+    from meta_lrpinn.results import trace_files
 
     wavelet = _wavelet(options)
     path = pathlib.Path(options.out)
     output.check_folder(path.parent)
     trace_files.check_path(path, *_sampling(options))
     film = None if options.movie is None else pathlib.Path(options.movie)
-    if film is not None:
-        movie.check_path(film)
     name, model, source, free_surface = problem.model_and_source(options, report)
     if film is not None:
-        movie.check_dimension(model)
+        trace_files.check_movie(film, model.ndim)
     settings = solver.make_settings(options, None, model.ndim)
     report.say("model", f"{name}, {model!r}")
     traces = ml.time_traces(
@@ -116,11 +114,11 @@ def _wavelet(options: argparse.Namespace) -> "np.ndarray | None":
 def _write(
     traces: "Traces", path: pathlib.Path, film: pathlib.Path | None, report: Report
 ) -> None:
-    from meta_lrpinn.results import movie, trace_files
+    from meta_lrpinn.results import trace_files
 
     writers = {path: trace_files.writer(traces, path)}
     if film is not None:
-        writers[film] = movie.writer(traces)
+        writers[film] = trace_files.movie_writer(traces)
     writing.write_together(writers)
     written = [str(file) for file in writers]
     report.say("wrote", ", ".join(written))

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from meta_lrpinn.files import units
-from meta_lrpinn.files.readers import Contents
-from meta_lrpinn.physics.grid_values import real_array
-
-Arrays = Mapping[str, Any]  # of arrays, or of what reads slices of them
+from meta_lrpinn.files.readers.contents import Contents
 
 _ROLES = {
     **dict.fromkeys(("z", "nz", "depth", "elevation", "height", "altitude"), "z"),
@@ -33,6 +29,7 @@ class Axis:
     step: float | None = None  # [km], negative where the file runs backwards
     start: float = 0.0  # coordinate of the first number in the file [km]
     is_up: bool = False
+    unit: str | None = None  # that its coordinates name
 
     @property
     def is_flipped(self) -> bool:
@@ -53,12 +50,15 @@ class Axis:
 class Orientation:
     """Which axis of a file is which, and how they run."""
 
-    order: tuple[int, ...]  # of the file's axes: of a stack, z, y, x
+    roles: tuple[str | None, ...]  # of the file's axes; None of a stack
     axes: tuple[Axis, ...]  # z, y, x
-    space: tuple[int, ...]  # axes of space, in the file's order
-    stored_roles: tuple[str, ...]  # of these
-    units: frozenset[str]  # that coordinates name
     notes: tuple[str, ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The file's axes: of a stack, z, y, x."""
+        keys = [" zyx".index(role or " ") for role in self.roles]
+        return tuple(sorted(range(len(keys)), key=keys.__getitem__))
 
     @property
     def flipped(self) -> tuple[int, ...]:
@@ -89,65 +89,49 @@ def orient(
     Raises:
         ValueError: if the file does not say enough, or contradicts itself or the user.
     """
-    arrays, labels = contents.arrays, contents.labels(name)
-    shape = arrays[name].shape
+    labels = contents.dimensions.get(name, ())
+    shape = contents.arrays[name].shape
+    notes = ["transposed"] if transpose else []
     roles = named_roles(labels)
     if roles and transpose:
         raise ValueError(
-            f"its dimensions are named ({', '.join(labels or ())}), which says their "
-            "order: leave out transpose"
+            f"its dimensions are named ({', '.join(labels)}), which says their order: "
+            "leave out transpose"
         )
-    notes = ["transposed"] if transpose else []
-    custom = contents.order
     if roles is None:
-        roles = _customary_roles(
-            arrays, name, shape, labels, custom, transpose, spacing, indices
-        )
-    space = [axis for axis, role in enumerate(roles) if role]
-    stored_roles = tuple(role for role in roles if role)
-    order = sorted(range(len(shape)), key=lambda axis: " zyx".index(roles[axis] or " "))
-    customary = sorted(stored_roles, key=custom.index)
-    if labels and not transpose and list(stored_roles) != customary:
-        notes.append(f"transposed from ({', '.join(labels[axis] for axis in space)})")
+        is_volume = _is_volume(contents, name, spacing, len(shape) - indices)
+        letters = "zyx" if is_volume else "zx"
+        if transpose:
+            letters = letters.translate(str.maketrans("xz", "zx"))
+        roles = [*[None] * (len(shape) - len(letters)), *letters]
+    space = {role: axis for axis, role in enumerate(roles) if role}
+    if labels and not transpose and list(space) != sorted(space, reverse=True):
+        notes.append(f"transposed from ({', '.join(labels[i] for i in space.values())})")
     if not labels:
-        _check_not_swapped(arrays, stored_roles, [shape[axis] for axis in space])
-    found = {
-        role: _axis(arrays, role, labels[axis] if labels else "", shape[axis], unit)
-        for role, axis in zip(stored_roles, space, strict=True)
-    }
-    axes = tuple(found[role][0] for role in "zyx" if role in found)
+        _check_not_swapped(contents, {role: shape[axis] for role, axis in space.items()})
+    axes = tuple(
+        _axis(
+            contents, role, labels[space[role]] if labels else "", shape[space[role]], unit
+        )
+        for role in "zyx"
+        if role in space
+    )
     for axis in axes:
         if axis.is_flipped:
             why = "it holds heights" if axis.is_up else "its coordinates decrease"
             notes.append(f"{axis.role} flipped ({why})")
         elif axis.is_up:
             notes.append("depths from heights")
-    return Orientation(
-        tuple(order),
-        axes,
-        tuple(space),
-        stored_roles,
-        frozenset(used for _, used in found.values() if used),
-        tuple(notes),
-    )
+    return Orientation(tuple(roles), axes, tuple(notes))
 
 
-def text_of(arrays: Arrays, name: str, *keys: str, of_file: bool = False) -> str:
-    """The first of an array's attributes, or of the file's, that is a text."""
-    for key in (*(f"{name}_{key}" for key in keys), *(keys if of_file else ())):
-        value = arrays.get(key)
-        if value is not None and value.dtype.kind == "U" and value.size == 1:
-            return value.item().strip()
-    return ""
-
-
-def named_roles(labels: tuple[str, ...] | None) -> list[str | None] | None:
+def named_roles(labels: tuple[str, ...]) -> list[str | None] | None:
     """The role of every axis whose dimensions have names that say it, else None.
 
     Raises:
         ValueError: if they name no section and no volume.
     """
-    roles = [_ROLES.get(label.strip().lower()) for label in labels or ()]
+    roles = [_ROLES.get(label.strip().lower()) for label in labels]
     known = [role for role in roles if role]
     if not known:
         return None
@@ -156,103 +140,93 @@ def named_roles(labels: tuple[str, ...] | None) -> list[str | None] | None:
         return [role or other for role in roles]
     if sorted(known) not in (["x", "z"], ["x", "y", "z"]):
         raise ValueError(
-            f"its dimensions are ({', '.join(labels or ())}): name them z and x, or z, y "
-            "and x"
+            f"its dimensions are ({', '.join(labels)}): name them z and x, or z, y and x"
         )
     return roles
 
 
-def _customary_roles(
-    arrays: Arrays,
-    name: str,
-    shape: tuple[int, ...],
-    labels: tuple[str, ...] | None,
-    custom: str,
-    transpose: bool,
-    spacing: Any,
-    indices: int,
-) -> list[str | None]:
-    """Roles by the order that a format has, and whether three spacings say volume."""
+def _is_volume(contents: Contents, name: str, spacing: Any, left: int) -> bool:
+    """Whether an array whose dimensions have no names is a volume, or some of it.
+
+    Args:
+        contents: What the reader gave.
+        name: The array.
+        spacing: The user's.
+        left: Number of axes that no index takes.
+    """
+    arrays, labels = contents.arrays, contents.dimensions.get(name, ())
+    shape = arrays[name].shape
     if len(shape) < 2:
         raise ValueError(
             f"velocity must be a 2-D (nz, nx) or 3-D (nz, ny, nx) array, got shape {shape}"
         )
-    given = stored_steps(arrays, name) if spacing is None else spacing
-    if given is not None:
-        number = np.size(given)
+    key = spacing_key(contents, name)
+    if spacing is not None or key:
+        steps = np.size(arrays[key] if spacing is None else spacing)
     else:
         # Dimensions whose names say no role, as axis1, have coordinates all the same.
-        axes = (
-            [("", label) for label in labels[-3:]] if labels else [(r, "") for r in "zyx"]
-        )
-        known = [_coordinate(arrays, *axis) is not None for axis in axes]
+        axes = [("", label) for label in labels[-3:]] or [(role, "") for role in "zyx"]
+        known = [_coordinate(contents, *axis) is not None for axis in axes]
         single = [f"d{role}" in arrays or f"{name}_d{role}" in arrays for role in "zyx"]
-        number = 3 if len(known) == sum(known) == 3 or all(single) else 2
-    left = len(shape) - indices
+        steps = 3 if len(known) == sum(known) == 3 or all(single) else 2
     # Of one number, four axes are a stack of volumes, unless they are sections as
     # OpenFWI stores them, (n, 1, nz, nx).
-    is_volume = left >= 3 and (number == 3 or (number == 1 and left == 4 and shape[-3] > 1))
-    letters = custom if is_volume else custom.replace("y", "")
-    if transpose:
-        letters = letters.translate(str.maketrans("xz", "zx"))
-    return [*[None] * (len(shape) - len(letters)), *letters]
+    return left >= 3 and (steps == 3 or (steps == 1 and left == 4 and shape[-3] > 1))
 
 
-def _check_not_swapped(arrays: Arrays, roles: tuple[str, ...], counts: list[int]) -> None:
+def spacing_key(contents: Contents, name: str) -> str:
+    """What a spacing that is stored as one array is called; empty if there is none."""
+    keys = (f"{name}_spacing", "spacing")
+    return next((key for key in keys if key in contents.arrays), "")
+
+
+def _check_not_swapped(contents: Contents, counts: dict[str, int]) -> None:
     """Refuses coordinates that fit only an array with x and z swapped."""
-    sizes = {}
-    for role in roles:
-        if (found := _coordinate(arrays, role, "")) is not None:
-            sizes[role] = found[1].size
-    here = dict(zip(roles, counts, strict=True))
-    swapped = {**here, "x": here["z"], "z": here["x"]}
-    if sizes and here["x"] != here["z"] and all(
-        sizes[role] == swapped[role] for role in sizes
-    ):  # fmt: skip
+    coordinates = {role: _coordinate(contents, role, "") for role in counts}
+    sizes = {role: known[1].size for role, known in coordinates.items() if known}
+    swapped = {**counts, "x": counts["z"], "z": counts["x"]}
+    fits = all(sizes[role] == swapped[role] for role in sizes)
+    if sizes and counts["x"] != counts["z"] and fits:
         raise ValueError(
-            f"its shape is {tuple(counts)}, but it has {sizes.get('x', '?')} coordinates "
-            f"of x and {sizes.get('z', '?')} of z: change transpose"
+            f"its shape is {tuple(counts.values())}, but it has {sizes.get('x', '?')} "
+            f"coordinates of x and {sizes.get('z', '?')} of z: change transpose"
         )
 
 
-def _coordinate(arrays: Arrays, role: str, label: str) -> tuple[str, np.ndarray] | None:
+def _coordinate(contents: Contents, role: str, label: str) -> tuple[str, np.ndarray] | None:
     """The coordinates of an axis, called as its dimension or, without one, by its role."""
     keys = [label] if label else [key for key in _ROLES if _ROLES[key] == role]
     for key in keys:
-        value = arrays.get(key)
+        value = contents.arrays.get(key)
         if value is not None and value.ndim == 1 and value.dtype.kind in "fiu":
             return key, np.asarray(value)
     return None
 
 
-def _axis(
-    arrays: Arrays, role: str, label: str, count: int, default: str
-) -> tuple[Axis, str | None]:
-    """An axis with its coordinates, and the unit that these name."""
-    found = _coordinate(arrays, role, label)
-    if found is None:
-        return Axis(role, count), None
-    key, stored = found
-    if stored.size != count:  # which are of something else
-        return Axis(role, count), None
-    own = text_of(arrays, key, "units", "unit")
-    unit = units.length_unit(own, f"the unit of {key}") if own not in ("", "1") else None
-    scale = units.LENGTHS[unit or default]
+def _axis(contents: Contents, role: str, label: str, count: int, default: str) -> Axis:
+    """An axis with its coordinates, where they are there and not of something else."""
+    key, stored = _coordinate(contents, role, label) or ("", np.empty(0))
+    if not key or stored.size != count:
+        return Axis(role, count)
+    said = contents.text(key, "units", "unit")
+    unit = None
+    if said not in ("", "1"):
+        unit = units.named(said, units.LENGTHS, f"the unit of {key}")
     step = _even_step(stored)
     if step is None:
-        return Axis(role, count), unit
-    start = float(stored[0]) * scale
-    is_up = role == "z" and _counts_heights(arrays, key, stored)
-    return Axis(role, count, step * scale, start, is_up), unit
+        return Axis(role, count, unit=unit)
+    scale = units.LENGTHS[unit or default]
+    is_up = role == "z" and _counts_heights(contents, key, stored)
+    return Axis(role, count, step * scale, float(stored[0]) * scale, is_up, unit)
 
 
-def _counts_heights(arrays: Arrays, key: str, stored: np.ndarray) -> bool:
+def _counts_heights(contents: Contents, key: str, stored: np.ndarray) -> bool:
     """Whether coordinates of depth count upwards.
 
     Raises:
         ValueError: if they are negative and nothing says so.
     """
-    said = text_of(arrays, key, "positive").lower()
+    said = contents.text(key, "positive").lower()
     if said in ("up", "down"):
         return said == "up"
     if key.lower() in _HEIGHTS:
@@ -277,11 +251,3 @@ def _even_step(stored: np.ndarray) -> float | None:
     is_float = stored.dtype.kind == "f"
     digits = min(12, np.finfo(stored.dtype).precision) if is_float else 12
     return float(f"{mean:.{digits}g}")
-
-
-def stored_steps(arrays: Arrays, name: str) -> np.ndarray | None:
-    """A spacing that is stored as numbers, in the order of the file's axes."""
-    for key in (f"{name}_spacing", "spacing"):
-        if key in arrays:
-            return real_array(arrays[key], key).ravel()
-    return None

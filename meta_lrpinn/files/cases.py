@@ -15,29 +15,29 @@ from typing import Any
 
 import numpy as np
 
-from meta_lrpinn.files import case_values, layouts, readers, writing
+from meta_lrpinn.files import layouts, readers, units, writing
 from meta_lrpinn.files.axes import orient
 from meta_lrpinn.files.layouts import Layout, Reading
-from meta_lrpinn.files.packing import packing
-from meta_lrpinn.files.readers import ArrayFile, Contents, names
+from meta_lrpinn.files.readers.contents import (
+    ArrayFile,
+    Contents,
+    is_there,
+    listed,
+    one_line,
+    split_index,
+    split_name,
+)
 from meta_lrpinn.physics.grid_values import real_array
 from meta_lrpinn.physics.velocity import VelocityModel, transposition_hint
 
 SUFFIXES = readers.SUFFIXES
 
 _DEFAULT_NAMES = ("velocity", "vel", "v")
-_CASE_KEYS = (
-    "frequency",
-    "source",
-    "weights",
-    "amplitude",
-    "v0",
-    "scattered",
-    case_values.QUALITY,
-    case_values.SURFACE,
-)
 # Arrays of a file that are never velocities, even when they have two axes.
-_NOT_MODELS = (*_CASE_KEYS, "spacing", "origin", "source_x", "source_y", "source_z")
+_NOT_MODELS = (
+    *("frequency", "source", "source_x", "source_y", "source_z", "weights", "amplitude"),
+    *("v0", "scattered", "quality", "free_surface", "spacing", "origin"),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,19 +187,19 @@ def open_array(
         FileNotFoundError: if there is no such file.
         ValueError: if there is no such array, or it is no model or stack.
     """
-    text, name = names.split_name(path, name)
-    if "://" not in text and not names.is_there(text):
-        raise FileNotFoundError(readers.one_line(f"there is no velocity file {text}"))
+    text, name = split_name(path, name)
+    if "://" not in text and not is_there(text):
+        raise FileNotFoundError(one_line(f"there is no velocity file {text}"))
     suffix = pathlib.PurePath(text).suffix.lower()
     if suffix not in SUFFIXES:
         message = f"cannot read {text}: velocity files end in {', '.join(SUFFIXES)}"
-        raise ValueError(readers.one_line(message))
+        raise ValueError(one_line(message))
     raw = (reading.dtype, reading.order) != ("float32", "C") or reading.shape is not None
     if raw and suffix not in readers.RAW:
         raise ValueError(f"shape, dtype and order are for raw files, not {text}")
     if suffix in readers.SEGY and reading.transpose:
         raise ValueError(f"transpose is not for SEG-Y, whose traces run down: {text}")
-    name, index = names.split_index(name)
+    name, index = split_index(name)
     if name is not None and suffix in readers.GROUPED:
         name = name.lstrip("/")
     contents = readers.read(text, name, reading.shape, reading.dtype, reading.order, lazily)
@@ -218,7 +218,7 @@ def naming(path: str) -> Iterator[None]:
     except ValueError as error:
         text = str(error)
         text = text if text.startswith(path) else f"{path}: {text}"
-        raise ValueError(readers.one_line(text)) from None
+        raise ValueError(one_line(text)) from None
 
 
 def _case_of(opened: Opened) -> Case:
@@ -227,30 +227,29 @@ def _case_of(opened: Opened) -> Case:
     velocity = layout.velocities(one_of_stack(opened))
     velocity = velocity.reshape(velocity.shape[-layout.ndim :])
     is_whole = opened.is_default and not opened.index
-    quality = case_values.quality_of(opened.contents, layout) if is_whole else None
+    quality = quality_of(opened.contents, layout) if is_whole else None
     model = VelocityModel(velocity, layout.spacing, layout.origin, quality)
     notes = (*layout.notes, *filter(None, [layout.hint(velocity)]))
     if layout.is_order_custom and (hint := transposition_hint(model)):
         notes = (*notes, hint)
     if not is_whole:
         return Case(model, notes=notes)
-    source = case_values.source_of(arrays, layout)
+    source = _source_of(opened.contents, layout)
     if source is not None:
         model.check_contains(source)
-    weights = case_values.weights_of(arrays, source)
+    weights = _weights_of(arrays, source)
+    frequency = _number_of(arrays, "frequency")
+    if isinstance(frequency, complex) or (frequency is not None and frequency <= 0):
+        raise ValueError(f"frequency must be positive, got {frequency} Hz")
     return Case(
         model=model,
-        frequency=case_values.positive(arrays, "frequency", "Hz"),
+        frequency=frequency,
         source=source,
         weights=weights,
-        amplitude=case_values.amplitude_of(arrays),
-        background_velocity=case_values.background_of(
-            arrays, model, source, layouts.velocity_scale(arrays, "v0", layout.unit)
-        ),
-        free_surface=case_values.surface_of(arrays),
-        scattered=case_values.scattered_of(
-            opened.contents, model, source, layout, weights is None
-        ),
+        amplitude=_number_of(arrays, "amplitude"),
+        background_velocity=_background_of(opened.contents, model, source, layout.unit),
+        free_surface=_surface_of(arrays),
+        scattered=_scattered_of(opened.contents, model, source, layout, weights is None),
         notes=notes,
     )
 
@@ -294,29 +293,27 @@ def load_quality(path: str | os.PathLike, name: str | None = None) -> np.ndarray
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no such array.
     """
-    text, name = names.split_name(path, name)
-    if not names.is_there(text):
-        raise FileNotFoundError(readers.one_line(f"there is no quality file {text}"))
+    text, name = split_name(path, name)
+    if not is_there(text):
+        raise FileNotFoundError(one_line(f"there is no quality file {text}"))
     if pathlib.PurePath(text).suffix.lower() not in set(SUFFIXES) - set(readers.RAW):
-        raise ValueError(readers.one_line(f"cannot read a quality from {text}"))
+        raise ValueError(one_line(f"cannot read a quality from {text}"))
     contents = readers.read(text, name)
     arrays = contents.arrays
     grids = [key for key, value in arrays.items() if value.ndim > 1]
     if name is None:
-        candidates = [case_values.QUALITY, *grids] if len(grids) == 1 else []
-        candidates += [case_values.QUALITY, *(arrays if len(arrays) == 1 else ())]
+        candidates = ["quality", *grids] if len(grids) == 1 else []
+        candidates += ["quality", *(arrays if len(arrays) == 1 else ())]
         name = next((key for key in candidates if key in arrays), "")
     if name not in arrays:
-        raise ValueError(
-            f"{text} holds no quality {name!r}; it holds {names.listed(arrays)}"
-        )
+        raise ValueError(f"{text} holds no quality {name!r}; it holds {listed(arrays)}")
     with naming(text):
         contents, name, _ = _beside(contents, name)
         stored = contents.arrays[name]
         if stored.size == 1:
             return real_array(stored, "quality").reshape(())
         turned = orient(contents, name, "km", spacing=np.ones(stored.ndim))
-        values = packing(contents.arrays, name).unpacked(stored)
+        values = units.packing(contents, name).unpacked(stored)
         return np.squeeze(np.flip(np.transpose(values, turned.order), turned.flipped))
 
 
@@ -355,13 +352,13 @@ def save_case(path: str | os.PathLike, case: Case) -> None:
         "velocity": np.asarray(model.velocity),
         "spacing": np.array(model.spacing),
         "origin": np.array(model.origin),
-        case_values.QUALITY: model.quality,
+        "quality": model.quality,
         "frequency": case.frequency,
         "source": case.source,
         "weights": case.weights,
         "amplitude": case.amplitude,
         "v0": case.background_velocity,
-        case_values.SURFACE: case.free_surface,
+        "free_surface": case.free_surface,
         "scattered": case.scattered,
     }
     contents = {key: value for key, value in contents.items() if value is not None}
@@ -382,7 +379,7 @@ def _choose(contents: Mapping[str, Any], name: str | None, path: str) -> str:
         if name in contents and name not in _NOT_MODELS:
             return name
         raise ValueError(
-            f"{path} has no velocity model {name[:40]!r}; it holds {names.listed(models)}"
+            f"{path} has no velocity model {name[:40]!r}; it holds {listed(models)}"
         )
     for default in _DEFAULT_NAMES:
         if default in contents:
@@ -391,12 +388,12 @@ def _choose(contents: Mapping[str, Any], name: str | None, path: str) -> str:
         return models[0]
     if models:
         raise ValueError(
-            f"{path} holds several models; name one of {names.listed(models)}, "
+            f"{path} holds several models; name one of {listed(models)}, "
             f"as in '{pathlib.PurePath(path).name}:{models[0][:40]}'"
         )
     raise ValueError(
         f"{path} holds no velocity model: no 2-D or 3-D array of real numbers "
-        f"among {names.listed(contents)}"
+        f"among {listed(contents)}"
     )
 
 
@@ -409,5 +406,133 @@ def _beside(contents: Contents, name: str) -> tuple[Contents, str, bool]:
             known | {k[len(prefix) :]: v for k, v in known.items() if k.startswith(prefix)}
             for known in (contents.arrays, contents.dimensions)
         )
-        contents = Contents(arrays, dimensions, contents.order)
+        contents = Contents(arrays, dimensions)
     return contents, short, short in _DEFAULT_NAMES
+
+
+def quality_of(contents: Contents, layout: Layout) -> np.ndarray | None:
+    """Q beside a velocity, one number or on its grid; None where there is none."""
+    if "quality" not in contents.arrays:
+        return None
+    packing = units.packing(contents, "quality")
+    values = packing.unpacked(layout.beside(contents, "quality"))
+    return values.reshape(()) if values.size == 1 else values
+
+
+def _number_of(arrays: Mapping[str, np.ndarray], key: str) -> complex | float | None:
+    """One finite number of a file; None where there is none."""
+    value = arrays.get(key)
+    if value is None:
+        return None
+    if value.size != 1 or value.dtype.kind not in "fiuc":
+        raise ValueError(f"{key} must be one number, got shape {value.shape}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{key} must be finite, got {value.item()}")
+    return value.item() if np.iscomplexobj(value) else float(value.item())
+
+
+def _surface_of(arrays: Mapping[str, np.ndarray]) -> bool | None:
+    """Whether the problem of a file has a free surface, where it says so."""
+    value = arrays.get("free_surface")
+    if value is None:
+        return None
+    if value.size != 1 or value.item() not in (0, 1):
+        raise ValueError(f"free_surface must be 0 or 1, got {value}"[:200])
+    return bool(value.item())
+
+
+def _background_of(
+    contents: Contents, model: VelocityModel, source: np.ndarray | None, unit: str
+) -> complex | None:
+    """One velocity v₀ [km/s], complex with attenuation; None for the default, which is
+    those at several sources."""
+    stored = contents.arrays.get("v0")
+    if stored is None:
+        return None
+    said = contents.text("v0", "units", "unit")
+    unit = units.named(said, units.VELOCITIES, "the unit of v0") if said else unit
+    # Beside slowness, v0 is a velocity in km/s all the same.
+    scale = 1.0 if units.is_slowness(unit) else units.VELOCITIES[unit][0]
+    is_complex = np.iscomplexobj(stored)
+    values = np.ravel(stored if is_complex else real_array(stored, "v0")) * scale
+    # Velocities that damp waves are v/(1 - i/2Q).
+    if not np.all(np.isfinite(values) & (values.real > 0) & (values.imag >= 0)):
+        what = "v/(1 - i/2Q)" if is_complex else "positive"
+        raise ValueError(f"v0 must be {what}, got {values} km/s"[:200])
+    if values.size and np.all(values == values[0]):
+        return values[0].item()
+    if source is None or source.ndim == 1 or len(source) != values.size:
+        raise ValueError(f"v0 must be one number, got shape {stored.shape}")
+    if not np.allclose(values, model.complex_velocity_at(source), rtol=1e-3):
+        raise ValueError("v0 must be one number, or the velocities at the sources")
+    return None
+
+
+def _source_of(contents: Contents, layout: Layout) -> np.ndarray | None:
+    """(ndim,) or (n_sources, ndim) [km]."""
+    arrays, unit = contents.arrays, layout.length_unit
+    if "source" in arrays:
+        source = units.lengths(contents, "source", unit)
+    elif "source_x" in arrays:
+        if "source_z" not in arrays:
+            raise ValueError("source_x needs source_z beside it")
+        keys = [f"source_{axis}" for axis in "xyz" if f"source_{axis}" in arrays]
+        columns = [units.lengths(contents, key, unit) for key in keys]
+        try:
+            source = np.stack(np.broadcast_arrays(*columns), axis=-1)
+        except ValueError:
+            raise ValueError(
+                "source_x and source_z must be of one length, or one of them a number"
+            ) from None
+    else:
+        return None
+    if source.size == 0:
+        raise ValueError(f"source holds no point, its shape is {source.shape}")
+    if layout.is_up:
+        raise ValueError(
+            "z holds heights: is the source's a height or a depth? Leave it out of the file"
+        )
+    return source
+
+
+def _weights_of(
+    arrays: Mapping[str, np.ndarray], source: np.ndarray | None
+) -> np.ndarray | None:
+    """Weights of sources that are fired together, (n_sources,)."""
+    if "weights" not in arrays:
+        return None
+    weights = np.asarray(arrays["weights"])
+    if source is None or weights.shape != source.shape[:-1] or weights.ndim != 1:
+        raise ValueError(f"weights must be one for each source, got shape {weights.shape}")
+    if weights.dtype.kind not in "fiuc" or not np.all(np.isfinite(weights)):
+        raise ValueError("weights must be finite numbers")
+    return weights
+
+
+def _scattered_of(
+    contents: Contents,
+    model: VelocityModel,
+    source: np.ndarray | None,
+    layout: Layout,
+    has_source_axis: bool,
+) -> np.ndarray | None:
+    """The field on the model's grid, with a leading axis where each source has its own."""
+    if "scattered" not in contents.arrays:
+        return None
+    field = layout.beside(contents, "scattered")
+    if field.dtype.kind not in "fc":
+        raise ValueError("scattered must be an array of complex numbers")
+    leading = field.shape[:1] if field.ndim > model.ndim else ()
+    if source is not None:
+        leading = source.shape[:-1] if has_source_axis else ()
+    expected = leading + model.shape
+    alone = (1,) + model.shape
+    if field.shape != expected and {field.shape, expected} != {alone, model.shape}:
+        raise ValueError(
+            f"scattered must have shape {expected} to fit the model and its sources, "
+            f"got {field.shape}"
+        )
+    if field.size == 0 or not np.all(np.isfinite(field)):
+        raise ValueError(f"scattered must be finite and not empty, shape {field.shape}")
+    field = field.reshape(expected)
+    return field if np.iscomplexobj(field) else field.astype(np.complex64)

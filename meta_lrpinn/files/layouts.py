@@ -16,17 +16,9 @@ from typing import Any
 import numpy as np
 
 from meta_lrpinn.files import units
-from meta_lrpinn.files.axes import (
-    Arrays,
-    Axis,
-    Orientation,
-    named_roles,
-    orient,
-    stored_steps,
-    text_of,
-)
-from meta_lrpinn.files.packing import Packing, packing
-from meta_lrpinn.files.readers import Contents
+from meta_lrpinn.files.axes import Orientation, named_roles, orient, spacing_key
+from meta_lrpinn.files.readers.contents import Contents
+from meta_lrpinn.files.units import LENGTHS, VELOCITIES
 from meta_lrpinn.physics.grid_values import FASTEST, real_array
 from meta_lrpinn.physics.velocity import fill_nearest
 
@@ -56,9 +48,10 @@ class Reading:
 
     def __post_init__(self):
         if self.unit is not None:
-            object.__setattr__(self, "unit", units.velocity_unit(self.unit))
+            unit = units.named(self.unit, VELOCITIES, "unit")
+            object.__setattr__(self, "unit", unit)
         if self.spacing_unit is not None:
-            unit = units.length_unit(self.spacing_unit)
+            unit = units.named(self.spacing_unit, LENGTHS, "spacing_unit")
             object.__setattr__(self, "spacing_unit", unit)
         for what, choices in (("fill", ("nearest", None)), ("transpose", (True, False))):
             if (value := getattr(self, what)) not in choices:
@@ -81,7 +74,7 @@ class Layout:
     is_up: bool  # whether z counts heights in the file
     is_order_custom: bool  # whether nothing but custom says which axis is depth
     doubt: str = ""  # why its lengths may be in another unit than was assumed
-    packing: Packing = Packing()
+    packing: units.Packing = units.Packing()
     fill: str | None = None
     notes: tuple[str, ...] = ()  # what was turned, unpacked or converted
 
@@ -120,18 +113,17 @@ class Layout:
         """The array with depth first of its axes in space, and all of them increasing."""
         return np.flip(np.transpose(stored, self.order), self.flipped)
 
-    def beside(self, stored: np.ndarray, labels: tuple[str, ...] | None) -> np.ndarray:
+    def beside(self, contents: Contents, key: str) -> np.ndarray:
         """Another array on the same grid, whose own leading axes stay in front.
 
-        Args:
-            stored: (..., *space) in the file's order of axes, or in that of its labels.
-            labels: Names of its dimensions, where the file says them.
+        Its axes of space, (..., *space), are in the file's order or in that of its labels.
         """
+        stored = np.asarray(contents.arrays[key][...])
         leading = stored.ndim - self.ndim
         if leading < 0:
             return stored
         order = np.argsort(np.argsort(self.order[len(self.stack) :])) + leading
-        if (roles := named_roles(labels)) is not None:
+        if roles := named_roles(contents.dimensions.get(key, ())):
             order = [roles.index(role) for role in "zyx" if role in roles]
         others = (axis for axis in range(stored.ndim) if axis not in order)
         return np.flip(np.transpose(stored, (*others, *order)), self.flipped)
@@ -156,49 +148,50 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
     Raises:
         ValueError: if the file does not say enough, or contradicts itself or the user.
     """
-    arrays = contents.arrays
-    unit = _velocity_unit(arrays, name, reading)
-    said = text_of(arrays, name, "length_unit", "length_units", "spacing_unit",
-                 "spacing_units", of_file=True)  # fmt: skip
-    stored_unit = units.length_unit(said, "its unit of length") if said else None
-    default = stored_unit or reading.spacing_unit or units.length_beside(unit or "km/s")
+    unit = _velocity_unit(contents, name, reading)
+    said = contents.text(name, "length_unit", "length_units", "spacing_unit",
+                         "spacing_units", of_file=True)  # fmt: skip
+    stored_unit = units.named(said, LENGTHS, "its unit of length") if said else None
+    beside = units.BESIDE.get(unit or "", "km")
+    default = stored_unit or reading.spacing_unit or beside
+    has_spacing = reading.spacing is not None
     turned = orient(
-        contents,
-        name,
-        default,
-        indices=indices,
-        transpose=reading.transpose,
+        contents, name, default, indices=indices, transpose=reading.transpose,
         spacing=reading.spacing,
-    )
-    used = turned.units | ({stored_unit} if stored_unit else set())
+    )  # fmt: skip
+    of_axes = {axis.unit for axis in turned.axes if axis.unit}
+    used = of_axes | ({stored_unit} if stored_unit else set())
     _check_units(reading, used)
     notes = list(turned.notes)
-    spacing = _spacing(turned, arrays, name, default, reading, notes)
+    stored = _stored_spacing(turned, contents, name, default, has_spacing)
+    spacing = _spacing(turned, name, stored, reading)
+    if has_spacing and stored and not _agree(spacing, stored):
+        notes.append(f"spacing as given, not the file's {_listed(stored)} km")
     doubt = ""
-    if reading.spacing_unit is None and (reading.spacing is not None or not used):
-        doubt = _doubt_of_cells(spacing, "km" if reading.spacing is not None else default)
-    converted = sorted((turned.units or {default}) - {"km"})
-    if converted and reading.spacing is None:
+    if reading.spacing_unit is None and (has_spacing or not used):
+        doubt = _doubt_of_cells(spacing, "km" if has_spacing else default)
+    converted = sorted((of_axes or {default}) - {"km"})
+    if converted and not has_spacing:
         notes.append(f"lengths from {', '.join(converted)}")
     if unit not in (None, "km/s"):
         notes.append(f"velocity from {unit}")
-    packed = packing(arrays, name)
-    if packed.scale != 1 or packed.offset != 0:
-        notes.append(f"unpacked (scale {packed.scale:g}, offset {packed.offset:g})")
-    shape, ndim = arrays[name].shape, len(turned.axes)
+    packing = units.packing(contents, name)
+    if packing.scale != 1 or packing.offset != 0:
+        notes.append(f"unpacked (scale {packing.scale:g}, offset {packing.offset:g})")
+    shape, ndim = contents.arrays[name].shape, len(turned.axes)
     return Layout(
         order=turned.order,
         stack=tuple(shape[axis] for axis in turned.order[: len(shape) - ndim]),
         flipped=turned.flipped,
         spacing=spacing,
-        origin=_origin(turned.axes, spacing, arrays, name, default),
+        origin=_origin(turned, spacing, contents, name, default),
         unit=unit or "km/s",
         is_unit_known=unit is not None,
         length_unit=default,
         is_up=turned.axes[0].is_up,
-        is_order_custom=named_roles(contents.labels(name)) is None,
+        is_order_custom=named_roles(contents.dimensions.get(name, ())) is None,
         doubt=doubt,
-        packing=packed,
+        packing=packing,
         fill=reading.fill,
         notes=tuple(notes),
     )
@@ -212,37 +205,29 @@ def _doubt_of_cells(spacing: tuple[float, ...], assumed: str) -> str:
         others = "km, m or ft"
     else:
         return ""
-    step = max(spacing) / units.LENGTHS[assumed]
+    step = max(spacing) / LENGTHS[assumed]
     return f"is the spacing {step:g} in {others}? Say it with spacing_unit"
 
 
-def length_scale(arrays: Arrays, key: str, default: str) -> float:
-    """km in the unit of a length beside the velocities, which may say its own."""
-    own = text_of(arrays, key, "units", "unit")
-    return units.LENGTHS[units.length_unit(own, f"the unit of {key}") if own else default]
-
-
-def velocity_scale(arrays: Arrays, key: str, default: str) -> float:
-    """km/s in the unit of a velocity beside the velocities, 1 beside slowness."""
-    own = text_of(arrays, key, "units", "unit")
-    unit = units.velocity_unit(own, f"the unit of {key}") if own else default
-    return 1.0 if units.is_slowness(unit) else units.VELOCITIES[unit][0]
-
-
-def _velocity_unit(arrays: Arrays, name: str, reading: Reading) -> str | None:
+def _velocity_unit(contents: Contents, name: str, reading: Reading) -> str | None:
     """The unit of the numbers, where the user or the file says it."""
-    own = text_of(arrays, name, "units", "unit", "velocity_unit", of_file=True)
-    if own in ("", "1") or (reading.unit and not _is_known(own)):
-        own = None
-    what = "its unit of velocity, unless unit is given,"
-    stored = units.velocity_unit(own, what) if own else None
+    said = contents.text(name, "units", "unit", "velocity_unit", of_file=True)
+    stored = None
+    if said not in ("", "1"):
+        what = "its unit of velocity, unless unit is given,"
+        try:
+            stored = units.named(said, VELOCITIES, what)
+        except ValueError:
+            if not reading.unit:
+                raise
     if stored and reading.unit and stored != reading.unit:
         raise ValueError(
             f"unit is {reading.unit}, but the file says that {name} is in {stored}: leave "
             "out unit, or correct the file"
         )
     unit = reading.unit or stored
-    called = " ".join([name, *(text_of(arrays, name, k) for k in _DESCRIBING)]).lower()
+    keys = ("long_name", "standard_name", "label", "description")
+    called = " ".join([name, *(contents.text(name, key) for key in keys)]).lower()
     is_slowness = "slow" in called or "sloth" in called
     if is_slowness and not (unit and units.is_slowness(unit)):
         raise ValueError(
@@ -251,18 +236,7 @@ def _velocity_unit(arrays: Arrays, name: str, reading: Reading) -> str | None:
     return unit
 
 
-_DESCRIBING = ("long_name", "standard_name", "label", "description")
-
-
-def _is_known(text: str) -> bool:
-    try:
-        units.velocity_unit(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_units(reading: Reading, lengths: set[str] | frozenset[str]) -> None:
+def _check_units(reading: Reading, lengths: set[str]) -> None:
     """Refuses lengths that a file names beside what the user says of it."""
     if reading.spacing_unit and reading.spacing is None:
         for stored in lengths - {reading.spacing_unit}:
@@ -270,7 +244,7 @@ def _check_units(reading: Reading, lengths: set[str] | frozenset[str]) -> None:
                 f"spacing_unit is {reading.spacing_unit}, but the file says that its "
                 f"lengths are in {stored}: leave out spacing_unit"
             )
-    beside = units.length_beside(reading.unit or "km/s")
+    beside = units.BESIDE.get(reading.unit or "", "km")
     other = {"m": "ft", "ft": "m"}.get(beside)
     if other in lengths and reading.spacing_unit is None:
         raise ValueError(
@@ -279,44 +253,19 @@ def _check_units(reading: Reading, lengths: set[str] | frozenset[str]) -> None:
         )
 
 
-def _single_steps(
-    arrays: Arrays, name: str, roles: Sequence[str], default: str
-) -> list[float] | None:
-    """dz, dy and dx as numbers of their own [km]."""
-    for prefix in (f"{name}_", ""):
-        keys = [f"{prefix}d{role}" for role in roles]
-        if all(key in arrays and arrays[key].size == 1 for key in keys):
-            return [
-                real_array(arrays[key], key).item() * length_scale(arrays, key, default)
-                for key in keys
-            ]
-    return None
-
-
 def _spacing(
-    turned: Orientation,
-    arrays: Arrays,
-    name: str,
-    default: str,
-    reading: Reading,
-    notes: list[str],
+    turned: Orientation, name: str, stored: list[float] | None, reading: Reading
 ) -> tuple[float, ...]:
     """The spacing in the order z, y, x [km]: given, or stored, or of coordinates."""
     roles = [axis.role for axis in turned.axes]
-    has_other = reading.spacing is not None
-    stored = _stored_spacing(turned, arrays, name, default, has_other)
     even = [None if axis.step is None else abs(axis.step) for axis in turned.axes]
+    chosen = stored
     if reading.spacing is not None:
-        given = real_array(reading.spacing, "spacing").ravel()
-        scale = units.LENGTHS[reading.spacing_unit or "km"]
-        chosen = _one_each(given * scale, roles)
-        if stored is not None and not _agree(chosen, stored):
-            notes.append(f"spacing as given, not the file's {_listed(stored)} km")
-    elif stored is not None:
-        chosen = stored
-    elif None not in even:
-        return tuple(step for step in even if step is not None)
-    else:
+        steps = real_array(reading.spacing, "spacing").ravel()
+        chosen = _one_each(steps * LENGTHS[reading.spacing_unit or "km"], roles)
+    if chosen is None:
+        if None not in even:
+            return tuple(step for step in even if step is not None)
         missing = (axis.role for axis in turned.axes if axis.step is None)
         raise ValueError(
             f"it holds no grid spacing for {name} (no even coordinates of "
@@ -331,20 +280,25 @@ def _spacing(
 
 
 def _stored_spacing(
-    turned: Orientation, arrays: Arrays, name: str, default: str, has_other: bool
+    turned: Orientation, contents: Contents, name: str, default: str, has_other: bool
 ) -> list[float] | None:
     """The spacing that a file holds as numbers, in the order z, y, x [km]."""
     roles = [axis.role for axis in turned.axes]
-    steps = stored_steps(arrays, name)
-    if steps is None:
-        return _single_steps(arrays, name, roles, default)
-    key = f"{name}_spacing" if f"{name}_spacing" in arrays else "spacing"
-    if steps.size == arrays[name].ndim:
-        steps = steps[list(turned.space)]
+    key = spacing_key(contents, name)
+    if not key:  # dz, dy and dx as numbers of their own
+        for prefix in (f"{name}_", ""):
+            keys = [f"{prefix}d{role}" for role in roles]
+            if all(k in contents.arrays and contents.arrays[k].size == 1 for k in keys):
+                return [units.lengths(contents, k, default).item() for k in keys]
+        return None
+    steps = units.lengths(contents, key, default).ravel()
+    stored_roles = [role for role in turned.roles if role]
+    if steps.size == len(turned.roles):
+        steps = steps[[role is not None for role in turned.roles]]
     if has_other and steps.size not in (1, len(roles)):
         return None  # it is of another array
-    steps = _one_each(steps * length_scale(arrays, key, default), roles)
-    return [steps[turned.stored_roles.index(role)] for role in roles]
+    by_role = dict(zip(stored_roles, _one_each(steps, roles), strict=True))
+    return [by_role[role] for role in roles]
 
 
 def _one_each(steps: np.ndarray, roles: list[str]) -> list[float]:
@@ -372,21 +326,18 @@ def _listed(steps: Sequence[float | None]) -> str:
 
 
 def _origin(
-    axes: Sequence[Axis],
+    turned: Orientation,
     spacing: tuple[float, ...],
-    arrays: Arrays,
+    contents: Contents,
     name: str,
     default: str,
 ) -> tuple[float, ...]:
     """The first point in coordinate order [km]."""
-    found = [axis.first for axis in axes]
-    samples = arrays.get("first_sample")  # of SEG-Y whose interval has no clear unit
-    if samples is not None and axes[0].step is None:
-        found[0] = float(samples.item()) * spacing[0]
+    axes = turned.axes
     for key in (f"{name}_origin", "origin"):
-        if key not in arrays:
+        if key not in contents.arrays:
             continue
-        start = real_array(arrays[key], key).ravel() * length_scale(arrays, key, default)
+        start = units.lengths(contents, key, default).ravel()
         if start.size == len(axes) and np.all(np.isfinite(start)):
             for axis, step, value in zip(axes, spacing, start[::-1], strict=True):
                 if axis.step is not None and abs(axis.first - value) > _SAME_SPACING * step:
@@ -395,4 +346,8 @@ def _origin(
                         f"say {axis.first:g} km"
                     )
         return tuple(start.tolist())
-    return tuple(found[::-1])
+    first = [axis.first for axis in axes]
+    samples = contents.arrays.get("first_sample")  # of SEG-Y whose interval is in no unit
+    if samples is not None and axes[0].step is None:
+        first[0] = float(samples.item()) * spacing[0]
+    return tuple(first[::-1])

@@ -1,10 +1,16 @@
-"""Units of lengths and velocities, as files and options name them."""
+"""What the numbers of a file mean: units of lengths and velocities, scale, offset, gaps."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
+from collections.abc import Mapping
 
 import numpy as np
+
+from meta_lrpinn.files.readers.contents import Contents
+from meta_lrpinn.physics.grid_values import real_array
 
 _FOOT = 0.3048e-3  # km
 LENGTHS = {"km": 1.0, "m": 1e-3, "cm": 1e-5, "ft": _FOOT}  # in km
@@ -19,6 +25,10 @@ VELOCITIES = {
     "s2/km2": (1.0, -0.5),
     "s2/m2": (1e6, -0.5),
 }
+# Lengths that go with velocities of a unit where nothing says it; with others, km.
+BESIDE = {"m/s": "m", "s/m": "m", "s2/m2": "m", "ft/s": "ft", "us/ft": "ft"}
+# Attributes of a file that are those of its array.
+_OF_FILE = frozenset(("scale_factor", "add_offset", "missing_value"))
 # What people write for them, in lower case and without blanks at the ends.
 _SPELLINGS = (
     (r"kilomet(re|er)s?", "km"),
@@ -36,29 +46,18 @@ _SPELLINGS = (
 )
 
 
-def length_unit(text: object, what: str = "spacing_unit") -> str:
-    """The unit of a length that a text names, one of `LENGTHS`.
+def named(text: object, units: Mapping[str, object], what: str) -> str:
+    """The unit that a text names, one of `LENGTHS` or `VELOCITIES`.
 
     Raises:
         ValueError: if it names none; it says of `what`.
     """
-    return _named(text, LENGTHS, what)
-
-
-def velocity_unit(text: object, what: str = "unit") -> str:
-    """The unit of a velocity or a slowness that a text names, one of `VELOCITIES`.
-
-    Raises:
-        ValueError: if it names none; it says of `what`.
-    """
-    return _named(text, VELOCITIES, what)
-
-
-def length_beside(unit: str) -> str:
-    """The unit of lengths that go with velocities of a unit where nothing says it."""
-    return {"m/s": "m", "s/m": "m", "s2/m2": "m", "ft/s": "ft", "us/ft": "ft"}.get(
-        unit, "km"
-    )
+    plain = text.strip().lower() if isinstance(text, str) else ""
+    for pattern, short in _SPELLINGS:
+        plain = re.sub(pattern, short, plain)
+    if plain not in units:
+        raise ValueError(f"{what} must be one of {', '.join(units)}, got {text!r:.40}")
+    return plain
 
 
 def is_slowness(unit: str) -> bool:
@@ -75,10 +74,68 @@ def to_velocity(values: np.ndarray, unit: str) -> np.ndarray:
         return values if power == 1.0 else values**power
 
 
-def _named(text: object, known: dict, what: str) -> str:
-    plain = text.strip().lower() if isinstance(text, str) else ""
-    for pattern, short in _SPELLINGS:
-        plain = re.sub(pattern, short, plain)
-    if plain not in known:
-        raise ValueError(f"{what} must be one of {', '.join(known)}, got {text!r:.40}")
-    return plain
+def lengths(contents: Contents, key: str, default: str) -> np.ndarray:
+    """An array of lengths [km], in the unit that it says, or in a default one.
+
+    Raises:
+        ValueError: if it holds no real numbers, or its unit is none of a length.
+    """
+    said = contents.text(key, "units", "unit")
+    unit = named(said, LENGTHS, f"the unit of {key}") if said else default
+    return real_array(contents.arrays[key], key).astype(float) * LENGTHS[unit]
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How the numbers of a file stand for others, as netCDF's attributes say."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+    missing: tuple[float, ...] = ()  # numbers that stand for none
+    lowest: float = -math.inf  # smaller ones stand for none
+    highest: float = math.inf
+    unsigned: bool = False  # whether signed integers stand for unsigned ones
+
+    def unpacked(self, stored: np.ndarray) -> np.ndarray:
+        """Floating-point numbers, NaN where there is none."""
+        if self.unsigned and stored.dtype.kind == "i":
+            stored = stored.view(stored.dtype.str.replace("i", "u"))
+        values = real_array(stored, "velocity")
+        if self == Packing():
+            return values
+        gaps = (stored < self.lowest) | (stored > self.highest)
+        for number in self.missing:
+            gaps |= stored == number
+        with np.errstate(all="ignore"):  # infinite values are refused later
+            scale, offset = values.dtype.type(self.scale), values.dtype.type(self.offset)
+            return np.where(gaps, values.dtype.type(np.nan), values * scale + offset)
+
+
+def packing(contents: Contents, name: str) -> Packing:
+    """How the numbers of an array are packed; as they are where nothing says it."""
+
+    def number(*keys: str, default: float = math.nan) -> float:
+        # Those of the file are its only array's where no array is named.
+        of_file = [
+            key for key in keys if key in ("scale_factor", "add_offset", "missing_value")
+        ]
+        for key in (*(f"{name}_{key}" for key in keys), *of_file):
+            value = contents.arrays.get(key)
+            if value is not None and value.dtype.kind in "fiu" and value.size == 1:
+                return float(value.item())
+        return default
+
+    lowest, highest = number("valid_min"), number("valid_max")
+    limits = contents.arrays.get(f"{name}_valid_range")
+    if limits is not None and limits.size == 2 and limits.dtype.kind in "fiu":
+        lowest, highest = (float(limit) for limit in np.ravel(limits))
+    missing = number("_FillValue"), number("missing_value")
+    said = contents.arrays.get(f"{name}__Unsigned")
+    return Packing(
+        scale=number("scale_factor", "scale", default=1.0),
+        offset=number("add_offset", "offset", default=0.0),
+        missing=tuple(value for value in missing if not math.isnan(value)),
+        lowest=-math.inf if math.isnan(lowest) else lowest,
+        highest=math.inf if math.isnan(highest) else highest,
+        unsigned=said is not None and str(said.item()).lower() == "true",
+    )

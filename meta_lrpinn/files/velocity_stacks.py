@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from meta_lrpinn.files import case_values, cases
+from meta_lrpinn.files import cases
 from meta_lrpinn.files.layouts import Layout, Reading
-from meta_lrpinn.files.readers import ArrayFile
+from meta_lrpinn.files.readers.contents import ArrayFile
 from meta_lrpinn.physics.velocity import VelocityModel
 
 # Models are read so many at a time, since those of a zarr file share chunks.
@@ -130,7 +130,7 @@ def _of_file(opened: cases.Opened) -> Velocities:
             stored = cases.one_of_stack(opened)
             layout = dataclasses.replace(layout, stack=(1,) * len(layout.stack))
         elif opened.is_default:
-            quality = case_values.quality_of(opened.contents, layout)
+            quality = cases.quality_of(opened.contents, layout)
         number = math.prod(layout.stack)
         if number not in (1, max(layout.stack, default=1)):
             raise ValueError(

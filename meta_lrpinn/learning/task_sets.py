@@ -16,7 +16,7 @@ import numpy as np
 
 from meta_lrpinn import generators, reference
 from meta_lrpinn.files import writing
-from meta_lrpinn.files.readers import one_line
+from meta_lrpinn.files.readers.contents import one_line
 from meta_lrpinn.learning.configs import TaskDistribution, TrainingConfig
 from meta_lrpinn.learning.tasks import Task, TaskSampler
 from meta_lrpinn.physics.problem import (

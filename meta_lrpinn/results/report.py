@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from meta_lrpinn.files import writing
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.plotting import FIELD_COLORS, VELOCITY_COLORS
-from meta_lrpinn.results.contents import contents
+from meta_lrpinn.results.storage import contents
 from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:

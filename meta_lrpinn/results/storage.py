@@ -1,21 +1,28 @@
-"""Wavefields to and from files: netCDF, zarr, HDF5 and NumPy, all with the same content."""
+"""Wavefields as named arrays, and in files: netCDF, zarr, HDF5 and NumPy alike.
 
+`Contents` is what `xarray.Dataset` takes, and what a NumPy file can hold without it.
+"""
+
+import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from meta_lrpinn.files import writing
-from meta_lrpinn.results.contents import Contents, contents
+from meta_lrpinn.files.readers.grouped import IMAGINARY, REAL
 from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
     import xarray
 
     from meta_lrpinn.wavefield import Wavefield
+
+# Dimensions, values, attributes.
+Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 
 SUFFIXES = (".nc", ".zarr", ".h5", ".npz")
 # What a NumPy file has no place for: dimensions and attributes, as JSON.
@@ -26,12 +33,130 @@ _LIBRARIES = {
     ".zarr": ("xarray", "zarr"),
     ".npz": (),
 }
+_AXES = {"z": "depth", "y": "y", "x": "x"}
+_CONVENTIONS = (
+    "total = scattered + background; time goes as exp(+i omega t); z is depth, positive "
+    "down; background = A H0^(2)(k r) in 2D, A exp(-i k r)/r in 3D, with k = omega/v0"
+)
 
 
-def to_xarray(field: "Wavefield") -> "xarray.Dataset":
-    """The dataset of a wavefield; see `Wavefield.to_xarray`."""
+class Contents(NamedTuple):
+    """What `xarray.Dataset` is made of, in the order of its arguments."""
+
+    variables: dict[str, Variable]
+    coordinates: dict[str, Variable]
+    attributes: dict[str, Any]  # numbers, texts and lists
+
+
+def variable(
+    dimensions: tuple[str, ...], values: Any, long_name: str = "", units: str = ""
+) -> Variable:
+    """An array with the names of its dimensions, what it is, and its unit."""
+    attributes = {"long_name": long_name, "units": units}
+    known = {key: text for key, text in attributes.items() if text}
+    return dimensions, np.asarray(values), known
+
+
+def contents(
+    field: "Wavefield", relative_l2: Mapping[str, np.ndarray] | None = None
+) -> Contents:
+    """All that a wavefield holds, except the function that evaluates it off the grid.
+
+    Args:
+        field: The wavefield.
+        relative_l2: Errors of every source, () or (n_sources,), by the name of what the
+            field was compared with.
+    """
+    model = field.model
+    # Sources that were fired together have positions and weights, but one wavefield.
+    positions: tuple[str, ...] = ("source",) if np.ndim(field.source) == 2 else ()
+    sources = positions if field.has_source_axis else ()
+    space = ("z", "y", "x") if model.ndim == 3 else ("z", "x")
+    grid = (*sources, *space)
+    # u₀ is A H₀ in 2D and A e^{-ikr}/r in 3D, for an A without a unit.
+    unit = {2: "1", 3: "1/km"}[model.ndim]
+    arrays: dict[str, tuple] = {
+        "velocity": (space, model.velocity, "velocity", "km/s"),
+        "scattered": (grid, field.scattered, "scattered wavefield", unit),
+        "background": (grid, field.background, "background wavefield", unit),
+        "total": (
+            grid,
+            field.total.filled(np.nan),
+            "total wavefield, NaN at nodes that hold a source",
+            unit,
+        ),
+        "amplitude": ((), field.amplitude, "factor A of the background wavefield"),
+        "v0": (
+            positions,
+            field.background_velocity,
+            "velocity of the background wavefield, v/(1 - i/2Q)",
+            "km/s",
+        ),
+        "weights": (
+            positions, field.weights, "weights of the sources, which were fired together"
+        ),
+        "quality": (space, model.quality, "quality factor Q"),
+        "free_surface": (
+            (),
+            1 if field.free_surface else None,  # netCDF has no truth values
+            "whether the total wavefield is zero at the top of the model",
+        ),
+        "error_estimate": (
+            sources,
+            field.error_estimates,
+            "the solver's estimate of the relative L2 error of scattered",
+        ),
+    }  # fmt: skip
+    for compared, errors in (relative_l2 or {}).items():
+        text = f"relative L2 distance of scattered from the {compared} field"
+        values = np.reshape(np.asarray(errors, float), -1 if sources else ())
+        arrays[f"relative_l2_{compared}"] = sources, values, text
+    variables = {
+        name: variable(*parts) for name, parts in arrays.items() if parts[1] is not None
+    }
+    coordinates = {
+        axis: variable((axis,), values, _AXES[axis], "km")
+        for axis, values in zip(space, model.axes(), strict=True)
+    }
+    coordinates["frequency"] = variable((), field.frequency, units="Hz")
+    # Points are in coordinate order, arrays in the reverse of it.
+    for axis, values in zip(space[::-1], np.asarray(field.source, float).T, strict=True):
+        text = f"{_AXES[axis]} of the source"
+        coordinates[f"source_{axis}"] = variable(positions, values, text, "km")
+    return Contents(variables, coordinates, _attributes(field))
+
+
+def _attributes(field: "Wavefield") -> dict[str, Any]:
+    """Provenance; what is not known is left out."""
+    attributes: dict[str, Any] = {
+        "title": "Acoustic wavefield in the frequency domain",
+        "conventions": _CONVENTIONS,
+        "spacing": list(field.model.spacing),
+        "origin": [float(value) for value in field.model.origin],
+        "solver": field.solver,
+        "settings": repr(field.settings),
+        "elapsed": float(field.elapsed),
+        "converged": None if field.converged is None else int(field.converged),
+    }
+    for part in filter(None, (field.stats, field.provenance)):
+        attributes |= {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(part).items()
+        }
+    # No format of ours can store None.
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def to_xarray(parts: Contents) -> "xarray.Dataset":
+    """The dataset of these contents.
+
+    Raises:
+        ValueError: if xarray is not installed.
+    """
     machine.require(("xarray",), "xarray", "to_xarray")
-    return _dataset(contents(field))
+    import xarray  # optional, and slow to import
+
+    return xarray.Dataset(*parts)
 
 
 def save(field: "Wavefield", path: str | os.PathLike) -> None:
@@ -72,7 +197,7 @@ def writer(
     if suffix == ".npz":
         arrays = _arrays(parts)
         return lambda file: np.savez_compressed(file, **arrays)
-    dataset = _dataset(parts)
+    dataset = to_xarray(parts)
     if suffix == ".zarr":
         return writing.FolderWriter(
             # Consolidated metadata is no part of zarr 3.
@@ -106,13 +231,7 @@ def load_wavefield(path: str | os.PathLike) -> "xarray.Dataset":
         raise ValueError(f"wavefields end in {', '.join(SUFFIXES)}, got {path}")
     machine.require({"xarray", *_LIBRARIES[suffix]}, "xarray", f"reading {suffix}")
     try:
-        if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                dataset = _dataset(_parts(dict(file)))
-        else:
-            from meta_lrpinn.files.readers import gridded
-
-            dataset = gridded.open_dataset(path)
+        dataset = _load(path, suffix)
     except Exception as error:  # Libraries raise nearly anything.
         raise ValueError(f"cannot read {path}: {error}") from None
     if "scattered" not in dataset:
@@ -120,52 +239,69 @@ def load_wavefield(path: str | os.PathLike) -> "xarray.Dataset":
     return dataset
 
 
-def _dataset(parts: Contents) -> "xarray.Dataset":
-    import xarray  # optional, and slow to import
+def _load(path: pathlib.Path, suffix: str) -> "xarray.Dataset":
+    import xarray
 
-    return xarray.Dataset(*parts)
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return to_xarray(_parts(dict(file)))
+    options = {".zarr": {"engine": "zarr", "consolidated": False}}
+    dataset = xarray.load_dataset(path, **options.get(suffix, {"engine": "h5netcdf"}))
+    # Numbers and lists, as the same attributes are after any format.
+    plain = {
+        key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        for key, value in dataset.attrs.items()
+    }
+    return _with_complex(dataset).assign_attrs(plain)
+
+
+# netCDF has no complex numbers: two variables, which our readers join again.
 
 
 def _without_complex(dataset: "xarray.Dataset") -> "xarray.Dataset":
-    # netCDF has no complex numbers: two variables, which our readers join again.
-    from meta_lrpinn.files.readers import gridded
-
     for name, array in dataset.data_vars.items():
         if array.dtype.kind == "c":
-            both = {
-                f"{name}{gridded.REAL}": array.real,
-                f"{name}{gridded.IMAGINARY}": array.imag,
-            }
-            both = {key: one.assign_attrs(array.attrs) for key, one in both.items()}
+            both = {f"{name}{REAL}": array.real, f"{name}{IMAGINARY}": array.imag}
+            both = {key: part.assign_attrs(array.attrs) for key, part in both.items()}
             dataset = dataset.drop_vars([name]).assign(both)
+    return dataset
+
+
+def _with_complex(dataset: "xarray.Dataset") -> "xarray.Dataset":
+    for name in [str(name) for name in dataset.variables]:
+        base = name.removesuffix(REAL)
+        if base != name and base + IMAGINARY in dataset:
+            real, imaginary = dataset[name], dataset[base + IMAGINARY]
+            joined = (real + 1j * imaginary).assign_attrs(real.attrs)
+            dataset = dataset.drop_vars([name, base + IMAGINARY]).assign({base: joined})
     return dataset
 
 
 def _arrays(parts: Contents) -> dict[str, Any]:
     """The entries of a NumPy file: arrays, numbers among the attributes, the rest."""
-    description: dict[str, Any] = {"attributes": parts.attributes}
     # Numbers stand there by their own names too, for whoever has NumPy alone.
     arrays: dict[str, Any] = {
         key: value for key, value in parts.attributes.items() if not isinstance(value, str)
     }
+    described = {}
     for kind in ("variables", "coordinates"):
-        described = description[kind] = {}
-        for name, (dimensions, values, attributes) in getattr(parts, kind).items():
-            arrays[name] = values
-            described[name] = dimensions, attributes
-    return {**arrays, _DESCRIPTION: json.dumps(description)}
+        known = getattr(parts, kind)
+        arrays |= {name: values for name, (_, values, _) in known.items()}
+        described[kind] = {name: (dims, about) for name, (dims, _, about) in known.items()}
+    described["attributes"] = parts.attributes
+    return {**arrays, _DESCRIPTION: json.dumps(described)}
 
 
 def _parts(arrays: Mapping[str, np.ndarray]) -> Contents:
     # Cases and velocity files are NumPy files as well.
     if _DESCRIPTION not in arrays:
         raise ValueError("it was not written by Wavefield.save")
-    description = json.loads(str(arrays[_DESCRIPTION]))
+    described = json.loads(str(arrays[_DESCRIPTION]))
     variables, coordinates = (
         {
             name: (tuple(dimensions), arrays[name], attributes)
-            for name, (dimensions, attributes) in description[kind].items()
+            for name, (dimensions, attributes) in described[kind].items()
         }
         for kind in ("variables", "coordinates")
     )
-    return Contents(variables, coordinates, description["attributes"])
+    return Contents(variables, coordinates, described["attributes"])

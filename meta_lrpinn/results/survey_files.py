@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meta_lrpinn.files.readers import one_line
+from meta_lrpinn.files.readers.contents import one_line
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import machine
 

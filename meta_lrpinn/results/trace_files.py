@@ -1,4 +1,4 @@
-"""Files of traces: those of wavefields, and SEG-Y."""
+"""Files of traces: those of wavefields, SEG-Y, and snapshots as a movie."""
 
 import os
 import pathlib
@@ -9,35 +9,22 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from meta_lrpinn.files import writing
+from meta_lrpinn.files.readers import SEGY
 from meta_lrpinn.results import storage
-from meta_lrpinn.results.contents import Contents
+from meta_lrpinn.results.storage import Contents, variable
 from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
-    import xarray
-
     from meta_lrpinn.solvers.seismograms import Traces
 
-SEGY = (".sgy", ".segy")
 # Coordinates in a SEG-Y file are whole millimetres.
 _PER_METRE = 1000
 _LONGEST_STEP = 32_767  # microseconds, two bytes
 _MOST_SAMPLES = 32_767  # of a trace, two bytes
-
-
-def to_xarray(traces: "Traces") -> "xarray.Dataset":
-    """The dataset of traces; see `Traces.to_xarray`."""
-    machine.require(("xarray",), "xarray", "to_xarray")
-    import xarray
-
-    return xarray.Dataset(*_contents(traces))
-
-
-def save(traces: "Traces", path: str | os.PathLike) -> None:
-    """Writes traces; see `Traces.save`."""
-    path = pathlib.Path(path)
-    check_path(path, traces.step, len(traces.times))
-    writing.write_together({path: writer(traces, path)})
+_FRAMES_PER_SECOND = 20
+# Of the largest amplitude, the part that has the full colour: late waves are weak.
+_CLIP = 0.2
+_WIDTH = 5.0  # of a frame [inches]
 
 
 def check_path(
@@ -74,41 +61,65 @@ def check_path(
         )
 
 
+def check_movie(path: pathlib.Path, ndim: int) -> None:
+    """Refuses, before anything is computed, a movie that cannot be written.
+
+    Raises:
+        ValueError: if the ending is not .gif, a folder is in its place, or the model is
+            in 3D.
+    """
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"movies are written as .gif, got {path}")
+    if ndim == 3:
+        raise ValueError("movies are of models in 2D")
+    writing.check_file(path)
+
+
+def save(traces: "Traces", path: str | os.PathLike) -> None:
+    """Writes traces; see `Traces.save`."""
+    path = pathlib.Path(path)
+    check_path(path, traces.step, len(traces.times))
+    writing.write_together({path: writer(traces, path)})
+
+
+def save_movie(traces: "Traces", path: str | os.PathLike) -> None:
+    """Writes snapshots of the first source as an animated GIF; see `Traces.movie`."""
+    path = pathlib.Path(path)
+    check_movie(path, traces.model.ndim)
+    writing.write_together({path: movie_writer(traces)})
+
+
 def writer(traces: "Traces", path: pathlib.Path) -> "Callable[[IO[Any]], None] | Any":
     """What writes traces in the format of a path, for `writing.write_together`."""
     if path.suffix.lower() not in SEGY:
-        return storage.writer(_contents(traces), path)
+        return storage.writer(contents(traces), path)
     return lambda file: file.write(_segy(traces))
 
 
-def _contents(traces: "Traces") -> Contents:
+def contents(traces: "Traces") -> Contents:
+    """Traces and wavelet with coordinates, units and settings."""
     names = "xyz" if traces.model.ndim == 3 else "xz"
-    coordinates: dict[str, Any] = {"time": (("time",), traces.times, {"units": "s"})}
+    coordinates = {"time": variable(("time",), traces.times, units="s")}
     for what, points in (("source", traces.sources), ("receiver", traces.receivers)):
         for name, column in zip(names, points.T, strict=True):
-            coordinates[f"{what}_{name}"] = (what,), column, {"units": "km"}
-    return Contents(
-        {
-            "traces": (
-                ("source", "receiver", "time"),
-                traces.data.astype(np.float32),
-                {"long_name": "total wavefield"},
-            ),
-            "wavelet": (("time",), traces.wavelet, {"long_name": "source time function"}),
-        },
-        coordinates,
-        {
-            "conventions": "(1/v^2) d2u/dt2 - laplace u = wavelet(t) delta(x - source)",
-            "wavelet_delay": traces.delay,
-            "highest_frequency": float(np.max(traces.frequencies, initial=0.0)),
-            "number_of_frequencies": len(traces.frequencies),
-            "wrap_around": traces.wrap_around,
-            "converged": int(traces.converged),
-            "solver": traces.solver,
-            "settings": repr(traces.settings),
-            "free_surface": int(traces.free_surface),
-        },
-    )
+            coordinates[f"{what}_{name}"] = variable((what,), column, units="km")
+    data = traces.data.astype(np.float32)
+    arrays = {
+        "traces": variable(("source", "receiver", "time"), data, "total wavefield"),
+        "wavelet": variable(("time",), traces.wavelet, "source time function"),
+    }
+    attributes = {
+        "conventions": "(1/v^2) d2u/dt2 - laplace u = wavelet(t) delta(x - source)",
+        "wavelet_delay": traces.delay,
+        "highest_frequency": float(np.max(traces.frequencies, initial=0.0)),
+        "number_of_frequencies": len(traces.frequencies),
+        "wrap_around": traces.wrap_around,
+        "converged": int(traces.converged),
+        "solver": traces.solver,
+        "settings": repr(traces.settings),
+        "free_surface": int(traces.free_surface),
+    }
+    return Contents(arrays, coordinates, attributes)
 
 
 def _segy(traces: "Traces") -> bytes:
@@ -121,6 +132,7 @@ def _segy(traces: "Traces") -> bytes:
     vars(spec).update(format=5, samples=1000 * traces.times, tracecount=number)
     microseconds = round(1e6 * traces.step)
     field = segyio.TraceField
+    sources, receivers = _in_millimetres(traces.sources), _in_millimetres(traces.receivers)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "traces.sgy")
         with segyio.create(path, spec) as file:
@@ -134,9 +146,7 @@ def _segy(traces: "Traces") -> bytes:
             )
             file.bin.update(hdt=microseconds, hns=len(traces.times), format=5, mfeet=1)
             for index in range(number):
-                shot, receiver = divmod(index, len(traces.receivers))
-                source = np.rint(1e3 * _PER_METRE * traces.sources[shot]).astype(int)
-                group = np.rint(1e3 * _PER_METRE * traces.receivers[receiver]).astype(int)
+                shot, receiver = divmod(index, len(receivers))
                 file.header[index] = {
                     field.TRACE_SEQUENCE_LINE: index + 1,
                     field.FieldRecord: shot + 1,
@@ -145,14 +155,63 @@ def _segy(traces: "Traces") -> bytes:
                     field.SourceGroupScalar: -_PER_METRE,
                     field.ElevationScalar: -_PER_METRE,
                     field.CoordinateUnits: 1,
-                    field.SourceX: int(source[0]),
-                    field.SourceY: int(source[1]) if traces.model.ndim == 3 else 0,
-                    field.SourceDepth: int(source[-1]),
-                    field.GroupX: int(group[0]),
-                    field.GroupY: int(group[1]) if traces.model.ndim == 3 else 0,
-                    field.ReceiverGroupElevation: -int(group[-1]),
+                    field.SourceX: sources[shot][0],
+                    field.SourceY: sources[shot][1],
+                    field.SourceDepth: sources[shot][2],
+                    field.GroupX: receivers[receiver][0],
+                    field.GroupY: receivers[receiver][1],
+                    field.ReceiverGroupElevation: -receivers[receiver][2],
                     field.TRACE_SAMPLE_COUNT: len(traces.times),
                     field.TRACE_SAMPLE_INTERVAL: microseconds,
                 }
                 file.trace[index] = traces.data[shot, receiver].astype(np.float32)
         return pathlib.Path(path).read_bytes()
+
+
+def _in_millimetres(points: np.ndarray) -> list[list[int]]:
+    """Whole x, y and z of points [km]; y is 0 in 2D."""
+    whole = np.rint(1e3 * _PER_METRE * points).astype(int)
+    return (whole if whole.shape[1] == 3 else np.insert(whole, 1, 0, axis=1)).tolist()
+
+
+def movie_writer(traces: "Traces") -> Callable[[IO[Any]], None]:
+    """What writes snapshots over the velocity, for `writing.write_together`.
+
+    Raises:
+        ValueError: if there are no snapshots.
+    """
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.figure import Figure
+
+    if not len(traces.snapshots):
+        raise ValueError("there are no snapshots; ask time_traces for some")
+    model = traces.model
+    (left, top), (right, bottom) = model.lower, model.upper
+    extent = (left, right, bottom, top)
+    height = np.clip(_WIDTH * (bottom - top) / (right - left), 1.5, 10) + 0.8
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.add_subplot(xlabel="x [km]", ylabel="z [km]")
+    axes.imshow(model.velocity, cmap="gray", extent=extent, alpha=0.6)
+    frames = traces.snapshots[:, 0]
+    largest = _CLIP * np.quantile(np.abs(frames), 0.9999)
+    image = axes.imshow(
+        frames[0], cmap="RdBu_r", extent=extent, vmin=-largest, vmax=largest, alpha=0.7
+    )
+    axes.plot(*traces.sources[0], "k*")
+    axes.plot(*traces.receivers.T, "kv", markersize=3)
+    title = axes.set_title(" ")
+
+    def draw(index):
+        image.set_data(frames[index])
+        title.set_text(f"{traces.snapshot_times[index]:.3g} s")
+        return image, title
+
+    animation = FuncAnimation(figure, draw, len(frames), blit=False)
+
+    def write(file):
+        with tempfile.TemporaryDirectory() as folder:  # the library wants a name
+            whole = pathlib.Path(folder) / "movie.gif"
+            animation.save(whole, PillowWriter(fps=_FRAMES_PER_SECOND), dpi=100)
+            file.write(whole.read_bytes())
+
+    return write

@@ -68,9 +68,9 @@ class Traces:
         Raises:
             ValueError: if xarray is not installed.
         """
-        from meta_lrpinn.results import trace_files
+        from meta_lrpinn.results import storage, trace_files
 
-        return trace_files.to_xarray(self)
+        return storage.to_xarray(trace_files.contents(self))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the traces, all of them or nothing.
@@ -92,9 +92,9 @@ class Traces:
         Raises:
             ValueError: if there are none, or the ending is another.
         """
-        from meta_lrpinn.results import movie
+        from meta_lrpinn.results import trace_files
 
-        movie.save(self, path)
+        trace_files.save_movie(self, path)
 
 
 def time_traces(

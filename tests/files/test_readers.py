@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 
 from meta_lrpinn.files.cases import SUFFIXES, load_case, load_velocity
-from meta_lrpinn.files.readers import isolated, matlab
+from meta_lrpinn.files.readers import arrays, isolated
 
 h5py = pytest.importorskip("h5py")
 segyio = pytest.importorskip("segyio")
@@ -36,15 +36,15 @@ def refused(message, *arguments, **options):
 def test_mat_files_are_read_as_scipy_reads_them(tmp_path, version, compress):
     path = tmp_path / "a.mat"
     kinds = "f8 f4 i4 i2 u2 u1" if version == "4" else "f8 f4 i1 i2 i4 i8 u1 u2 u4 u8"
-    arrays = {f"x{k}": RNG.uniform(0, 99, (3, 4)).astype(k) for k in kinds.split()}
-    arrays |= {"scalar": 2.5, "z": RNG.normal(size=(2, 5)) * (1 + 2j), "text": "words"}
+    stored = {f"x{k}": RNG.uniform(0, 99, (3, 4)).astype(k) for k in kinds.split()}
+    stored |= {"scalar": 2.5, "z": RNG.normal(size=(2, 5)) * (1 + 2j), "text": "words"}
     if version == "5":
-        arrays |= {"cube": CUBE, "flags": CUBE > 2, "small": np.uint8([[1, 2]])}
-        arrays |= {"cells": np.array([1, "a"], dtype=object), "empty": np.zeros((0, 3))}
+        stored |= {"cube": CUBE, "flags": CUBE > 2, "small": np.uint8([[1, 2]])}
+        stored |= {"cells": np.array([1, "a"], dtype=object), "empty": np.zeros((0, 3))}
     do_compression = compress and version == "5"
-    scipy.io.savemat(path, arrays, format=version, do_compression=do_compression)
-    ours, theirs = matlab.read(path).arrays, scipy.io.loadmat(path)
-    assert set(ours) == set(arrays) - {"cells"}
+    scipy.io.savemat(path, stored, format=version, do_compression=do_compression)
+    ours, theirs = arrays.read_matlab(path).arrays, scipy.io.loadmat(path)
+    assert set(ours) == set(stored) - {"cells"}
     for key, value in ours.items():
         np.testing.assert_array_equal(value, theirs[key].squeeze().reshape(value.shape))
 
@@ -62,7 +62,7 @@ def test_scipys_own_mat_files_are_read_as_scipy_reads_them():
             theirs = scipy.io.loadmat(path)
         except (ValueError, NotImplementedError, zlib.error):
             continue  # damaged on purpose, or HDF5
-        ours = matlab.read(path).arrays
+        ours = arrays.read_matlab(path).arrays
         for key, value in theirs.items():
             is_number = isinstance(value, np.ndarray) and value.dtype.kind in "fiuc"
             if is_number and not key.startswith("__"):
@@ -369,7 +369,7 @@ def test_a_reader_that_dies_or_hangs_is_a_refusal(tmp_path):
     # One that hangs is given up.
     os.kill(isolated._running().pid, signal.SIGSTOP)
     with pytest.raises(ValueError, match="its reader was stopped"):
-        isolated.read("hdf5", path, None, patience=0.2)
+        isolated.read("grouped.read_hdf5", path, None, patience=0.2)
     np.testing.assert_array_equal(load_velocity(path, spacing=0.1).velocity, FLAT)
 
 

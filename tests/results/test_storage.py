@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import meta_lrpinn as ml
-from meta_lrpinn.results import contents, storage
+from meta_lrpinn.results import storage
 
 xarray = pytest.importorskip("xarray")
 pytest.importorskip("h5netcdf")
@@ -196,7 +196,7 @@ def test_a_missing_library_is_named_with_its_extra(field, tmp_path, monkeypatch)
 
 def test_errors_of_comparisons_are_kept(field):
     errors = np.full(np.shape(field.source)[:-1], 0.01)
-    variables = contents.contents(field, {"reference": errors}).variables
+    variables = storage.contents(field, {"reference": errors}).variables
     dimensions, values, _ = variables["relative_l2_reference"]
     assert dimensions == ("source",) * (np.ndim(field.source) - 1)
     np.testing.assert_array_equal(values, errors)

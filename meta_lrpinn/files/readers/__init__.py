@@ -11,8 +11,8 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-from meta_lrpinn.files.readers import binary, isolated, npz, rsf
-from meta_lrpinn.files.readers.contents import ArrayFile, Contents, one_line
+from meta_lrpinn.files.readers import arrays, grouped, isolated, rsf
+from meta_lrpinn.files.readers.contents import Contents, one_line
 from meta_lrpinn.runtime import machine
 
 RAW = (".bin", ".vp")
@@ -20,24 +20,14 @@ SEGY = (".sgy", ".segy")
 GROUPED = (".h5", ".hdf5", ".mat")  # /GROUP/NAME is GROUP/NAME
 SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".nc", ".zarr", *SEGY, ".rsf", *RAW)
 
-__all__ = [
-    "GROUPED",
-    "RAW",
-    "SEGY",
-    "SUFFIXES",
-    "ArrayFile",
-    "Contents",
-    "one_line",
-    "read",
-]
-
-# Libraries, extra and name of the formats that need some.
+# Reader, library and extra of the formats that need one.
 _NEEDS = {
-    "hdf5": (("h5py",), "hdf5", "HDF5"),
-    "segy": (("segyio",), "segy", "SEG-Y"),
-    "gridded": (("xarray", "h5netcdf"), "xarray", "netCDF"),
-    "zarr_arrays": (("zarr",), "xarray", "zarr"),
+    "HDF5": ("grouped.read_hdf5", "h5py", "hdf5"),
+    "netCDF": ("grouped.read_netcdf", "h5py", "hdf5"),
+    "SEG-Y": ("segy.read", "segyio", "segy"),
+    "zarr": ("grouped.read_zarr", "zarr", "xarray"),
 }
+_FORMATS = {".h5": "HDF5", ".hdf5": "HDF5", ".zarr": "zarr", **dict.fromkeys(SEGY, "SEG-Y")}
 
 
 def read(
@@ -66,22 +56,17 @@ def read(
     """
     where = pathlib.Path(path)
     suffix = where.suffix.lower()
-    kind = _module(where, suffix)
-    if kind in _NEEDS:
-        libraries, extra, format_name = _NEEDS[kind]
-        machine.require(libraries, extra, f"reading {format_name}")
+    reader = _reader_of(where, suffix)
     try:
         if suffix in RAW:
-            return binary.read(where, shape, dtype, order)
+            return arrays.read_raw(where, shape, dtype, order)
+        if suffix in (".npy", ".npz"):
+            return arrays.read_numpy(where, lazily)
         if suffix == ".rsf":
             return rsf.read(where)
-        if kind is None:
-            return npz.read(where, lazily)
-        if kind == "zarr_arrays" and lazily:
-            from meta_lrpinn.files.readers import zarr_arrays
-
-            return zarr_arrays.read(path, name, lazily)
-        return isolated.read(kind, where, name)
+        if suffix == ".zarr" and (lazily or "://" in str(path)):
+            return grouped.read_zarr(path, name, lazily)
+        return isolated.read(reader, where, name)
     except Exception as error:  # Readers raise nearly anything.
         reason = str(error) or type(error).__name__
         if "pickle" in reason:
@@ -89,16 +74,22 @@ def read(
         raise ValueError(one_line(f"cannot read {path}: {reason}")) from None
 
 
-def _module(path: pathlib.Path, suffix: str) -> str | None:
-    """The module that runs in a process of its own."""
-    if suffix == ".mat":
-        return "hdf5" if _is_matlab_7_3(path) else "matlab"
-    modules = {".nc": "gridded", ".zarr": "zarr_arrays", ".h5": "hdf5", ".hdf5": "hdf5"}
-    return "segy" if suffix in SEGY else modules.get(suffix)
+def _reader_of(path: pathlib.Path, suffix: str) -> str:
+    """What reads a file in a process of its own; empty where none does.
 
-
-def _is_matlab_7_3(path: pathlib.Path) -> bool:
-    """Whether a file is HDF5 behind 512 bytes."""
-    with open(path, "rb") as file:
-        start = file.read(520)
-    return start[512:] == b"\x89HDF\r\n\x1a\n" or start.startswith(b"MATLAB 7.3")
+    Raises:
+        ValueError: if its library is not there.
+    """
+    kind = _FORMATS.get(suffix)
+    if suffix in (".mat", ".nc"):
+        with open(path, "rb") as file:
+            start = file.read(520)
+        # MATLAB has 512 bytes of its own in front.
+        if b"\x89HDF\r\n\x1a\n" not in (start[:8], start[512:]):
+            return "arrays.read_matlab" if suffix == ".mat" else "grouped.read_netcdf"
+        kind = "HDF5" if suffix == ".mat" else "netCDF"
+    if kind is None:
+        return ""
+    reader, library, extra = _NEEDS[kind]
+    machine.require((library,), extra, f"reading {kind}")
+    return reader

@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import IO
 
 import numpy as np
 
@@ -40,12 +39,12 @@ _process: tuple[int, subprocess.Popen] | None = None  # with the process it belo
 
 
 def read(
-    kind: str, path: pathlib.Path, name: str | None, patience: float = _PATIENCE
+    reader: str, path: pathlib.Path, name: str | None, patience: float = _PATIENCE
 ) -> Contents:
     """What the reader of a format gives.
 
     Args:
-        kind: Module of the reader, as "hdf5" or "segy".
+        reader: MODULE.FUNCTION, as "segy.read".
         path: The file.
         name: The array that is wanted.
         patience: Seconds after which a small file is given up.
@@ -53,7 +52,7 @@ def read(
     Raises:
         ValueError: if it refuses the file, takes too long or is ended by it.
     """
-    request = json.dumps({"kind": kind, "path": os.path.abspath(path), "name": name})
+    request = json.dumps((reader, os.path.abspath(path), name))
     patience += _size(path) / _BYTES_PER_SECOND
     with _lock:
         process = _running()
@@ -63,21 +62,18 @@ def read(
         try:
             process.stdin.write(request.encode() + b"\n")
             process.stdin.flush()
-            reply = json.loads(_exactly(process.stdout, None))
+            reply = json.loads(process.stdout.readline())
             arrays = {}
             for key, dtype, shape in reply.get("arrays", ()):
-                dtype = np.dtype(dtype)
-                data = _exactly(process.stdout, math.prod(shape) * dtype.itemsize)
-                arrays[key] = np.frombuffer(data, dtype).reshape(shape)
-        except (EOFError, OSError):
+                size = math.prod(shape) * np.dtype(dtype).itemsize
+                arrays[key] = np.ndarray(shape, dtype, process.stdout.read(size))
+        except (OSError, ValueError, TypeError):  # the pipe ended, in a line or in numbers
             code = _stop()
+            reason = f"the file is damaged: it ended its reader (exit code {code})"
             if code == -signal.SIGKILL:
-                raise ValueError(
-                    f"its reader was stopped after {patience:.0f} s or ran out of memory"
-                ) from None
-            raise ValueError(
-                f"the file is damaged: it ended its reader (exit code {code})"
-            ) from None
+                seconds = f"{patience:.0f} s"
+                reason = f"its reader was stopped after {seconds} or ran out of memory"
+            raise ValueError(reason) from None
         except BaseException:
             _stop()  # What is still in the pipe belongs to no later call.
             raise
@@ -86,7 +82,7 @@ def read(
     if "error" in reply:
         raise ValueError(reply["error"])
     dimensions = {key: tuple(names) for key, names in reply["dimensions"].items()}
-    return Contents(arrays, dimensions, reply["order"])
+    return Contents(arrays, dimensions)
 
 
 def serve() -> None:
@@ -96,15 +92,15 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin.buffer:
-        request = json.loads(line)
+        reader, path, name = json.loads(line)
         arrays = {}
         try:
-            reader = importlib.import_module(f"meta_lrpinn.files.readers.{request['kind']}")
-            contents = reader.read(pathlib.Path(request["path"]), request["name"])
+            module, function = reader.split(".")
+            module = importlib.import_module(f"meta_lrpinn.files.readers.{module}")
+            contents = getattr(module, function)(pathlib.Path(path), name)
             arrays = {k: np.asarray(v, order="C") for k, v in contents.arrays.items()}
             listed = [(key, v.dtype.str, v.shape) for key, v in arrays.items()]
             reply = {"arrays": listed, "dimensions": contents.dimensions}
-            reply["order"] = contents.order
         except Exception as error:  # Libraries raise nearly anything.
             reply = {"error": one_line(str(error) or type(error).__name__)}
             arrays = {}
@@ -127,14 +123,6 @@ def _size(path: pathlib.Path) -> int:
     """Bytes of a file, or of all files of a folder."""
     files = path.rglob("*") if path.is_dir() else (path,)
     return sum(file.stat().st_size for file in files)
-
-
-def _exactly(stream: IO[bytes], size: int | None) -> bytes:
-    """So many bytes, or one line."""
-    data = stream.readline() if size is None else stream.read(size)
-    if (size is None and not data.endswith(b"\n")) or len(data) < (size or 0):
-        raise EOFError
-    return data
 
 
 def _running() -> subprocess.Popen:

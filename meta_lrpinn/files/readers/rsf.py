@@ -18,7 +18,6 @@ from meta_lrpinn.files.readers.contents import Contents, add_attributes
 # Between header and numbers where both are in one file (in="stdin").
 _MARK = b"\x0c\x0c\x04"
 _LONGEST_HEADER = 1 << 20
-_ORDER = "yxz"  # of axes in memory
 _KINDS = {("float", 4): "f4", ("float", 8): "f8", ("double", 8): "f8", ("int", 4): "i4"}
 
 
@@ -45,22 +44,21 @@ def read(path: pathlib.Path) -> Contents:
         binary, offset = path.parent / where, 0
         if not os.path.isfile(binary):
             raise ValueError(f"there is no file of numbers {binary}")
-    values = _numbers(binary, offset, keys, math.prod(shape))
-    arrays: dict[str, np.ndarray] = {"velocity": values.reshape(shape[::-1])}
-    # In memory the last axis runs fastest.
-    axes = range(len(shape), 0, -1)
+    values = _numbers(binary, offset, keys, math.prod(shape)).reshape(shape[::-1])
+    # In memory the last axis runs fastest; depth comes first here.
+    arrays: dict[str, np.ndarray] = {"velocity": np.moveaxis(values, -1, 0)}
+    axes = (1, *range(len(shape), 1, -1))
     labels = [keys.get(f"label{axis}", "").strip().lower() for axis in axes]
     if len({*labels, "", *arrays}) < len(labels) + 2:
         labels = [f"axis{axis}" for axis in axes]  # which says nothing
-    for axis, label, count in zip(axes, labels, shape[::-1], strict=True):
+    for axis, label in zip(axes, labels, strict=True):
         if f"d{axis}" in keys:
             start, step = _number(keys, f"o{axis}", 0.0), _number(keys, f"d{axis}")
-            arrays[label] = start + step * np.arange(count)
-        texts = {"units": keys.get(f"unit{axis}", "")}
-        add_attributes(arrays, f"{label}_", texts)
+            arrays[label] = start + step * np.arange(shape[axis - 1])
+        add_attributes(arrays, f"{label}_", {"units": keys.get(f"unit{axis}", "")})
     texts = {"units": keys.get("unit", ""), "long_name": keys.get("label", "")}
     add_attributes(arrays, "velocity_", texts)
-    return Contents(arrays, {"velocity": tuple(labels)}, _ORDER)
+    return Contents(arrays, {"velocity": tuple(labels)})
 
 
 def _keys(text: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ _ASPECT = 100.0
 
 
 def read(path: pathlib.Path, name: str | None = None) -> Contents:
-    """The section, (nx, nz), or the cube, (ny, nx, nz), with coordinates if it has some.
+    """The section, (nz, nx), or the cube, (nz, ny, nx), with coordinates if it has some.
 
     Raises:
         ValueError: if the traces have several inlines but do not fill a grid, or begin
@@ -63,7 +63,7 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
     values = (
         traces * np.exp2(-weight[:, None].astype(np.float32)) if weight.any() else traces
     )
-    arrays = {"velocity": values[order].reshape(*counts, -1)}
+    arrays = {"velocity": np.moveaxis(values[order].reshape(*counts, -1), -1, 0)}
     if np.all(unit == _METRES_PER_SECOND):
         arrays["velocity_units"] = np.asarray("m/s")
     # A negative scalar divides, a positive one multiplies, zero does neither.
@@ -84,7 +84,7 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
         arrays["length_unit"] = np.asarray("ft")
     if "z" not in arrays and first:
         arrays["first_sample"] = np.asarray(first / step if step else np.nan)
-    return Contents(arrays, {"velocity": (*names, "z")}, "yxz")
+    return Contents(arrays, {"velocity": ("z", *names)})
 
 
 def _endian(path: pathlib.Path) -> str:
