@@ -300,11 +300,9 @@ def load_quality(path: str | os.PathLike, name: str | None = None) -> np.ndarray
         raise ValueError(one_line(f"cannot read a quality from {text}"))
     contents = readers.read(text, name)
     arrays = contents.arrays
-    grids = [key for key, value in arrays.items() if value.ndim > 1]
     if name is None:
-        candidates = ["quality", *grids] if len(grids) == 1 else []
-        candidates += ["quality", *(arrays if len(arrays) == 1 else ())]
-        name = next((key for key in candidates if key in arrays), "")
+        names = [key for key in arrays if arrays[key].ndim > 1] or list(arrays)
+        name = names[0] if len(names) == 1 and "quality" not in arrays else "quality"
     if name not in arrays:
         raise ValueError(f"{text} holds no quality {name!r}; it holds {listed(arrays)}")
     with naming(text):
@@ -458,7 +456,8 @@ def _background_of(
     # Velocities that damp waves are v/(1 - i/2Q).
     if not np.all(np.isfinite(values) & (values.real > 0) & (values.imag >= 0)):
         what = "v/(1 - i/2Q)" if is_complex else "positive"
-        raise ValueError(f"v0 must be {what}, got {values} km/s"[:200])
+        shown = values.item() if values.size == 1 else values
+        raise ValueError(f"v0 must be {what}, got {shown} km/s"[:200])
     if values.size and np.all(values == values[0]):
         return values[0].item()
     if source is None or source.ndim == 1 or len(source) != values.size:

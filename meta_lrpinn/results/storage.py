@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from meta_lrpinn.wavefield import Wavefield
 
 # Dimensions, values, attributes.
-Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
+Variable = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
 
 SUFFIXES = (".nc", ".zarr", ".h5", ".npz")
 # What a NumPy file has no place for: dimensions and attributes, as JSON.
@@ -33,7 +33,6 @@ _LIBRARIES = {
     ".zarr": ("xarray", "zarr"),
     ".npz": (),
 }
-_AXES = {"z": "depth", "y": "y", "x": "x"}
 _CONVENTIONS = (
     "total = scattered + background; time goes as exp(+i omega t); z is depth, positive "
     "down; background = A H0^(2)(k r) in 2D, A exp(-i k r)/r in 3D, with k = omega/v0"
@@ -52,9 +51,30 @@ def variable(
     dimensions: tuple[str, ...], values: Any, long_name: str = "", units: str = ""
 ) -> Variable:
     """An array with the names of its dimensions, what it is, and its unit."""
-    attributes = {"long_name": long_name, "units": units}
+    attributes: dict[str, Any] = {"long_name": long_name, "units": units}
     known = {key: text for key, text in attributes.items() if text}
     return dimensions, np.asarray(values), known
+
+
+def space(ndim: int) -> tuple[str, ...]:
+    """Names of the axes of a grid, in array order."""
+    return ("z", "y", "x") if ndim == 3 else ("z", "x")
+
+
+def positions(what: str, points: np.ndarray) -> dict[str, Variable]:
+    """Coordinates of one point, (ndim,), or several, (n, ndim) [km], axis by axis."""
+    points = np.asarray(points, float)
+    labels = (what,) if points.ndim == 2 else ()
+    # Points are in coordinate order, arrays in the reverse of it.
+    axes = space(points.shape[-1])[::-1]
+    return {
+        f"{what}_{axis}": variable(labels, column, f"{_in_words(axis)} of the {what}", "km")
+        for axis, column in zip(axes, points.T, strict=True)
+    }
+
+
+def _in_words(axis: str) -> str:
+    return "depth" if axis == "z" else axis
 
 
 def contents(
@@ -69,14 +89,14 @@ def contents(
     """
     model = field.model
     # Sources that were fired together have positions and weights, but one wavefield.
-    positions: tuple[str, ...] = ("source",) if np.ndim(field.source) == 2 else ()
-    sources = positions if field.has_source_axis else ()
-    space = ("z", "y", "x") if model.ndim == 3 else ("z", "x")
-    grid = (*sources, *space)
+    points: tuple[str, ...] = ("source",) if np.ndim(field.source) == 2 else ()
+    sources = points if field.has_source_axis else ()
+    axes = space(model.ndim)
+    grid = (*sources, *axes)
     # u₀ is A H₀ in 2D and A e^{-ikr}/r in 3D, for an A without a unit.
     unit = {2: "1", 3: "1/km"}[model.ndim]
     arrays: dict[str, tuple] = {
-        "velocity": (space, model.velocity, "velocity", "km/s"),
+        "velocity": (axes, model.velocity, "velocity", "km/s"),
         "scattered": (grid, field.scattered, "scattered wavefield", unit),
         "background": (grid, field.background, "background wavefield", unit),
         "total": (
@@ -87,15 +107,15 @@ def contents(
         ),
         "amplitude": ((), field.amplitude, "factor A of the background wavefield"),
         "v0": (
-            positions,
+            points,
             field.background_velocity,
             "velocity of the background wavefield, v/(1 - i/2Q)",
             "km/s",
         ),
         "weights": (
-            positions, field.weights, "weights of the sources, which were fired together"
+            points, field.weights, "weights of the sources, which were fired together"
         ),
-        "quality": (space, model.quality, "quality factor Q"),
+        "quality": (axes, model.quality, "quality factor Q"),
         "free_surface": (
             (),
             1 if field.free_surface else None,  # netCDF has no truth values
@@ -115,14 +135,11 @@ def contents(
         name: variable(*parts) for name, parts in arrays.items() if parts[1] is not None
     }
     coordinates = {
-        axis: variable((axis,), values, _AXES[axis], "km")
-        for axis, values in zip(space, model.axes(), strict=True)
+        axis: variable((axis,), values, _in_words(axis), "km")
+        for axis, values in zip(axes, model.axes(), strict=True)
     }
     coordinates["frequency"] = variable((), field.frequency, units="Hz")
-    # Points are in coordinate order, arrays in the reverse of it.
-    for axis, values in zip(space[::-1], np.asarray(field.source, float).T, strict=True):
-        text = f"{_AXES[axis]} of the source"
-        coordinates[f"source_{axis}"] = variable(positions, values, text, "km")
+    coordinates |= positions("source", field.source)
     return Contents(variables, coordinates, _attributes(field))
 
 

@@ -22,6 +22,8 @@ import numpy as np
 
 from meta_lrpinn.files.readers.contents import one_line
 from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.results import storage
+from meta_lrpinn.results.storage import variable
 from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
@@ -66,14 +68,16 @@ class Output:
             converged: (n_models, n_sources); None where no tolerance is asked for.
         """
         group = self.group()
-        region = block.region
-        group["scattered"][region] = scattered[:, None]
-        group["error_estimate"][region] = estimates[:, None]
-        shape = estimates[:, None].shape
-        group["unknowns"][region] = np.broadcast_to(unknowns[:, None, None], shape)
-        if converged is not None:
-            group[_CONVERGED][region] = converged[:, None]
-        group["solved"][region] = True
+        values = {
+            "scattered": scattered,
+            "error_estimate": estimates,
+            "unknowns": np.broadcast_to(unknowns[:, None], estimates.shape),
+            _CONVERGED: converged,
+            "solved": np.ones(estimates.shape, bool),
+        }
+        for name, array in values.items():
+            if array is not None:
+                group[name][block.region] = array[:, None]
 
     def missed(self) -> int | None:
         """How many wavefields of a whole survey missed the tolerance; None without one."""
@@ -160,7 +164,6 @@ def _check_same(out: str, known: Any, description: Mapping[str, Any]) -> None:
         )
 
 
-# Long: one array of the store after the other.
 def _create(
     output: Output,
     description: Mapping[str, Any],
@@ -172,39 +175,29 @@ def _create(
     """Empty arrays, with coordinates; the description last."""
     import zarr
 
-    names = "zyx" if grid.ndim == 3 else "zx"
-    if plan.receivers is None:
-        dimensions, points = tuple(names), grid.shape
-    else:
-        dimensions, points = ("receiver",), (len(plan.receivers),)
-    shape = (models, len(plan.frequencies), len(plan.sources))
-    chunks = (sizes[0], 1, sizes[1])
     group = zarr.open_group(output.url, mode="a", attributes={_DESCRIPTION: _UNFINISHED})
-
-    def add(name, values, dimensions, **attributes):
-        group.create_array(
-            name,
-            data=np.asarray(values),
-            dimension_names=dimensions,
-            attributes=attributes,
-            overwrite=True,
-        )
-
-    add("frequency", plan.frequencies, ("frequency",), units="Hz")
-    add("model", np.arange(models), ("model",))
-    coordinates = []
-    for what, positions in (("source", plan.sources), ("receiver", plan.receivers)):
-        if positions is None:
-            continue
-        for name, column in zip(names[::-1], positions.T, strict=True):
-            add(f"{what}_{name}", column, (what,), units="km")
-            coordinates.append(f"{what}_{name}")
+    points = storage.positions("source", plan.sources)
     if plan.receivers is None:
-        for name, axis in zip(names, grid.axes(), strict=True):
-            add(name, axis, (name,), units="km")
-    common = {"coordinates": " ".join(coordinates)}
+        axes, dimensions, space = grid.axes(), storage.space(grid.ndim), grid.shape
+    else:
+        axes, dimensions, space = (), ("receiver",), (len(plan.receivers),)
+        points |= storage.positions("receiver", plan.receivers)
+    coordinates = {
+        "frequency": variable(("frequency",), plan.frequencies, units="Hz"),
+        "model": variable(("model",), np.arange(models)),
+        **points,
+        **{
+            name: variable((name,), axis, units="km")
+            for name, axis in zip(dimensions, axes, strict=False)
+        },
+    }
+    for name, (labels, values, attributes) in coordinates.items():
+        group.create_array(
+            name, data=values, dimension_names=labels, attributes=attributes, overwrite=True
+        )
+    beside = {"coordinates": " ".join(points)}
     arrays = [
-        ("scattered", np.complex64, np.nan, points, "scattered wavefield"),
+        ("scattered", np.complex64, np.nan, space, "scattered wavefield"),
         ("error_estimate", np.float32, np.nan, (), "estimated relative error (L2)"),
         ("unknowns", np.int32, 0, (), "complex unknowns of the solve"),
         ("solved", bool, False, (), "whether the chunk has been solved"),
@@ -215,25 +208,22 @@ def _create(
     for name, kind, fill, extra, text in arrays:
         group.create_array(
             name,
-            shape=(*shape, *extra),
-            chunks=(*chunks, *extra),
+            shape=(models, len(plan.frequencies), len(plan.sources), *extra),
+            chunks=(sizes[0], 1, sizes[1], *extra),
             dtype=kind,
             fill_value=fill,
             dimension_names=(*_AXES, *(dimensions if extra else ())),
-            attributes={"long_name": text, **common},
+            attributes={"long_name": text, **beside},
             overwrite=True,
         )
     with warnings.catch_warnings():
         # Not in the specification of format 3 yet, but what xarray opens quickly.
         warnings.simplefilter("ignore")
         group = zarr.consolidate_metadata(group.store)
+    conventions = "time goes as exp(+i omega t); depth z is positive down"
     # In one write: what has a description is whole.
     group.attrs.update(
-        {
-            "conventions": "time goes as exp(+i omega t); depth z is positive down",
-            "coordinates": " ".join(coordinates),
-            _DESCRIPTION: dict(description),
-        }
+        {"conventions": conventions, **beside, _DESCRIPTION: dict(description)}
     )
 
 
@@ -249,9 +239,8 @@ def check_room(out: str | os.PathLike, needed: int) -> None:
     """
     if "://" in os.fspath(out) or os.path.lexists(out):
         return
-    folder = os.path.abspath(out)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
+    parents = pathlib.Path(out).absolute().parents
+    folder = next(parent for parent in parents if parent.is_dir())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(

@@ -98,11 +98,11 @@ def writer(traces: "Traces", path: pathlib.Path) -> "Callable[[IO[Any]], None] |
 
 def contents(traces: "Traces") -> Contents:
     """Traces and wavelet with coordinates, units and settings."""
-    names = "xyz" if traces.model.ndim == 3 else "xz"
-    coordinates = {"time": variable(("time",), traces.times, units="s")}
-    for what, points in (("source", traces.sources), ("receiver", traces.receivers)):
-        for name, column in zip(names, points.T, strict=True):
-            coordinates[f"{what}_{name}"] = variable((what,), column, units="km")
+    coordinates = {
+        "time": variable(("time",), traces.times, units="s"),
+        **storage.positions("source", traces.sources),
+        **storage.positions("receiver", traces.receivers),
+    }
     data = traces.data.astype(np.float32)
     arrays = {
         "traces": variable(("source", "receiver", "time"), data, "total wavefield"),
