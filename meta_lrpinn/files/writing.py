@@ -30,34 +30,27 @@ def write_together(
         writers: Path to a function that writes a binary file, or to what writes a folder;
             what is at the path is replaced, and its parent is created if need be.
     """
-    for path in writers:
-        _clear_partial(path)
     partial = {path: path.with_name(_partial_name(path, os.getpid())) for path in writers}
     try:
         for path, writer in writers.items():
+            _clear_partial(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _named(path):
+            try:
                 if isinstance(writer, FolderWriter):
                     writer.write(partial[path])
                 else:
                     with open(partial[path], "wb") as file:
                         writer(file)
+            except OSError as error:
+                if error.errno is None or error.filename is not None:
+                    raise
+                # The system names no file where it is full.
+                raise OSError(error.errno, error.strerror, str(path)) from error
         for path in writers:
             _replace(partial[path], path)
     finally:
         for path in partial.values():
             _remove(path)
-
-
-@contextlib.contextmanager
-def _named(path: pathlib.Path) -> Iterator[None]:
-    """Names the file in an error of the system that does not, as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _partial_name(path: pathlib.Path, process: int | str) -> str:
@@ -72,18 +65,13 @@ def _clear_partial(path: pathlib.Path) -> None:
     start, end = _partial_name(path, "/").split("/")
     for left in path.parent.glob(".*.partial*"):
         process = left.name.removeprefix(start).removesuffix(".old").removesuffix(end)
-        if left.name.startswith(start) and process.isdigit() and not _is_alive(process):
-            _remove(left)
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+        if left.name.startswith(start) and process.isdigit():
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                _remove(left)
+            except (OSError, OverflowError):  # of another user, or no process at all
+                pass
 
 
 def check_room(folder: pathlib.Path, needed: int) -> None:
@@ -159,35 +147,19 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     """
     folder = pathlib.Path(folder)
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
         return
     path = folder / ".lock"
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # the holder before us has removed the folder
-            folder.mkdir(parents=True, exist_ok=True)
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise BlockingIOError(
-                f"{folder} is in use by another run (process {holder or 'unknown'}): "
-                "wait for it or choose another folder"
-            ) from None
-        except OSError:
-            os.close(descriptor)
-            raise
-        if _is_open_as(descriptor, path):
-            break
-        # The holder before us removed this file between our opening and locking it.
-        os.close(descriptor)
+    descriptor = None
+    # A holder before us may remove the file, or the folder, while we open and lock it.
+    while descriptor is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = _lock(path, fcntl)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -201,8 +173,26 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _is_open_as(descriptor: int, path: pathlib.Path) -> bool:
+def _lock(path: pathlib.Path, fcntl: Any) -> int:
+    """The locked file, open.
+
+    Raises:
+        BlockingIOError: if another holds it.
+        FileNotFoundError: if what is locked is no longer at the path.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+        raise FileNotFoundError(path)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise BlockingIOError(
+            f"{path.parent} is in use by another run (process {holder or 'unknown'}): "
+            "wait for it or choose another folder"
+        ) from None
+    except OSError:
+        os.close(descriptor)
+        raise

@@ -22,28 +22,29 @@ _KINDS = {("float", 4): "f4", ("float", 8): "f8", ("double", 8): "f8", ("int", 4
 
 
 def read(path: pathlib.Path) -> Contents:
-    """The model with the coordinates of its axes.
+    """The model, (nz, nx) or (nz, ny, nx), with the coordinates of its axes.
 
     Raises:
         ValueError: if the header is incomplete or does not fit the numbers.
     """
     with open(path, "rb") as file:
-        start = file.read(_LONGEST_HEADER)
-    head, mark, _ = start.partition(_MARK)
-    keys = _keys(head.decode("ascii", "replace"))
+        head, mark, _ = file.read(_LONGEST_HEADER).partition(_MARK)
+    # A later parameter replaces an earlier one.
+    pattern = r"(\w+)=(\"[^\"]*\"|'[^']*'|\S+)"
+    text = head.decode("ascii", "replace")
+    keys = {key: value.strip("\"'") for key, value in re.findall(pattern, text)}
     shape = _shape(keys)
     where = keys.get("in")
     if where is None:
         raise ValueError("the header names no file of numbers (in=)")
+    # A data file in the header's own folder is named without one.
+    binary, offset = path.parent / where, 0
     if where == "stdin":
         if not mark:
             raise ValueError("the numbers should follow the header, but none do")
         binary, offset = path, len(head) + len(_MARK)
-    else:
-        # A data file in the header's own folder is named without one.
-        binary, offset = path.parent / where, 0
-        if not os.path.isfile(binary):
-            raise ValueError(f"there is no file of numbers {binary}")
+    elif not os.path.isfile(binary):
+        raise ValueError(f"there is no file of numbers {binary}")
     values = _numbers(binary, offset, keys, math.prod(shape)).reshape(shape[::-1])
     # In memory the last axis runs fastest; depth comes first here.
     arrays: dict[str, np.ndarray] = {"velocity": np.moveaxis(values, -1, 0)}
@@ -53,7 +54,7 @@ def read(path: pathlib.Path) -> Contents:
         labels = [f"axis{axis}" for axis in axes]  # which says nothing
     for axis, label in zip(axes, labels, strict=True):
         if f"d{axis}" in keys:
-            start, step = _number(keys, f"o{axis}", 0.0), _number(keys, f"d{axis}")
+            start, step = _number(keys, f"o{axis}", "0"), _number(keys, f"d{axis}")
             arrays[label] = start + step * np.arange(shape[axis - 1])
         add_attributes(arrays, f"{label}_", {"units": keys.get(f"unit{axis}", "")})
     texts = {"units": keys.get("unit", ""), "long_name": keys.get("label", "")}
@@ -61,19 +62,12 @@ def read(path: pathlib.Path) -> Contents:
     return Contents(arrays, {"velocity": tuple(labels)})
 
 
-def _keys(text: str) -> dict[str, str]:
-    """The parameters of a header; a later one replaces an earlier one."""
-    pattern = r"(\w+)=(\"[^\"]*\"|'[^']*'|\S+)"
-    return {key: value.strip("\"'") for key, value in re.findall(pattern, text)}
-
-
-def _number(keys: dict[str, str], key: str, default: float | None = None) -> float:
-    if key not in keys and default is not None:
-        return default
+def _number(keys: dict[str, str], key: str, default: str = "") -> float:
+    text = keys.get(key, default)
     try:
-        return float(keys[key])
+        return float(text)
     except ValueError:
-        raise ValueError(f"{key} must be a number, got {keys[key][:40]!r}") from None
+        raise ValueError(f"{key} must be a number, got {text[:40]!r}") from None
 
 
 def _shape(keys: dict[str, str]) -> tuple[int, ...]:
@@ -95,7 +89,8 @@ def _numbers(
     path: pathlib.Path, offset: int, keys: dict[str, str], count: int
 ) -> np.ndarray:
     """The numbers, in this machine's byte order."""
-    encoding, _, kind = keys.get("data_format", "native_float").partition("_")
+    data_format = keys.get("data_format", "native_float")
+    encoding, _, kind = data_format.partition("_")
     if encoding == "ascii":
         with open(path, "rb") as file:
             file.seek(offset)
@@ -108,14 +103,12 @@ def _numbers(
     number = _KINDS.get((kind, int(esize) if esize.isdigit() else 0))
     if encoding not in ("native", "xdr") or number is None:
         raise ValueError(
-            f"numbers of data_format {keys.get('data_format', '')[:40]!r} and esize "
-            f"{esize[:20]!r} cannot be read"
+            f"numbers of data_format {data_format[:40]!r} and esize {esize[:20]!r} cannot "
+            "be read"
         )
     dtype = np.dtype(number).newbyteorder(">" if encoding == "xdr" else "=")
-    size = path.stat().st_size - offset
-    if size != count * dtype.itemsize:
-        raise ValueError(
-            f"its axes take {count * dtype.itemsize} bytes, the file has {size}"
-        )
+    expected, size = count * dtype.itemsize, path.stat().st_size - offset
+    if size != expected:
+        raise ValueError(f"its axes take {expected} bytes, the file has {size}")
     values = np.fromfile(path, dtype, count, offset=offset)
     return values.astype(dtype.newbyteorder("="))

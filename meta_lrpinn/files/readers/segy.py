@@ -19,6 +19,11 @@ import segyio
 
 from meta_lrpinn.files.readers.contents import Contents
 
+_FIELDS = (
+    *("INLINE_3D", "CROSSLINE_3D", "CDP_X", "CDP_Y", "SourceGroupScalar"),
+    *("CoordinateUnits", "DelayRecordingTime", "TraceWeightingFactor"),
+    "TraceValueMeasurementUnit",
+)
 _FEET = 2  # in the binary header's measurement system
 _METRES_PER_SECOND = 6  # in a trace's unit of values
 # Neighbours may be this much nearer or farther than on average: coordinates are rounded.
@@ -39,31 +44,17 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
     endian: Any = _endian(path)
     with segyio.open(str(path), ignore_geometry=True, endian=endian) as file:
         traces = np.array(file.trace.raw[:])  # (n_traces, nz)
-        fields = segyio.TraceField
         inline, crossline, x, y, scale, kind, delay, weight, unit = (
-            file.attributes(field)[:]
-            for field in (
-                fields.INLINE_3D,
-                fields.CROSSLINE_3D,
-                fields.CDP_X,
-                fields.CDP_Y,
-                fields.SourceGroupScalar,
-                fields.CoordinateUnits,
-                fields.DelayRecordingTime,
-                fields.TraceWeightingFactor,
-                fields.TraceValueMeasurementUnit,
-            )
+            file.attributes(getattr(segyio.TraceField, field))[:] for field in _FIELDS
         )
         interval = np.asarray(file.bin[segyio.BinField.Interval]).item()
         system = file.bin[segyio.BinField.MeasurementSystem]
     order, counts = _geometry(inline, crossline)
     if np.ptp(delay) != 0:
         raise ValueError("its traces begin at different delays")
-    # Samples count 2^-N of what they are.
-    values = (
-        traces * np.exp2(-weight[:, None].astype(np.float32)) if weight.any() else traces
-    )
-    arrays = {"velocity": np.moveaxis(values[order].reshape(*counts, -1), -1, 0)}
+    if weight.any():  # samples count 2^-N of what they are
+        traces = traces * np.exp2(-weight[:, None].astype(np.float32))
+    arrays = {"velocity": np.moveaxis(traces[order].reshape(*counts, -1), -1, 0)}
     if np.all(unit == _METRES_PER_SECOND):
         arrays["velocity_units"] = np.asarray("m/s")
     # A negative scalar divides, a positive one multiplies, zero does neither.
@@ -77,7 +68,7 @@ def read(path: pathlib.Path, name: str | None = None) -> Contents:
     if lines is not None and np.isin(kind, _LENGTH).all():
         arrays |= dict(zip(names, lines, strict=True))
         if all(1 / _ASPECT < step / abs(line[1] - line[0]) < _ASPECT for line in lines):
-            arrays["z"] = first + step * np.arange(values.shape[1])
+            arrays["z"] = first + step * np.arange(traces.shape[1])
         unit_name = np.asarray("ft" if system == _FEET else "m")
         arrays |= {f"{name}_units": unit_name for name in (*names, "z")}
     elif system == _FEET:
