@@ -71,7 +71,6 @@ def orient(
     contents: Contents,
     name: str,
     unit: str,
-    *,
     indices: int = 0,
     transpose: bool = False,
     spacing: Any = None,
@@ -146,13 +145,9 @@ def named_roles(labels: tuple[str, ...]) -> list[str | None] | None:
 
 
 def _is_volume(contents: Contents, name: str, spacing: Any, left: int) -> bool:
-    """Whether an array whose dimensions have no names is a volume, or some of it.
+    """Whether an array is a volume, or some of it, where its dimensions have no names.
 
-    Args:
-        contents: What the reader gave.
-        name: The array.
-        spacing: The user's.
-        left: Number of axes that no index takes.
+    The spacing is the user's; `left` counts the axes that no index takes.
     """
     arrays, labels = contents.arrays, contents.dimensions.get(name, ())
     shape = arrays[name].shape

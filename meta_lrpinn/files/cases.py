@@ -124,17 +124,9 @@ def load_velocity(
         ValueError: if the file cannot be read as a velocity model.
     """
     return load_case(
-        path,
-        name,
-        spacing,
-        unit=unit,
-        spacing_unit=spacing_unit,
-        transpose=transpose,
-        fill=fill,
-        shape=shape,
-        dtype=dtype,
-        order=order,
-    ).model
+        path, name, spacing, unit=unit, spacing_unit=spacing_unit, transpose=transpose,
+        fill=fill, shape=shape, dtype=dtype, order=order,
+    ).model  # fmt: skip
 
 
 def load_case(
@@ -316,16 +308,7 @@ def load_quality(path: str | os.PathLike, name: str | None = None) -> np.ndarray
 
 
 def save_velocity(path: str | os.PathLike, model: VelocityModel) -> None:
-    """Writes a model to an .npz file that `load_velocity` reads, all or nothing.
-
-    Args:
-        path: The file, ending in .npz; replaced if it exists.
-        model: The model.
-
-    Raises:
-        FileNotFoundError: if there is no folder to write to.
-        ValueError: if the path has another ending.
-    """
+    """Writes a model to an .npz file that `load_velocity` reads, as `save_case`."""
     save_case(path, Case(model))
 
 

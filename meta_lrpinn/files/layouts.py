@@ -139,11 +139,7 @@ class Layout:
 def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -> Layout:
     """Where the numbers of an array belong, and what they are.
 
-    Args:
-        contents: What the reader gave.
-        name: The array.
-        reading: What the user says.
-        indices: How many indices of a stack the user gives.
+    The user says what is in `reading`, and gives so many indices of a stack.
 
     Raises:
         ValueError: if the file does not say enough, or contradicts itself or the user.
@@ -155,10 +151,7 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
     beside = units.BESIDE.get(unit or "", "km")
     default = stored_unit or reading.spacing_unit or beside
     has_spacing = reading.spacing is not None
-    turned = orient(
-        contents, name, default, indices=indices, transpose=reading.transpose,
-        spacing=reading.spacing,
-    )  # fmt: skip
+    turned = orient(contents, name, default, indices, reading.transpose, reading.spacing)
     of_axes = {axis.unit for axis in turned.axes if axis.unit}
     used = of_axes | ({stored_unit} if stored_unit else set())
     _check_units(reading, used)

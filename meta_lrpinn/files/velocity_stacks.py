@@ -39,10 +39,9 @@ class Velocities:
         Raises:
             ValueError: if a value is no velocity; it says of which model.
         """
-        source = self.values
-        if isinstance(source, ArrayFile):
-            source = source.open()
-        rows = max(1, _BYTES_AT_ONCE // (8 * int(np.prod(source.shape[1:]))))
+        values = self.values
+        source = values.open() if isinstance(values, ArrayFile) else values
+        rows = max(1, _BYTES_AT_ONCE // (8 * math.prod(source.shape[1:])))
         last = self.first + self.number
         for start in range(self.first, last, rows):
             block = np.asarray(source[start : min(start + rows, last)])
@@ -66,14 +65,13 @@ class Velocities:
     def part(self, start: int, stop: int) -> "Velocities":
         """The models from `start` to `stop`; of an array only what they need."""
         if isinstance(self.values, ArrayFile):
-            first = self.first + start
-            return dataclasses.replace(self, first=first, number=stop - start)
+            return dataclasses.replace(self, first=self.first + start, number=stop - start)
         values = self.values[start:stop]
         return dataclasses.replace(self, values=values, number=len(values))
 
 
 def open_velocities(
-    given: str | os.PathLike | Velocities | VelocityModel | Sequence[VelocityModel],
+    source: str | os.PathLike | Velocities | VelocityModel | Sequence[VelocityModel],
     spacing: float | Sequence[float] | None = None,
     unit: str | None = None,
     quality: float | np.ndarray | None = None,
@@ -85,7 +83,7 @@ def open_velocities(
     other file is read whole. What `load_velocity` reads as one model is one.
 
     Args:
-        given: Models, or a file or URL, as FILE:NAME where it holds several arrays.
+        source: Models, or a file or URL, as FILE:NAME where it holds several arrays.
         spacing: Grid spacing [km], of files without it.
         unit: Of the velocities in a file, as for `load_velocity`.
         quality: Quality factor Q of all velocities, one number or on their grid; by
@@ -96,14 +94,14 @@ def open_velocities(
         ValueError: if there is no velocity, or it has no spacing.
         FileNotFoundError: if there is no such file.
     """
-    if isinstance(given, str | os.PathLike):
+    if isinstance(source, str | os.PathLike):
         reading = Reading(spacing=spacing, unit=unit, **options)
-        found = _of_file(cases.open_array(given, None, reading, lazily=True))
-    elif isinstance(given, Velocities):
-        found = given
+        stack = _of_file(cases.open_array(source, None, reading, lazily=True))
+    elif isinstance(source, Velocities):
+        stack = source
     else:
-        found = _of_models([given] if isinstance(given, VelocityModel) else list(given))
-    return found if quality is None else dataclasses.replace(found, quality=quality)
+        stack = _of_models([source] if isinstance(source, VelocityModel) else list(source))
+    return stack if quality is None else dataclasses.replace(stack, quality=quality)
 
 
 def _of_models(models: list[VelocityModel]) -> Velocities:
@@ -112,10 +110,8 @@ def _of_models(models: list[VelocityModel]) -> Velocities:
     if len({(m.shape, m.spacing, m.origin) for m in models}) != 1:
         raise ValueError("the models of a survey must share one grid")
     first, *others = models
-    for other in others:
-        same = (first.quality is None) == (other.quality is None)
-        if not same or not np.array_equal(first.quality, other.quality):
-            raise ValueError("the models of a survey must share one quality")
+    if not all(np.array_equal(first.quality, other.quality) for other in others):
+        raise ValueError("the models of a survey must share one quality")
     values = np.stack([np.asarray(model.velocity) for model in models])
     quality = None if first.quality is None else np.asarray(first.quality)
     return Velocities(values, len(models), first.spacing, first.origin, quality=quality)

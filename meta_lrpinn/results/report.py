@@ -103,17 +103,14 @@ def html(
     fields: Sequence["Wavefield"], references: Sequence[np.ndarray] | None = None
 ) -> str:
     """The text of a report; see `write_report`."""
-    # Imported here, since only reports need it and it is optional.
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # optional
 
     _check(fields, references)
-    data = json.dumps(_payload(fields, references))
-    template = (
-        importlib.resources.files("meta_lrpinn.results").joinpath("report.html").read_text()
-    )
+    page = importlib.resources.files("meta_lrpinn.results").joinpath("report.html")
+    template = page.read_text()
     # No text in the data may end the element that holds it.
-    parts = {"@@DATA@@": data.replace("</", r"<\/"), "@@PLOTLY@@": get_plotlyjs()}
-    for mark, text in parts.items():
+    data = json.dumps(_payload(fields, references)).replace("</", r"<\/")
+    for mark, text in {"@@DATA@@": data, "@@PLOTLY@@": get_plotlyjs()}.items():
         before, after = template.split(mark)
         template = before + text + after
     return template
@@ -124,11 +121,9 @@ def _check(fields: Sequence["Wavefield"], references: Sequence[np.ndarray] | Non
         raise ValueError("a report needs at least one wavefield")
     first = fields[0]
     for field in fields:
-        same = (
-            np.array_equal(field.source, first.source)
-            and np.array_equal(field.model.velocity, first.model.velocity)
-            and field.model.spacing == first.model.spacing
-            and field.model.origin == first.model.origin
+        same = np.array_equal(field.source, first.source) and all(
+            np.array_equal(getattr(field.model, name), getattr(first.model, name))
+            for name in ("velocity", "spacing", "origin")
         )
         if not same:
             raise ValueError("the wavefields of a report must share model and sources")
@@ -145,26 +140,26 @@ def _payload(
 ) -> dict[str, Any]:
     """All that the page shows; arrays as base64 of their float32."""
     first = fields[0]
-    model = first.model
-    sources = first.marks
-    planes = [_plane(first, source) for source in sources]
-    axes = model.axes()
+    model, sources, axes = first.model, first.marks, first.model.axes()
+    planes = [_plane(model, source) for source in sources]
     pictures = []
     for number, field in enumerate(fields):
         waves = {"scattered": field.scattered, "total": field.total.filled(np.nan)}
         if references is not None:
             waves["reference"] = references[number]
+        by_source = {
+            name: np.reshape(wave, (-1, *model.shape)) for name, wave in waves.items()
+        }
         pictures.append(
             [
-                {name: _encoded(_of_source(field, wave, index)[planes[index]])
-                 for name, wave in waves.items()}
-                for index in range(len(sources))
+                {name: _encoded(wave[index][plane]) for name, wave in by_source.items()}
+                for index, plane in enumerate(planes)
             ]
-        )  # fmt: skip
+        )
     return {
         "x": axes[-1].tolist(),
         "z": axes[0].tolist(),
-        "y": [float(axes[1][plane[1]]) for plane in planes] if _is_3d(first) else None,
+        "y": [axes[1][plane[1]].item() for plane in planes] if model.ndim == 3 else None,
         "velocity": [_encoded(np.asarray(model.velocity)[plane]) for plane in planes],
         "sources": sources.tolist(),
         "frequencies": [field.frequency for field in fields],
@@ -175,21 +170,13 @@ def _payload(
     }
 
 
-def _is_3d(field: "Wavefield") -> bool:
-    return field.model.ndim == 3
-
-
-def _plane(field: "Wavefield", source: np.ndarray) -> tuple[int | slice, ...]:
+def _plane(model: VelocityModel, source: np.ndarray) -> tuple[int | slice, ...]:
     """The vertical plane through a source; all of a 2D model."""
-    if not _is_3d(field):
+    if model.ndim == 2:
         return (slice(None), slice(None))
     # The nearest plane of nodes: interpolated ones would not be what was solved for.
-    row = int(np.argmin(np.abs(field.model.axes()[1] - source[1])))
+    row = int(np.argmin(np.abs(model.axes()[1] - source[1])))
     return (slice(None), row, slice(None))
-
-
-def _of_source(field: "Wavefield", wave: np.ndarray, index: int) -> np.ndarray:
-    return np.asarray(wave).reshape(-1, *field.model.shape)[index]
 
 
 def _estimates(field: "Wavefield", count: int) -> list[float | None]:

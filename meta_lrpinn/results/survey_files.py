@@ -65,7 +65,7 @@ class Output:
             scattered: (n_models, n_sources, ...) of the block.
             estimates: (n_models, n_sources).
             unknowns: (n_models,) of each solve.
-            converged: (n_models, n_sources); None where no tolerance is asked for.
+            converged: (n_models, n_sources); None without a tolerance.
         """
         group = self.group()
         values = {

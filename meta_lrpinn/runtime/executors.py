@@ -43,21 +43,19 @@ def mapper(cluster: str | None = None, workers: int | None = None) -> Iterator[M
     from dask import config
 
     with contextlib.ExitStack() as stack:
+        address: Any = cluster
         if cluster is None:
             # Our own workers inherit this, and print errors only.
-            quiet = {"logging": {"distributed": "error"}}
-            stack.enter_context(config.set(quiet))
+            stack.enter_context(config.set({"logging": {"distributed": "error"}}))
         import distributed
 
-        address: Any = cluster
         if cluster is None:
             # A thread each: JAX and the factorisations release the interpreter, so that
             # several would only share the cores and add up their memory.
-            address = stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=":0"
-                )
+            local = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=":0"
             )
+            address = stack.enter_context(local)
         try:
             client = distributed.Client(address, timeout=_CONNECT_SECONDS)
         except (OSError, ValueError) as error:
