@@ -10,8 +10,8 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,8 +28,10 @@ from meta_lrpinn.files.readers.contents import (
     split_name,
 )
 from meta_lrpinn.physics.grid_values import real_array
+from meta_lrpinn.physics.problem import check_amplitude, check_frequency, check_velocity
 from meta_lrpinn.physics.velocity import VelocityModel, transposition_hint
 
+T = TypeVar("T")
 SUFFIXES = readers.SUFFIXES
 
 _DEFAULT_NAMES = ("velocity", "vel", "v")
@@ -230,18 +232,15 @@ def _case_of(opened: Opened) -> Case:
     if source is not None:
         model.check_contains(source)
     weights = _weights_of(arrays, source)
-    frequency = _number_of(arrays, "frequency")
-    if isinstance(frequency, complex) or (frequency is not None and frequency <= 0):
-        raise ValueError(f"frequency must be positive, got {frequency} Hz")
     return Case(
         model=model,
-        frequency=frequency,
+        frequency=_checked(check_frequency, arrays, "frequency"),
         source=source,
         weights=weights,
-        amplitude=_number_of(arrays, "amplitude"),
+        amplitude=_checked(check_amplitude, arrays, "amplitude"),
         background_velocity=_background_of(opened.contents, model, source, layout.unit),
-        free_surface=_surface_of(arrays),
-        scattered=_scattered_of(opened.contents, model, source, layout, weights is None),
+        free_surface=_checked(_check_surface, arrays, "free_surface"),
+        scattered=_scattered_of(opened.contents, layout, model, source, weights is None),
         notes=notes,
     )
 
@@ -400,26 +399,22 @@ def quality_of(contents: Contents, layout: Layout) -> np.ndarray | None:
     return values.reshape(()) if values.size == 1 else values
 
 
-def _number_of(arrays: Mapping[str, np.ndarray], key: str) -> complex | float | None:
-    """One finite number of a file; None where there is none."""
+def _checked(
+    check: Callable[[Any], T], arrays: Mapping[str, np.ndarray], key: str
+) -> T | None:
+    """One number of a file, if `check` has nothing against it; None without one."""
     value = arrays.get(key)
     if value is None:
         return None
-    if value.size != 1 or value.dtype.kind not in "fiuc":
+    if value.size != 1:
         raise ValueError(f"{key} must be one number, got shape {value.shape}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{key} must be finite, got {value.item()}")
-    return value.item() if np.iscomplexobj(value) else float(value.item())
+    return check(value.item())
 
 
-def _surface_of(arrays: Mapping[str, np.ndarray]) -> bool | None:
-    """Whether the problem of a file has a free surface, where it says so."""
-    value = arrays.get("free_surface")
-    if value is None:
-        return None
-    if value.size != 1 or value.item() not in (0, 1):
-        raise ValueError(f"free_surface must be 0 or 1, got {value}"[:200])
-    return bool(value.item())
+def _check_surface(value: Any) -> bool:
+    if value not in (0, 1):
+        raise ValueError(f"free_surface must be 0 or 1, got {value!r}"[:200])
+    return bool(value)
 
 
 def _background_of(
@@ -434,16 +429,12 @@ def _background_of(
     unit = units.named(said, units.VELOCITIES, "the unit of v0") if said else unit
     # Beside slowness, v0 is a velocity in km/s all the same.
     scale = 1.0 if units.is_slowness(unit) else units.VELOCITIES[unit][0]
-    is_complex = np.iscomplexobj(stored)
-    values = np.ravel(stored if is_complex else real_array(stored, "v0")) * scale
-    # Velocities that damp waves are v/(1 - i/2Q).
-    if not np.all(np.isfinite(values) & (values.real > 0) & (values.imag >= 0)):
-        what = "v/(1 - i/2Q)" if is_complex else "positive"
-        shown = values.item() if values.size == 1 else values
-        raise ValueError(f"v0 must be {what}, got {shown} km/s"[:200])
-    if values.size and np.all(values == values[0]):
-        return values[0].item()
-    if source is None or source.ndim == 1 or len(source) != values.size:
+    if stored.dtype.kind not in "fiuc":
+        raise ValueError("v0 must be a number")
+    values = [check_velocity(value) for value in (np.ravel(stored) * scale).tolist()]
+    if len(set(values)) == 1:
+        return values[0]
+    if source is None or source.ndim == 1 or len(source) != len(values):
         raise ValueError(f"v0 must be one number, got shape {stored.shape}")
     if not np.allclose(values, model.complex_velocity_at(source), rtol=1e-3):
         raise ValueError("v0 must be one number, or the velocities at the sources")
@@ -493,9 +484,9 @@ def _weights_of(
 
 def _scattered_of(
     contents: Contents,
+    layout: Layout,
     model: VelocityModel,
     source: np.ndarray | None,
-    layout: Layout,
     has_source_axis: bool,
 ) -> np.ndarray | None:
     """The field on the model's grid, with a leading axis where each source has its own."""

@@ -302,7 +302,7 @@ def test_one_source_may_or_may_not_have_an_axis(tmp_path, source, shape):
     [
         ({"frequency": -3.0}, "frequency must be positive, got -3.0 Hz"),
         ({"frequency": [3.0, 4.0]}, r"frequency must be one number, got shape \(2,\)"),
-        ({"v0": 0.0}, "v0 must be positive, got 0.0 km/s"),
+        ({"v0": 0.0}, "background velocity must be positive, got 0.0 km/s"),
         ({"amplitude": [1j, 2j]}, "amplitude must be one number"),
         ({"amplitude": np.nan}, "amplitude must be finite"),
         ({"source": (5.0, 0.0)}, r"source \(5.0, 0.0\) lies outside the model"),
