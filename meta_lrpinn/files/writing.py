@@ -75,15 +75,12 @@ def _clear_partial(path: pathlib.Path) -> None:
 
 
 def check_room(folder: pathlib.Path, needed: int) -> None:
-    """Refuses, before anything is written, what a disk or a quota has no room for.
+    """Refuses, before they are written, bytes that a disk or a quota has no room for.
 
-    Args:
-        folder: Where something will be written.
-        needed: How much [bytes].
+    Systems without `posix_fallocate` are not asked.
 
     Raises:
-        OSError: if there is less room; it names the folder. Systems without
-            `posix_fallocate` are not asked.
+        OSError: if there is less room; it names the folder.
     """
     if not hasattr(os, "posix_fallocate"):
         return

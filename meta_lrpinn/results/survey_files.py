@@ -228,14 +228,10 @@ def _create(
 
 
 def check_room(out: str | os.PathLike, needed: int) -> None:
-    """Refuses a new output on a disk that is too small.
-
-    Args:
-        out: Path; of a URL nothing is known.
-        needed: Bytes, compression left out.
+    """Refuses a new output on a disk that is too small; of a URL nothing is known.
 
     Raises:
-        ValueError: if the disk has less free.
+        ValueError: if the disk has less free than the needed bytes, uncompressed.
     """
     if "://" in os.fspath(out) or os.path.lexists(out):
         return

@@ -1,9 +1,9 @@
-"""Readers of array files, one per format; each gives arrays by name.
+"""Readers of array files, which give arrays by name.
 
-They know nothing of velocities and import neither JAX nor each other. `read` chooses one
-by the ending of the file and says in one line why a file cannot be read. The libraries
-behind MATLAB, HDF5, netCDF, zarr and SEG-Y run in a process of their own (`isolated`),
-since damaged files have ended the process that read them.
+They know nothing of velocities and import no JAX. `read` chooses one by the ending of the
+file and says in one line why a file cannot be read. The libraries behind MATLAB, HDF5,
+netCDF, zarr and SEG-Y run in a process of their own (`isolated`), since damaged files have
+ended the process that read them.
 """
 
 from __future__ import annotations
@@ -38,18 +38,13 @@ def read(
     order: str = "C",
     lazily: bool = False,
 ) -> Contents:
-    """The arrays of a file.
+    """The arrays of a file; one without a name is called velocity.
 
     Args:
         path: The file; its ending, one of `SUFFIXES`, tells the format. Of zarr also a URL.
         name: The array that is wanted; a reader may leave out other large ones.
-        shape: Of a raw file.
-        dtype: Of a raw file.
-        order: Of a raw file, "C" or "F".
+        shape, dtype, order: Of a raw file, as `arrays.read_raw` takes them.
         lazily: Of .npy and zarr give arrays that are read slice by slice, `ArrayFile`.
-
-    Returns:
-        The arrays by name; one without a name is called velocity.
 
     Raises:
         ValueError: if the file cannot be read; one line that names it.

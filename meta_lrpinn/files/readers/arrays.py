@@ -24,11 +24,8 @@ _DEEPEST = 8  # structs within structs
 def read_numpy(path: pathlib.Path, lazily: bool = False) -> Contents:
     """The arrays of a .npz file, or the one of a .npy file as `velocity`.
 
-    Members that are no arrays, or pickles, are left out.
-
-    Args:
-        path: The file.
-        lazily: Of a .npy file read nothing yet.
+    Members that are no arrays, or pickles, are left out. `lazily` reads nothing yet of a
+    .npy file.
 
     Raises:
         ValueError: if it holds no array of numbers.
@@ -96,12 +93,8 @@ def read_matlab(path: pathlib.Path, name: str | None = None) -> Contents:
     """The numbers, texts and structs of one element of a .mat file, by SciPy.
 
     The field `b` of a struct `a` is called `a.b`. Cells, sparse arrays and objects are
-    left out. To be run in a process of its own: `scipy.io.loadmat` ends it on some damaged
-    files (SIGSEGV, SIGBUS).
-
-    Args:
-        path: The file.
-        name: The array that is wanted; all are read all the same.
+    left out. All arrays are read, whichever is wanted. To be run in a process of its own:
+    `scipy.io.loadmat` ends it on some damaged files (SIGSEGV, SIGBUS).
 
     Raises:
         ValueError: if the file is damaged or no .mat file.

@@ -1,6 +1,7 @@
 """Files of arrays with attributes and dimensions: HDF5, netCDF, MATLAB 7.3 and zarr.
 
-All but lazy reading runs in a process of its own.
+All but lazy reading runs in a process of its own. Where an array is named, other large
+ones are left out.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class _Member(NamedTuple):
 def _contents(
     members: Mapping[str, _Member], attributes: Mapping[str, Any], name: str | None
 ) -> Contents:
-    """The arrays of numbers; of large ones only that of a name, if there is such a one."""
+    """The arrays of numbers; of large ones only that of a name, if it is there."""
     arrays: dict[str, Any] = {}
     dimensions: dict[str, tuple[str, ...]] = {}
     for key, member in members.items():
@@ -66,11 +67,6 @@ def read_hdf5(path: pathlib.Path, name: str | None = None) -> Contents:
     """The arrays of numbers; those in groups are called GROUP/NAME.
 
     Dimensions are those of attached scales, or of labels.
-
-    Args:
-        path: The file.
-        name: The dataset that is wanted: other large ones are left out, if there is such
-            a one. All by default.
     """
     import h5py
 
@@ -125,12 +121,7 @@ def _label(dimension: Any) -> str:
 
 
 def read_netcdf(path: pathlib.Path, name: str | None = None) -> Contents:
-    """The arrays of numbers as they are stored, packed or not, complex ones put together.
-
-    Args:
-        path: A netCDF file, in HDF5 or of the classic kind.
-        name: As of `read_hdf5`.
-    """
+    """The arrays of numbers of netCDF, in HDF5 or classic, complex ones put together."""
     with open(path, "rb") as file:
         is_classic = file.read(3) == b"CDF"
     contents = (_read_classic if is_classic else read_hdf5)(path, name)
@@ -163,12 +154,9 @@ def _read_classic(path: pathlib.Path, name: str | None) -> Contents:
 def read_zarr(
     path: pathlib.Path | str, name: str | None = None, lazily: bool = False
 ) -> Contents:
-    """The arrays of numbers as they are stored; one without a group is `velocity`.
+    """The arrays of numbers of a folder or URL; one without a group is `velocity`.
 
-    Args:
-        path: The folder, or a URL.
-        name: As of `read_hdf5`.
-        lazily: Read nothing yet of arrays of two axes and more.
+    `lazily` reads nothing yet of arrays of two axes and more.
     """
     import zarr
 

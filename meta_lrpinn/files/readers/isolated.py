@@ -41,13 +41,9 @@ _process: tuple[int, subprocess.Popen] | None = None  # with the process it belo
 def read(
     reader: str, path: pathlib.Path, name: str | None, patience: float = _PATIENCE
 ) -> Contents:
-    """What the reader of a format gives.
+    """What a reader, MODULE.FUNCTION, gives of a file of which an array is wanted.
 
-    Args:
-        reader: MODULE.FUNCTION, as "segy.read".
-        path: The file.
-        name: The array that is wanted.
-        patience: Seconds after which a small file is given up.
+    A small file is given up after so many seconds of patience.
 
     Raises:
         ValueError: if it refuses the file, takes too long or is ended by it.
