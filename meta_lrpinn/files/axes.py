@@ -48,8 +48,12 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-    """Which axis of a file is which, and how they run."""
+    """An array in a file: which of its axes is which, and how they run."""
 
+    contents: Contents
+    name: str
+    unit: str  # of lengths beside it that say none
+    is_custom: bool  # whether nothing but custom says which axis is which
     roles: tuple[str | None, ...]  # of the file's axes; None of a stack
     axes: tuple[Axis, ...]  # z, y, x
     notes: tuple[str, ...]
@@ -80,7 +84,7 @@ def orient(
     Args:
         contents: What the reader gave.
         name: The array.
-        unit: Of coordinates that name none.
+        unit: Of lengths that name none.
         indices: How many indices of a stack the user gives.
         transpose: Whether x and z are the other way round than is the custom.
         spacing: The user's, in numbers of which three mean a volume.
@@ -121,7 +125,8 @@ def orient(
             notes.append(f"{axis.role} flipped ({why})")
         elif axis.is_up:
             notes.append("depths from heights")
-    return Orientation(tuple(roles), axes, tuple(notes))
+    is_custom = named_roles(labels) is None
+    return Orientation(contents, name, unit, is_custom, tuple(roles), axes, tuple(notes))
 
 
 def named_roles(labels: tuple[str, ...]) -> list[str | None] | None:

@@ -156,8 +156,8 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
     used = of_axes | ({stored_unit} if stored_unit else set())
     _check_units(reading, used)
     notes = list(turned.notes)
-    stored = _stored_spacing(turned, contents, name, default, has_spacing)
-    spacing = _spacing(turned, name, stored, reading)
+    stored = _stored_spacing(turned, has_spacing)
+    spacing = _spacing(turned, stored, reading)
     if has_spacing and stored and not _agree(spacing, stored):
         notes.append(f"spacing as given, not the file's {_listed(stored)} km")
     doubt = ""
@@ -177,12 +177,12 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
         stack=tuple(shape[axis] for axis in turned.order[: len(shape) - ndim]),
         flipped=turned.flipped,
         spacing=spacing,
-        origin=_origin(turned, spacing, contents, name, default),
+        origin=_origin(turned, spacing),
         unit=unit or "km/s",
         is_unit_known=unit is not None,
         length_unit=default,
         is_up=turned.axes[0].is_up,
-        is_order_custom=named_roles(contents.dimensions.get(name, ())) is None,
+        is_order_custom=turned.is_custom,
         doubt=doubt,
         packing=packing,
         fill=reading.fill,
@@ -247,7 +247,7 @@ def _check_units(reading: Reading, lengths: set[str]) -> None:
 
 
 def _spacing(
-    turned: Orientation, name: str, stored: list[float] | None, reading: Reading
+    turned: Orientation, stored: list[float] | None, reading: Reading
 ) -> tuple[float, ...]:
     """The spacing in the order z, y, x [km]: given, or stored, or of coordinates."""
     roles = [axis.role for axis in turned.axes]
@@ -261,7 +261,7 @@ def _spacing(
             return tuple(step for step in even if step is not None)
         missing = (axis.role for axis in turned.axes if axis.step is None)
         raise ValueError(
-            f"it holds no grid spacing for {name} (no even coordinates of "
+            f"it holds no grid spacing for {turned.name} (no even coordinates of "
             f"{', '.join(missing)}): give it in km, ({_steps_of(roles)}) or one number"
         )
     if not _agree(chosen, even):
@@ -272,19 +272,18 @@ def _spacing(
     return tuple(chosen)
 
 
-def _stored_spacing(
-    turned: Orientation, contents: Contents, name: str, default: str, has_other: bool
-) -> list[float] | None:
+def _stored_spacing(turned: Orientation, has_other: bool) -> list[float] | None:
     """The spacing that a file holds as numbers, in the order z, y, x [km]."""
+    contents, name, unit = turned.contents, turned.name, turned.unit
     roles = [axis.role for axis in turned.axes]
     key = spacing_key(contents, name)
     if not key:  # dz, dy and dx as numbers of their own
         for prefix in (f"{name}_", ""):
             keys = [f"{prefix}d{role}" for role in roles]
             if all(k in contents.arrays and contents.arrays[k].size == 1 for k in keys):
-                return [units.lengths(contents, k, default).item() for k in keys]
+                return [units.lengths(contents, k, unit).item() for k in keys]
         return None
-    steps = units.lengths(contents, key, default).ravel()
+    steps = units.lengths(contents, key, unit).ravel()
     stored_roles = [role for role in turned.roles if role]
     if steps.size == len(turned.roles):
         steps = steps[[role is not None for role in turned.roles]]
@@ -318,19 +317,13 @@ def _listed(steps: Sequence[float | None]) -> str:
     return ", ".join("uneven" if step is None else f"{step:g}" for step in steps)
 
 
-def _origin(
-    turned: Orientation,
-    spacing: tuple[float, ...],
-    contents: Contents,
-    name: str,
-    default: str,
-) -> tuple[float, ...]:
+def _origin(turned: Orientation, spacing: tuple[float, ...]) -> tuple[float, ...]:
     """The first point in coordinate order [km]."""
-    axes = turned.axes
-    for key in (f"{name}_origin", "origin"):
+    contents, axes = turned.contents, turned.axes
+    for key in (f"{turned.name}_origin", "origin"):
         if key not in contents.arrays:
             continue
-        start = units.lengths(contents, key, default).ravel()
+        start = units.lengths(contents, key, turned.unit).ravel()
         if start.size == len(axes) and np.all(np.isfinite(start)):
             for axis, step, value in zip(axes, spacing, start[::-1], strict=True):
                 if axis.step is not None and abs(axis.first - value) > _SAME_SPACING * step:
