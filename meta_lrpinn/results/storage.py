@@ -33,6 +33,18 @@ _LIBRARIES = {
     ".zarr": ("xarray", "zarr"),
     ".npz": (),
 }
+_LONG_NAMES = {
+    "velocity": "velocity",
+    "scattered": "scattered wavefield",
+    "background": "background wavefield",
+    "total": "total wavefield, NaN at nodes that hold a source",
+    "amplitude": "factor A of the background wavefield",
+    "v0": "velocity of the background wavefield, v/(1 - i/2Q)",
+    "weights": "weights of the sources, which were fired together",
+    "quality": "quality factor Q",
+    "free_surface": "whether the total wavefield is zero at the top of the model",
+    "error_estimate": "the solver's estimate of the relative L2 error of scattered",
+}
 _CONVENTIONS = (
     "total = scattered + background; time goes as exp(+i omega t); z is depth, positive "
     "down; background = A H0^(2)(k r) in 2D, A exp(-i k r)/r in 3D, with k = omega/v0"
@@ -95,45 +107,29 @@ def contents(
     grid = (*sources, *axes)
     # u₀ is A H₀ in 2D and A e^{-ikr}/r in 3D, for an A without a unit.
     unit = {2: "1", 3: "1/km"}[model.ndim]
-    arrays: dict[str, tuple] = {
-        "velocity": (axes, model.velocity, "velocity", "km/s"),
-        "scattered": (grid, field.scattered, "scattered wavefield", unit),
-        "background": (grid, field.background, "background wavefield", unit),
-        "total": (
-            grid,
-            field.total.filled(np.nan),
-            "total wavefield, NaN at nodes that hold a source",
-            unit,
-        ),
-        "amplitude": ((), field.amplitude, "factor A of the background wavefield"),
-        "v0": (
-            points,
-            field.background_velocity,
-            "velocity of the background wavefield, v/(1 - i/2Q)",
-            "km/s",
-        ),
-        "weights": (
-            points, field.weights, "weights of the sources, which were fired together"
-        ),
-        "quality": (axes, model.quality, "quality factor Q"),
-        "free_surface": (
-            (),
-            1 if field.free_surface else None,  # netCDF has no truth values
-            "whether the total wavefield is zero at the top of the model",
-        ),
-        "error_estimate": (
-            sources,
-            field.error_estimates,
-            "the solver's estimate of the relative L2 error of scattered",
-        ),
-    }  # fmt: skip
+    waves = dict.fromkeys(("scattered", "background", "total"), unit)
+    in_units = {"velocity": "km/s", "v0": "km/s", **waves}
+    arrays: dict[str, tuple[tuple[str, ...], Any]] = {
+        "velocity": (axes, model.velocity),
+        "scattered": (grid, field.scattered),
+        "background": (grid, field.background),
+        "total": (grid, field.total.filled(np.nan)),
+        "amplitude": ((), field.amplitude),
+        "v0": (points, field.background_velocity),
+        "weights": (points, field.weights),
+        "quality": (axes, model.quality),
+        "free_surface": ((), 1 if field.free_surface else None),  # netCDF has no truth
+        "error_estimate": (sources, field.error_estimates),
+    }
+    variables = {
+        name: variable(labels, values, _LONG_NAMES[name], in_units.get(name, ""))
+        for name, (labels, values) in arrays.items()
+        if values is not None
+    }
     for compared, errors in (relative_l2 or {}).items():
         text = f"relative L2 distance of scattered from the {compared} field"
         values = np.reshape(np.asarray(errors, float), -1 if sources else ())
-        arrays[f"relative_l2_{compared}"] = sources, values, text
-    variables = {
-        name: variable(*parts) for name, parts in arrays.items() if parts[1] is not None
-    }
+        variables[f"relative_l2_{compared}"] = variable(sources, values, text)
     coordinates = {
         axis: variable((axis,), values, _in_words(axis), "km")
         for axis, values in zip(axes, model.axes(), strict=True)
