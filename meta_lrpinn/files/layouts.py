@@ -68,11 +68,11 @@ class Layout:
     flipped: tuple[int, ...]  # of z, y, x, counted from the last, as -1
     spacing: tuple[float, ...]  # (ndim,) in the order z, y, x [km]
     origin: tuple[float, ...]  # (ndim,) in coordinate order [km]
-    unit: str  # of the numbers, once they are unpacked
-    is_unit_known: bool
-    length_unit: str  # of lengths in the file that say nothing else
-    is_up: bool  # whether z counts heights in the file
-    is_order_custom: bool  # whether nothing but custom says which axis is depth
+    unit: str = "km/s"  # of the numbers, once they are unpacked
+    is_unit_known: bool = True
+    length_unit: str = "km"  # of lengths in the file that say nothing else
+    is_up: bool = False  # whether z counts heights in the file
+    is_order_custom: bool = False  # whether nothing but custom says which axis is depth
     doubt: str = ""  # why its lengths may be in another unit than was assumed
     packing: units.Packing = units.Packing()
     fill: str | None = None

@@ -23,12 +23,9 @@ class Velocities:
 
     values: np.ndarray | ArrayFile  # models along the first axis
     number: int  # of models
-    spacing: tuple[float, ...]  # (ndim,) in array order, km
-    origin: tuple[float, ...] | None = None  # (ndim,) in coordinate order, km
-    layout: Layout | None = None  # what makes velocities of the values; None: they are
-    first: int = 0  # row of the first model
+    layout: Layout  # what makes velocities of the values
     quality: np.ndarray | float | None = None  # Q of all, one number or on the grid
-    notes: tuple[str, ...] = ()  # what was turned, unpacked or converted in reading
+    first: int = 0  # row of the first model
 
     def __len__(self) -> int:
         return self.number
@@ -53,9 +50,14 @@ class Velocities:
                     raise ValueError(f"{where}: {error}") from None
 
     def _model(self, stored: np.ndarray) -> VelocityModel:
-        values = stored if self.layout is None else self.layout.velocities(stored)
-        values = values.reshape(values.shape[-len(self.spacing) :])
-        return VelocityModel(values, self.spacing, self.origin, self.quality)
+        layout, values = self.layout, self.layout.velocities(stored)
+        values = values.reshape(values.shape[-layout.ndim :])
+        return VelocityModel(values, layout.spacing, layout.origin, self.quality)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was turned, unpacked or converted in reading."""
+        return self.layout.notes
 
     @property
     def grid(self) -> VelocityModel:
@@ -114,7 +116,9 @@ def _of_models(models: list[VelocityModel]) -> Velocities:
         raise ValueError("the models of a survey must share one quality")
     values = np.stack([np.asarray(model.velocity) for model in models])
     quality = None if first.quality is None else np.asarray(first.quality)
-    return Velocities(values, len(models), first.spacing, first.origin, quality=quality)
+    straight = tuple(range(values.ndim))
+    layout = Layout(straight, (len(models),), (), first.spacing, first.origin)
+    return Velocities(values, len(models), layout, quality)
 
 
 def _of_file(opened: cases.Opened) -> Velocities:
@@ -139,7 +143,4 @@ def _of_file(opened: cases.Opened) -> Velocities:
         stored = turned.reshape(number, *turned.shape[-layout.ndim :])
         straight = tuple(range(stored.ndim))
         layout = dataclasses.replace(layout, order=straight, stack=(number,), flipped=())
-    return Velocities(
-        stored, number, layout.spacing, layout.origin, layout,
-        quality=quality, notes=layout.notes,
-    )  # fmt: skip
+    return Velocities(stored, number, layout, quality)
