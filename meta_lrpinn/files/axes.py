@@ -81,13 +81,9 @@ def orient(
 ) -> Orientation:
     """Which axis of an array is which, and how they run.
 
-    Args:
-        contents: What the reader gave.
-        name: The array.
-        unit: Of lengths that name none.
-        indices: How many indices of a stack the user gives.
-        transpose: Whether x and z are the other way round than is the custom.
-        spacing: The user's, in numbers of which three mean a volume.
+    Lengths that name no unit are in `unit`. The user gives so many indices of a stack,
+    whether x and z are the other way round than is the custom, and perhaps a spacing,
+    of which three numbers mean a volume.
 
     Raises:
         ValueError: if the file does not say enough, or contradicts itself or the user.

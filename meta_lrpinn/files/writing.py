@@ -22,13 +22,10 @@ class FolderWriter:
 def write_together(
     writers: Mapping[pathlib.Path, Callable[[IO[Any]], Any] | FolderWriter],
 ) -> None:
-    """Writes files and folders, all of them or none.
+    """Writes files, by functions that take an open binary file, and folders: all or none.
 
-    What a killed process has left of the same files is removed.
-
-    Args:
-        writers: Path to a function that writes a binary file, or to what writes a folder;
-            what is at the path is replaced, and its parent is created if need be.
+    What is at a path is replaced, and its parent is created if need be. What a killed
+    process has left of the same files is removed.
     """
     partial = {path: path.with_name(_partial_name(path, os.getpid())) for path in writers}
     try:
@@ -130,14 +127,11 @@ def _remove(path: pathlib.Path) -> None:
 def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Keeps other processes out of a run's folder while the block runs.
 
-    The lock belongs to an open file, `.lock` in the folder: the system lets go of it when
-    the process ends, however it ends. It is refused within one process too. Several
+    The folder is created if need be, and removed again where the block leaves nothing in
+    it. The lock belongs to an open file, `.lock` in the folder: the system lets go of it
+    when the process ends, however it ends. It is refused within one process too. Several
     processes of one run must leave it to the first of them. Windows has no such locks,
     and none is taken there.
-
-    Args:
-        folder: The folder of the run; created if need be, and removed again where the
-            block leaves nothing in it.
 
     Raises:
         BlockingIOError: if another run holds the folder; it names folder and process.

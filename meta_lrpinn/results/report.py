@@ -83,12 +83,8 @@ def check_path(path: pathlib.Path) -> None:
 def check_size(model: VelocityModel, pictures: int) -> None:
     """Refuses, before anything is computed, a report too large for a browser.
 
-    Args:
-        model: The velocity model.
-        pictures: Number of frequencies times that of sources.
-
     Raises:
-        ValueError: if it is.
+        ValueError: if so many pictures, one for each frequency and source, are too many.
     """
     nodes = model.shape[0] * model.shape[-1]  # of a vertical plane
     size = nodes * pictures * _WAVES * _COMPLEX * _BASE64

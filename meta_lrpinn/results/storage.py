@@ -94,10 +94,8 @@ def contents(
 ) -> Contents:
     """All that a wavefield holds, except the function that evaluates it off the grid.
 
-    Args:
-        field: The wavefield.
-        relative_l2: Errors of every source, () or (n_sources,), by the name of what the
-            field was compared with.
+    Errors of every source, () or (n_sources,), are by the name of what the field was
+    compared with.
     """
     model = field.model
     # Sources that were fired together have positions and weights, but one wavefield.
@@ -224,13 +222,7 @@ def writer(
 
 
 def load_wavefield(path: str | os.PathLike) -> "xarray.Dataset":
-    """What `Wavefield.save` wrote, as `Wavefield.to_xarray` gave it.
-
-    Args:
-        path: A file of any of its formats.
-
-    Returns:
-        The dataset.
+    """What `Wavefield.save` wrote in any of its formats, as `to_xarray` gave it.
 
     Raises:
         FileNotFoundError: if there is no such file.

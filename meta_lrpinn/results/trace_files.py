@@ -32,10 +32,7 @@ def check_path(
 ) -> None:
     """Refuses, before anything is computed, a file that cannot be written.
 
-    Args:
-        path: The file.
-        step: Time between samples [s], where it is known.
-        samples: Of a trace, where they are known.
+    The time between samples [s] and their number in a trace are given where known.
 
     Raises:
         ValueError: if the ending is unknown, a library is missing, something else is in

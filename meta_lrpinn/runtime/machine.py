@@ -50,15 +50,10 @@ def _gib(size: float) -> str:
 
 
 def require(libraries: Iterable[str], extra: str, what: str) -> None:
-    """Refuses what needs a library that is not there.
-
-    Args:
-        libraries: Names to import.
-        extra: The extra of this package that installs them.
-        what: What needs them, as "reading SEG-Y".
+    """Refuses what needs a library that is not there, as "reading SEG-Y" does.
 
     Raises:
-        ValueError: if one cannot be imported; it says what to install.
+        ValueError: if one cannot be imported; it says which extra installs it.
     """
     for library in libraries:
         # Found but not imported: importing some of them takes seconds.

@@ -21,13 +21,10 @@ def option(
     choices: Iterable[str] | None = None,
     flag: str | None = None,
 ) -> Any:
-    """A field that is described for documentation and command line alike.
+    """A field with one sentence of help, for documentation and command line alike.
 
-    Args:
-        default: Its default.
-        text: One sentence of help.
-        choices: The values that it can have; None for any.
-        flag: Name on the command line; by default that of the field.
+    It can have any value where there are no choices. A flag is its name on the command
+    line where that is not its own.
     """
     chosen = None if choices is None else tuple(choices)
     metadata = {"help": text, "choices": chosen, "flag": flag}
@@ -72,12 +69,9 @@ def _given(settings: Any, names: Iterable[str]) -> list[tuple[str, Any]]:
 
 
 def variant(default: Any, text: str, kinds: dict[str, type]) -> Any:
-    """A field whose value is of one of several dataclasses, each with its own options.
+    """A field with one sentence of help, whose value is of one of several dataclasses.
 
-    Args:
-        default: Its default.
-        text: One sentence of help.
-        kinds: The dataclasses, by the names that they have on the command line.
+    These, `kinds`, are by the names that they have on the command line.
     """
     return dataclasses.field(default=default, metadata={"help": text, "kinds": kinds})
 

@@ -25,13 +25,7 @@ _KEPT = 16
 def jit_latest(
     function: Callable[..., Any], static_argnames: Sequence[str] = (), kept: int = _KEPT
 ) -> Callable[..., Any]:
-    """As `jax.jit`, but the program that was used longest ago is forgotten.
-
-    Args:
-        function: Pure function of pytrees.
-        static_argnames: As of `jax.jit`.
-        kept: How many programs are kept.
-    """
+    """As `jax.jit`, but so many programs are kept, those that were used last."""
     programs: collections.OrderedDict[Any, Any] = collections.OrderedDict()
     lock = threading.Lock()
     signature = inspect.signature(function)
