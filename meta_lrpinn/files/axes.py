@@ -204,10 +204,7 @@ def _axis(contents: Contents, role: str, label: str, count: int, default: str) -
     key, stored = _coordinate(contents, role, label) or ("", np.empty(0))
     if not key or stored.size != count:
         return Axis(role, count)
-    said = contents.text(key, "units", "unit")
-    unit = None
-    if said not in ("", "1"):
-        unit = units.named(said, units.LENGTHS, f"the unit of {key}")
+    unit = units.unit_beside(contents, key, units.LENGTHS)
     step = _even_step(stored)
     if step is None:
         return Axis(role, count, unit=unit)
@@ -222,9 +219,9 @@ def _counts_heights(contents: Contents, key: str, stored: np.ndarray) -> bool:
     Raises:
         ValueError: if they are negative and nothing says so.
     """
-    said = contents.text(key, "positive").lower()
-    if said in ("up", "down"):
-        return said == "up"
+    direction = contents.text(key, "positive").lower()
+    if direction in ("up", "down"):
+        return direction == "up"
     if key.lower() in _HEIGHTS:
         return True
     if stored.max() <= 0 and stored.min() < 0:

@@ -301,9 +301,9 @@ def load_quality(path: str | os.PathLike, name: str | None = None) -> np.ndarray
         stored = contents.arrays[name]
         if stored.size == 1:
             return real_array(stored, "quality").reshape(())
-        turned = orient(contents, name, "km", spacing=np.ones(stored.ndim))
+        axes = orient(contents, name, "km", spacing=np.ones(stored.ndim))
         values = units.packing(contents, name).unpacked(stored)
-        return np.squeeze(np.flip(np.transpose(values, turned.order), turned.flipped))
+        return np.squeeze(np.flip(np.transpose(values, axes.order), axes.flipped))
 
 
 def save_velocity(path: str | os.PathLike, model: VelocityModel) -> None:
@@ -425,8 +425,7 @@ def _background_of(
     stored = contents.arrays.get("v0")
     if stored is None:
         return None
-    said = contents.text("v0", "units", "unit")
-    unit = units.named(said, units.VELOCITIES, "the unit of v0") if said else unit
+    unit = units.unit_beside(contents, "v0", units.VELOCITIES) or unit
     # Beside slowness, v0 is a velocity in km/s all the same.
     scale = 1.0 if units.is_slowness(unit) else units.VELOCITIES[unit][0]
     if stored.dtype.kind not in "fiuc":

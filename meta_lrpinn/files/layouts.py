@@ -145,19 +145,21 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
         ValueError: if the file does not say enough, or contradicts itself or the user.
     """
     unit = _velocity_unit(contents, name, reading)
-    said = contents.text(name, "length_unit", "length_units", "spacing_unit",
-                         "spacing_units", of_file=True)  # fmt: skip
-    stored_unit = units.named(said, LENGTHS, "its unit of length") if said else None
+    keys = ("length_unit", "length_units", "spacing_unit", "spacing_units")
+    what = "its unit of length"
+    stored_unit = units.unit_beside(contents, name, LENGTHS, what, keys, of_file=True)
     beside = units.BESIDE.get(unit or "", "km")
     default = stored_unit or reading.spacing_unit or beside
     has_spacing = reading.spacing is not None
-    turned = orient(contents, name, default, indices, reading.transpose, reading.spacing)
-    of_axes = {axis.unit for axis in turned.axes if axis.unit}
+    orientation = orient(
+        contents, name, default, indices, reading.transpose, reading.spacing
+    )
+    of_axes = {axis.unit for axis in orientation.axes if axis.unit}
     used = of_axes | ({stored_unit} if stored_unit else set())
     _check_units(reading, used)
-    notes = list(turned.notes)
-    stored = _stored_spacing(turned, has_spacing)
-    spacing = _spacing(turned, stored, reading)
+    notes = list(orientation.notes)
+    stored = _stored_spacing(orientation, has_spacing)
+    spacing = _spacing(orientation, stored, reading)
     if has_spacing and stored and not _agree(spacing, stored):
         notes.append(f"spacing as given, not the file's {_listed(stored)} km")
     doubt = ""
@@ -171,18 +173,18 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
     packing = units.packing(contents, name)
     if packing.scale != 1 or packing.offset != 0:
         notes.append(f"unpacked (scale {packing.scale:g}, offset {packing.offset:g})")
-    shape, ndim = contents.arrays[name].shape, len(turned.axes)
+    shape, ndim = contents.arrays[name].shape, len(orientation.axes)
     return Layout(
-        order=turned.order,
-        stack=tuple(shape[axis] for axis in turned.order[: len(shape) - ndim]),
-        flipped=turned.flipped,
+        order=orientation.order,
+        stack=tuple(shape[axis] for axis in orientation.order[: len(shape) - ndim]),
+        flipped=orientation.flipped,
         spacing=spacing,
-        origin=_origin(turned, spacing),
+        origin=_origin(orientation, spacing),
         unit=unit or "km/s",
         is_unit_known=unit is not None,
         length_unit=default,
-        is_up=turned.axes[0].is_up,
-        is_order_custom=turned.is_custom,
+        is_up=orientation.axes[0].is_up,
+        is_order_custom=orientation.is_custom,
         doubt=doubt,
         packing=packing,
         fill=reading.fill,
@@ -204,15 +206,14 @@ def _doubt_of_cells(spacing: tuple[float, ...], assumed: str) -> str:
 
 def _velocity_unit(contents: Contents, name: str, reading: Reading) -> str | None:
     """The unit of the numbers, where the user or the file says it."""
-    said = contents.text(name, "units", "unit", "velocity_unit", of_file=True)
+    keys = ("units", "unit", "velocity_unit")
+    what = "its unit of velocity, unless unit is given,"
     stored = None
-    if said not in ("", "1"):
-        what = "its unit of velocity, unless unit is given,"
-        try:
-            stored = units.named(said, VELOCITIES, what)
-        except ValueError:
-            if not reading.unit:
-                raise
+    try:
+        stored = units.unit_beside(contents, name, VELOCITIES, what, keys, of_file=True)
+    except ValueError:
+        if not reading.unit:
+            raise
     if stored and reading.unit and stored != reading.unit:
         raise ValueError(
             f"unit is {reading.unit}, but the file says that {name} is in {stored}: leave "
@@ -247,11 +248,11 @@ def _check_units(reading: Reading, lengths: set[str]) -> None:
 
 
 def _spacing(
-    turned: Orientation, stored: list[float] | None, reading: Reading
+    orientation: Orientation, stored: list[float] | None, reading: Reading
 ) -> tuple[float, ...]:
     """The spacing in the order z, y, x [km]: given, or stored, or of coordinates."""
-    roles = [axis.role for axis in turned.axes]
-    even = [None if axis.step is None else abs(axis.step) for axis in turned.axes]
+    roles = [axis.role for axis in orientation.axes]
+    even = [None if axis.step is None else abs(axis.step) for axis in orientation.axes]
     chosen = stored
     if reading.spacing is not None:
         steps = real_array(reading.spacing, "spacing").ravel()
@@ -259,9 +260,9 @@ def _spacing(
     if chosen is None:
         if None not in even:
             return tuple(step for step in even if step is not None)
-        missing = (axis.role for axis in turned.axes if axis.step is None)
+        missing = (axis.role for axis in orientation.axes if axis.step is None)
         raise ValueError(
-            f"it holds no grid spacing for {turned.name} (no even coordinates of "
+            f"it holds no grid spacing for {orientation.name} (no even coordinates of "
             f"{', '.join(missing)}): give it in km, ({_steps_of(roles)}) or one number"
         )
     if not _agree(chosen, even):
@@ -272,10 +273,10 @@ def _spacing(
     return tuple(chosen)
 
 
-def _stored_spacing(turned: Orientation, has_other: bool) -> list[float] | None:
+def _stored_spacing(orientation: Orientation, has_other: bool) -> list[float] | None:
     """The spacing that a file holds as numbers, in the order z, y, x [km]."""
-    contents, name, unit = turned.contents, turned.name, turned.unit
-    roles = [axis.role for axis in turned.axes]
+    contents, name, unit = orientation.contents, orientation.name, orientation.unit
+    roles = [axis.role for axis in orientation.axes]
     key = spacing_key(contents, name)
     if not key:  # dz, dy and dx as numbers of their own
         for prefix in (f"{name}_", ""):
@@ -284,9 +285,9 @@ def _stored_spacing(turned: Orientation, has_other: bool) -> list[float] | None:
                 return [units.lengths(contents, k, unit).item() for k in keys]
         return None
     steps = units.lengths(contents, key, unit).ravel()
-    stored_roles = [role for role in turned.roles if role]
-    if steps.size == len(turned.roles):
-        steps = steps[[role is not None for role in turned.roles]]
+    stored_roles = [role for role in orientation.roles if role]
+    if steps.size == len(orientation.roles):
+        steps = steps[[role is not None for role in orientation.roles]]
     if has_other and steps.size not in (1, len(roles)):
         return None  # it is of another array
     by_role = dict(zip(stored_roles, _one_each(steps, roles), strict=True))
@@ -317,13 +318,13 @@ def _listed(steps: Sequence[float | None]) -> str:
     return ", ".join("uneven" if step is None else f"{step:g}" for step in steps)
 
 
-def _origin(turned: Orientation, spacing: tuple[float, ...]) -> tuple[float, ...]:
+def _origin(orientation: Orientation, spacing: tuple[float, ...]) -> tuple[float, ...]:
     """The first point in coordinate order [km]."""
-    contents, axes = turned.contents, turned.axes
-    for key in (f"{turned.name}_origin", "origin"):
+    contents, axes = orientation.contents, orientation.axes
+    for key in (f"{orientation.name}_origin", "origin"):
         if key not in contents.arrays:
             continue
-        start = units.lengths(contents, key, turned.unit).ravel()
+        start = units.lengths(contents, key, orientation.unit).ravel()
         if start.size == len(axes) and np.all(np.isfinite(start)):
             for axis, step, value in zip(axes, spacing, start[::-1], strict=True):
                 if axis.step is not None and abs(axis.first - value) > _SAME_SPACING * step:

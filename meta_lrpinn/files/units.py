@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -60,6 +60,23 @@ def named(text: object, units: Mapping[str, object], what: str) -> str:
     return plain
 
 
+def unit_beside(
+    contents: Contents,
+    name: str,
+    units: Mapping[str, object],
+    what: str = "",
+    keys: Sequence[str] = ("units", "unit"),
+    of_file: bool = False,
+) -> str | None:
+    """The unit that attributes of an array name, or of the file; None where none does.
+
+    Raises:
+        ValueError: if it is none of these units; it says of `what`.
+    """
+    text = contents.text(name, *keys, of_file=of_file)
+    return None if text in ("", "1") else named(text, units, what or f"the unit of {name}")
+
+
 def is_slowness(unit: str) -> bool:
     """Whether larger numbers of a unit are slower."""
     return VELOCITIES[unit][1] < 0
@@ -80,8 +97,7 @@ def lengths(contents: Contents, key: str, default: str) -> np.ndarray:
     Raises:
         ValueError: if it holds no real numbers, or its unit is none of a length.
     """
-    said = contents.text(key, "units", "unit")
-    unit = named(said, LENGTHS, f"the unit of {key}") if said else default
+    unit = unit_beside(contents, key, LENGTHS) or default
     return real_array(contents.arrays[key], key).astype(float) * LENGTHS[unit]
 
 
@@ -130,12 +146,12 @@ def packing(contents: Contents, name: str) -> Packing:
     if limits is not None and limits.size == 2 and limits.dtype.kind in "fiu":
         lowest, highest = (float(limit) for limit in np.ravel(limits))
     missing = number("_FillValue"), number("missing_value")
-    said = contents.arrays.get(f"{name}__Unsigned")
+    unsigned = contents.arrays.get(f"{name}__Unsigned")
     return Packing(
         scale=number("scale_factor", "scale", default=1.0),
         offset=number("add_offset", "offset", default=0.0),
         missing=tuple(value for value in missing if not math.isnan(value)),
         lowest=-math.inf if math.isnan(lowest) else lowest,
         highest=math.inf if math.isnan(highest) else highest,
-        unsigned=said is not None and str(said.item()).lower() == "true",
+        unsigned=unsigned is not None and str(unsigned.item()).lower() == "true",
     )

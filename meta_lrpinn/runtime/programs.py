@@ -39,8 +39,8 @@ def jit_latest(
             program = programs.pop(key, None)
             if program is None:
                 # A function of its own: JAX keeps the programs of equal functions together.
-                own = functools.wraps(function)(lambda *a, **k: function(*a, **k))
-                program = jax.jit(own, static_argnames=static_argnames)
+                copy = functools.wraps(function)(lambda *a, **k: function(*a, **k))
+                program = jax.jit(copy, static_argnames=static_argnames)
             programs[key] = program
             oldest = programs.popitem(last=False)[1] if len(programs) > kept else None
         if oldest is not None:

@@ -83,8 +83,8 @@ def add_attributes(
     arrays: dict[str, Any], prefix: str, attributes: Mapping[str, Any]
 ) -> None:
     """Adds numbers and texts among attributes as arrays, unless there are such arrays."""
-    for key, given in attributes.items():
-        value = np.asarray(given)
+    for key, attribute in attributes.items():
+        value = np.asarray(attribute)
         if value.dtype.kind == "S" or value.dtype == object:
             text = value.item() if value.size == 1 else ""
             text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
