@@ -36,9 +36,9 @@ SUFFIXES = readers.SUFFIXES
 
 _DEFAULT_NAMES = ("velocity", "vel", "v")
 # Arrays of a file that are never velocities, even when they have two axes.
-_NOT_MODELS = (
-    *("frequency", "source", "source_x", "source_y", "source_z", "weights", "amplitude"),
-    *("v0", "scattered", "quality", "free_surface", "spacing", "origin"),
+_NOT_MODELS = frozenset(
+    "frequency source source_x source_y source_z weights amplitude v0 scattered quality "
+    "free_surface spacing origin".split()
 )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from meta_lrpinn.files import units
-from meta_lrpinn.files.axes import Orientation, named_roles, orient, spacing_key
+from meta_lrpinn.files.axes import Axis, Orientation, named_roles, orient, spacing_key
 from meta_lrpinn.files.readers.contents import Contents
 from meta_lrpinn.files.units import LENGTHS, VELOCITIES
 from meta_lrpinn.physics.grid_values import FASTEST, real_array
@@ -160,7 +160,7 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
     notes = list(orientation.notes)
     stored = _stored_spacing(orientation, has_spacing)
     spacing = _spacing(orientation, stored, reading)
-    if has_spacing and stored and not _agree(spacing, stored):
+    if has_spacing and stored is not None and not _agree(spacing, stored):
         notes.append(f"spacing as given, not the file's {_listed(stored)} km")
     doubt = ""
     if reading.spacing_unit is None and (has_spacing or not used):
@@ -178,7 +178,7 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
         order=orientation.order,
         stack=tuple(shape[axis] for axis in orientation.order[: len(shape) - ndim]),
         flipped=orientation.flipped,
-        spacing=spacing,
+        spacing=tuple(spacing.tolist()),
         origin=_origin(orientation, spacing),
         unit=unit or "km/s",
         is_unit_known=unit is not None,
@@ -192,7 +192,7 @@ def lay_out(contents: Contents, name: str, reading: Reading, indices: int = 0) -
     )
 
 
-def _doubt_of_cells(spacing: tuple[float, ...], assumed: str) -> str:
+def _doubt_of_cells(spacing: np.ndarray, assumed: str) -> str:
     """What to say of cells that are too large, or too small for a unit that is not km."""
     if max(spacing) >= _LARGEST_CELL:
         others = "m, ft or km"
@@ -248,77 +248,73 @@ def _check_units(reading: Reading, lengths: set[str]) -> None:
 
 
 def _spacing(
-    orientation: Orientation, stored: list[float] | None, reading: Reading
-) -> tuple[float, ...]:
+    orientation: Orientation, stored: np.ndarray | None, reading: Reading
+) -> np.ndarray:
     """The spacing in the order z, y, x [km]: given, or stored, or of coordinates."""
-    roles = [axis.role for axis in orientation.axes]
-    even = [None if axis.step is None else abs(axis.step) for axis in orientation.axes]
-    chosen = stored
+    axes = orientation.axes
+    even = np.array([math.nan if axis.step is None else abs(axis.step) for axis in axes])
+    steps = even if stored is None else stored
     if reading.spacing is not None:
         steps = real_array(reading.spacing, "spacing").ravel()
-        chosen = _one_each(steps * LENGTHS[reading.spacing_unit or "km"], roles)
-    if chosen is None:
-        if None not in even:
-            return tuple(step for step in even if step is not None)
-        missing = (axis.role for axis in orientation.axes if axis.step is None)
+        steps = _one_each(steps * LENGTHS[reading.spacing_unit or "km"], axes)
+    elif np.isnan(steps).any():
+        missing = (axis.role for axis in axes if axis.step is None)
         raise ValueError(
             f"it holds no grid spacing for {orientation.name} (no even coordinates of "
-            f"{', '.join(missing)}): give it in km, ({_steps_of(roles)}) or one number"
+            f"{', '.join(missing)}): give it in km, ({_steps_of(axes)}) or one number"
         )
-    if not _agree(chosen, even):
+    if not _agree(steps, even):
         raise ValueError(
-            f"spacing is ({_listed(chosen)}) km, but the file's coordinates say "
+            f"spacing is ({_listed(steps)}) km, but the file's coordinates say "
             f"({_listed(even)}) km: leave out spacing, or correct the file"
         )
-    return tuple(chosen)
+    return steps
 
 
-def _stored_spacing(orientation: Orientation, has_other: bool) -> list[float] | None:
+def _stored_spacing(orientation: Orientation, has_other: bool) -> np.ndarray | None:
     """The spacing that a file holds as numbers, in the order z, y, x [km]."""
     contents, name, unit = orientation.contents, orientation.name, orientation.unit
-    roles = [axis.role for axis in orientation.axes]
+    axes = orientation.axes
     key = spacing_key(contents, name)
     if not key:  # dz, dy and dx as numbers of their own
         for prefix in (f"{name}_", ""):
-            keys = [f"{prefix}d{role}" for role in roles]
+            keys = [f"{prefix}d{axis.role}" for axis in axes]
             if all(k in contents.arrays and contents.arrays[k].size == 1 for k in keys):
-                return [units.lengths(contents, k, unit).item() for k in keys]
+                return np.array([units.lengths(contents, k, unit).item() for k in keys])
         return None
     steps = units.lengths(contents, key, unit).ravel()
-    stored_roles = [role for role in orientation.roles if role]
-    if steps.size == len(orientation.roles):
-        steps = steps[[role is not None for role in orientation.roles]]
-    if has_other and steps.size not in (1, len(roles)):
+    roles = np.array([role or "" for role in orientation.roles])
+    if steps.size == len(roles):
+        steps = steps[roles != ""]
+    if has_other and steps.size not in (1, len(axes)):
         return None  # it is of another array
-    by_role = dict(zip(stored_roles, _one_each(steps, roles), strict=True))
-    return [by_role[role] for role in roles]
+    stored_roles = roles[roles != ""].tolist()
+    return _one_each(steps, axes)[[stored_roles.index(axis.role) for axis in axes]]
 
 
-def _one_each(steps: np.ndarray, roles: list[str]) -> list[float]:
-    if steps.size not in (1, len(roles)):
+def _one_each(steps: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+    if steps.size not in (1, len(axes)):
         raise ValueError(
-            f"spacing must be one number or {len(roles)}, ({_steps_of(roles)}), "
+            f"spacing must be one number or {len(axes)}, ({_steps_of(axes)}), "
             f"got {steps.size}"
         )
-    return [float(step) for step in np.broadcast_to(steps, len(roles))]
+    return np.broadcast_to(steps, len(axes))
 
 
-def _steps_of(roles: list[str]) -> str:
-    return ", ".join(f"d{role}" for role in roles)
+def _steps_of(axes: Sequence[Axis]) -> str:
+    return ", ".join(f"d{axis.role}" for axis in axes)
 
 
-def _agree(steps: Sequence[float], others: Sequence[float | None]) -> bool:
-    return all(
-        other is None or abs(step - other) <= _SAME_SPACING * abs(other)
-        for step, other in zip(steps, others, strict=True)
-    )
+def _agree(steps: np.ndarray, others: np.ndarray) -> bool:
+    """Whether steps are others, where these are numbers."""
+    return not np.any(np.abs(steps - others) > _SAME_SPACING * np.abs(others))
 
 
-def _listed(steps: Sequence[float | None]) -> str:
-    return ", ".join("uneven" if step is None else f"{step:g}" for step in steps)
+def _listed(steps: np.ndarray) -> str:
+    return ", ".join("uneven" if math.isnan(step) else f"{step:g}" for step in steps)
 
 
-def _origin(orientation: Orientation, spacing: tuple[float, ...]) -> tuple[float, ...]:
+def _origin(orientation: Orientation, spacing: np.ndarray) -> tuple[float, ...]:
     """The first point in coordinate order [km]."""
     contents, axes = orientation.contents, orientation.axes
     for key in (f"{orientation.name}_origin", "origin"):
@@ -336,5 +332,5 @@ def _origin(orientation: Orientation, spacing: tuple[float, ...]) -> tuple[float
     first = [axis.first for axis in axes]
     samples = contents.arrays.get("first_sample")  # of SEG-Y whose interval is in no unit
     if samples is not None and axes[0].step is None:
-        first[0] = float(samples.item()) * spacing[0]
+        first[0] = float(samples.item() * spacing[0])
     return tuple(first[::-1])

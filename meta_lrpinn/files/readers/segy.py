@@ -19,11 +19,11 @@ import segyio
 
 from meta_lrpinn.files.readers.contents import Contents
 
+# Of the headers of traces, in the order in which `read` takes them.
 _FIELDS = (
-    *("INLINE_3D", "CROSSLINE_3D", "CDP_X", "CDP_Y", "SourceGroupScalar"),
-    *("CoordinateUnits", "DelayRecordingTime", "TraceWeightingFactor"),
-    "TraceValueMeasurementUnit",
-)
+    "INLINE_3D CROSSLINE_3D CDP_X CDP_Y SourceGroupScalar CoordinateUnits "
+    "DelayRecordingTime TraceWeightingFactor TraceValueMeasurementUnit"
+).split()
 _FEET = 2  # in the binary header's measurement system
 _METRES_PER_SECOND = 6  # in a trace's unit of values
 # Neighbours may be this much nearer or farther than on average: coordinates are rounded.
