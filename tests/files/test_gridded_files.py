@@ -1,5 +1,7 @@
 """netCDF and zarr velocity files, as xarray writes them."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,29 @@ def test_grid_and_origin_are_those_of_the_coordinates(tmp_path, ending):
 def test_classic_netcdf_is_read(tmp_path):
     flat().to_netcdf(tmp_path / "a.nc", engine="scipy")
     np.testing.assert_array_equal(load_velocity(tmp_path / "a.nc").velocity, FLAT)
+
+
+def test_a_zarr_at_a_url_is_read(tmp_path):
+    pytest.importorskip("fsspec")
+    path = write(flat(name="vp"), tmp_path / "a.zarr")
+    model = load_velocity(f"file://{path}:vp")
+    np.testing.assert_array_equal(model.velocity, FLAT)
+    np.testing.assert_allclose(model.origin, (1.0, 0.3))
+
+
+def test_netcdf_needs_no_xarray_and_the_classic_kind_no_library(tmp_path, monkeypatch):
+    flat().to_netcdf(tmp_path / "classic.nc", engine="scipy")
+    write(flat(), tmp_path / "new.nc")
+    find = importlib.util.find_spec
+    missing = ["xarray"]
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in missing else find(name)
+    )
+    np.testing.assert_array_equal(load_velocity(tmp_path / "new.nc").velocity, FLAT)
+    missing.append("h5py")
+    np.testing.assert_array_equal(load_velocity(tmp_path / "classic.nc").velocity, FLAT)
+    with pytest.raises(ValueError, match=r"reading netCDF needs h5py: .*\[hdf5\]"):
+        load_velocity(tmp_path / "new.nc")
 
 
 @pytest.mark.parametrize("dims", [("x", "z"), ("depth", "distance"), ("X", "Depth")])

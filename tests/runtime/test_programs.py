@@ -1,4 +1,4 @@
-"""Compiled programs: the same results, and only the latest kept."""
+"""Compiled programs: the same results, only the latest kept, and NumPy inside them."""
 
 import gc
 
@@ -74,3 +74,26 @@ def test_ever_new_frequencies_leave_no_programs_behind():
         gc.collect()
         count.append(len(jax.devices()[0].client.live_executables()))
     assert count[-1] < count[29] + 10
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_functions_of_the_host_keep_their_precision_and_have_gradients(double):
+    factors = np.array([1 / 3 + 2j / 7, 0.1j])
+
+    def forward(x):
+        return x[:2] * factors, x.sum() + 0j
+
+    def backward(x, total, cotangent):
+        assert total == pytest.approx(x.sum() + 0j)
+        return np.append((cotangent * factors).real, 0.0)
+
+    function = programs.differentiable(forward, backward, ((2,), ()))
+    with jax.enable_x64(double):
+        x = jnp.array([1 / 3, 2 / 3, 1.0])
+        expected = (np.array([1 / 3, 2 / 3]) * factors).astype(jnp.result_type(complex))
+        for result in (function(x), jax.jit(function)(x), jax.vmap(function)(x[None])[0]):
+            np.testing.assert_array_equal(result, expected)
+        gradient = jax.grad(lambda x: jnp.sum(jnp.abs(function(x)) ** 2))(x)
+        np.testing.assert_allclose(
+            gradient[:2], 2 * np.abs(factors) ** 2 * x[:2], 1e-14 if double else 1e-6
+        )
