@@ -14,6 +14,7 @@ import numpy as np
 
 from meta_lrpinn.files import writing
 from meta_lrpinn.files.readers.grouped import IMAGINARY, REAL
+from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
@@ -68,20 +69,23 @@ def variable(
     return dimensions, np.asarray(values), known
 
 
-def space(ndim: int) -> tuple[str, ...]:
-    """Names of the axes of a grid, in array order."""
-    return ("z", "y", "x") if ndim == 3 else ("z", "x")
-
-
 def positions(what: str, points: np.ndarray) -> dict[str, Variable]:
     """Coordinates of one point, (ndim,), or several, (n, ndim) [km], axis by axis."""
     points = np.asarray(points, float)
     labels = (what,) if points.ndim == 2 else ()
-    # Points are in coordinate order, arrays in the reverse of it.
-    axes = space(points.shape[-1])[::-1]
+    axes = "xyz" if points.shape[-1] == 3 else "xz"
     return {
         f"{what}_{axis}": variable(labels, column, f"{_in_words(axis)} of the {what}", "km")
         for axis, column in zip(axes, points.T, strict=True)
+    }
+
+
+def axes_of(model: VelocityModel) -> dict[str, Variable]:
+    """Coordinates of the nodes along each axis of a grid [km], in array order."""
+    names = "zyx" if model.ndim == 3 else "zx"
+    return {
+        axis: variable((axis,), values, _in_words(axis), "km")
+        for axis, values in zip(names, model.axes(), strict=True)
     }
 
 
@@ -101,7 +105,8 @@ def contents(
     # Sources that were fired together have positions and weights, but one wavefield.
     points: tuple[str, ...] = ("source",) if np.ndim(field.source) == 2 else ()
     sources = points if field.has_source_axis else ()
-    axes = space(model.ndim)
+    coordinates = axes_of(model)
+    axes = tuple(coordinates)
     grid = (*sources, *axes)
     # u₀ is A H₀ in 2D and A e^{-ikr}/r in 3D, for an A without a unit.
     unit = {2: "1", 3: "1/km"}[model.ndim]
@@ -128,10 +133,6 @@ def contents(
         text = f"relative L2 distance of scattered from the {compared} field"
         values = np.reshape(np.asarray(errors, float), -1 if sources else ())
         variables[f"relative_l2_{compared}"] = variable(sources, values, text)
-    coordinates = {
-        axis: variable((axis,), values, _in_words(axis), "km")
-        for axis, values in zip(axes, model.axes(), strict=True)
-    }
     coordinates["frequency"] = variable((), field.frequency, units="Hz")
     coordinates |= positions("source", field.source)
     return Contents(variables, coordinates, _attributes(field))

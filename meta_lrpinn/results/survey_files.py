@@ -177,19 +177,16 @@ def _create(
 
     group = zarr.open_group(output.url, mode="a", attributes={_DESCRIPTION: _UNFINISHED})
     points = storage.positions("source", plan.sources)
-    if plan.receivers is None:
-        axes, dimensions, space = grid.axes(), storage.space(grid.ndim), grid.shape
-    else:
-        axes, dimensions, space = (), ("receiver",), (len(plan.receivers),)
+    axes = storage.axes_of(grid) if plan.receivers is None else {}
+    dimensions, space = tuple(axes), grid.shape
+    if plan.receivers is not None:
+        dimensions, space = ("receiver",), (len(plan.receivers),)
         points |= storage.positions("receiver", plan.receivers)
     coordinates = {
         "frequency": variable(("frequency",), plan.frequencies, units="Hz"),
         "model": variable(("model",), np.arange(models)),
         **points,
-        **{
-            name: variable((name,), axis, units="km")
-            for name, axis in zip(dimensions, axes, strict=False)
-        },
+        **axes,
     }
     for name, (labels, values, attributes) in coordinates.items():
         group.create_array(
