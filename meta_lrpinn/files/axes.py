@@ -92,6 +92,7 @@ def orient(
     shape = contents.arrays[name].shape
     notes = ["transposed"] if transpose else []
     roles = named_roles(labels)
+    is_custom = roles is None
     if roles and transpose:
         raise ValueError(
             f"its dimensions are named ({', '.join(labels)}), which says their order: "
@@ -108,12 +109,10 @@ def orient(
         notes.append(f"transposed from ({', '.join(labels[i] for i in space.values())})")
     if not labels:
         _check_not_swapped(contents, {role: shape[axis] for role, axis in space.items()})
+    named = {role: labels[axis] if labels else "" for role, axis in space.items()}
     axes = tuple(
-        _axis(
-            contents, role, labels[space[role]] if labels else "", shape[space[role]], unit
-        )
-        for role in "zyx"
-        if role in space
+        _axis(contents, role, named[role], shape[space[role]], unit)
+        for role in sorted(space, reverse=True)
     )
     for axis in axes:
         if axis.is_flipped:
@@ -121,7 +120,6 @@ def orient(
             notes.append(f"{axis.role} flipped ({why})")
         elif axis.is_up:
             notes.append("depths from heights")
-    is_custom = named_roles(labels) is None
     return Orientation(contents, name, unit, is_custom, tuple(roles), axes, tuple(notes))
 
 

@@ -131,17 +131,14 @@ def packing(contents: Contents, name: str) -> Packing:
     """How the numbers of an array are packed; as they are where nothing says it."""
 
     def number(*keys: str, default: float = math.nan) -> float:
-        # Those of the file are its only array's where no array is named.
-        of_file = [
-            key for key in keys if key in ("scale_factor", "add_offset", "missing_value")
-        ]
-        for key in (*(f"{name}_{key}" for key in keys), *of_file):
+        for key in (*(f"{name}_{key}" for key in keys), *_OF_FILE.intersection(keys)):
             value = contents.arrays.get(key)
             if value is not None and value.dtype.kind in "fiu" and value.size == 1:
                 return float(value.item())
         return default
 
-    lowest, highest = number("valid_min"), number("valid_max")
+    lowest = number("valid_min", default=-math.inf)
+    highest = number("valid_max", default=math.inf)
     limits = contents.arrays.get(f"{name}_valid_range")
     if limits is not None and limits.size == 2 and limits.dtype.kind in "fiu":
         lowest, highest = (float(limit) for limit in np.ravel(limits))
@@ -151,7 +148,7 @@ def packing(contents: Contents, name: str) -> Packing:
         scale=number("scale_factor", "scale", default=1.0),
         offset=number("add_offset", "offset", default=0.0),
         missing=tuple(value for value in missing if not math.isnan(value)),
-        lowest=-math.inf if math.isnan(lowest) else lowest,
-        highest=math.inf if math.isnan(highest) else highest,
+        lowest=lowest,
+        highest=highest,
         unsigned=unsigned is not None and str(unsigned.item()).lower() == "true",
     )
