@@ -143,12 +143,8 @@ def load_case(
     [km] (or `source_x` with `source_z`), `amplitude`, `v0` [km/s] and `scattered` on the
     model's grid, one per source.
 
-    Args:
-        path: As for `load_velocity`, like all arguments.
-        name: Which array to read; one that is not the default, or one section of a
-            stack, has no problem beside it.
-        spacing: Grid spacing.
-        **options: The others of `load_velocity`.
+    Arguments are those of `load_velocity`. An array that is not the default, or one
+    section of a stack, has no problem beside it.
 
     Returns:
         The case; what the file does not hold is None. Its `notes` say what was turned,
@@ -223,9 +219,8 @@ def _case_of(opened: Opened) -> Case:
     is_whole = opened.is_default and not opened.index
     quality = quality_of(opened.contents, layout) if is_whole else None
     model = VelocityModel(velocity, layout.spacing, layout.origin, quality)
-    notes = (*layout.notes, *filter(None, [layout.hint(velocity)]))
-    if layout.is_order_custom and (hint := transposition_hint(model)):
-        notes = (*notes, hint)
+    hint = transposition_hint(model) if layout.is_order_custom else None
+    notes = (*layout.notes, *filter(None, (layout.hint(velocity), hint)))
     if not is_whole:
         return Case(model, notes=notes)
     source = _source_of(opened.contents, layout)
