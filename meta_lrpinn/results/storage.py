@@ -121,7 +121,7 @@ def contents(
         "v0": (points, field.background_velocity),
         "weights": (points, field.weights),
         "quality": (axes, model.quality),
-        "free_surface": ((), 1 if field.free_surface else None),  # netCDF has no truth
+        "free_surface": ((), 1 if field.free_surface else None),  # netCDF has no booleans
         "error_estimate": (sources, field.error_estimates),
     }
     variables = {
