@@ -28,12 +28,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from experiments import common, histories, study
+from experiments import common, costs, histories, study
 from meta_lrpinn import generators
 from meta_lrpinn.learning import checkpoints, configs, networks, pipeline, task_sets
 from meta_lrpinn.learning.run_log import read_rows
@@ -194,11 +193,7 @@ def number_of_parameters(name: str) -> tuple[int, int]:
     """How many are meta-trained, and how many are adapted once σ(f) is pruned."""
     network = random_start(name)(0)
     adapted = network.prune(5.0) if network.kind == "lrpinn" else network
-    return _size(network.params), _size(adapted.params)
-
-
-def _size(params: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    return costs.size(network.params), costs.size(adapted.params)
 
 
 def cases() -> dict[str, Any]:

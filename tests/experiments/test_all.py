@@ -250,8 +250,8 @@ def test_every_experiment_is_in_the_list():
     folder = Path(everything.__file__).parent
     scripts = {path.stem for path in folder.glob("*.py")}
     helpers = {
-        *("__init__", "all", "common", "histories", "panels", "study"),
-        *("eliminated_residual", "enriched", "random_waves", "rank_growth"),
+        *("__init__", "all", "common", "costs", "histories", "panels", "reports", "study"),
+        *("enriched", "random_waves", "rank_growth"),
     }
     assert scripts - helpers <= set(everything.EXPERIMENTS)
     for name in scripts - helpers:

@@ -31,10 +31,11 @@ def small_case(_, frequency):
 def quick_adapt(case, contender, method, steps, seed):
     """What the start is worth, without a step."""
     del steps
-    settings = contender.settings(method, case.frequency, 0, seed)
+    costs = {"parameters": 1, "drawn": np.nan, "memory": 1.0}
+    settings = contender.settings(case, method, 0, seed)
     field = ml.solve(case.model, case.frequency, case.source, settings)
     error = ml.relative_l2(field.scattered, case.scattered)
-    row = {"step": 0, "seconds": 0.0, "relative_l2": error}
+    row = {"step": 0, "seconds": 0.0, "relative_l2": error, **costs}
     return [{**row, "held_out": 0.0, "error_estimate": error}]
 
 
