@@ -44,13 +44,19 @@ _META_PINN = ("--meta_pinn=meta_pinn",)
 # Each with the settings of its page in docs/results, which flags given here override.
 EXPERIMENTS = {
     "baselines": (),
-    "layered": ("--frequencies=3,5,8", "--points=576", "--seeds=3", *_META_PINN),
+    "layered": (
+        "--frequencies=3,5,8,12",
+        "--steps=300",
+        "--seeds=3",
+        "--one_seed_from=12",
+        *_META_PINN,
+    ),
     "figure5": ("--points=576", "--steps=1000", "--seeds=3", *_META_PINN),
     "overthrust": (
-        "--frequencies=5",
-        "--points=576",
-        "--steps=300",
-        "--seeds=1",
+        "--frequencies=3,5,8,12",
+        "--steps=200",
+        "--seeds=3",
+        "--one_seed_from=12",
         *_META_PINN,
     ),
     "marmousi": (
@@ -61,17 +67,29 @@ EXPERIMENTS = {
         *_META_PINN,
     ),
     "held_tasks": ("--points=1024", "--seeds=1", *_META_PINN),
-    "maml": ("--maml_seconds=150", "--maml_steps=10,50", "--seeds=1"),
+    "maml": (
+        "--maml_seconds=160",
+        "--maml_algorithms=0,1,5",
+        "--maml_steps=10,50",
+        "--seeds=3",
+    ),
     "metric": ("--seeds=1",),
-    "ablate_meta": ("--points=576", "--seeds=2"),
-    "rank_sweep": ("--frequencies=3,6", "--points=576", "--steps=200", "--seeds=1"),
-    "out_of_distribution": (
-        "--frequencies=5,8,12,16",
-        "--points=576",
+    "ablate_meta": ("--seeds=2",),
+    "rank_sweep": (
+        "--frequencies=3,5,6,8,10,12",
+        "--ranks=10,full",
         "--steps=200",
         "--seeds=1",
     ),
-    "dynamic_rank": ("--points=576", "--steps=180", "--seeds=1"),
+    "out_of_distribution": (
+        "--frequencies=5,8,8.8,10,12",
+        "--steps=400",
+        "--seeds=1",
+    ),
+    "dynamic_rank": (
+        "--steps=300",
+        "--seeds=3",
+    ),
     "sharp_models": ("--points=576", "--steps=100", "--seeds=1"),
     "accelerator": (
         "--accelerator_repeats=3",
@@ -133,7 +151,7 @@ FIGURES = {
     "metric": {"figure": "Error after adaptation, by what is learned"},
     "ablate_meta": {"figure": "Error against steps, by start and loss"},
     "rank_sweep": {"figure": "Error against rank, by frequency"},
-    "out_of_distribution": {"figure": "Error by frequency and by scale of the velocity"},
+    "out_of_distribution": {"figure": "Error against steps of adaptation"},
     "dynamic_rank": {"figure": "Error against steps of adaptation"},
     "sharp_models": {"figure": "Error against steps of adaptation"},
     "accelerator": {"figure": "Seconds of each task"},
