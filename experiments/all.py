@@ -44,21 +44,9 @@ _META_PINN = ("--meta_pinn=meta_pinn",)
 # Each with the settings of its page in docs/results, which flags given here override.
 EXPERIMENTS = {
     "baselines": (),
-    "layered": (
-        "--frequencies=3,5,8,12",
-        "--steps=300",
-        "--seeds=3",
-        "--one_seed_from=12",
-        *_META_PINN,
-    ),
+    "layered": ("--steps=300", "--one_seed_from=12", *_META_PINN),
     "figure5": ("--points=576", "--steps=1000", "--seeds=3", *_META_PINN),
-    "overthrust": (
-        "--frequencies=3,5,8,12",
-        "--steps=200",
-        "--seeds=3",
-        "--one_seed_from=12",
-        *_META_PINN,
-    ),
+    "overthrust": ("--steps=200", "--one_seed_from=12", *_META_PINN),
     "marmousi": (
         "--frequencies=5",
         "--points=576",
@@ -67,29 +55,12 @@ EXPERIMENTS = {
         *_META_PINN,
     ),
     "held_tasks": ("--points=1024", "--seeds=1", *_META_PINN),
-    "maml": (
-        "--maml_seconds=160",
-        "--maml_algorithms=0,1,5",
-        "--maml_steps=10,50",
-        "--seeds=3",
-    ),
+    "maml": ("--maml_seconds=160", "--maml_algorithms=0,1,5", "--maml_steps=10,50"),
     "metric": ("--seeds=1",),
     "ablate_meta": ("--seeds=2",),
-    "rank_sweep": (
-        "--frequencies=3,5,6,8,10,12",
-        "--ranks=10,full",
-        "--steps=200",
-        "--seeds=1",
-    ),
-    "out_of_distribution": (
-        "--frequencies=5,8,8.8,10,12",
-        "--steps=400",
-        "--seeds=1",
-    ),
-    "dynamic_rank": (
-        "--steps=300",
-        "--seeds=3",
-    ),
+    "rank_sweep": ("--ranks=10,full", "--steps=200", "--seeds=1"),
+    "out_of_distribution": ("--steps=400", "--seeds=1"),
+    "dynamic_rank": (),
     "sharp_models": ("--points=576", "--steps=100", "--seeds=1"),
     "accelerator": (
         "--accelerator_repeats=3",
@@ -107,11 +78,7 @@ EXPERIMENTS = {
         "--published",
     ),
     "speed": ("--cube",),
-    "inversion": (
-        "--models=layered,marmousi",
-        "--frequencies=3,4,6,8",
-        "--iterations=12",
-    ),
+    "inversion": ("--models=layered,marmousi", "--frequencies=3,4,6,8", "--iterations=12"),
     "trust": (),
     "calibration": (),
     "cost_curve": ("--curve_cases=layered,half-spaces",),

@@ -64,6 +64,12 @@ def cost_of(case: Case, settings: ml.NetworkFeatures | ml.GradientTraining) -> R
     return {**cost, "drawn": points, "memory": memory}
 
 
+def bytes_of(program: jax.stages.Compiled) -> int:
+    """What XLA accounts to a program: temporaries, arguments and outputs."""
+    of = program.memory_analysis()
+    return of.temp_size_in_bytes + of.argument_size_in_bytes + of.output_size_in_bytes
+
+
 _MEMORY: dict[Any, float] = {}  # by what the program depends on: compiling takes seconds
 
 
@@ -97,10 +103,5 @@ def memory_of(
         task = tasks.single_task(jax.tree.map(jnp.asarray, objectives.unit_problem(made)))
         gradient = jax.value_and_grad(choose[loss](network.module, points), has_aux=True)
         program = jax.jit(gradient).lower(network.params, task, jax.random.key(0))
-        memory = program.compile().memory_analysis()
-        _MEMORY[known] = (
-            memory.temp_size_in_bytes
-            + memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-        )
+        _MEMORY[known] = bytes_of(program.compile())
     return (_MEMORY[known] + state) / 1e6

@@ -91,20 +91,18 @@ def report(curves: histories.Curves) -> str:
     """Markdown: a row per setting, the smallest error of each start and that at the end."""
     lines = []
     for setting in settings():
-        ends, cells = [], []
+        cells, ends = [], []
         for name in (META, RANDOM):
-            runs = histories.converged(curves[setting.name, name])
+            runs = curves[setting.name, name]
+            # One that diverged has a single row, of no finite error.
             best = [min(rows, key=lambda row: row["relative_l2"]) for rows in runs]
-            ends.append(np.mean([rows[-1]["relative_l2"] for rows in runs]))
-            cells += (
-                [
-                    common.spread([100 * row["relative_l2"] for row in best], " %"),
-                    common.spread([row["step"] for row in best]),
-                    common.spread([100 * rows[-1]["relative_l2"] for rows in runs], " %"),
-                ]
-                if runs
-                else ["diverged"] * 3
-            )
+            last = [rows[-1] for rows in runs]
+            cells += [
+                common.spread([100 * row["relative_l2"] for row in best], " %"),
+                common.spread([row["step"] for row in best]),
+                common.spread([100 * row["relative_l2"] for row in last], " %"),
+            ]
+            ends.append(np.mean([row["relative_l2"] for row in last]))
         model = generators.builtin("layered")
         speeds = f"{setting.scale * model.minimum:.2f}–{setting.scale * model.maximum:.2f}"
         note = f" ({setting.note})" if setting.note else ""

@@ -91,23 +91,13 @@ def smallest_viable(errors: Errors, frequency: float, steps: int) -> int | None:
 
 
 def costs_of(costs: Costs) -> str:
-    """Markdown: parameters of every rank, and seconds and memory at every frequency."""
-    frequencies, sizes = (list(dict.fromkeys(key[i] for key in costs)) for i in range(2))
-    lines = []
-    for rank in sizes:
-        own = [costs[frequency, rank] for frequency in frequencies]
-        cells = [
-            common.spread([row[name] for row in rows])
-            for name in ("seconds", "memory")
-            for rows in own
-        ]
-        lines.append([rank, common.spread([own[0][0]["parameters"]]), *cells])
-    columns = [
-        "rank",
-        "parameters",
-        *(f"processor seconds, {frequency:g} Hz" for frequency in frequencies),
-        *(f"memory, MB, {frequency:g} Hz" for frequency in frequencies),
+    """Markdown: what every rank takes at every frequency."""
+    names = ("drawn", "parameters", "seconds", "memory")
+    lines = [
+        [f"{frequency:g}", rank, *histories.costs([[row] for row in rows], *names)]
+        for (frequency, rank), rows in costs.items()
     ]
+    columns = ("Hz", "rank", "points", "parameters", "processor seconds", "memory, MB")
     return common.table(columns, lines)
 
 
