@@ -1,6 +1,8 @@
 """What contenders cost: parameters, processor seconds, memory."""
 
+import bisect
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,9 @@ import numpy as np
 
 import meta_lrpinn as ml
 from experiments.histories import Row
+from meta_lrpinn import models
 from meta_lrpinn.files.cases import Case
-from meta_lrpinn.learning import adaptation, objectives, tasks
+from meta_lrpinn.learning import adaptation, configs, networks, objectives, tasks
 from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.physics import problem as problems
 
@@ -53,15 +56,28 @@ def size(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def as_large(config: configs.NetworkConfig, parameters: int) -> configs.NetworkConfig:
+    """The configuration with the least width that has no fewer parameters."""
+
+    def at(width: int) -> int:
+        module = networks.make_network(dataclasses.replace(config, width=width))
+        return size(
+            jax.eval_shape(functools.partial(models.initial_parameters, module), key)
+        )
+
+    key, widths = jax.random.key(0), range(1, 4096)
+    width = widths[bisect.bisect_left(widths, parameters, key=at)]
+    return dataclasses.replace(config, width=width)
+
+
 def cost_of(case: Case, settings: ml.NetworkFeatures | ml.GradientTraining) -> Row:
     """Parameters that adapt, points and memory of a step; of exact solves the first."""
     network = settings.network
-    cost = {"parameters": size(network.params), "drawn": np.nan, "memory": np.nan}
-    if isinstance(settings, ml.NetworkFeatures):
-        return cost
-    points, name = settings.optimiser.points, settings.optimiser.name
-    memory = memory_of(case, network, points, name, settings.loss)
-    return {**cost, "drawn": points, "memory": memory}
+    points = memory = np.nan
+    if isinstance(settings, ml.GradientTraining):
+        points, name = settings.optimiser.points, settings.optimiser.name
+        memory = memory_of(case, network, points, name, settings.loss)
+    return {"parameters": size(network.params), "drawn": points, "memory": memory}
 
 
 def bytes_of(program: jax.stages.Compiled) -> int:
@@ -90,8 +106,7 @@ def memory_of(
         leaf.size * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(jax.eval_shape(step.init, network.params))
     )
-    shape = case.model.shape
-    known = (network.module, network.is_pruned, points, loss, shape)
+    known = (network.module, network.is_pruned, points, loss, case.model.shape)
     if known not in _MEMORY:
         choose = {
             "relative": objectives.own_output_objective,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
@@ -207,35 +206,19 @@ def top_source(model: VelocityModel, seed: int | None = None) -> np.ndarray:
 def random_pinn() -> Callable[[int], Network]:
     """Random parameters, by seed, of a dense network as large as the pruned low-rank one.
 
-    It has its depth and number of features, and the width that makes their numbers of
-    parameters most alike.
+    It has its depth and number of features, and the width that gives it as many parameters.
     """
     low_rank = low_rank_module()
-
-    def dense(width: int) -> Any:
-        return make_network(
-            configs.NetworkConfig(
-                kind="pinn",
-                width=width,
-                depth=low_rank.depth,
-                first_scale=low_rank.first_scale,
-                features=low_rank.last_width,
-                layer_fraction=low_rank.layer_fraction,
-                frequency_input=True,
-            )
-        )
-
-    def distance(width: int) -> int:
-        shapes = jax.eval_shape(functools.partial(_initial, dense(width)))
-        return abs(costs.size(shapes) - wanted)
-
-    wanted = costs.size(meta_start().prune(5.0).params)
-    width = min(range(1, low_rank.width + 1), key=distance)
-    return functools.partial(random_network, dense(width))
-
-
-def _initial(module: Any) -> Any:
-    return models.initial_parameters(module, jax.random.key(0))
+    config = configs.NetworkConfig(
+        kind="pinn",
+        depth=low_rank.depth,
+        first_scale=low_rank.first_scale,
+        features=low_rank.last_width,
+        layer_fraction=low_rank.layer_fraction,
+        frequency_input=True,
+    )
+    config = costs.as_large(config, costs.size(meta_start().prune(5.0).params))
+    return functools.partial(random_network, make_network(config))
 
 
 def low_rank_module() -> models.LRPINN:

@@ -89,8 +89,10 @@ def test_only_the_network_differs(experiment):
         first = whole[0]
         for other in whole[1:]:
             assert dataclasses.replace(other, network=first.network) == first
-            assert other.network.width == first.network.width == 8
             assert other.network.depth == first.network.depth == 1
+        assert first.network.width == 8
+        low_rank, *dense = map(baselines.number_of_parameters, baselines.NETWORKS)
+        assert all(low_rank[0] <= own[0] < 1.2 * low_rank[0] for own in dense)
         # First layer 4 × 8, UV 2 × 24, output 9 × 2, three σ instead of the FEH.
         assert baselines.number_of_parameters("Meta-LRPINN")[1] == 32 + 48 + 18 + 3
 
