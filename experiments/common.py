@@ -211,18 +211,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def number(value: float) -> str:
+    """Three digits; of thousands all before the point."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
     """Mean ± standard deviation of several seeds."""
     values = np.asarray(values, float)
     if len(values) == 1:
-        return f"{values[0]:.3g}{unit}"
+        return f"{number(values[0])}{unit}"
     deviation = values.std(ddof=1)
     if deviation < 1e-12 * abs(values.mean()):  # rounding
         deviation = 0.0
-    return f"{values.mean():.3g} ± {deviation:.2g}{unit}"
+    return f"{number(values.mean())} ± {deviation:.2g}{unit}"
 
 
 def count_seeds() -> str:

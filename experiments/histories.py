@@ -66,8 +66,10 @@ def error_at(runs: Sequence[Sequence[Row]], step: int) -> str:
 
 def costs(runs: Sequence[Sequence[Row]], *names: str) -> list[str]:
     """Mean and spread over seeds of what adaptation took, "" for what is not known."""
-    values = [[run[-1][name] for run in runs] for name in names]
-    return ["" if np.isnan(own).any() else common.spread(own) for own in values]
+    columns = [[run[-1][name] for run in runs] for name in names]
+    # What no seed changes has no spread.
+    columns = [own if len(set(own)) > 1 else own[:1] for own in columns]
+    return ["" if np.isnan(own).any() else common.spread(own) for own in columns]
 
 
 def converged(runs: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:

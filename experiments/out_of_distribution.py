@@ -94,7 +94,6 @@ def report(curves: histories.Curves) -> str:
         cells, ends = [], []
         for name in (META, RANDOM):
             runs = curves[setting.name, name]
-            # One that diverged has a single row, of no finite error.
             best = [min(rows, key=lambda row: row["relative_l2"]) for rows in runs]
             last = [rows[-1] for rows in runs]
             cells += [

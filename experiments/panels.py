@@ -55,8 +55,11 @@ def _fields(
         found["reference"] = case.scattered
         for key, contender in shown.items():
             settings = contender.settings(case, study.METHOD, steps, seed=0)
-            field = study.solve(case, contender, settings, seed=0)
-            found[f"{key}, {steps} steps"] = field.scattered
+            try:
+                field = study.solve(case, contender, settings, seed=0).scattered
+            except FloatingPointError:  # it diverged
+                field = np.full_like(case.scattered, np.nan)
+            found[f"{key}, {steps} steps"] = field
         partial = file.with_suffix(".partial.npz")
         np.savez(partial, **found)
         partial.replace(file)
