@@ -293,7 +293,7 @@ def report(
 
 def main() -> None:
     """Adapts and diagnoses what is missing, then writes tables and figure."""
-    frequency = _only(common.frequencies((5,)))
+    frequency = common.one_frequency(5.0)
     model = generators.builtin("layered")
     unit = unit_problem(model, frequency)
     case = f"layered {frequency:g} Hz"
@@ -316,12 +316,6 @@ def main() -> None:
         for (_, start), runs in own.items()
     }
     histories.draw(panels).savefig(common.folder(NAME) / "figure.png", dpi=150)
-
-
-def _only(values: Sequence[float]) -> float:
-    if len(values) != 1:
-        raise ValueError(f"this experiment takes one of --frequencies, got {len(values)}")
-    return values[0]
 
 
 def diagnose_all(

@@ -86,6 +86,14 @@ def frequencies(default: Sequence[float]) -> list[float]:
     return [float(text) for text in FLAGS.frequencies]
 
 
+def one_frequency(default: float) -> float:
+    """The one of --frequencies, or the experiment's own, in Hz."""
+    values = frequencies([default])
+    if len(values) != 1:
+        raise ValueError(f"this experiment takes one of --frequencies, got {len(values)}")
+    return values[0]
+
+
 def published_case(name: str) -> Case:
     """A case of the data folder."""
     path = Path(FLAGS.data) / name

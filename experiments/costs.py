@@ -31,6 +31,10 @@ class Spent:
     elapsed: float
     memory: float
 
+    def of(self, elapsed: float) -> float:
+        """Processor seconds of a part of the call, by its elapsed seconds."""
+        return elapsed * self.processor / self.elapsed
+
 
 def measured(call: Callable[[], Any]) -> tuple[Any, Spent]:
     """What a call gives, and what it took; memory is not a number outside Linux."""
@@ -94,12 +98,7 @@ def memory_of(
 ) -> float:
     """Memory of an adaptation step [MB]: its compiled gradient and the optimiser's state.
 
-    Args:
-        case: What the network adapts to.
-        network: The network.
-        points: Collocation points of a step.
-        optimiser: "adamw" or "soap".
-        loss: Of `GradientTraining`.
+    Points are those of a step, optimiser and loss those of `GradientTraining`.
     """
     step = adaptation.make_optimiser(optimiser, 1e-3, "cosine", 1)
     state = sum(

@@ -214,8 +214,7 @@ def measure(
     except FloatingPointError:
         names = "seconds relative_l2 residual rank parameters memory networks".split()
         return [{"step": steps, "stage": 0, **dict.fromkeys(names, np.nan)}]
-    share = spent.processor / spent.elapsed
-    return [{**row, "seconds": share * row["seconds"]} for row in rows]
+    return [{**row, "seconds": spent.of(row["seconds"])} for row in rows]
 
 
 def at_seconds(rows: Sequence[histories.Row], seconds: float) -> float:
@@ -273,21 +272,14 @@ def _mean_parameters(rows: Sequence[histories.Row]) -> float:
 
 def cases() -> dict[str, tuple[float, Callable[[], study.Case]]]:
     """Name to frequency [Hz] and what makes the case."""
-    frequency, high = common.frequencies((5,)), FLAGS.dynamic_overthrust
-    if len(frequency) != 1:
-        raise ValueError("this experiment takes one of --frequencies")
-    (low,) = frequency
-
-    def layered() -> study.Case:
-        return study.known_case(generators.builtin("layered"), low)
-
-    def overthrust() -> study.Case:
-        return study.known_case(study.square_window("overthrust", *_WINDOW), high)
-
-    found = {f"layered {low:g} Hz": (low, functools.cache(layered))}
+    low, high = common.one_frequency(5.0), FLAGS.dynamic_overthrust
+    found = {"layered": (low, lambda: generators.builtin("layered"))}
     if high:
-        found[f"Overthrust {high:g} Hz"] = (high, functools.cache(overthrust))
-    return found
+        found["Overthrust"] = (high, lambda: study.square_window("overthrust", *_WINDOW))
+    return {
+        f"{name} {f:g} Hz": (f, functools.cache(lambda f=f, m=m: study.known_case(m(), f)))
+        for name, (f, m) in found.items()
+    }
 
 
 def run(case: str, frequency: float, known: Callable[[], study.Case]) -> histories.Curves:

@@ -318,8 +318,7 @@ def adapt(
         return [{**dict.fromkeys(_COLUMNS, np.nan), **cost, "step": steps}]
     rows = [{name: r.get(name, np.nan) for name in _COLUMNS} | cost for r in field.history]
     for row in rows:
-        # Seconds of the history are elapsed ones; the process had this share of them.
-        row["seconds"] *= spent.processor / spent.elapsed
+        row["seconds"] = spent.of(row["seconds"])
         row["end_error"] = ml.relative_l2(field.scattered, case.scattered)
     if not steps:
         rows[-1] |= {"seconds": spent.processor, "memory": spent.memory}
