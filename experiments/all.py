@@ -44,7 +44,7 @@ _META_PINN = ("--meta_pinn=meta_pinn",)
 # Each with the settings of its page in docs/results, which flags given here override.
 EXPERIMENTS = {
     "baselines": (),
-    "layered": ("--steps=300", "--one_seed_from=12", *_META_PINN),
+    "layered": ("--steps=250", "--one_seed_from=12", *_META_PINN),
     "figure5": ("--points=576", "--steps=1000", "--seeds=3", *_META_PINN),
     "overthrust": ("--steps=200", "--one_seed_from=12", *_META_PINN),
     "marmousi": (
@@ -54,13 +54,13 @@ EXPERIMENTS = {
         "--seeds=1",
         *_META_PINN,
     ),
-    "held_tasks": ("--points=1024", "--seeds=1", *_META_PINN),
+    "held_tasks": ("--points=1024", "--steps=200", "--seeds=1", *_META_PINN),
     "maml": ("--maml_seconds=160", "--maml_algorithms=0,1,5", "--maml_steps=10,50"),
     "metric": ("--seeds=1",),
-    "ablate_meta": ("--seeds=2",),
-    "rank_sweep": ("--ranks=10,full", "--steps=200", "--seeds=1"),
-    "out_of_distribution": ("--steps=400", "--seeds=1"),
-    "dynamic_rank": (),
+    "ablate_meta": (),
+    "rank_sweep": ("--ranks=10,full", "--steps=200", "--seeds=2"),
+    "out_of_distribution": ("--steps=300", "--seeds=2"),
+    "dynamic_rank": ("--seeds=2",),
     "sharp_models": ("--points=576", "--steps=100", "--seeds=1"),
     "accelerator": (
         "--accelerator_repeats=3",
