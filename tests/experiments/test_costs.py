@@ -32,7 +32,7 @@ def test_memory_of_a_step_grows_with_its_points(parsed, tiny_init):
     case = study.Case(model, 3.0, np.array([0.25, 0.025]))
     network = networks.load_network(tiny_init).prune(3.0)
     few, many = (costs.memory_of(case, network, n, "adamw") for n in (1000, 4000))
-    assert 2 < many / few < 5
+    assert few < many < 4 * few  # taken in parts, of bounded memory
     by_soap = costs.memory_of(case, network, 1000, "soap")
     # Two moments of each parameter by both; by SOAP its two sides and their bases as well.
     assert few < by_soap < few + 0.1
