@@ -8,11 +8,15 @@ random parameters and on the same tasks,
 - first-order MAML as published: one SGD step, other tasks as query (of --maml_tasks=5 five
   and five), no clipping. It alone has --maml_published_seconds and --seeds;
 - first-order MAML with five Adam steps and other points of the same tasks;
-- second-order MAML with five Adam steps;
+- second-order MAML with ten Adam steps;
 - Reptile with twenty Adam steps, without and with orthonormal bases after every update.
 
 What counts is the error of the own output on tasks that training never drew, after 0, 10,
 50, 100 and 500 steps of AdamW, each number of steps a run with a rate that decays to zero.
+
+A second table asks whether the meta-gradient is a direction of descent at all: how the
+meta-loss of eight tasks changes after a step against the sign of their own meta-gradient,
+which is what AdamW's first step does.
 
 At the defaults (preset own_output, 576 points, four held tasks, 1,800 seconds for each)
 five hours on one core.
@@ -22,7 +26,9 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import flags
 from matplotlib.figure import Figure
 
@@ -32,9 +38,11 @@ from meta_lrpinn.learning import (
     checkpoints,
     configs,
     evaluation,
+    maml,
     networks,
     objectives,
     pipeline,
+    task_sets,
 )
 from meta_lrpinn.learning.configs import MAML, InnerSteps, JointTraining, Reptile
 from meta_lrpinn.runtime import scripts
@@ -57,6 +65,7 @@ RANDOM, PUBLISHED = "random start", "first-order MAML as published"
 # meta-training chooses its best checkpoint.
 HELD = ((3.5, 0.6), (4.5, 1.2), (5.0, 1.6), (6.5, 0.9))
 _ADAM = InnerSteps(steps=5, optimiser="adam", learning_rate=2e-3, clip_norm=1.0)
+_TEN = dataclasses.replace(_ADAM, steps=10)
 _TWENTY = dataclasses.replace(_ADAM, steps=20)
 # What is changed in the training of the preset; AdamW goes with a norm of at most one.
 _GRADIENT = {"clip_norm": 1.0, "orthonormal_bases": False}
@@ -67,8 +76,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "algorithm": MAML(inner=_ADAM, same_task=True),
         **_GRADIENT,
     },
-    "second-order MAML, 5 Adam steps": {
-        "algorithm": MAML(inner=_ADAM, same_task=True, first_order=False),
+    "second-order MAML, 10 Adam steps": {
+        "algorithm": MAML(inner=_TEN, same_task=True, first_order=False),
         **_GRADIENT,
     },
     "Reptile, 20 Adam steps": {
@@ -77,6 +86,22 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     },
     "Reptile, orthonormal bases": {"algorithm": Reptile(inner=_TWENTY)},
 }
+# Of the second table: inner steps, and whether the meta-gradient is of first order.
+DESCENTS: dict[str, tuple[InnerSteps, bool]] = {
+    "first order, 10 SGD steps of 1e-2": (
+        InnerSteps(steps=10, learning_rate=1e-2, clip_norm=1.0),
+        True,
+    ),
+    "first order, 10 Adam steps of 2e-3": (_TEN, True),
+    "first order, 20 Adam steps of 2e-3": (_TWENTY, True),
+    "first order, 15 SOAP steps of 6e-3": (
+        InnerSteps(steps=15, optimiser="soap", learning_rate=6e-3),
+        True,
+    ),
+    "second order, 10 Adam steps of 2e-3": (_TEN, False),
+}
+LENGTHS = (1e-4, 3e-4, 1e-3)  # of the step, in every parameter
+DESCENT_TASKS = 8
 
 
 def configuration(name: str, seed: int) -> configs.MetaConfig:
@@ -139,6 +164,54 @@ def measure(name: str, seed: int) -> list[dict[str, Any]]:
     return [{"parameters": costs.size(params), "tasks": tasks, **cost, **errors_of(params)}]
 
 
+def descent(name: str) -> list[dict[str, Any]]:
+    """Meta-loss of random parameters, and its change after steps of all lengths."""
+    preset = configs.PRESETS["own_output"]
+    model = networks.make_network(preset.network)
+    objective = objectives.own_output_objective(model, FLAGS.maml_points)
+    params = models.initial_parameters(model, jax.random.key(0))
+    rng = np.random.default_rng(5)
+    drawn = [task_sets.draw_tasks(preset.tasks, rng)[0] for _ in range(DESCENT_TASKS)]
+    tasks = task_sets.stack_tasks(drawn)
+    inner, first_order = DESCENTS[name]
+    algorithm = MAML(inner=inner, same_task=True, first_order=first_order)
+    batch = tasks, tasks, jax.random.key(3), algorithm, "map"
+
+    @jax.jit
+    def loss_after(length, direction):
+        moved = jax.tree.map(lambda p, d: p - length * d, params, direction)
+        return maml.meta_loss(objective, moved, *batch)[0]
+
+    _, gradient = jax.jit(lambda p: maml.meta_gradient(objective, p, *batch))(params)
+    direction = jax.tree.map(jnp.sign, gradient)
+    loss = float(loss_after(0.0, direction))
+    changes = {
+        f"{length:g}": float(loss_after(length, direction)) - loss for length in LENGTHS
+    }
+    return [{"loss": loss, "norm": float(optax.tree.norm(gradient)), **changes}]
+
+
+def descent_report(rows: dict[str, dict[str, Any]]) -> str:
+    """Markdown: change of the meta-loss by algorithm and length."""
+    lines = [
+        [
+            name,
+            f"{row['loss']:.3f}",
+            f"{row['norm']:.3g}",
+            *(f"{row[f'{length:g}']:+.4f}" for length in LENGTHS),
+        ]
+        for name, row in rows.items()
+    ]
+    columns = ["meta-gradient", "meta-loss", "norm of the gradient"]
+    columns += [f"change at {length:g}" for length in LENGTHS]
+    return (
+        f"{common.table(columns, lines)}\n\nMeta-loss (residual relative to the "
+        f"right-hand side, after the inner steps) of {DESCENT_TASKS} tasks at random "
+        "parameters, and its change after a step of the given length against the sign of "
+        "the meta-gradient of these very tasks."
+    )
+
+
 def report(rows: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown: error by algorithm and steps."""
     counts = ["0", *FLAGS.maml_steps]
@@ -195,7 +268,13 @@ def main() -> None:
             values = (name, seconds_of(name), FLAGS.maml_points, FLAGS.maml_tasks, seed)
             found = records.at(values, lambda: measure(name, seed))
             rows.setdefault(name, []).extend(found)
-    common.save_report(NAME, report(rows))
+    keys = ("algorithm", "points")
+    records = common.Records(common.folder(NAME) / "descent.csv", keys)
+    descents = {
+        name: records.at((name, FLAGS.maml_points), lambda: descent(name))[0]
+        for name in DESCENTS
+    }
+    common.save_report(NAME, f"{report(rows)}\n\n{descent_report(descents)}")
     draw(rows).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 

@@ -58,6 +58,16 @@ def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypat
     assert (out / "table.md").read_text() == table
 
 
+@pytest.mark.usefixtures("tiny_preset")
+def test_the_second_order_gradient_is_a_direction_of_descent(monkeypatch, parsed):
+    monkeypatch.setattr(maml, "DESCENT_TASKS", 2)
+    (row,) = maml.descent("second order, 10 Adam steps of 2e-3")
+    assert row["0.0001"] < 0 < row["norm"]
+    name = list(maml.DESCENTS)[0]
+    text = maml.descent_report({name: row})
+    assert f"| {name} | {row['loss']:.3f} |" in text
+
+
 @pytest.mark.parametrize("name", maml.ALGORITHMS)
 def test_settings_of_every_algorithm_go_together(name, parsed):
     config = maml.configuration(name, 3)
