@@ -63,7 +63,7 @@ def test_the_second_order_gradient_is_a_direction_of_descent(monkeypatch, parsed
     monkeypatch.setattr(maml, "DESCENT_TASKS", 2)
     (row,) = maml.descent("second order, 10 Adam steps of 2e-3")
     assert row["0.0001"] < 0 < row["norm"]
-    name = list(maml.DESCENTS)[0]
+    name = next(iter(maml.DESCENTS))
     text = maml.descent_report({name: row})
     assert f"| {name} | {row['loss']:.3f} |" in text
 
