@@ -19,7 +19,9 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "colab"
 NOTEBOOKS = {
     "quickstart": (
         "SIZE = 41\nFREQUENCY = 4.0",
-        "import chex\nassert error < 0.03\nchex.assert_shape(several.scattered, (5, 41, 41))",
+        "import chex\n"
+        "assert error < 0.03\n"
+        "chex.assert_shape(several.scattered, (5, 41, 41))",
     ),
     "own_model": (
         "VELOCITY, SPACING, FREQUENCY, SIDE = None, 0.025, 3.0, 1.0\n"

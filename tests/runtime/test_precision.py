@@ -36,7 +36,8 @@ for settings in (features, adapted):
     chex.assert_tree_all_finite(ml.solve(model, 4.0, source, settings).scattered)
 survey = ml.solve_survey([model, model], [4.0], [source], features)
 chex.assert_tree_all_finite(survey.scattered)
-tasks = configs.TaskDistribution(absorbing=True, largest_size=21, smallest_size=21, spacing=0.1)
+size = {"smallest_size": 21, "largest_size": 21, "spacing": 0.1}
+tasks = configs.TaskDistribution(absorbing=True, **size)
 evaluate = evaluation.galerkin_evaluation(tasks, module)
 assert evaluate(params, 0)["error"] > 0
 """
