@@ -41,22 +41,16 @@ NOTEBOOKS = {
 }
 
 
+def load(name):
+    return json.loads((FOLDER / f"{name}.ipynb").read_text())
+
+
 def cells(name):
     """Tag and source of the code cells; an empty text where there is no tag."""
-    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text())
     return [
         ((cell["metadata"].get("tags") or [""])[0], "".join(cell["source"]))
-        for cell in notebook["cells"]
+        for cell in load(name)["cells"]
         if cell["cell_type"] == "code"
-    ]
-
-
-def texts(name):
-    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text())
-    return [
-        "".join(cell["source"])
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "markdown"
     ]
 
 
@@ -129,9 +123,18 @@ def test_installs_the_build_of_jax_for_the_runtime(name, monkeypatch):
     assert asked({}) == "jax[tpu]"
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_says_which_runtime_it_wants_and_links_to_what_exists(name):
-    first, *_ = texts(name)
-    assert "**Runtime:**" in first
-    for target in re.findall(r"\]\(([^)#:]+)\)", "\n".join(texts(name))):
+@pytest.mark.parametrize(
+    ("name", "accelerator"),
+    [("quickstart", None), ("own_model", "GPU"), ("meta_training", "TPU")],
+)
+def test_says_which_runtime_it_wants_and_links_to_what_exists(name, accelerator):
+    notebook = load(name)
+    texts = [
+        "".join(cell["source"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "markdown"
+    ]
+    assert "**Runtime:**" in texts[0]
+    assert notebook["metadata"].get("accelerator") == accelerator
+    for target in re.findall(r"\]\(([^)#:]+)\)", "\n".join(texts)):
         assert (FOLDER / target).is_file(), target
