@@ -1,5 +1,7 @@
 """Exact products on devices that round them, and double precision beside a TPU."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,3 +129,12 @@ def test_double_precision_elsewhere():
         with double_precision(False):
             assert jnp.ones(2).dtype == np.float32
     assert jnp.ones(2).dtype == np.float32
+
+
+def test_double_precision_is_asked_for_in_one_place():
+    """Elsewhere nothing would send it to the host."""
+    package = pathlib.Path(models.__file__).parents[1]
+    found = [path for path in package.rglob("*.py") if "enable_x64" in path.read_text()]
+    assert [path.relative_to(package).as_posix() for path in found] == [
+        "runtime/precision.py"
+    ]
