@@ -89,7 +89,7 @@ def solve_output(
         network.module, network.params, unit, parts, is_double
     )
     field = output_layer.FeatureField(
-        network.module, network.params, unit, weights, is_double
+        network.module, network.params, unit, np.asarray(weights), is_double
     )
     return ScaledField(field, factor)
 
