@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from meta_lrpinn import cli
-from meta_lrpinn.cli import fields, meta_train, parsing
+from meta_lrpinn.cli import meta_train, parsing
 from meta_lrpinn.cli.parsing import UsageError
 from meta_lrpinn.learning import configs
 
@@ -27,7 +27,7 @@ def leaves(settings, path=()):
 
 @pytest.mark.parametrize("preset", configs.PRESETS)
 def test_every_value_of_a_preset_has_an_option(preset):
-    names = {flag.name for flag in fields.flags_of(configs.MetaConfig)}
+    names = parsing.options_of(configs.MetaConfig)
     flags_of_names = {"network.kind": "network", "objective.name": "objective"}
     for path, _ in leaves(configs.PRESETS[preset]):
         parent, _, name = path.rpartition(".")
