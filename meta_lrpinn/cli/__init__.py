@@ -135,15 +135,12 @@ class NotConverged(CommandFailed):
 
 
 class Report:
-    """What a command prints: lines for a person as it goes, or a summary as JSON."""
+    """What a command prints.
+
+    Lines for a person as it goes; if quiet, nothing; if json, one object when finished.
+    """
 
     def __init__(self, *, quiet: bool = False, json: bool = False):
-        """A report.
-
-        Args:
-            quiet: Print nothing at all.
-            json: Print nothing but one JSON object, when finished.
-        """
         self._quiet, self._json = quiet, json
         self._summary: dict[str, Any] = {}
 

@@ -188,12 +188,12 @@ def _plain_type(hint: Any) -> tuple[type, bool]:
     return typing.get_origin(hint) or hint, False
 
 
-def replaced(settings: Any, given: Mapping[str, Any], prefix: str = "") -> Any:
+def replaced(settings: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
     """A dataclass with what the options of its fields replace in it.
 
     Args:
         settings: The dataclass.
-        given: Name of an option → its value; other names have no effect.
+        values: Name of an option → its value; other names have no effect.
         prefix: What the names of its options begin with.
 
     Raises:
@@ -204,22 +204,22 @@ def replaced(settings: Any, given: Mapping[str, Any], prefix: str = "") -> Any:
     for field in dataclasses.fields(settings):
         value, name = getattr(settings, field.name), _name(field, prefix)
         if kinds := field.metadata.get("kinds"):
-            value = _chosen(name, kinds, value, given, prefix)
-        elif name in given and "help" in field.metadata:
-            value = given[name]
+            value = _chosen(name, kinds, value, values, prefix)
+        elif name in values and "help" in field.metadata:
+            value = values[name]
         if dataclasses.is_dataclass(value):
-            value = replaced(value, given, _inner_prefix(field, prefix))
+            value = replaced(value, values, _inner_prefix(field, prefix))
         changes[field.name] = value
     return dataclasses.replace(settings, **changes)
 
 
 def _chosen(
-    name: str, kinds: Mapping[str, type], value: Any, given: Mapping[str, Any], prefix: str
+    name: str, kinds: Mapping[str, type], value: Any, values: Mapping[str, Any], prefix: str
 ) -> Any:
     """The variant that is chosen, with the present one's values where both have a field."""
-    label = given.get(name) or next(n for n, kind in kinds.items() if type(value) is kind)
+    label = values.get(name) or next(n for n, kind in kinds.items() if type(value) is kind)
     kind = kinds[label]
-    for option in sorted(given.keys() - options_of(kind, prefix).keys()):
+    for option in sorted(values.keys() - options_of(kind, prefix).keys()):
         owners = [other for other in kinds if option in options_of(kinds[other], prefix)]
         if owners:
             raise not_of(f"{name}={label}", option, owners)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from meta_lrpinn.learning.networks import Network
 
 _SCHEDULER = "DASK_SCHEDULER_ADDRESS"
-_CHOICE = "How to solve."
 
 # What chooses a network and prepares it; see `networks.Network`.
 NETWORK_OPTIONS = (
@@ -40,29 +39,20 @@ NETWORK_OPTIONS = (
 class _Chosen:
     """The settings of one solver."""
 
-    solver: Solver = variant(PlaneWaves(), _CHOICE, SOLVERS)
+    solver: Solver = variant(PlaneWaves(), "How to solve.", SOLVERS)
 
 
 def option_groups() -> Groups:
     """The choice of a solver, the options of all solvers, those of their networks."""
-    options: dict[str, Option] = {}
-    owners: dict[str, list[str]] = {}
-    for solver, kind in SOLVERS.items():
-        for name, option in options_of(kind).items():
-            options.setdefault(name, option)
-            owners.setdefault(name, []).append(solver)
-    return {
-        "solver": [
-            Option("solver", _CHOICE, str, PlaneWaves.name, tuple(SOLVERS)),
-            *(
-                option._replace(
-                    text=f"{option.text} Of {', '.join(owners[name])}.", is_optional=False
-                )
-                for name, option in options.items()
-            ),
-        ],
-        f"network, of {' and '.join(_solvers_with_network())}": NETWORK_OPTIONS,
-    }
+    names = {solver: options_of(kind).keys() for solver, kind in SOLVERS.items()}
+    choice, *others = options_of(_Chosen).values()
+    options = [choice._replace(default=PlaneWaves.name)]
+    for option in others:
+        owners = ", ".join(solver for solver in SOLVERS if option.name in names[solver])
+        text = f"{option.text} Of {owners}."
+        options.append(option._replace(text=text, is_optional=False))
+    network = f"network, of {' and '.join(_solvers_with_network())}"
+    return {"solver": options, network: NETWORK_OPTIONS}
 
 
 def make_settings(
@@ -79,14 +69,13 @@ def make_settings(
     Raises:
         ValueError: if an option does not apply to the solver, or is out of its range.
     """
-    start = _Chosen(SOLVERS[options.solver]())
-    settings = replaced(start, vars(options)).solver
+    chosen = _Chosen(SOLVERS[options.solver]())
+    settings = replaced(chosen, vars(options)).solver
     names = _network_fields(settings)
-    if not names:
-        for option in NETWORK_OPTIONS:
-            if getattr(options, option.name) is not None:
-                chosen = f"solver={options.solver}"
-                raise not_of(chosen, option.name, _solvers_with_network())
+    for option in () if names else NETWORK_OPTIONS:
+        if getattr(options, option.name) is not None:
+            solver = f"solver={options.solver}"
+            raise not_of(solver, option.name, _solvers_with_network())
     networks = {
         name: _make_network(options, frequency, ndim, getattr(settings, name))
         for name in names

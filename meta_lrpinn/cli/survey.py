@@ -2,16 +2,8 @@
 
 import argparse
 
-from meta_lrpinn.cli import NotConverged, Report, parsing, solver
+from meta_lrpinn.cli import NotConverged, Report, parsing, problem, solver
 from meta_lrpinn.cli.parsing import Groups, Option, UsageError
-from meta_lrpinn.cli.problem import (
-    FILE_OPTIONS,
-    QUALITY_OPTION,
-    file_options,
-    positions,
-    quality_of,
-    say_notes,
-)
 
 SUMMARY = "Solve for many velocities, frequencies and sources; the same command goes on."
 
@@ -25,8 +17,8 @@ def option_groups() -> Groups:
                 "Models on one grid: FILE or FILE:NAME with an array (n, nz, nx) or "
                 "(n, nz, ny, nx), or with one model. A zarr file may be a URL.",
             ),
-            *FILE_OPTIONS,
-            QUALITY_OPTION,
+            *problem.FILE_OPTIONS,
+            problem.QUALITY_OPTION,
             Option(
                 "frequencies",
                 "In Hz: 3,4,5 or first:last:step, such as 2:15:0.5.",
@@ -75,21 +67,23 @@ def run(options: argparse.Namespace, report: Report) -> None:
     from meta_lrpinn.solvers.survey_run import run_survey
 
     velocities = open_velocities(
-        options.velocity, quality=quality_of(options.quality), **file_options(options)
+        options.velocity,
+        quality=problem.quality_of(options.quality),
+        **problem.file_options(options),
     )
     grid, frequencies = velocities.grid, options.frequencies
-    sources = positions(options.sources, grid.ndim, "source")
+    sources = problem.positions(options.sources, grid.ndim, "source")
     receivers = options.receivers
     if receivers is not None:
-        receivers = positions(receivers, grid.ndim, "receiver")
+        receivers = problem.positions(receivers, grid.ndim, "receiver")
     only = frequencies[0] if len(frequencies) == 1 else None
     settings = solver.make_settings(options, only, grid.ndim)
-    say_notes(velocities.notes, report)
+    problem.say_notes(velocities.notes, report)
     report.say("models", f"{len(velocities)} of {options.velocity}, each as {grid!r}")
     number = len(velocities) * len(frequencies) * len(sources)
     report.say("wavefields", f"{number}, into {options.out}")
     with solver.resumable("give --memory=GIB or --models_per_chunk=N"):
-        done = run_survey(
+        survey = run_survey(
             velocities,
             frequencies,
             sources,
@@ -104,27 +98,27 @@ def run(options: argparse.Namespace, report: Report) -> None:
             **solver.machines(options),
             progress=report.is_talking,
         )
-    report.say("solved", f"{done.solved} wavefields in {done.elapsed:.1f} s")
-    if done.solved:
-        report.say("throughput", f"{done.throughput:.3g} wavefields a second")
-    if settings.tolerance is not None and done.missed is not None:
-        reached = f"reached by {number - done.missed} of {number} wavefields"
+    report.say("solved", f"{survey.solved} wavefields in {survey.elapsed:.1f} s")
+    if survey.solved:
+        report.say("throughput", f"{survey.throughput:.3g} wavefields a second")
+    if settings.tolerance is not None and survey.missed is not None:
+        reached = f"reached by {number - survey.missed} of {number} wavefields"
         report.say("tolerance", f"{settings.tolerance:g}, {reached}")
-    report.say("wrote", f"{done.chunks} chunks in {options.out}")
+    report.say("wrote", f"{survey.chunks} chunks in {options.out}")
     report.add(
         models=len(velocities),
         frequencies=frequencies,
-        solved=done.solved,
-        chunks=done.chunks,
-        seconds=done.elapsed,
-        throughput=done.throughput,
-        converged=done.converged,
-        missed=done.missed,
+        solved=survey.solved,
+        chunks=survey.chunks,
+        seconds=survey.elapsed,
+        throughput=survey.throughput,
+        converged=survey.converged,
+        missed=survey.missed,
         files=[options.out],
     )
-    if done.converged is not False:
+    if survey.converged is not False:
         return
-    missed = f"{done.missed} of {number} wavefields"
+    missed = f"{survey.missed} of {number} wavefields"
     if settings.tolerance is None:
         raise NotConverged(f"not converged: iterations of {missed} ended early")
     raise NotConverged(

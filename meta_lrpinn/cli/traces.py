@@ -5,16 +5,8 @@ import math
 import pathlib
 from typing import TYPE_CHECKING
 
-from meta_lrpinn.cli import NotConverged, Report, check_folder, solver
+from meta_lrpinn.cli import NotConverged, Report, check_folder, problem, solver
 from meta_lrpinn.cli.parsing import Groups, Option, UsageError
-from meta_lrpinn.cli.problem import (
-    MODEL_OPTIONS,
-    SOURCE_OPTION,
-    SURFACE_OPTION,
-    model_and_source,
-    positions,
-    rows_of_file,
-)
 from meta_lrpinn.files import writing
 
 if TYPE_CHECKING:
@@ -33,9 +25,9 @@ def option_groups() -> Groups:
     """The options of the command."""
     return {
         "problem": [
-            *MODEL_OPTIONS,
-            SOURCE_OPTION,
-            SURFACE_OPTION,
+            *problem.MODEL_OPTIONS,
+            problem.SOURCE_OPTION,
+            problem.SURFACE_OPTION,
             Option(
                 "receivers", "x,z;x,z in km, a range x0:x1:n,z, or a file, as for --source."
             ),
@@ -82,7 +74,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     film = None if options.movie is None else pathlib.Path(options.movie)
     if film is not None:
         movie.check_path(film)
-    name, model, source, free_surface = model_and_source(options, report)
+    name, model, source, free_surface = problem.model_and_source(options, report)
     if film is not None:
         movie.check_dimension(model)
     settings = solver.make_settings(options, None, model.ndim)
@@ -90,7 +82,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     traces = ml.time_traces(
         model,
         source,
-        positions(options.receivers, model.ndim, "receiver"),
+        problem.positions(options.receivers, model.ndim, "receiver"),
         options.peak_frequency,
         record=options.record,
         step=options.step,
@@ -168,7 +160,7 @@ def samples(path: str) -> "tuple[np.ndarray, float | None]":
     import numpy as np
 
     try:
-        rows = rows_of_file(path)
+        rows = problem.rows_of_file(path)
         if rows.ndim == 2 and 1 in rows.shape:
             rows = rows.ravel()
         if rows.ndim == 1:
