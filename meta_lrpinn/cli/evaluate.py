@@ -65,10 +65,13 @@ def run(options: argparse.Namespace, report: Report) -> None:
         records = []
         for seed in range(options.seeds):
             settings = GradientTraining(network_of(seed), optimiser=optimiser)
-            history = _history(problem, settings, seed, truth, report.shows_progress)
-            records += [{"start": start, "seed": seed, **record} for record in history]
+            field = problem.solve(
+                settings, seed=seed, truth=truth, progress=report.shows_progress
+            )
+            labels = {"start": start, "seed": seed}
+            records += [{**labels, **record} for record in field.history]
         curve = _mean_curve(records)
-        shown = _some(curve)
+        shown = _thinned(curve)
         if not curves:
             _say_row(report, "start", [str(record["step"]) for record in shown])
         _say_row(report, start, [f"{record['relative_l2']:.2%}" for record in shown])
@@ -96,39 +99,22 @@ def _starts(init: str, problem: Problem) -> "dict[str, Callable[[int], Network]]
     return {name: lambda seed: trained, **starts}
 
 
-def _history(problem, settings, seed, truth, progress) -> Sequence[Mapping[str, Any]]:
-    import meta_lrpinn as ml
-
-    return ml.solve(
-        problem.model,
-        problem.frequency,
-        problem.source,
-        settings,
-        seed=seed,
-        truth=truth,
-        progress=progress,
-        **problem.keywords(),
-    ).history
-
-
 def _mean_curve(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     """Mean error over seeds and sources at every recorded step."""
     errors: dict[int, list[float]] = {}
     for record in records:
         errors.setdefault(record["step"], []).append(record["relative_l2"])
     return [
-        {"step": step, "relative_l2": sum(some) / len(some)}
-        for step, some in sorted(errors.items())
+        {"step": step, "relative_l2": sum(values) / len(values)}
+        for step, values in sorted(errors.items())
     ]
 
 
-def _some(curve: Sequence[Any]) -> list[Any]:
+def _thinned(curve: Sequence[Any]) -> list[Any]:
     """At most so many records as are shown, from the first to the last."""
-    last, most = len(curve) - 1, _MOST_SHOWN - 1
-    return [
-        curve[index]
-        for index in sorted({round(last * i / most) for i in range(_MOST_SHOWN)})
-    ]
+    last, parts = len(curve) - 1, _MOST_SHOWN - 1
+    indices = {round(last * part / parts) for part in range(_MOST_SHOWN)}
+    return [curve[index] for index in sorted(indices)]
 
 
 def _say_row(report: Report, start: str, cells: Sequence[str]) -> None:

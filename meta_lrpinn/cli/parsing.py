@@ -217,17 +217,19 @@ def _chosen(
     name: str, kinds: Mapping[str, type], value: Any, values: Mapping[str, Any], prefix: str
 ) -> Any:
     """The variant that is chosen, with the present one's values where both have a field."""
-    label = values.get(name) or next(n for n, kind in kinds.items() if type(value) is kind)
-    kind = kinds[label]
-    for option in sorted(values.keys() - options_of(kind, prefix).keys()):
-        owners = [other for other in kinds if option in options_of(kinds[other], prefix)]
-        if owners:
+    label = values.get(name) or next(
+        label for label, kind in kinds.items() if type(value) is kind
+    )
+    options = {other: options_of(kind, prefix) for other, kind in kinds.items()}
+    for option in sorted(values.keys() - options[label].keys()):
+        if owners := [other for other in kinds if option in options[other]]:
             raise not_of(f"{name}={label}", option, owners)
+    kind = kinds[label]
     if type(value) is kind:
         return value
-    names = {field.name for field in dataclasses.fields(kind)}
-    shared = names & {field.name for field in dataclasses.fields(value)}
-    return kind(**{name: getattr(value, name) for name in shared})
+    fields = {field.name for field in dataclasses.fields(kind)}
+    shared = fields & {field.name for field in dataclasses.fields(value)}
+    return kind(**{field: getattr(value, field) for field in shared})
 
 
 def not_of(chosen: str, option: str, owners: Iterable[str]) -> UsageError:

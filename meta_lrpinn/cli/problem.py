@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
     import meta_lrpinn as ml
     from meta_lrpinn.files.cases import Case
+    from meta_lrpinn.solvers.settings import Solver
 
-_BUILTIN_FREQUENCY = 6.0
 _BUILTIN = "layered"
-_POINTS_PER_WAVELENGTH = 4.0
-_REFERENCE_TOLERANCE = 0.003
+# None of these is tuned.
+_BUILTIN_FREQUENCY = 6.0  # Hz
+_POINTS_PER_WAVELENGTH = 4.0  # fewer are warned of
+_REFERENCE_TOLERANCE = 0.003  # that of the solver finite_differences
 _MOST_POSITIONS = 1_000_000
 
 FILE_OPTIONS = (
@@ -113,22 +115,32 @@ class Problem:
     free_surface: bool  # at the top of the model
     notes: tuple[str, ...]  # of reading the file
 
-    def keywords(self) -> dict[str, Any]:
-        """The part that every solver takes by name."""
-        names = ("weights", "amplitude", "background_velocity", "free_surface")
-        return {name: getattr(self, name) for name in names}
+    def solve(self, settings: "Solver", **keywords: Any) -> "ml.Wavefield":
+        """The wavefield by a solver; keywords are those of `meta_lrpinn.solve`."""
+        import meta_lrpinn as ml
+
+        return ml.solve(
+            self.model,
+            self.frequency,
+            self.source,
+            settings,
+            **self._conditions,
+            **keywords,
+        )
 
     def reference(self) -> "ml.Wavefield":
         """The field by finite differences; in 3D on one grid, a finer is out of reach."""
         import meta_lrpinn as ml
 
+        tolerance = _REFERENCE_TOLERANCE if self.model.ndim == 2 else None
         return ml.reference_wavefield(
-            self.model,
-            self.frequency,
-            self.source,
-            tolerance=_REFERENCE_TOLERANCE if self.model.ndim == 2 else None,
-            **self.keywords(),
+            self.model, self.frequency, self.source, tolerance=tolerance, **self._conditions
         )
+
+    @property
+    def _conditions(self) -> dict[str, Any]:
+        names = ("weights", "amplitude", "background_velocity", "free_surface")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def points_per_wavelength(self) -> float:

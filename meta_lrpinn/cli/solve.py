@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SUMMARY = "Solve for a wavefield."
 # Above this estimate a field may be wrong everywhere. Untuned.
 _TRUSTED = 0.1
-_SMALLEST_SHOWN = 1e-4
+_SMALLEST_SHOWN = 1e-4  # of an estimate, in two digits of per cent
 _FIGURE, _PAGE = ".png", ".html"
 
 
@@ -157,20 +157,14 @@ def _solve(
     problem: Problem, settings: Any, options: argparse.Namespace, report: Report
 ) -> _Compared:
     """Solves one problem and compares the result with what is known."""
-    import meta_lrpinn as ml
-
     describe(problem, report)
-    field = ml.solve(
-        problem.model,
-        problem.frequency,
-        problem.source,
+    field = problem.solve(
         settings,
         thickness=options.thickness,
         reflection=options.reflection,
         truth=problem.published,
         seed=options.seed,
         progress=report.shows_progress,
-        **problem.keywords(),
     )
     warn_of_grid(problem, report)
     _say(field, report)

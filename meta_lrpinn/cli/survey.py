@@ -76,8 +76,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
     receivers = options.receivers
     if receivers is not None:
         receivers = problem.positions(receivers, grid.ndim, "receiver")
-    only = frequencies[0] if len(frequencies) == 1 else None
-    settings = solver.make_settings(options, only, grid.ndim)
+    # A network is pruned at one frequency.
+    frequency = frequencies[0] if len(frequencies) == 1 else None
+    settings = solver.make_settings(options, frequency, grid.ndim)
     problem.say_notes(velocities.notes, report)
     report.say("models", f"{len(velocities)} of {options.velocity}, each as {grid!r}")
     number = len(velocities) * len(frequencies) * len(sources)

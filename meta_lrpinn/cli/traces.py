@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from meta_lrpinn.solvers.seismograms import Traces
 
 SUMMARY = "Solve for seismograms: the wavefield at receivers as a function of time."
+# None of these is tuned.
 _MOVIE_FRAMES = 60
-_SAME_STEP = 1e-3  # times in a file are rounded
-# Times of samples may be this much nearer or farther than on average: they are rounded.
-_UNEVEN = 0.01
+_SAME_STEP = 1e-3  # relative; times in a file are rounded
+_UNEVEN = 0.01  # how much nearer or farther times may be than on average, likewise
 
 
 def option_groups() -> Groups:
