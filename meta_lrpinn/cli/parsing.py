@@ -12,8 +12,9 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
+T = TypeVar("T")
 PROGRAM = "meta-lrpinn"
 _LONGEST_CHOICES = 40  # characters; longer ones stand in the help text
 # Of a range, so that its last number is there in spite of rounding. Untuned.
@@ -32,7 +33,7 @@ class Option(NamedTuple):
 
     name: str
     text: str  # help, to which the default is appended
-    # str, int, float, bool, or tuple of whole numbers; or what `converter` gives.
+    # str, int, float, bool, or tuple of whole numbers; or one of those below.
     kind: Callable[[str], Any] = str
     default: Any = None
     choices: Sequence[str] | None = None
@@ -257,23 +258,43 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _converter(convert: Callable[[str], Any], what: str) -> Callable[[str], Any]:
-    """A function that reads a text, or says in one line what it must be."""
+def _reads(what: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+    """Has a function say in one line what a text must be that it cannot read."""
 
-    def converted(text: str) -> Any:
-        try:
-            return convert(text)
-        except (ArithmeticError, KeyError, ValueError):
-            raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}") from None
+    def decorate(convert: Callable[[str], T]) -> Callable[[str], T]:
+        @functools.wraps(convert)
+        def converted(text: str) -> T:
+            try:
+                return convert(text)
+            except (ArithmeticError, KeyError, ValueError):
+                raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}") from None
 
-    return converted
+        return converted
+
+    return decorate
 
 
-def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: None if text == "none" else convert(text)
+@_reads("numbers with commas between")
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between."""
+    return [float(part) for part in text.split(",")]
 
 
-def _frequencies(text: str) -> list[float]:
+@_reads("a number such as 0.25j or 1-2j")
+def amplitude(text: str) -> complex:
+    """A complex number, with i or j."""
+    return _complex(text)
+
+
+@_reads("numbers with commas between, such as 1,-1")
+def weights(text: str) -> list[complex]:
+    """Complex numbers with commas between."""
+    return [_complex(part) for part in text.split(",")]
+
+
+@_reads("a list such as 3,4,5 or first:last:step such as 2:15:0.5 in Hz")
+def frequencies(text: str) -> list[float]:
+    """A list, 3,4,5, or first:last:step with both ends, 2:15:0.5, or both [Hz]."""
     values: list[float] = []
     for part in text.split(","):
         if ":" not in part:
@@ -292,15 +313,17 @@ def _complex(text: str) -> complex:
     return complex(text.replace(" ", "").replace("i", "j"))
 
 
-_whole = _converter(int, "a whole number")
-_wholes = _converter(
-    lambda text: tuple(int(part) for part in text.split(",") if part),
-    "whole numbers with commas between",
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text == "none" else convert(text)
+
+
+_whole = _reads("a whole number")(int)
+_wholes = _reads("whole numbers with commas between")(
+    lambda text: tuple(int(part) for part in text.split(",") if part)
 )
-_number = _converter(float, "a number")
-_boolean = _converter(
-    lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
-    "true or false",
+_number = _reads("a number")(float)
+_boolean = _reads("true or false")(
+    lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()]
 )
 # What stands for the value in the help, and the function that reads it.
 _KINDS: Mapping[Callable, tuple[str, Callable[[str], Any]]] = {
@@ -310,16 +333,3 @@ _KINDS: Mapping[Callable, tuple[str, Callable[[str], Any]]] = {
     bool: ("BOOL", _boolean),
     tuple: ("N,N", _wholes),
 }
-
-# Kinds of options that are more than one number.
-numbers = _converter(
-    lambda text: [float(part) for part in text.split(",")], "numbers with commas between"
-)
-amplitude = _converter(_complex, "a number such as 0.25j or 1-2j")
-weights = _converter(
-    lambda text: [_complex(part) for part in text.split(",")],
-    "numbers with commas between, such as 1,-1",
-)
-frequencies = _converter(
-    _frequencies, "a list such as 3,4,5 or first:last:step such as 2:15:0.5 in Hz"
-)

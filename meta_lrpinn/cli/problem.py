@@ -154,6 +154,8 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
     Raises:
         ValueError: if they do not make sense, alone or together.
     """
+    import numpy as np
+
     from meta_lrpinn.physics.background import default_amplitude
     from meta_lrpinn.physics.problem import check_frequency, check_scale, check_velocity
 
@@ -164,6 +166,10 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         raise ValueError(f"{name} has no frequency of its own; add --frequency=HZ")
     check_scale(model, check_frequency(frequency))
     source = _source(options, case, model)
+    # The file's weights are of its own sources.
+    weights = options.weights
+    if weights is None and options.source is None:
+        weights = case.weights
     velocity = _first_given(options.background_velocity, case.background_velocity)
     if velocity is not None:
         check_velocity(velocity)
@@ -172,10 +178,7 @@ def pose(options: argparse.Namespace, report: Report) -> Problem:
         model=model,
         frequency=float(frequency),
         source=source,
-        # Those of the file are of its own sources.
-        weights=_first_given(
-            options.weights, case.weights if options.source is None else None
-        ),
+        weights=None if weights is None else np.asarray(weights),
         amplitude=complex(
             _first_given(options.amplitude, case.amplitude, default_amplitude(model.ndim))
         ),

@@ -69,12 +69,18 @@ def test_another_algorithm_keeps_what_both_have():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("--preset=small --inner_steps=3", "--inner_steps is no option of .*=joint"),
+        (
+            "--preset=small --inner_steps=3",
+            "--inner_steps is no option of --algorithm=joint, but of maml, reptile$",
+        ),
         (
             "--preset=own_output --learning_rate=1",
-            "learning_rate is no option of .*reptile",
+            "--learning_rate is no option of --algorithm=reptile, but of maml, joint$",
         ),
-        ("--preset=small --decay=0.5", "--decay is no option of .*--schedule=cosine"),
+        (
+            "--preset=small --decay=0.5",
+            "--decay is no option of --schedule=cosine, but of staircase$",
+        ),
         ("--leading=3,x", "must be whole numbers with commas between, got '3,x'"),
         ("--clip_norm=some", "must be a number, got 'some'"),
     ],
