@@ -58,7 +58,6 @@ def option_groups() -> Groups:
     }
 
 
-# Long: options become arguments of one call, whose result becomes files.
 def run(options: argparse.Namespace, report: Report) -> None:
     """Solves at the frequencies that are needed, and writes traces and movie."""
     for name in ("receivers", "record"):
@@ -94,12 +93,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
         seed=options.seed,
         progress=report.shows_progress,
     )
-    writers = {path: trace_files.writer(traces, path)}
-    if film is not None:
-        writers[film] = movie.writer(traces)
     _say(traces, report)
-    writing.write_together(writers)
-    written = [str(file) for file in writers]
+    written = _write(traces, path, film)
     report.say("wrote", ", ".join(written))
     report.add(
         shape=traces.data.shape,
@@ -110,15 +105,29 @@ def run(options: argparse.Namespace, report: Report) -> None:
         seconds=traces.elapsed,
         files=written,
     )
-    if traces.converged:
-        return
-    reason = "the solver did not reach its own tolerance at every frequency"
-    if not traces.wrap_around < options.transform_tolerance:
-        reason = (
-            f"waves are left after the longest period, {traces.wrap_around:.2g} of the "
-            "largest; ask for a longer record"
-        )
-    raise NotConverged(f"not converged: {reason}")
+    if not traces.converged:
+        raise NotConverged(f"not converged: {_reason(traces, options.transform_tolerance)}")
+
+
+def _write(traces: "Traces", path: pathlib.Path, film: pathlib.Path | None) -> list[str]:
+    """Writes traces and movie; returns the names of the files."""
+    from meta_lrpinn.results import movie, trace_files
+
+    writers = {path: trace_files.writer(traces, path)}
+    if film is not None:
+        writers[film] = movie.writer(traces)
+    writing.write_together(writers)
+    return [str(file) for file in writers]
+
+
+def _reason(traces: "Traces", transform_tolerance: float) -> str:
+    """Why traces have not converged."""
+    if traces.wrap_around < transform_tolerance:
+        return "the solver did not reach its own tolerance at every frequency"
+    return (
+        f"waves are left after the longest period, {traces.wrap_around:.2g} of the "
+        "largest; ask for a longer record"
+    )
 
 
 def _say(traces: "Traces", report: Report) -> None:
