@@ -8,6 +8,7 @@ exit code 2, `CommandFailed` where the input was good and there is no result all
 and writes files all together, so that a command that fails leaves none.
 """
 
+import contextlib
 import importlib
 import json
 import math
@@ -198,7 +199,10 @@ def _plain(value: Any) -> Any:
 
 def _run(arguments: list[str]) -> int:
     parser = make_parser()
-    _offer_completion(parser)
+    with contextlib.suppress(ImportError):  # completion, where a shell asks for it
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     if not arguments or arguments == ["help"]:
         parser.print_help()
         return 0
@@ -235,12 +239,3 @@ def _one_line(error: BaseException | str) -> str:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
-
-
-def _offer_completion(parser: Parser) -> None:
-    """Completion in the shell, where argcomplete is installed and asks for it."""
-    try:
-        import argcomplete
-    except ImportError:
-        return
-    argcomplete.autocomplete(parser)
