@@ -5,20 +5,22 @@ Cheng and Alkhalifah (2025) report that LRPINN from random parameters fails, at 
 model at one frequency, adapted from
 
 - the meta-initialisation,
-- the published random start, Xavier for U and V and PyTorch's default elsewhere,
+- the published random start, Xavier for U and V and PyTorch's default elsewhere, in our
+  size and, by the losses as published, in the published one (320 wide, 6 layers),
 - our random start: plane waves in the first layer, orthonormal U and V, σ near one,
 - the same, tuned to the problem: of a grid of scales of the first layer's wavenumbers
   and of σ, the pair with the smallest residual before the first step,
 
 by the paper's AdamW on everything, once on the residual relative to the right-hand side
-("own_output") and once on the losses as published. Losses are relative to that of δu = 0
-in both. A run fails if its loss is not finite or a thousand times that of δu = 0, or if
-its error is above 101 %. Why, is measured at the start: the paper's losses, the size of
+("own_output") and once as published: losses, fixed points, rates, and no absorbing layer.
+Losses are relative to that of δu = 0 in both. A run fails if its loss is not finite or a
+thousand times that of δu = 0, or if its error is not below that of δu = 0 by one per
+cent. Why, is measured at the start: the paper's losses, the size of
 the output and of its Laplacian, the largest wavenumber of the first layer in units of
 ω/v_min, and the size, the numerical rank and the best residual of the features.
 
-At the defaults (192 wide, 1,600 points, 500 steps, three seeds) three quarters of an
-hour on one core.
+At the defaults (192 wide, points by the wavelength, 500 steps, three seeds) twenty
+minutes on one core.
 """
 
 import functools
@@ -33,7 +35,7 @@ from flax import linen as nn
 
 from experiments import common, histories, study
 from meta_lrpinn import generators
-from meta_lrpinn.learning import objectives
+from meta_lrpinn.learning import configs, networks, objectives
 from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.learning.tasks import single_task
 from meta_lrpinn.physics import derivatives, losses, problem, residual
@@ -50,8 +52,9 @@ flags.DEFINE_list("tuned_sigma_scales", ["0.5", "1", "2"], "Factors of σ to try
 STEPS = 500
 METHODS = ("own_output", "published")
 META, TUNED = "meta-initialisation", "random, tuned"
+PUBLISHED = "random, published, 6 × 320"  # by the published losses alone
 _FAILED_LOSS = 1e3  # times that of δu = 0
-_FAILED_ERROR = 1.01  # δu = 0 has an error of 1, and so, but for rounding, has a tiny δu
+_FAILED_ERROR = 0.99  # δu = 0 has an error of 1; a tiny δu one that scatters about it
 _SAME = 1e-6  # of the largest singular value of the features, in single precision
 
 Start = Callable[[int], Network]
@@ -59,8 +62,10 @@ Start = Callable[[int], Network]
 
 def starts(unit: HelmholtzProblem) -> dict[str, Start]:
     """Name to the network of a seed."""
+    published = networks.make_network(configs.PRESETS["paper"].network)
     return {
         META: study.meta_start,
+        PUBLISHED: functools.partial(networks.random_network, published),
         "random, published": study.random_start(initialisation="xavier"),
         "random, orthonormal": study.random_start(initialisation="orthonormal"),
         TUNED: lambda seed: tuned(unit, seed)[0],
@@ -90,7 +95,7 @@ def tuned(unit: HelmholtzProblem, seed: int) -> tuple[Network, tuple[float, floa
     network = study.random_start(initialisation="orthonormal")(seed)
     own_scale = network.module.network.first_scale
     network = network.prune(float(objectives.frequency_of(unit)))
-    points = problem.sample_points(jax.random.key(seed), unit, FLAGS.points)
+    points = problem.sample_points(jax.random.key(seed), unit, _points(unit))
     best = (np.inf, network.params, (own_scale, 1.0))
     for first in map(float, FLAGS.tuned_first_scales):
         for sigma in map(float, FLAGS.tuned_sigma_scales):
@@ -151,7 +156,7 @@ def diagnose(network: Network, unit: HelmholtzProblem, seed: int) -> dict[str, f
         wavenumber over ω/v_min, the features' numerical rank and best residual.
     """
     key = jax.random.key(seed)
-    measured = _measure(network.module, network.params, unit, key, FLAGS.points)
+    measured = _measure(network.module, network.params, unit, key, _points(unit))
     spectrum = measured.pop("spectrum")
     return {
         **{name: float(value) for name, value in measured.items()},
@@ -186,6 +191,10 @@ def _measure(model, params, unit, key, number):
     }
 
 
+def _points(unit: HelmholtzProblem) -> int:
+    return study.points_of(unit.model, float(objectives.frequency_of(unit)))
+
+
 def _size(values: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.abs(values) ** 2))
 
@@ -203,8 +212,8 @@ def failure(method: str, rows: Sequence[histories.Row], silence: float) -> str:
         return "loss not finite"
     if values[-1] > _FAILED_LOSS:
         return f"loss {values[-1]:.1e}"
-    if not rows[-1]["relative_l2"] <= _FAILED_ERROR:
-        return "error > 101 %"
+    if not rows[-1]["relative_l2"] < _FAILED_ERROR:
+        return "error ≥ 99 %"
     return ""
 
 
@@ -233,10 +242,11 @@ def _ends(curves: Mapping[str, histories.Curves], silence: float) -> tuple[str, 
             at_first, at_last = (histories.error_at(runs, step) for step in (0, steps))
             why = f": {'; '.join(dict.fromkeys(failed))}" if failed else ""
             failures = f"{len(failed)}/{len(runs)}{why}"
-            lines.append([start, method, first, last, at_first, at_last, failures])
+            costs = histories.costs(runs, "parameters", "seconds", "memory")
+            lines.append([start, method, first, last, at_first, at_last, failures, *costs])
     columns = (
         "start,adaptation,loss at the start,loss at the end,error at the start,"
-        "error at the end,failed"
+        "error at the end,failed,parameters,processor seconds,memory in MB"
     )
     return common.table(columns.split(","), lines), steps
 
@@ -273,7 +283,7 @@ def report(
     width = diagnoses[META][0]["width"]
     return (
         f"{ended}\n\nBuilt-in layered model at {frequency:g} Hz; "
-        f"{common.over_seeds()}; {width} wide, {FLAGS.points} points, {steps} "
+        f"{common.over_seeds()}; {width} wide, points {study.points_asked()}, {steps} "
         f"steps. Losses are relative to that of δu = 0.\n\nBefore the first step "
         f"(numerical rank: singular values of the features at the points above {_SAME:g} "
         f"of the largest, of {width}):\n\n{first}\n\n"
@@ -283,7 +293,7 @@ def report(
 
 def main() -> None:
     """Adapts and diagnoses what is missing, then writes tables and figure."""
-    frequency = _only(common.frequencies((5,)))
+    frequency = common.one_frequency(5.0)
     model = generators.builtin("layered")
     unit = unit_problem(model, frequency)
     case = f"layered {frequency:g} Hz"
@@ -292,7 +302,11 @@ def main() -> None:
     steps = FLAGS.steps or STEPS
     curves = {}
     for method in METHODS:
-        contenders = {name: study.Contender(start) for name, start in begin.items()}
+        contenders = {
+            name: study.Contender(start)
+            for name, start in begin.items()
+            if method == "published" or name != PUBLISHED
+        }
         curves[method] = study.run(NAME, cases, contenders, steps, method)
     diagnoses, chosen = diagnose_all(begin, unit, frequency)
     common.save_report(NAME, report(curves, diagnoses, chosen, frequency))
@@ -302,12 +316,6 @@ def main() -> None:
         for (_, start), runs in own.items()
     }
     histories.draw(panels).savefig(common.folder(NAME) / "figure.png", dpi=150)
-
-
-def _only(values: Sequence[float]) -> float:
-    if len(values) != 1:
-        raise ValueError(f"this experiment takes one of --frequencies, got {len(values)}")
-    return values[0]
 
 
 def diagnose_all(
@@ -329,7 +337,7 @@ def diagnose_all(
                     network = start(seed)
                 return [{**diagnose(network, unit, seed), **scales}]
 
-            values = (frequency, name, FLAGS.points, study.initialisation(), seed)
+            values = (frequency, name, study.points_asked(), study.initialisation(), seed)
             found.setdefault(name, []).extend(records.at(values, measure))
     chosen = [(row["first_scale"], row["sigma_scale"]) for row in found[TUNED]]
     return found, chosen

@@ -2,10 +2,10 @@
 
 Cheng and Alkhalifah (2025) compare Meta-LRPINN with Meta-PINN, the dense network, and
 report a sooner and better adaptation for fewer parameters. Put to the test with
-everything else the same: tasks, steps, points, objective, width and depth, and the
-number of parameters nearly so. The published Meta-PINN has no frequency among its
-inputs, so that its features are those of one frequency range; it is run as published
-and with the frequency as an input.
+everything else the same: tasks, steps, points, objective, depth, features and number of
+parameters, to which the width of the dense networks is fitted. The published Meta-PINN
+has no frequency among its inputs, so that its features are those of one frequency range;
+it is run as published and with the frequency as an input.
 
 Each network is meta-trained from scratch for every seed, by the preset's objective and
 tasks in a smaller size, in <out>/baselines/<network>_<seed>; a run that was stopped
@@ -28,12 +28,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from experiments import common, histories, study
+from experiments import common, costs, histories, study
 from meta_lrpinn import generators
 from meta_lrpinn.learning import checkpoints, configs, networks, pipeline, task_sets
 from meta_lrpinn.learning.run_log import read_rows
@@ -46,7 +45,7 @@ flags.DEFINE_enum(
     "meta_preset", "small", tuple(configs.PRESETS), "Objective, tasks and training of all."
 )
 flags.DEFINE_integer("meta_iterations", 300, "Of meta-training.", lower_bound=1)
-flags.DEFINE_integer("meta_width", 256, "Of all networks.", lower_bound=1)
+flags.DEFINE_integer("meta_width", 256, "Of the low-rank network.", lower_bound=1)
 flags.DEFINE_integer("meta_depth", 3, "Hidden layers of all networks.", lower_bound=1)
 flags.DEFINE_integer("meta_rank", 64, "Of the low-rank network.", lower_bound=1)
 flags.DEFINE_integer(
@@ -83,16 +82,21 @@ def configuration(name: str, seed: int) -> configs.MetaConfig:
     preset = configs.PRESETS[FLAGS.meta_preset]
     every = max(1, FLAGS.meta_iterations // _EVALUATIONS)
     one_velocity = not preset.objective.learns_from_wavefields
+    network = dataclasses.replace(
+        preset.network,
+        kind="lrpinn",
+        width=FLAGS.meta_width,
+        depth=FLAGS.meta_depth,
+        rank=FLAGS.meta_rank,
+        first_scale=FLAGS.meta_first_scale,
+        features=FLAGS.meta_features or preset.network.features,
+    )
+    if name != "Meta-LRPINN":
+        low_rank = networks.random_network(networks.make_network(network), 0)
+        network = dataclasses.replace(network, **NETWORKS[name][1])
+        network = costs.as_large(network, costs.size(low_rank.params))
     return configs.MetaConfig(
-        network=dataclasses.replace(
-            preset.network,
-            width=FLAGS.meta_width,
-            depth=FLAGS.meta_depth,
-            rank=FLAGS.meta_rank,
-            first_scale=FLAGS.meta_first_scale,
-            features=FLAGS.meta_features or preset.network.features,
-            **NETWORKS[name][1],
-        ),
+        network=network,
         objective=dataclasses.replace(preset.objective, points=FLAGS.meta_points),
         tasks=dataclasses.replace(
             preset.tasks,
@@ -194,11 +198,7 @@ def number_of_parameters(name: str) -> tuple[int, int]:
     """How many are meta-trained, and how many are adapted once σ(f) is pruned."""
     network = random_start(name)(0)
     adapted = network.prune(5.0) if network.kind == "lrpinn" else network
-    return _size(network.params), _size(adapted.params)
-
-
-def _size(params: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    return costs.size(network.params), costs.size(adapted.params)
 
 
 def cases() -> dict[str, Any]:
@@ -295,10 +295,10 @@ def main() -> None:
     solved = study.run(NAME, cases(), contenders(trained), 0, METHOD)
     config = configuration(next(iter(NETWORKS)), 0)
     sizes = (
-        f"{common.over_seeds().capitalize()}, each meta-trained from scratch. Networks "
-        f"{config.network.width} wide with {config.network.depth} hidden layers, "
-        f"rank {config.network.rank} where it is low, initial wavenumbers of "
-        f"{config.network.first_scale:g} rad/km; "
+        f"{common.over_seeds().capitalize()}, each meta-trained from scratch. The low-rank "
+        f"network is {config.network.width} wide, of rank {config.network.rank}, the dense "
+        f"ones as wide as gives them as many parameters; {config.network.depth} hidden "
+        f"layers, initial wavenumbers of {config.network.first_scale:g} rad/km; "
         f"{config.training.iterations} iterations of {config.training.tasks_per_batch} "
         f"tasks with {config.tasks.velocities_per_task} velocities and "
         f"{config.objective.points} points each, objective {config.objective.name}. "

@@ -25,6 +25,9 @@ LAYERED_CASES = {
     "layered 4 Hz": "layered_4hz_9sources.npz",
 }
 ROOT = Path(__file__).parents[1]
+# Points of a step along an axis: so many per shortest wavelength, a multiple of the other,
+# so that frequencies share compiled programs. Of the layered model at 5 Hz that is 24.
+_PER_WAVELENGTH, _MULTIPLE = 3.0, 12
 _MADE = "made.txt"  # a line for each version of the code that wrote into the folder
 
 flags.DEFINE_string("out", "results", "Folder under which results are written.")
@@ -83,6 +86,14 @@ def frequencies(default: Sequence[float]) -> list[float]:
     return [float(text) for text in FLAGS.frequencies]
 
 
+def one_frequency(default: float) -> float:
+    """The one of --frequencies, or the experiment's own, in Hz."""
+    values = frequencies([default])
+    if len(values) != 1:
+        raise ValueError(f"this experiment takes one of --frequencies, got {len(values)}")
+    return values[0]
+
+
 def published_case(name: str) -> Case:
     """A case of the data folder."""
     path = Path(FLAGS.data) / name
@@ -99,6 +110,18 @@ def middle_source(case: Case) -> Case:
     return dataclasses.replace(
         case, source=case.source[middle], scattered=case.scattered[middle]
     )
+
+
+def points_by_wavelength(model: VelocityModel, frequency: float) -> int:
+    """Collocation points of a step: at least three per shortest wavelength along each axis.
+
+    New ones at every step: 24 along an axis of 7.5 wavelengths were measured to be enough.
+    The number along an axis is rounded up to 24, 36, 48, ...
+    """
+    side = np.prod(model.upper - model.lower) ** (1 / model.ndim)
+    along = _PER_WAVELENGTH * side * frequency / model.minimum
+    number = _MULTIPLE * max(2, int(np.ceil(along / _MULTIPLE - 1e-6)))
+    return number**model.ndim
 
 
 def shared_problem(
@@ -196,18 +219,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def number(value: float) -> str:
+    """Three digits; of thousands all before the point."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
     """Mean ± standard deviation of several seeds."""
     values = np.asarray(values, float)
     if len(values) == 1:
-        return f"{values[0]:.3g}{unit}"
+        return f"{number(values[0])}{unit}"
     deviation = values.std(ddof=1)
     if deviation < 1e-12 * abs(values.mean()):  # rounding
         deviation = 0.0
-    return f"{values.mean():.3g} ± {deviation:.2g}{unit}"
+    return f"{number(values.mean())} ± {deviation:.2g}{unit}"
 
 
 def count_seeds() -> str:

@@ -1,9 +1,10 @@
 """Does a rank that changes during adaptation do better than a fixed one?
 
 Cheng and Alkhalifah (2025) cut the rank once, before adaptation, and leave open whether
-it should change on the way. Put to the test on the layered model at one frequency, from
-the pruned meta-initialisation, in stages of the paper's adaptation (AdamW on
-everything, the network's own output):
+it should change on the way, above all at high frequencies of Overthrust. Put to the test on
+the layered model at one frequency and on the window of Overthrust, as it is, at a high
+one (--dynamic_overthrust), from the pruned meta-initialisation, in stages of the paper's
+adaptation (AdamW on everything, the network's own output):
 
 - fixed full rank, and fixed low rank (--dynamic_low, the largest |σ| kept);
 - shrinking: full rank, and after each stage the smallest σ² of every layer are dropped,
@@ -17,8 +18,8 @@ L2 error of the own output against finite differences, by steps and by seconds o
 adaptation. Seconds exclude compilation, which every new rank
 costs again; the number of networks compiled stands beside.
 
-At the defaults (192 wide, rank 64, 1,600 points, six stages of fifty steps, three
-seeds) half an hour on one core.
+At the defaults (192 wide, rank 64, points by the wavelength, six stages of fifty steps,
+three seeds) half an hour on one core.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ import optax
 from absl import flags
 
 import meta_lrpinn as ml
-from experiments import common, histories, rank_growth, study
+from experiments import common, costs, histories, rank_growth, study
 from meta_lrpinn import generators
 from meta_lrpinn.learning import adaptation, objectives, output_layer
 from meta_lrpinn.learning.networks import Network
@@ -43,6 +44,7 @@ from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
 NAME = "dynamic_rank"
+flags.DEFINE_float("dynamic_overthrust", 12.0, "Frequency on Overthrust, Hz; 0: none.")
 flags.DEFINE_integer("dynamic_stages", 6, "Stages of adaptation.", lower_bound=1)
 flags.DEFINE_integer("dynamic_low", 16, "Low rank.", lower_bound=1)
 flags.DEFINE_integer("dynamic_growth", 16, "Ranks added at a time.", lower_bound=1)
@@ -52,6 +54,7 @@ flags.DEFINE_float(
 )
 
 STEPS = 300
+_WINDOW = 6.5, 0.0  # of Overthrust, as `overthrust` has it: left and top, km
 _LEARNING_RATE = 2e-3
 _SETTINGS = ("stages", "low", "growth", "energy", "stall")
 _FIXED_POINTS = 2**31 - 2  # folded into the key; no stage has this number
@@ -110,32 +113,33 @@ def adapt(
 
     Returns:
         A row per record: step, seconds, error, residual at fixed points, mean rank, number
-        of parameters, and of different networks so far.
+        of parameters, memory of a step [MB], and number of different networks so far.
     """
     made = problem.make_problem(
         case.model, case.frequency, case.source, layer_fraction=start.layer_fraction
     )
     amplitude, unit = made.amplitude, objectives.unit_problem(made)
     task = single_task(jax.tree.map(jnp.asarray, unit))
-    key = jax.random.key(seed)
+    key, points = jax.random.key(seed), study.points_of(case.model, case.frequency)
     network = start.truncate(count=rank)
     length = -(-steps // FLAGS.dynamic_stages)
     rows: list[histories.Row] = []
     seconds, met = 0.0, set()
     for stage, first in enumerate(range(0, steps, length)):
         met.add(network.ranks)
-        size = {"stage": stage, **size_of(network), "networks": len(met)}
+        memory = costs.memory_of(case, network, points, "adamw")
+        size = {"stage": stage, **size_of(network), "memory": memory, "networks": len(met)}
 
         def evaluate(params, network=network):
             own = network.with_parameters(params)
             return {
                 "relative_l2": wavefield_error(own, unit, amplitude, case),
-                "residual": residual_at(own, task, key),
+                "residual": residual_at(own, task, key, points),
             }
 
         own_steps = min(length, steps - first)
         params, history = adaptation.finetune(
-            objectives.own_output_objective(network.module, FLAGS.points),
+            objectives.own_output_objective(network.module, points),
             network.params,
             task,
             steps=own_steps,
@@ -156,7 +160,7 @@ def adapt(
         ]
         seconds += history[-1]["seconds"]
         network = network.with_parameters(params)
-        before, after = history[0]["residual"], residual_at(network, task, key)
+        before, after = history[0]["residual"], residual_at(network, task, key, points)
         if first + length < steps:
             own_key = jax.random.fold_in(key, ~stage % 2**31)
             network = rule(network, before, after, own_key)
@@ -175,9 +179,9 @@ def wavefield_error(
     return ml.relative_l2(values, case.scattered.ravel())
 
 
-def residual_at(network: Network, task: Task, key: jax.Array) -> float:
+def residual_at(network: Network, task: Task, key: jax.Array, points: int) -> float:
     """Relative residual at points that no stage draws and all stages share."""
-    objective = objectives.own_output_objective(network.module, FLAGS.points)
+    objective = objectives.own_output_objective(network.module, points)
     fixed = jax.random.fold_in(key, _FIXED_POINTS)
     return float(_relative(objective, network.params, task, fixed))
 
@@ -189,12 +193,7 @@ def _relative(objective, params, task, key):
 
 def size_of(network: Network) -> dict[str, float]:
     """Mean rank, and the number of parameters that adapt."""
-    return {"rank": float(np.mean(network.ranks)), "parameters": trained(network)}
-
-
-def trained(network: Network) -> int:
-    """Number of parameters that adapt."""
-    return sum(leaf.size for leaf in jax.tree.leaves(network.params))
+    return {"rank": float(np.mean(network.ranks)), "parameters": costs.size(network.params)}
 
 
 @functools.cache
@@ -209,12 +208,13 @@ def _optimiser(length: int) -> optax.GradientTransformation:
 def measure(
     case: study.Case, start: Network, rank: int, rule: Rule, steps: int, seed: int
 ) -> list[histories.Row]:
-    """As `adapt`; one that diverges is a row of no finite error."""
+    """As `adapt`, in processor seconds; one that diverges is a row of no finite error."""
     try:
-        return adapt(case, start, rank, rule, steps, seed)
+        rows, spent = costs.measured(lambda: adapt(case, start, rank, rule, steps, seed))
     except FloatingPointError:
-        names = ("seconds", "relative_l2", "residual", "rank", "parameters", "networks")
+        names = "seconds relative_l2 residual rank parameters memory networks".split()
         return [{"step": steps, "stage": 0, **dict.fromkeys(names, np.nan)}]
+    return [{**row, "seconds": spent.of(row["seconds"])} for row in rows]
 
 
 def at_seconds(rows: Sequence[histories.Row], seconds: float) -> float:
@@ -232,7 +232,7 @@ def report(curves: histories.Curves, width: int) -> str:
     lines, steps = [], max(runs[0][-1]["step"] for runs in curves.values())
     for (_, name), runs in curves.items():
         if not sound[name]:
-            lines.append([name, "diverged", *[""] * 8])
+            lines.append([name, "diverged", *[""] * 9])
             continue
         last = [rows[-1] for rows in sound[name]]
         lines.append(
@@ -245,18 +245,19 @@ def report(curves: histories.Curves, width: int) -> str:
                 *(histories.error_at(runs, step) for step in (0, steps // 2, steps)),
                 common.spread([at_seconds(rows, same) for rows in sound[name]], " %"),
                 common.spread([row["seconds"] for row in last]),
+                common.spread([max(row["memory"] for row in rows) for rows in sound[name]]),
                 common.spread([row["networks"] for row in last]),
             ]
         )
     columns = [
         "contender", "rank", "parameters trained, mean", "at the end", "error, step 0",
-        f"step {steps // 2}", f"step {steps}", f"after {same:.2g} s", "seconds",
-        "networks compiled",
+        f"step {steps // 2}", f"step {steps}", f"after {same:.2g} s",
+        "processor seconds", "memory, MB", "networks compiled",
     ]  # fmt: skip
     return (
-        f"{common.table(columns, lines)}\n\n{case}, built-in model; "
+        f"{common.table(columns, lines)}\n\n{case}; "
         f"{common.over_seeds()} (points, new columns); {width} wide, "
-        f"{FLAGS.points} points, {FLAGS.dynamic_stages} stages, shrinking to "
+        f"points {study.points_asked()}, {FLAGS.dynamic_stages} stages, shrinking to "
         f"{FLAGS.dynamic_energy:g} of Σσ², growing by {FLAGS.dynamic_growth} where the "
         f"residual fell by less than {FLAGS.dynamic_stall:.0%}. Seconds exclude "
         "compilation and evaluation."
@@ -269,24 +270,25 @@ def _mean_parameters(rows: Sequence[histories.Row]) -> float:
     return float(np.mean(list(stages.values())))
 
 
-def main() -> None:
-    """Adapts what is missing, then writes table and figures."""
-    frequency = common.frequencies((5,))
-    if len(frequency) != 1:
-        raise ValueError("this experiment takes one of --frequencies")
-    (frequency,), steps = frequency, FLAGS.steps or STEPS
-    if not 0 < FLAGS.dynamic_energy <= 1:
-        raise ValueError(
-            f"dynamic_energy must be above 0, at most 1, got {FLAGS.dynamic_energy}"
-        )
-    start = study.meta_start().prune(frequency)
-    known = functools.cache(
-        lambda: study.known_case(generators.builtin("layered"), frequency)
-    )
+def cases() -> dict[str, tuple[float, Callable[[], study.Case]]]:
+    """Name to frequency [Hz] and what makes the case."""
+    low, high = common.one_frequency(5.0), FLAGS.dynamic_overthrust
+    found = {"layered": (low, lambda: generators.builtin("layered"))}
+    if high:
+        found["Overthrust"] = (high, lambda: study.square_window("overthrust", *_WINDOW))
+    return {
+        f"{name} {f:g} Hz": (f, functools.cache(lambda f=f, m=m: study.known_case(m(), f)))
+        for name, (f, m) in found.items()
+    }
+
+
+def run(case: str, frequency: float, known: Callable[[], study.Case]) -> histories.Curves:
+    """Adapts every contender to a case; what is on file is not run again."""
+    steps, start = FLAGS.steps or STEPS, study.meta_start().prune(frequency)
     fixed: Mapping[str, Any] = {
-        "frequency": frequency,
+        "case": case,
         "steps": steps,
-        "points": FLAGS.points,
+        "points": study.points_asked(),
         "init": study.initialisation(),
         **{name: FLAGS[f"dynamic_{name}"].value for name in _SETTINGS},
     }
@@ -297,13 +299,24 @@ def main() -> None:
     for name, (rank, rule) in rules(min(start.ranks)).items():
         for seed in range(FLAGS.seeds):
 
-            def run(rank=rank, rule=rule, seed=seed):
+            def adapted(rank=rank, rule=rule, seed=seed):
                 return measure(known(), start, rank, rule, steps, seed)
 
-            rows = records.ensure({**fixed, "contender": name, "seed": seed}, run)
-            curves.setdefault((f"layered {frequency:g} Hz", name), []).append(rows)
-    common.save_report(NAME, report(curves, start.module.network.width))
-    out = common.folder(NAME)
+            rows = records.ensure({**fixed, "contender": name, "seed": seed}, adapted)
+            curves.setdefault((case, name), []).append(rows)
+    return curves
+
+
+def main() -> None:
+    """Adapts what is missing, then writes tables and figures."""
+    if not 0 < FLAGS.dynamic_energy <= 1:
+        raise ValueError(
+            f"dynamic_energy must be above 0, at most 1, got {FLAGS.dynamic_energy}"
+        )
+    width = study.low_rank_module().width
+    found = [run(case, *how) for case, how in cases().items()]
+    common.save_report(NAME, "\n\n".join(report(curves, width) for curves in found))
+    out, curves = common.folder(NAME), {k: v for own in found for k, v in own.items()}
     histories.draw(curves).savefig(out / "figure.png", dpi=150)
     histories.draw(curves, x="seconds").savefig(out / "seconds.png", dpi=150)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from experiments import common, layered, study
+from experiments import common, layered, reports, study
 from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
@@ -30,7 +30,7 @@ def main() -> None:
     cases = layered.make_cases(common.frequencies(FREQUENCIES))
     chosen = study.contenders()
     curves = study.run(NAME, cases, chosen, FLAGS.steps or STEPS)
-    study.publish(NAME, cases, curves, polished(cases))
+    reports.publish(NAME, cases, curves, polished(cases))
 
 
 def polished(cases: dict[str, Callable[[], study.Case]]) -> str:
@@ -48,7 +48,7 @@ def polished(cases: dict[str, Callable[[], study.Case]]) -> str:
                 return [study.final_error(case, contender, study.METHOD, steps, seed)]
 
             init = study.initialisation()
-            values = (name, steps, FLAGS.points, init, polish, seed)
+            values = (name, steps, study.points_asked(), init, polish, seed)
             found += records.at(values, measure)
         return common.spread([100 * row["relative_l2"] for row in found], " %")
 

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from experiments import common
 
 Row = Mapping[str, Any]
+# Relative L2 error, processor seconds, unknowns and memory [MB] of an exact solve.
+Line = tuple[float, ...]
 Curves = dict[tuple[str, str], list[list[Row]]]  # (case, contender) to a run per seed
 
 
@@ -62,6 +64,14 @@ def error_at(runs: Sequence[Sequence[Row]], step: int) -> str:
     return common.spread([100 * row["relative_l2"] for row in nearest], " %") + lost
 
 
+def costs(runs: Sequence[Sequence[Row]], *names: str) -> list[str]:
+    """Mean and spread over seeds of what adaptation took, "" for what is not known."""
+    columns = [[run[-1][name] for run in runs] for name in names]
+    # What no seed changes has no spread.
+    columns = [own if len(set(own)) > 1 else own[:1] for own in columns]
+    return ["" if np.isnan(own).any() else common.spread(own) for own in columns]
+
+
 def converged(runs: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
     """The runs that did not diverge."""
     return [rows for rows in runs if np.isfinite(rows[-1]["relative_l2"])]
@@ -83,7 +93,7 @@ def errors(curves: Curves, thresholds: Sequence[float] = (0.3, 0.2, 0.1)) -> str
             *(error_at(runs, step) for step in shown),
             error_returned(runs),
             *(steps_to(runs, threshold) for threshold in thresholds),
-            common.spread([run[-1]["seconds"] for run in runs]),
+            *costs(runs, "drawn", "parameters", "seconds", "memory"),
         ]
         for (case, contender), runs in curves.items()
     ]
@@ -93,7 +103,10 @@ def errors(curves: Curves, thresholds: Sequence[float] = (0.3, 0.2, 0.1)) -> str
         *(f"error, step {step}" for step in shown),
         "returned",
         *(f"steps to {threshold:.0%}" for threshold in thresholds),
-        "seconds",
+        "points",
+        "parameters",
+        "processor seconds",
+        "memory, MB",
     ]
     return common.table(columns, rows)
 
@@ -109,7 +122,7 @@ def color(index: int) -> str:
 
 def draw(
     curves: Curves,
-    lines: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    lines: Mapping[str, Mapping[str, Line]] | None = None,
     x: str = "step",
     y: str = "relative_l2",
 ) -> Figure:
@@ -117,7 +130,7 @@ def draw(
 
     Args:
         curves: Of `run`.
-        lines: Case to name to (error, seconds), drawn as lines of reference.
+        lines: Case to name to an exact solve, whose errors are drawn as lines of reference.
         x: "step" or "seconds".
         y: "relative_l2" or "held_out".
 
@@ -126,7 +139,7 @@ def draw(
     """
     labels = {
         "step": "adaptation steps",
-        "seconds": "seconds, compilation excluded",
+        "seconds": "processor seconds, compilation excluded",
         "relative_l2": "relative L2 error",
         "held_out": "loss at held-out points",
     }
@@ -159,7 +172,7 @@ def draw(
     for case, own in (lines or {}).items():
         axes = panels.ravel()[cases.index(case)]
         styles = (":", "--", "-.")
-        for (name, (error, _)), style in zip(own.items(), styles, strict=False):
+        for (name, (error, *_)), style in zip(own.items(), styles, strict=False):
             axes.axhline(error, color="0.4", ls=style, lw=1, label=name)
     handles = {}
     for axes in panels.ravel():

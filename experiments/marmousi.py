@@ -13,7 +13,7 @@ import functools
 
 from absl import flags
 
-from experiments import common, study
+from experiments import common, reports, study
 from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
@@ -46,7 +46,7 @@ def main() -> None:
     chosen = study.contenders()
     chosen.pop("Meta-LRPINN, hypernetwork kept")
     curves = study.run(NAME, cases, chosen, FLAGS.steps or STEPS)
-    study.publish(NAME, cases, curves)
+    reports.publish(NAME, cases, curves)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
 from experiments import common, study
 
-FLAGS = flags.FLAGS
 # Beside the reference, as in the paper: the start that is meta-trained and a random one.
 SHOWN = ("Meta-LRPINN", "LRPINN, random start")
 _NOT_ADAPTED = ("velocity", "bounds", "reference")
@@ -46,7 +44,9 @@ def _fields(
     steps: int,
 ) -> dict[str, np.ndarray]:
     """Velocity, bounds, reference and adapted fields of a case, from file if kept."""
-    words = f"{case_name} {steps} {FLAGS.points} {Path(study.initialisation()).name}"
+    words = (
+        f"{case_name} {steps} {study.points_asked()} {Path(study.initialisation()).name}"
+    )
     file = common.folder(name) / f"fields_{re.sub(r'[^0-9a-z]+', '_', words.lower())}.npz"
     if not file.exists():
         case = make()
@@ -54,13 +54,12 @@ def _fields(
         found = {"velocity": case.model.velocity, "bounds": bounds}
         found["reference"] = case.scattered
         for key, contender in shown.items():
-            settings = contender.settings(study.METHOD, case.frequency, steps, seed=0)
-            field = ml.solve(
-                case.model, case.frequency, case.source, settings,
-                amplitude=case.amplitude,
-                background_velocity=case.background_velocity,
-            )  # fmt: skip
-            found[f"{key}, {steps} steps"] = field.scattered
+            settings = contender.settings(case, study.METHOD, steps, seed=0)
+            try:
+                field = study.solve(case, contender, settings, seed=0).scattered
+            except FloatingPointError:  # it diverged
+                field = np.full_like(case.scattered, np.nan)
+            found[f"{key}, {steps} steps"] = field
         partial = file.with_suffix(".partial.npz")
         np.savez(partial, **found)
         partial.replace(file)

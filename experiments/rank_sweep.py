@@ -9,8 +9,8 @@ viable rank of a frequency is the smallest with a mean error within 1.2 times th
 rank's; there is none where full rank itself has more than 50 %. A seed is a place of the
 source along the top and a draw of the collocation points.
 
-At the defaults (ranks 6 to 64 of a network 192 wide, 2 to 18 Hz, 1,600 points, 300 steps,
-three seeds) four hours on one core.
+At the defaults (ranks 6 to 64 of a network 192 wide, 3 to 12 Hz, points by the wavelength,
+300 steps, three seeds) an hour on one core.
 """
 
 import functools
@@ -33,9 +33,10 @@ flags.DEFINE_list(
 )
 
 STEPS = 300
-FREQUENCIES = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18)
+FREQUENCIES = (3, 5, 6, 8, 10, 12)
 _VIABLE, _USELESS = 1.2, 0.5
 Errors = Mapping[tuple[float, int, int], Sequence[float]]  # (Hz, rank, steps) → per seed
+Costs = Mapping[tuple[float, int], Sequence[histories.Row]]  # (Hz, rank) → per seed
 
 
 def ranks(full: int) -> list[int]:
@@ -89,8 +90,19 @@ def smallest_viable(errors: Errors, frequency: float, steps: int) -> int | None:
     return min(rank for rank, error in own.items() if error <= _VIABLE * full)
 
 
-def report(errors: Errors, width: int) -> str:
-    """Markdown: error by frequency and rank, then what adaptive reduction costs."""
+def costs_of(costs: Costs) -> str:
+    """Markdown: what every rank takes at every frequency."""
+    names = ("drawn", "parameters", "seconds", "memory")
+    lines = [
+        [f"{frequency:g}", rank, *histories.costs([[row] for row in rows], *names)]
+        for (frequency, rank), rows in costs.items()
+    ]
+    columns = ("Hz", "rank", "points", "parameters", "processor seconds", "memory, MB")
+    return common.table(columns, lines)
+
+
+def report(errors: Errors, costs: Costs, width: int) -> str:
+    """Markdown: error by frequency and rank, what it costs, then what reduction costs."""
     frequencies, sizes, numbers = (
         list(dict.fromkeys(key[i] for key in errors)) for i in range(3)
     )
@@ -108,6 +120,7 @@ def report(errors: Errors, width: int) -> str:
         columns = ["Hz", *(f"rank {rank}" for rank in sizes), "smallest viable rank"]
         title = f"{steps} steps"
         parts.append(f"{title}:\n\n{common.table(columns, lines)}")
+    parts.append(f"What a rank takes:\n\n{costs_of(costs)}")
     lines = []
     for fraction in map(float, FLAGS.rank_fractions):
         rank = _kept(full, fraction)
@@ -122,7 +135,7 @@ def report(errors: Errors, width: int) -> str:
     parts.append(f"Error over that of full rank:\n\n{common.table(columns, lines)}")
     parts.append(
         f"Built-in layered model; {common.over_seeds()} (sources and points); {width} "
-        f"wide, {FLAGS.points} points. Viable: mean error "
+        f"wide, points {study.points_asked()}. Viable: mean error "
         f"within {_VIABLE:g} times that of rank {full}, where that is at most "
         f"{_USELESS:.0%}; nan: diverged."
     )
@@ -164,15 +177,17 @@ def main() -> None:
     keys = ("frequency", "rank", "steps", "points", "init", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
     errors: dict[tuple[float, int, int], list[float]] = {}
+    costs: dict[tuple[float, int], list[histories.Row]] = {}
     for frequency in common.frequencies(FREQUENCIES):
         for rank in ranks(full):
             for seed in range(FLAGS.seeds):
-                values = (frequency, rank, steps, FLAGS.points, init, seed)
+                values = (frequency, rank, steps, study.points_asked(), init, seed)
                 rows = records.at(values, lambda: measure(frequency, rank, steps, seed))
                 errors.setdefault((frequency, rank, steps), []).extend(
                     row["relative_l2"] for row in rows
                 )
-    common.save_report(NAME, report(errors, network.module.network.width))
+                costs.setdefault((frequency, rank), []).extend(rows)
+    common.save_report(NAME, report(errors, costs, network.module.network.width))
     draw(errors).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 

@@ -33,7 +33,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 import meta_lrpinn as ml
-from experiments import common, histories, study
+from experiments import common, costs, histories, study
 from meta_lrpinn import models, reference
 from meta_lrpinn.files.cases import Case
 from meta_lrpinn.learning import configs, maml, networks, objectives
@@ -214,12 +214,7 @@ def measure_step(seed: int, **setting: Any) -> list[histories.Row]:
         began = time.perf_counter()
         jax.block_until_ready(program(*given))
         seconds.append(time.perf_counter() - began)
-    memory = program.memory_analysis()
-    bytes_ = (
-        memory.temp_size_in_bytes
-        + memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-    )
+    bytes_ = costs.bytes_of(program)
     return [{"seconds": float(np.median(seconds)), "bytes": bytes_}]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import flags
 
-from experiments import common, histories, layered, study
+from experiments import common, histories, layered, reports, study
 from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
@@ -108,7 +108,7 @@ def main() -> None:
         sections.append(pace(own, equal, longer, steps))
         cases, short = cases | own, short | equal
     smoothing = f"Smoothed: slowness by a Gaussian of {1000 * FLAGS.sharp_smoothing:g} m."
-    study.publish(NAME, cases, short, *sections, smoothing)
+    reports.publish(NAME, cases, short, *sections, smoothing)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ contender to every case and keeps each history as rows of one CSV file, from whi
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from absl import flags
 
 import meta_lrpinn as ml
-from experiments import common, histories
+from experiments import common, costs
 from experiments.histories import Curves, Row
 from meta_lrpinn import models
 from meta_lrpinn.files.cases import Case
@@ -33,7 +32,13 @@ flags.DEFINE_string(
     "meta_pinn", None, "Meta-trained dense network to compare with: a name or a folder."
 )
 flags.DEFINE_integer("steps", None, "Adaptation steps.", lower_bound=1)
-flags.DEFINE_integer("points", 1600, "Collocation points per step.", lower_bound=1)
+flags.DEFINE_integer(
+    "points",
+    None,
+    "Collocation points a step; default: by the wavelength.",
+    lower_bound=1,
+)
+flags.DEFINE_float("one_seed_from", np.inf, "From this frequency on one seed must do, Hz.")
 
 HOW = {
     "own_output": "AdamW on everything (SOAP where a contender says so), the network's own "
@@ -56,7 +61,7 @@ class Contender:
     optimiser: type[ml.AdamW] = ml.AdamW  # or SOAP
     learning_rate: float | None = None  # None for the solver's own
     polish: bool = False  # of the own output: its layer solved exactly at the end
-    points: int | None = None  # a step; None for those of --points
+    points: int | None = None  # a step; None for those of `points_of`
     precision: str = "double"  # of the exact solves
     thickness: float | None = None  # of the absorbing layer [km]; None for the default
 
@@ -69,8 +74,8 @@ class Contender:
 
     def settings(
         self,
+        case: Case,
         method: str,
-        frequency: float,
         steps: int,
         seed: int,
         report_every: int | None = None,
@@ -78,13 +83,13 @@ class Contender:
         """Settings of `solve` for an adaptation.
 
         Args:
+            case: What it adapts to.
             method: One of `HOW`.
-            frequency: Frequency [Hz].
             steps: Adaptation steps.
             seed: Seed of random starts.
             report_every: Steps between records; default: the solver's own.
         """
-        network = self.network(frequency, seed)
+        network = self.network(case.frequency, seed)
         if method not in _OWN_OUTPUT:
             if steps:
                 raise ValueError(f"{method} has no steps, got {steps}")
@@ -92,7 +97,7 @@ class Contender:
         optimiser = self.optimiser(
             steps=steps,
             learning_rate=self.learning_rate,
-            points=self.points or FLAGS.points,
+            points=self.points or points_of(case.model, case.frequency),
             report_every=report_every,
         )
         return ml.GradientTraining(
@@ -103,6 +108,21 @@ class Contender:
         )
 
 
+def points_of(model: VelocityModel, frequency: float) -> int:
+    """Collocation points of a step: --points, or by the wavelength."""
+    return FLAGS.points or common.points_by_wavelength(model, frequency)
+
+
+def points_asked() -> int | str:
+    """--points, or what stands for it in records and reports."""
+    return FLAGS.points or "by wavelength"
+
+
+def seeds_at(frequency: float) -> int:
+    """Seeds of a setting: --seeds, or one from --one_seed_from on."""
+    return 1 if frequency >= FLAGS.one_seed_from else FLAGS.seeds
+
+
 def saved(folder: str) -> Callable[[int], Network]:
     """The start of a meta-initialisation, by the seed, which changes nothing."""
     return lambda seed: ml.load_network(folder)
@@ -111,8 +131,8 @@ def saved(folder: str) -> Callable[[int], Network]:
 def contenders() -> dict[str, Contender]:
     """The paper's: Meta-LRPINN, pruned and kept, Meta-PINN, and random starts.
 
-    All by AdamW, as published, and some by SOAP. Random starts have the sizes of the
-    meta-trained networks.
+    All by AdamW, as published, and some by SOAP. Random starts have as many parameters as
+    the pruned network.
 
     Returns:
         Name to contender; Meta-PINN is among them with --meta_pinn.
@@ -184,22 +204,20 @@ def top_source(model: VelocityModel, seed: int | None = None) -> np.ndarray:
 
 
 def random_pinn() -> Callable[[int], Network]:
-    """Random parameters of a dense network, by seed.
+    """Random parameters, by seed, of a dense network as large as the pruned low-rank one.
 
-    Of the shape of --meta_pinn; without it, as wide and deep as the low-rank network.
+    It has its depth and number of features, and the width that gives it as many parameters.
     """
-    if FLAGS.meta_pinn is not None:
-        dense = ml.load_network(FLAGS.meta_pinn, kind="pinn", ndim=2)
-        return functools.partial(random_network, dense.module)
     low_rank = low_rank_module()
     config = configs.NetworkConfig(
         kind="pinn",
-        width=low_rank.width,
         depth=low_rank.depth,
         first_scale=low_rank.first_scale,
         features=low_rank.last_width,
         layer_fraction=low_rank.layer_fraction,
+        frequency_input=True,
     )
+    config = costs.as_large(config, costs.size(meta_start().prune(5.0).params))
     return functools.partial(random_network, make_network(config))
 
 
@@ -261,7 +279,12 @@ def known_case(
 
 
 def adapt(
-    case: Case, contender: Contender, method: str, steps: int, seed: int
+    case: Case,
+    contender: Contender,
+    method: str,
+    steps: int,
+    seed: int,
+    every: int | None = None,
 ) -> list[Row]:
     """One adaptation.
 
@@ -271,53 +294,52 @@ def adapt(
         method: One of `HOW`.
         steps: Number of steps.
         seed: Of random starts and of collocation points.
+        every: Steps between records; by default a fiftieth of all.
 
     Returns:
-        A row per record of the history: step, seconds (compilation excluded), relative
-        L2 error, loss at held-out points, and the estimate of the error, not a number
-        of the own output, which has none.
+        A row per record of the history: step, processor seconds (of the steps alone; of an
+        exact solve the whole second call), relative L2 error, loss at held-out points,
+        the estimate of the error, not a number of the own output, which has none, and
+        the returned field's error; and number of parameters, of points, memory [MB] (of a
+        step's compiled program, or the peak of the exact solve).
     """
-    every = max(1, steps // _RECORDS)
-    settings = contender.settings(method, case.frequency, steps, seed, every)
+    every = every or max(1, steps // _RECORDS)
+    settings = contender.settings(case, method, steps, seed, every)
+    cost = costs.cost_of(case, settings)
+
+    def call() -> ml.Wavefield:
+        return solve(case, contender, settings, seed, truth=case.scattered)
+
     try:
-        field = _solve(case, contender, settings, seed, truth=case.scattered)
+        if not steps:
+            call()  # compiles
+        field, spent = costs.measured(call)
     except FloatingPointError:  # a row like any other, of no finite error
-        return [{**dict.fromkeys(_COLUMNS, np.nan), "step": steps}]
-    return [
-        {name: record.get(name, np.nan) for name in _COLUMNS} for record in field.history
-    ]
+        return [{**dict.fromkeys(_COLUMNS, np.nan), **cost, "step": steps}]
+    rows = [{name: r.get(name, np.nan) for name in _COLUMNS} | cost for r in field.history]
+    for row in rows:
+        row["seconds"] = spent.of(row["seconds"])
+        row["end_error"] = ml.relative_l2(field.scattered, case.scattered)
+    if not steps:
+        rows[-1] |= {"seconds": spent.processor, "memory": spent.memory}
+    return rows
 
 
 def final_error(
     case: Case, contender: Contender, method: str, steps: int, seed: int
 ) -> Row:
-    """One adaptation without its history, which spares the exact solves on the way.
+    """The last row of `adapt` without records on the way, of the returned field's error.
 
     What is kept is thus the start or the end.
-
-    Args:
-        case: With its known wavefield.
-        contender: What adapts.
-        method: One of `HOW`.
-        steps: Number of steps.
-        seed: Of random starts and of collocation points.
-
-    Returns:
-        Relative L2 error, not a number if it diverged; and seconds of the whole call.
     """
-    began = time.perf_counter()
-    settings = contender.settings(method, case.frequency, steps, seed, steps or None)
-    try:
-        field = _solve(case, contender, settings, seed)
-        error = ml.relative_l2(field.scattered, case.scattered)
-    except FloatingPointError:
-        error = np.nan
-    return {"relative_l2": error, "seconds": time.perf_counter() - began}
+    row = adapt(case, contender, method, steps, seed, every=steps or 1)[-1]
+    return {**row, "relative_l2": row.get("end_error", np.nan)}
 
 
-def _solve(
+def solve(
     case: Case, contender: Contender, settings: Any, seed: int, **more: Any
 ) -> ml.Wavefield:
+    """`meta_lrpinn.solve` for a case, in the layer that a contender asks for."""
     return ml.solve(
         case.model,
         case.frequency,
@@ -337,6 +359,7 @@ def run(
     chosen: Mapping[str, Contender],
     steps: int,
     method: str = METHOD,
+    seeds: Mapping[str, int] | None = None,
 ) -> Curves:
     """Adapts every contender to every case; what is on file is not run again.
 
@@ -346,6 +369,7 @@ def run(
         chosen: Name to contender.
         steps: Adaptation steps.
         method: One of `HOW`.
+        seeds: Case to its number of seeds, where it is not --seeds.
 
     Returns:
         The histories.
@@ -356,7 +380,7 @@ def run(
     for case_name, case in cases.items():
         made: list[Case] = []
         for contender_name, contender in chosen.items():
-            for seed in range(FLAGS.seeds):
+            for seed in range((seeds or {}).get(case_name, FLAGS.seeds)):
 
                 def measure(contender=contender, case=case, made=made, seed=seed):
                     if not made:
@@ -364,120 +388,9 @@ def run(
                     return adapt(made[0], contender, method, steps, seed)
 
                 values = (
-                    case_name, contender_name, method, steps, FLAGS.points,
+                    case_name, contender_name, method, steps, points_asked(),
                     initialisation(method), seed,
                 )  # fmt: skip
                 rows = records.at(values, measure)
                 curves.setdefault((case_name, contender_name), []).append(rows)
     return curves
-
-
-def direct_lines(case: Case) -> dict[str, tuple[float, float]]:
-    """The exact solves beside which adaptation stands.
-
-    Args:
-        case: With its known wavefield.
-
-    Returns:
-        Name to relative L2 error and seconds, compilation excluded.
-    """
-    problem = {
-        "amplitude": case.amplitude,
-        "background_velocity": case.background_velocity,
-    }
-    position = (case.model, case.frequency, case.source)
-    solvers = {
-        "plane waves": lambda: ml.solve(*position, **problem),
-        "meta-learned features, 0 steps": lambda: ml.solve(
-            *position, ml.NetworkFeatures(feature_start().prune(case.frequency)), **problem
-        ),
-        "finite differences, one grid": lambda: ml.solve(
-            *position, ml.FiniteDifferences(tolerance=None), **problem
-        ),
-    }
-    lines = {}
-    for name, solver in solvers.items():
-        solver()
-        field = solver()
-        seconds = field.elapsed
-        lines[name] = (ml.relative_l2(field.scattered, case.scattered), seconds)
-    return lines
-
-
-def direct(
-    name: str, cases: Mapping[str, Case | Callable[[], Case]]
-) -> dict[str, dict[str, tuple[float, float]]]:
-    """The exact solves of every case; what is on file is not run again.
-
-    Args:
-        name: The experiment; its folder holds them.
-        cases: As of `run`.
-
-    Returns:
-        Case to name to relative L2 error and seconds.
-    """
-    records = common.Records(common.folder(name) / "direct.csv", ("case", "init"))
-    found = {}
-    for case_name, case in cases.items():
-
-        def measure(case=case):
-            lines = direct_lines(case() if callable(case) else case)
-            return [
-                {"solver": solver, "error": error, "seconds": seconds}
-                for solver, (error, seconds) in lines.items()
-            ]
-
-        rows = records.ensure(
-            {"case": case_name, "init": initialisation("galerkin")}, measure
-        )
-        found[case_name] = {r["solver"]: (r["error"], r["seconds"]) for r in rows}
-    return found
-
-
-def direct_table(lines: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
-    """Markdown table of the exact solves: errors and seconds."""
-    rows = [
-        [case, solver, f"{100 * error:.3g} %", seconds]
-        for case, own in lines.items()
-        for solver, (error, seconds) in own.items()
-    ]
-    return common.table(("case", "exact solve", "error", "seconds"), rows)
-
-
-def sizes(method: str = METHOD) -> str:
-    """A line that says on what the numbers of a table rest."""
-    low_rank = low_rank_module()
-    return (
-        f"{common.over_seeds().capitalize()} (collocation points and random "
-        f"starts). Adaptation by {HOW[method]}, {FLAGS.points} "
-        f"points a step; networks {low_rank.width} wide with {low_rank.depth} hidden "
-        f"layers of rank {low_rank.rank} and {low_rank.number_of_features} features. "
-        f"Initialisation {initialisation(method)}. Errors are relative L2 against finite "
-        "differences refined until they change by 0.3 %; seconds are of the steps alone, "
-        "without compilation and evaluation."
-    )
-
-
-def publish(
-    name: str,
-    cases: Mapping[str, Case | Callable[[], Case]],
-    curves: Curves,
-    *sections: str,
-    method: str = METHOD,
-) -> None:
-    """Table and figures of a study: error by step and by seconds, loss by step.
-
-    Args:
-        name: The experiment.
-        cases: As of `run`.
-        curves: What `run` gave.
-        *sections: Markdown to stand between the tables and the line on sizes.
-        method: The one of `run`.
-    """
-    lines = direct(name, cases)
-    parts = [histories.errors(curves), direct_table(lines), *sections, sizes(method)]
-    common.save_report(name, "\n\n".join(parts))
-    out = common.folder(name)
-    histories.draw(curves, lines).savefig(out / "figure.png", dpi=150)
-    histories.draw(curves, lines, x="seconds").savefig(out / "seconds.png", dpi=150)
-    histories.draw(curves, y="held_out").savefig(out / "loss.png", dpi=150)

@@ -6,6 +6,8 @@ import os
 import pathlib
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import hypothesis
@@ -77,6 +79,28 @@ def contents():
         return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
     return bytes_of_files
+
+
+@pytest.fixture(scope="session")
+def beside_a_tpu():
+    """A function of a script and a folder, which runs it there beside a pretended TPU."""
+
+    def run(script, folder):
+        here = pathlib.Path(__file__).parent
+        flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
+        environment = {"PYTHONPATH": str(here.parent), "XLA_FLAGS": flags}
+        done = subprocess.run(
+            [sys.executable, here / "pretended_tpu.py"],
+            input=script,
+            env={**os.environ, **environment, "JAX_PLATFORMS": "cpu"},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,15 @@ import argparse
 import json
 
 from meta_lrpinn._version import __version__
-from meta_lrpinn.cli.report import Report
+from meta_lrpinn.cli import Report
+from meta_lrpinn.cli.parsing import Groups
 
 SUMMARY = "Versions, devices, shipped initialisations."
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds nothing: the command has no options of its own."""
+def option_groups() -> Groups:
+    """None: the command has no options of its own."""
+    return {}
 
 
 def run(options: argparse.Namespace, report: Report) -> None:

@@ -2,57 +2,51 @@
 
 import argparse
 
-from meta_lrpinn.cli import fields, output
-from meta_lrpinn.cli.parsing import add_option, command_line
-from meta_lrpinn.cli.report import CommandFailed, Report
+from meta_lrpinn.cli import CommandFailed, Report, check_folder
+from meta_lrpinn.cli.parsing import Groups, Option, command_line, options_of, replaced
 from meta_lrpinn.learning import configs
 
 SUMMARY = "Meta-train an initialisation, or go on."
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    group = parser.add_argument_group("meta-training")
-
-    def add(name, kind, text, default=None, choices=None):
-        add_option(group, name, kind, text, default, choices)
-
-    add(
-        "preset",
-        str,
-        "Network, objective, tasks and schedule; see meta_lrpinn.learning.configs.",
-        "small",
-        tuple(configs.PRESETS),
-    )
-    add("out", str, "Folder of the run, required; a run stopped there is resumed.")
-    add("tasks", str, "Task set files, with commas between; default: new tasks for ever.")
-    add(
-        "init",
-        str,
-        "Start: none (random), the name of a shipped initialisation, or the folder of "
-        "one of the same network.",
-        "none",
-    )
-    add("seconds", float, "Stop after so much time, all sittings.")
-    fields.add_flags(
-        parser.add_argument_group("instead of the preset's"), configs.MetaConfig
-    )
-    many = parser.add_argument_group("several processes")
-    add_option(
-        many,
-        "distributed",
-        bool,
-        "Join the processes that SLURM, Open MPI or a Cloud TPU started.",
-        False,
-    )
-    add_option(
-        many,
-        "coordinator",
-        str,
-        "host:port of process 0, to join processes started in another way.",
-    )
-    add_option(many, "processes", int, "Number of processes; with --coordinator.")
-    add_option(many, "process", int, "Number of this process; with --coordinator.")
+def option_groups() -> Groups:
+    """The options of the command."""
+    return {
+        "meta-training": [
+            Option(
+                "preset",
+                "Network, objective, tasks and schedule; see meta_lrpinn.learning.configs.",
+                default="small",
+                choices=tuple(configs.PRESETS),
+            ),
+            Option("out", "Folder of the run, required; a run stopped there is resumed."),
+            Option(
+                "tasks", "Task set files, with commas between; default: new tasks for ever."
+            ),
+            Option(
+                "init",
+                "Start: none (random), the name of a shipped initialisation, or the folder "
+                "of one of the same network.",
+                default="none",
+            ),
+            Option("seconds", "Stop after so much time, all sittings.", float),
+        ],
+        "instead of the preset's": options_of(configs.MetaConfig).values(),
+        "several processes": [
+            Option(
+                "distributed",
+                "Join the processes that SLURM, Open MPI or a Cloud TPU started.",
+                bool,
+                False,
+            ),
+            Option(
+                "coordinator",
+                "host:port of process 0, to join processes started in another way.",
+            ),
+            Option("processes", "Number of processes; with --coordinator.", int),
+            Option("process", "Number of this process; with --coordinator.", int),
+        ],
+    }
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -63,23 +57,19 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
     if options.out is None:
         raise ValueError("give the folder of the run, --out=FOLDER")
-    output.check_folder(options.out)
+    check_folder(options.out)
     devices.initialise_distributed(
-        options.coordinator,
-        options.processes,
-        options.process,
-        detect=options.distributed,
+        options.coordinator, options.processes, options.process, detect=options.distributed
     )
 
     from meta_lrpinn.learning import pipeline, training
     from meta_lrpinn.learning.networks import find_initialisation
 
-    init = None if options.init == "none" else find_initialisation(options.init)
     try:
         trained = pipeline.meta_train(
             make_config(options),
             options.out,
-            init=init,
+            init=None if options.init == "none" else find_initialisation(options.init),
             task_files=options.tasks.split(",") if options.tasks else (),
             seconds=options.seconds,
             command=command_line(options),
@@ -103,4 +93,4 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 def make_config(options: argparse.Namespace) -> configs.MetaConfig:
     """The preset, with what the options replace in it."""
-    return fields.replaced(configs.PRESETS[options.preset], options)
+    return replaced(configs.PRESETS[options.preset], vars(options))

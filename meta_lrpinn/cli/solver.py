@@ -1,110 +1,92 @@
-"""Options of a solver: the fields of its settings, with one help text for both."""
+"""Options of a solver and of the machines that it runs on.
+
+Those of a solver are the fields of its settings, with one help text for both.
+"""
 
 import argparse
+import contextlib
 import dataclasses
-import types
-import typing
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from meta_lrpinn.cli.parsing import UsageError, add_option
-from meta_lrpinn.solvers.settings import SOLVERS, Solver
+from meta_lrpinn.cli import CommandFailed
+from meta_lrpinn.cli.parsing import Groups, Option, UsageError, not_of, options_of, replaced
+from meta_lrpinn.runtime.options import variant
+from meta_lrpinn.solvers.settings import SOLVERS, PlaneWaves, Solver
 
 if TYPE_CHECKING:
     from meta_lrpinn.learning.networks import Network
 
-# Options that prepare a network before it is solved with; see `networks.Network`.
-_NETWORK_OPTIONS = "init prune rank_fraction rank_count features freeze_bases".split()
+_SCHEDULER = "DASK_SCHEDULER_ADDRESS"
+
+# What chooses a network and prepares it; see `networks.Network`.
+NETWORK_OPTIONS = (
+    Option(
+        "init",
+        "Where the network starts: the name of a shipped initialisation (see the command "
+        "info), the folder of an initialisation or a run, or none for random parameters.",
+    ),
+    Option("prune", "Make the singular values free parameters first [true].", bool),
+    Option("rank_fraction", "Fraction of the singular values to keep.", float),
+    Option("rank_count", "Number of singular values to keep.", int),
+    Option("features", "Number of leading features to use.", int),
+    Option("freeze_bases", "Do not adapt U and V.", bool),
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Option:
-    """An option of one or several solvers."""
+class _Chosen:
+    """The settings of one solver."""
 
-    kind: type
-    text: str
-    choices: tuple[str, ...] | None
-    owners: list[str]  # names of the solvers
+    solver: Solver = variant(PlaneWaves(), "How to solve.", SOLVERS)
 
 
-def add_options(parser: argparse.ArgumentParser, default: str = "plane_waves") -> None:
-    """Adds the choice of a solver, and the options of all solvers."""
-    group = parser.add_argument_group("solver")
-    add_option(group, "solver", str, "How to solve.", default, tuple(SOLVERS))
-    for name, option in _solver_options().items():
-        text = f"{option.text} Of {', '.join(option.owners)}."
-        add_option(group, name, option.kind, text, None, option.choices)
-    owners = " and ".join(_solvers_with_network())
-    add_network_options(parser.add_argument_group(f"network, of {owners}"))
-
-
-def add_network_options(group: Any) -> None:
-    """Adds what chooses a network and prepares it."""
-    add_option(
-        group,
-        "init",
-        str,
-        "Where the network starts: the name of a shipped initialisation (see the command "
-        "info), the folder of an initialisation or a run, or none for random parameters.",
-    )
-    add_option(
-        group, "prune", bool, "Make the singular values free parameters first [true]."
-    )
-    add_option(group, "rank_fraction", float, "Fraction of the singular values to keep.")
-    add_option(group, "rank_count", int, "Number of singular values to keep.")
-    add_option(group, "features", int, "Number of leading features to use.")
-    add_option(group, "freeze_bases", bool, "Do not adapt U and V.")
+def option_groups() -> Groups:
+    """The choice of a solver, the options of all solvers, those of their networks."""
+    names = {solver: options_of(kind).keys() for solver, kind in SOLVERS.items()}
+    choice, *others = options_of(_Chosen).values()
+    options = [choice._replace(default=PlaneWaves.name)]
+    for option in others:
+        owners = ", ".join(solver for solver in SOLVERS if option.name in names[solver])
+        text = f"{option.text} Of {owners}."
+        options.append(option._replace(text=text, is_optional=False))
+    network = f"network, of {' and '.join(_solvers_with_network())}"
+    return {"solver": options, network: NETWORK_OPTIONS}
 
 
 def make_settings(
-    options: argparse.Namespace,
-    frequency: float | None,
-    ndim: int,
-    start: Solver | None = None,
+    options: argparse.Namespace, frequency: float | None, ndim: int
 ) -> Solver:
     """The settings that the options ask for.
 
     Args:
-        options: Parsed options of `add_options`.
+        options: Parsed options of `option_groups`.
         frequency: Frequency at which a network is pruned [Hz]; None for several, where
             it is not.
         ndim: Space dimension of the network.
-        start: Settings of one solver, whose values options of that solver replace;
-            default: those that each solver has by default.
 
     Raises:
         ValueError: if an option does not apply to the solver, or is out of its range.
     """
-    asked = {name: value for name, value in vars(options).items() if value is not None}
-    _check_owners(options.solver, asked)
-    settings = SOLVERS[options.solver]()
-    if start is not None and start.name == options.solver:
-        settings = start
-    changes = {}
-    for field in dataclasses.fields(settings):  # pyright: ignore[reportArgumentType]
-        if "network" in field.metadata:
-            network = make_network(options, frequency, ndim, getattr(settings, field.name))
-            changes[field.name] = network
-        elif "kinds" in field.metadata:
-            changes[field.name] = _chosen(field, asked)
-        elif field.name in asked and "help" in field.metadata:
-            changes[field.name] = asked[field.name]
-    return dataclasses.replace(settings, **changes)  # pyright: ignore[reportArgumentType]
+    chosen = _Chosen(SOLVERS[options.solver]())
+    settings = replaced(chosen, vars(options)).solver
+    names = _network_fields(settings)
+    for option in () if names else NETWORK_OPTIONS:
+        if getattr(options, option.name) is not None:
+            solver = f"solver={options.solver}"
+            raise not_of(solver, option.name, _solvers_with_network())
+    networks = {
+        name: _make_network(options, frequency, ndim, getattr(settings, name))
+        for name in names
+    }
+    return dataclasses.replace(settings, **networks)
 
 
-def make_network(
+def _make_network(
     options: argparse.Namespace, frequency: float | None, ndim: int, default: Any
 ) -> "Network":
-    """The network that `add_network_options` asks for, prepared.
-
-    Args:
-        options: Parsed options.
-        frequency: Frequency at which it is pruned [Hz]; None for several.
-        ndim: Space dimension.
-        default: Name of the network where none is asked for.
-
-    Raises:
-        ValueError: if there is no such network, or it cannot be prepared so.
-    """
+    """The network that NETWORK_OPTIONS ask for, prepared; `default` where they do not."""
     from meta_lrpinn.learning.networks import load_network
 
     if frequency is None and options.prune:
@@ -123,72 +105,56 @@ def make_network(
     return network.freeze_bases() if options.freeze_bases else network
 
 
-def _check_owners(solver: str, asked: dict[str, Any]) -> None:
-    """Refuses options of other solvers."""
-    owners = {name: option.owners for name, option in _solver_options().items()}
-    owners |= {name: _solvers_with_network() for name in _NETWORK_OPTIONS}
-    for name in owners.keys() & asked.keys():
-        if solver not in owners[name]:
-            raise UsageError(
-                f"--{name} is no option of --solver={solver}, but of "
-                f"{', '.join(owners[name])}"
-            )
-
-
-def _chosen(field: dataclasses.Field, asked: dict[str, Any]) -> Any:
-    """Settings of the kind that is asked for, with the values that are."""
-    kinds, default = field.metadata["kinds"], field.default
-    name = asked.get(field.name, getattr(default, "name", None))
-    kind = kinds[name]
-    names = {part.name for part in _described(kind)}
-    foreign = {part.name for other in kinds.values() for part in _described(other)} - names
-    for option in sorted(foreign & asked.keys()):
-        raise UsageError(f"--{option} is no option of --{field.name}={name}")
-    values = {
-        part.name: asked.get(part.name, getattr(default, part.name, part.default))
-        for part in _described(kind)
-    }
-    return kind(**values)
-
-
-def _described(kind: type) -> list[dataclasses.Field]:
-    """The fields of settings that are options."""
-    return [field for field in dataclasses.fields(kind) if "help" in field.metadata]
-
-
 def _solvers_with_network() -> list[str]:
-    return [
-        name
-        for name, kind in SOLVERS.items()
-        if any("network" in field.metadata for field in dataclasses.fields(kind))  # pyright: ignore[reportArgumentType]
-    ]
+    return [name for name, kind in SOLVERS.items() if _network_fields(kind)]
 
 
-def _solver_options() -> dict[str, _Option]:
-    """Every option of the solvers by its name."""
-    options: dict[str, _Option] = {}
-
-    def add(owner: str, kind: type) -> None:
-        hints = typing.get_type_hints(kind, localns={"Network": object})
-        for field in _described(kind):
-            kinds = field.metadata.get("kinds", {})
-            choices = tuple(kinds) or field.metadata.get("choices")
-            plain = str if kinds else _plain_type(hints[field.name])
-            option = options.setdefault(
-                field.name, _Option(plain, field.metadata["help"], choices, [])
-            )
-            if owner not in option.owners:
-                option.owners.append(owner)
-            for nested in kinds.values():
-                add(owner, nested)
-
-    for name, kind in SOLVERS.items():
-        add(name, kind)
-    return options
+def _network_fields(settings: Any) -> list[str]:
+    """The fields of settings, or of their class, that hold a network."""
+    fields = dataclasses.fields(settings)
+    return [field.name for field in fields if "network" in field.metadata]
 
 
-def _plain_type(hint: Any) -> type:
-    """int of `int | None`."""
-    if isinstance(hint, types.UnionType):
-        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    return hint
+# Machines -----------------------------------------------------------------------------
+
+
+def machine_options(what: str) -> tuple[Option, ...]:
+    """The choice of a cluster or of processes; `what` its workers do."""
+    return (
+        Option(
+            "cluster",
+            f"Address of a Dask scheduler, as tcp://HOST:8786; by default {_SCHEDULER}. "
+            f"Its workers {what}.",
+        ),
+        Option(
+            "workers", "Processes on this machine, by Dask; by default one without it.", int
+        ),
+    )
+
+
+def machines(options: argparse.Namespace) -> dict[str, Any]:
+    """`cluster` and `workers` as the functions behind the commands take them."""
+    cluster = options.cluster
+    if cluster is None and options.workers is None:
+        cluster = os.environ.get(_SCHEDULER)
+    return {"cluster": cluster, "workers": options.workers}
+
+
+@contextlib.contextmanager
+def resumable(remedy: str) -> Iterator[None]:
+    """Says of work that workers or the user ended that the same command goes on.
+
+    Args:
+        remedy: What to do where workers are ended again and again.
+
+    Raises:
+        CommandFailed: if a chunk ended several workers.
+    """
+    from meta_lrpinn.runtime import executors
+
+    try:
+        yield
+    except executors.WorkersLost as error:
+        raise CommandFailed(f"{error}; {remedy}; the same command goes on") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on") from None

@@ -5,9 +5,8 @@ import math
 import pathlib
 from typing import TYPE_CHECKING
 
-from meta_lrpinn.cli import output, problem, solver, values
-from meta_lrpinn.cli.parsing import UsageError, add_option
-from meta_lrpinn.cli.report import NotConverged, Report
+from meta_lrpinn.cli import NotConverged, Report, check_folder, problem, solver
+from meta_lrpinn.cli.parsing import Groups, Option, UsageError
 from meta_lrpinn.files import writing
 
 if TYPE_CHECKING:
@@ -16,41 +15,47 @@ if TYPE_CHECKING:
     from meta_lrpinn.solvers.seismograms import Traces
 
 SUMMARY = "Solve for seismograms: the wavefield at receivers as a function of time."
+# None of these is tuned.
 _MOVIE_FRAMES = 60
-_SAME_STEP = 1e-3  # times in a file are rounded
+_SAME_STEP = 1e-3  # relative; times in a file are rounded
+_UNEVEN = 0.01  # how much nearer or farther times may be than on average, likewise
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    group = parser.add_argument_group("problem")
-    problem.add_model_options(group)
-    problem.add_source_option(group)
-    problem.add_surface_option(group)
-
-    def add(name, text, kind: type = str, default=None):
-        add_option(group, name, kind, text, default)
-
-    add("receivers", "x,z;x,z in km, a range x0:x1:n,z, or a file, as for --source.")
-    add("record", "Length of the traces in s.", float)
-    add("peak_frequency", "Of a Ricker wavelet, in Hz.", float)
-    add(
-        "wavelet",
-        "Text or .npy file of its samples instead, which needs --step, or of two columns, "
-        "times in s and samples.",
-    )
-    add("step", "Between samples in s; by default fine enough for the wavelet.", float)
-    add("transform_tolerance", "Largest error of the way to time.", float, 1e-3)
-    add("seed", "Of all that is random.", int, 0)
-    solver.add_options(parser)
-    group = parser.add_argument_group("files")
-    add_option(
-        group,
-        "out",
-        str,
-        "File to write: .npz, .nc, .zarr, .h5, or .sgy.",
-        "traces.npz",
-    )
-    add_option(group, "movie", str, "Also write the wavefield in motion, FILE.gif.")
+def option_groups() -> Groups:
+    """The options of the command."""
+    return {
+        "problem": [
+            *problem.MODEL_OPTIONS,
+            problem.SOURCE_OPTION,
+            problem.SURFACE_OPTION,
+            Option(
+                "receivers", "x,z;x,z in km, a range x0:x1:n,z, or a file, as for --source."
+            ),
+            Option("record", "Length of the traces in s.", float),
+            Option("peak_frequency", "Of a Ricker wavelet, in Hz.", float),
+            Option(
+                "wavelet",
+                "Text or .npy file of its samples instead, which needs --step, or of two "
+                "columns, times in s and samples.",
+            ),
+            Option(
+                "step",
+                "Between samples in s; by default fine enough for the wavelet.",
+                float,
+            ),
+            Option("transform_tolerance", "Largest error of the way to time.", float, 1e-3),
+            Option("seed", "Of all that is random.", int, 0),
+        ],
+        **solver.option_groups(),
+        "files": [
+            Option(
+                "out",
+                "File to write: .npz, .nc, .zarr, .h5, or .sgy.",
+                default="traces.npz",
+            ),
+            Option("movie", "Also write the wavefield in motion, FILE.gif."),
+        ],
+    }
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -63,7 +68,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
     wavelet = _wavelet(options)
     path = pathlib.Path(options.out)
-    output.check_folder(path.parent)
+    check_folder(path.parent)
     trace_files.check_path(path, *_sampling(options))
     film = None if options.movie is None else pathlib.Path(options.movie)
     name, model, source, free_surface = problem.model_and_source(options, report)
@@ -74,7 +79,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     traces = ml.time_traces(
         model,
         source,
-        values.positions(options.receivers, model.ndim, "receiver"),
+        problem.positions(options.receivers, model.ndim, "receiver"),
         options.peak_frequency,
         record=options.record,
         step=options.step,
@@ -87,40 +92,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         progress=report.shows_progress,
     )
     _say(traces, report)
-    _write(traces, path, film, report)
-    if not traces.converged:
-        raise NotConverged(f"not converged: {_reason(traces, options.transform_tolerance)}")
-
-
-def _wavelet(options: argparse.Namespace) -> "np.ndarray | None":
-    """Samples of the wavelet that is given; the step of their times becomes --step.
-
-    Raises:
-        ValueError: if that contradicts --step.
-    """
-    if options.wavelet is None:
-        return None
-    samples, step = values.samples(options.wavelet)
-    if step is not None and options.step is None:
-        options.step = step
-    if step is not None and abs(options.step - step) > _SAME_STEP * step:
-        raise ValueError(
-            f"--step is {options.step:g} s, but the times in {options.wavelet} are "
-            f"{step:g} s apart"
-        )
-    return samples
-
-
-def _write(
-    traces: "Traces", path: pathlib.Path, film: pathlib.Path | None, report: Report
-) -> None:
-    from meta_lrpinn.results import trace_files
-
-    writers = {path: trace_files.writer(traces, path)}
-    if film is not None:
-        writers[film] = trace_files.movie_writer(traces)
-    writing.write_together(writers)
-    written = [str(file) for file in writers]
+    written = _write(traces, path, film)
     report.say("wrote", ", ".join(written))
     report.add(
         shape=traces.data.shape,
@@ -131,16 +103,89 @@ def _write(
         seconds=traces.elapsed,
         files=written,
     )
+    if not traces.converged:
+        raise NotConverged(f"not converged: {_reason(traces, options.transform_tolerance)}")
+
+
+def _write(traces: "Traces", path: pathlib.Path, film: pathlib.Path | None) -> list[str]:
+    """Writes traces and movie; returns the names of the files."""
+    from meta_lrpinn.results import trace_files
+
+    writers = {path: trace_files.writer(traces, path)}
+    if film is not None:
+        writers[film] = trace_files.movie_writer(traces)
+    writing.write_together(writers)
+    return [str(file) for file in writers]
 
 
 def _reason(traces: "Traces", transform_tolerance: float) -> str:
     """Why traces have not converged."""
-    if not traces.wrap_around < transform_tolerance:
-        return (
-            f"waves are left after the longest period, {traces.wrap_around:.2g} of the "
-            "largest; ask for a longer record"
+    if traces.wrap_around < transform_tolerance:
+        return "the solver did not reach its own tolerance at every frequency"
+    return (
+        f"waves are left after the longest period, {traces.wrap_around:.2g} of the "
+        "largest; ask for a longer record"
+    )
+
+
+def _say(traces: "Traces", report: Report) -> None:
+    shape = " x ".join(str(count) for count in traces.data.shape)
+    report.say("traces", f"{shape} (sources, receivers, samples of {traces.step:g} s)")
+    used = traces.frequencies
+    if len(used):
+        report.say("frequencies", f"{len(used)}, {used[0]:.3g} to {used[-1]:.3g} Hz")
+    report.say("seconds", f"{traces.elapsed:.2f}, compilation included")
+
+
+def _wavelet(options: argparse.Namespace) -> "np.ndarray | None":
+    """Samples of the wavelet that is given; the step of their times becomes --step.
+
+    Raises:
+        ValueError: if that contradicts --step.
+    """
+    if options.wavelet is None:
+        return None
+    wavelet, step = samples(options.wavelet)
+    if step is not None and options.step is None:
+        options.step = step
+    if step is not None and abs(options.step - step) > _SAME_STEP * step:
+        raise ValueError(
+            f"--step is {options.step:g} s, but the times in {options.wavelet} are "
+            f"{step:g} s apart"
         )
-    return "the solver did not reach its own tolerance at every frequency"
+    return wavelet
+
+
+def samples(path: str) -> "tuple[np.ndarray, float | None]":
+    """Samples of a text or .npy file, (n,), and their step where it has times [s].
+
+    One column, or one row, holds samples; of two columns the first holds their times.
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
+    import numpy as np
+
+    try:
+        rows = problem.rows_of_file(path)
+        if rows.ndim == 2 and 1 in rows.shape:
+            rows = rows.ravel()
+        if rows.ndim == 1:
+            return rows, None
+        if rows.ndim != 2 or len(rows.T) != 2:
+            raise ValueError(
+                f"it must hold one column of samples, or two of times and samples, got "
+                f"shape {rows.shape}"
+            )
+        times, values = rows.T
+        step = float(np.mean(np.diff(times)))
+        if not step > 0 or np.abs(np.diff(times) - step).max() > _UNEVEN * step:
+            raise ValueError("the times of its first column are not evenly spaced")
+        if abs(times[0]) > _UNEVEN * step:
+            raise ValueError(f"its times begin at {times[0]:g} s; let them begin at zero")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"cannot read samples from {path}: {error}") from None
+    return values, float(f"{step:.6g}")
 
 
 def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:
@@ -159,12 +204,3 @@ def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:
 
 def _is_good(value: float | None) -> bool:
     return value is not None and 0 < value < math.inf
-
-
-def _say(traces: "Traces", report: Report) -> None:
-    shape = " x ".join(str(count) for count in traces.data.shape)
-    report.say("traces", f"{shape} (sources, receivers, samples of {traces.step:g} s)")
-    used = traces.frequencies
-    if len(used):
-        report.say("frequencies", f"{len(used)}, {used[0]:.3g} to {used[-1]:.3g} Hz")
-    report.say("seconds", f"{traces.elapsed:.2f}, compilation included")

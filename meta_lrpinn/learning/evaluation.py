@@ -21,6 +21,7 @@ from meta_lrpinn.learning import (
     training,
 )
 from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.runtime.precision import double_precision
 
 # Held tasks: their seeds, frequencies (Hz) and source positions never change, so that
 # runs can be compared.
@@ -133,7 +134,7 @@ def galerkin_evaluation(
 
     def evaluate(params, step):
         del step
-        with jax.enable_x64(True):
+        with double_precision():
             params = _double(params)
             errors = [
                 float(error_of(params, _double(task))) for task in _shown(tasks, progress)

@@ -18,7 +18,7 @@ from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics import residual
 from meta_lrpinn.physics.problem import Collocation, HelmholtzProblem
 from meta_lrpinn.runtime import programs
-from meta_lrpinn.runtime.precision import full_precision
+from meta_lrpinn.runtime.precision import Array, double_precision, full_precision
 
 # Products of features have half of their wavelength. Measured at 3 to 8 Hz: 8 points take
 # twice the time for errors lower by up to a tenth, and 5 points raise some of them tenfold.
@@ -41,7 +41,7 @@ def solve(
     params: Params,
     problem: HelmholtzProblem,
     double: bool = False,
-) -> jax.Array:
+) -> np.ndarray:
     """Output weights of a network's features, solved exactly in the weak form.
 
     Args:
@@ -62,7 +62,7 @@ def solve_nested(
     problem: HelmholtzProblem,
     fractions: tuple[float, ...],
     double: bool = False,
-) -> jax.Array:
+) -> np.ndarray:
     """Exact output weights of leading parts of the features, assembled once.
 
     Args:
@@ -72,12 +72,12 @@ def solve_nested(
     Returns:
         Complex weights (width, parts), zero beyond each part.
     """
-    with jax.enable_x64(double):
+    with double_precision(double):
         shape = quadrature_shape(model, params, problem)
         rows = -(-_CHUNK // int(np.prod(shape[1:])))
         shape = (-(-shape[0] // rows) * rows, *shape[1:])
         refinement = weak_form.refinement_of(problem, shape)
-        return _galerkin(
+        weights = _galerkin(
             model,
             _cast(params, double),
             _in_chunks(problem, shape, refinement, rows),
@@ -85,6 +85,7 @@ def solve_nested(
             fractions,
             double,
         )
+        return np.asarray(weights)
 
 
 def quadrature_shape(
@@ -103,8 +104,12 @@ def _of_parts(solver, width: int, fractions: tuple[float, ...]) -> jax.Array:
 
 
 def _cast(params: Params, double: bool) -> Params:
-    dtype = jnp.float64 if double else jnp.float32
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+    """On the host, so that any device can take them."""
+    return jax.tree.map(lambda x: np.asarray(x, _dtype(double)), params)
+
+
+def _dtype(double: bool) -> type[np.floating]:
+    return np.float64 if double else np.float32
 
 
 @partial(programs.jit_latest, static_argnames=("shape", "refinement", "rows"))
@@ -188,7 +193,7 @@ def _assemble(features, problem, chunks):
     return jax.lax.scan(add, zeros, chunks)[0]
 
 
-def replace(params: Params, weights: jax.Array) -> Params:
+def replace(params: Params, weights: Array) -> Params:
     """Parameters whose own output is Σ_j a_j φ_j, for complex weights a, (width,)."""
     return models.with_output(params, residual.as_real(weights))
 
@@ -205,15 +210,14 @@ class FeatureField:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n, ...), complex."""
-        with jax.enable_x64(self.double):
-            dtype = jnp.float64 if self.double else jnp.float32
+        with double_precision(self.double):
             return np.asarray(
                 _apply_features(
                     self.model,
                     _cast(self.params, self.double),
                     self.problem,
                     self.weights,
-                    jnp.asarray(points, dtype),
+                    np.asarray(points, _dtype(self.double)),
                 )
             )
 

@@ -12,7 +12,7 @@ from flax import struct
 from meta_lrpinn.physics import absorbing, background, residual
 from meta_lrpinn.physics.grid_values import FASTEST, SLOWEST
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.precision import Array
+from meta_lrpinn.runtime.precision import Array, double_precision
 
 # The layer of networks, in wavelengths at the mean velocity and in km: it absorbs at every
 # velocity, not only at the source's. Measured in `default_thickness`; the shipped networks
@@ -320,7 +320,7 @@ def velocities_at(model: VelocityModel, sources: np.ndarray) -> np.ndarray:
     """`velocity_at` of positions (n, ndim) [km], (n,) [km/s]."""
     # In single precision v₀ would miss the model's velocity by rounding, and m − m₀ would
     # not vanish at the source, where u₀ is infinite.
-    with jax.enable_x64(True):
+    with double_precision():
         return np.asarray(model.complex_velocity_at(jnp.asarray(sources, float)))
 
 

@@ -17,7 +17,7 @@ def as_complex(outputs: jax.Array) -> jax.Array:
     return jax.lax.complex(outputs[..., 0], outputs[..., 1])
 
 
-def as_real(field: jax.Array) -> jax.Array:
+def as_real(field: Array) -> jax.Array:
     """Complex (...) as (real, imaginary) pairs (..., 2)."""
     return jnp.stack([jnp.real(field), jnp.imag(field)], axis=-1)
 

@@ -6,9 +6,10 @@ an exact solve has no use for the rest. The environment variable `META_LRPINN_PR
 chooses another of JAX's matrix precisions, for training on a GPU in "tensorfloat32".
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import jax
@@ -25,6 +26,21 @@ R = TypeVar("R")
 def namespace(*values: Any) -> Any:
     """`jax.numpy` where a value is of JAX, else `numpy`, which compiles nothing."""
     return jnp if any(isinstance(value, jax.Array) for value in values) else np
+
+
+@contextlib.contextmanager
+def double_precision(wanted: bool = True) -> Iterator[None]:
+    """JAX in double precision while the context lasts, or in single where none is wanted.
+
+    A TPU has no complex numbers of double precision: beside one it is the host that works
+    in the context. What is already on a device is worked on there, so hand over arrays of
+    NumPy.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.enable_x64(wanted))
+        if wanted and jax.default_backend() == "tpu":
+            stack.enter_context(jax.default_device(jax.local_devices(backend="cpu")[0]))
+        yield
 
 
 def matrix_precision() -> str:

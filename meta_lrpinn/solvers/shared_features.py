@@ -23,7 +23,7 @@ from meta_lrpinn.physics import absorbing
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import programs
-from meta_lrpinn.runtime.precision import full_precision
+from meta_lrpinn.runtime.precision import double_precision, full_precision
 from meta_lrpinn.solvers import network_fields
 
 # What a feature of norm one adds to those before it; less is rounding of the network.
@@ -59,7 +59,7 @@ class FeatureSolver:
     ) -> tuple[np.ndarray, float]:
         """δu at the receivers, (n_receivers,), and its estimated relative error."""
         unit, factor = network_fields.split_amplitude(self.problem)
-        with jax.enable_x64(True):
+        with double_precision():
             v0 = jnp.asarray(background_velocity)
             problem = unit.replace(model=model, background_velocity=v0)
             values = np.asarray(_solve(problem, self.features))
@@ -83,8 +83,8 @@ def make_solver(
     """
     shape = output_layer.quadrature_shape(network.module, network.params, problem)
     refinement = weak_form.refinement_of(problem, shape)
-    with jax.enable_x64(True):
-        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), network.params)
+    with double_precision():
+        params = jax.tree.map(lambda x: np.asarray(x, np.float64), network.params)
         samples, at_receivers = _sample(
             network.module, params, problem, jnp.asarray(receivers), shape
         )

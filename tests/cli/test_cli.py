@@ -317,7 +317,7 @@ def test_nine_published_fields_in_one_call(data_dir, out):
 
 @pytest.mark.slow  # .ci/run gives this command, too
 def test_without_options_the_builtin_model(out, capsys, monkeypatch):
-    monkeypatch.setattr("meta_lrpinn.cli.output.REFERENCE_TOLERANCE", 0.03)
+    monkeypatch.setattr("meta_lrpinn.cli.problem._REFERENCE_TOLERANCE", 0.03)
     assert run("solve", f"--out={out}") == 0
     printed = capsys.readouterr().out
     assert "6 Hz" in printed

@@ -143,7 +143,7 @@ KINDS = {
 def options_of(command):
     """Names of a command's options, each with the values that it is given."""
     parser = parsing.Parser()
-    cli.command_module(command).add_options(parser)
+    parser.add_groups(cli.command_module(command).option_groups())
     return {
         action.dest: values_of(action)
         for action in parser._actions

@@ -5,7 +5,7 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import cli, generators
-from meta_lrpinn.cli import values
+from meta_lrpinn.cli import traces
 from meta_lrpinn.files import cases
 from meta_lrpinn.results import trace_files
 from meta_lrpinn.runtime import machine
@@ -184,11 +184,11 @@ def test_a_wavelet_of_two_columns_has_times(name, here, capsys):
     save = np.save if name.endswith("npy") else np.savetxt
     for columns, step in ((RICKER, None), (RICKER[:, None], None)):
         save(name, columns)
-        found, times = values.samples(name)
+        found, times = traces.samples(name)
         np.testing.assert_allclose(found, RICKER)
         assert times is step
     save(name, np.stack([TIMES, RICKER], axis=1))
-    found, step = values.samples(name)
+    found, step = traces.samples(name)
     np.testing.assert_allclose(found, RICKER)
     assert step == 0.01
     command = (*TRACES, "--record=1", f"--wavelet={name}", "--out=t.npz")

@@ -1,5 +1,6 @@
 """The commands survey and traces, and several frequencies of solve."""
 
+import argparse
 import dataclasses
 import json
 
@@ -8,7 +9,7 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import cli, generators
-from meta_lrpinn.cli import values
+from meta_lrpinn.cli import parsing
 from meta_lrpinn.files import cases
 from meta_lrpinn.linear.lattice import solution
 
@@ -319,12 +320,12 @@ def test_traces_that_have_not_converged(here, capsys, monkeypatch, left, message
     ],
 )
 def test_lists_and_ranges_of_frequencies(text, expected):
-    assert values.frequencies(text) == expected
+    assert parsing.frequencies(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "a", "2:3", "2:3:0", "3:2:1", "1:1e9:1e-9", "2:3:nan"]
 )
 def test_what_is_no_list_of_frequencies_is_refused(text):
-    with pytest.raises(ValueError, match="frequencies must be a list such as"):
-        values.frequencies(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a list such as"):
+        parsing.frequencies(text)

@@ -61,16 +61,16 @@ def test_one_failing_does_not_stop_the_others(tmp_path, monkeypatch):
 
 def test_flags_are_passed_on():
     with flagsaver.flagsaver(out="there"), flagsaver.as_parsed(seeds="4"):
-        options = everything.command("layered")
-        assert options[1:3] == ["-m", "experiments.layered"]
+        options = everything.command("figure5")
+        assert options[1:3] == ["-m", "experiments.figure5"]
         assert {"--out=there", "--seeds=4"} <= set(options)
         assert options.count("--points=576") == 1
     with flagsaver.as_parsed(frequencies=["3,4"], points="99"):
-        options = everything.command("layered")  # the last one counts
+        options = everything.command("figure5")  # the last one counts
         assert "--frequencies=3,4" in options
         assert options.index("--points=99") > options.index("--points=576")
     with flagsaver.as_parsed(init="folder", steps="7"):
-        assert {"--init=folder", "--steps=7"} <= set(everything.command("layered"))
+        assert {"--init=folder", "--steps=7"} <= set(everything.command("figure5"))
         assert "--init=folder" not in everything.command("accuracy")
 
 
@@ -250,8 +250,8 @@ def test_every_experiment_is_in_the_list():
     folder = Path(everything.__file__).parent
     scripts = {path.stem for path in folder.glob("*.py")}
     helpers = {
-        *("__init__", "all", "common", "histories", "panels", "study"),
-        *("eliminated_residual", "enriched", "random_waves", "rank_growth"),
+        *("__init__", "all", "common", "costs", "histories", "panels", "reports", "study"),
+        *("enriched", "random_waves", "rank_growth"),
     }
     assert scripts - helpers <= set(everything.EXPERIMENTS)
     for name in scripts - helpers:

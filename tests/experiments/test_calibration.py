@@ -2,6 +2,7 @@
 
 import csv
 
+import chex
 import numpy as np
 import pytest
 
@@ -86,6 +87,6 @@ def test_measurement_is_that_of_the_default_solver(monkeypatch):
         calibration.ml, "reference_wavefield", lambda m, f, s, tolerance: Field(1.0, s)
     )
     found = calibration.measure("random, smooth", 0, 2)
-    assert asked[0].shape == (2, 2)
+    chex.assert_shape(asked[0], (2, 2))
     np.testing.assert_allclose([row["error"] for row in found], 0.1)
     np.testing.assert_allclose([row["estimate"] for row in found], [0.1, 0.2])

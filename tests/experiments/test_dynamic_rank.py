@@ -16,6 +16,7 @@ TINY = {
     "seeds": 2, "steps": 6, "points": 60, "frequencies": ["2"], "dynamic_stages": 3,
     "dynamic_low": 2, "dynamic_growth": 1, "dynamic_energy": 0.6,
     "dynamic_stall": 1.0,  # every stage has stalled
+    "dynamic_overthrust": 0.0,
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments import held_tasks, study
+from experiments import held_tasks, reports, study
 from meta_lrpinn.physics.velocity import VelocityModel
 
 
@@ -18,7 +18,9 @@ def test_every_task_is_another_random_velocity(experiment, tiny_init, monkeypatc
     monkeypatch.setattr(held_tasks, "_SHAPE", (21, 21))
     meta = {"Meta-LRPINN": study.Contender(study.saved(tiny_init))}
     monkeypatch.setattr(study, "contenders", lambda: meta)
-    monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
+    monkeypatch.setattr(
+        reports, "direct_lines", lambda _: {"plane waves": (0.01, 0.5, 9, 2.0)}
+    )
     out = experiment(
         "held_tasks", init=tiny_init, frequencies=["2", "3"], points=40, steps=2, seeds=1
     )

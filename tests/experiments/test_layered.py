@@ -2,12 +2,13 @@
 
 import csv
 
+import jax
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 
 import meta_lrpinn as ml
-from experiments import study
+from experiments import reports, study
 
 TINY = {"frequencies": ["2"], "points": 40, "steps": 2, "seeds": 2}
 
@@ -18,7 +19,10 @@ def rows_of(path):
 
 
 def stub_direct(case):
-    return {"plane waves": (0.01, 0.5), "finite differences, one grid": (1e-3, 0.25)}
+    return {
+        "plane waves": (0.01, 0.5, 9, 2.0),
+        "finite differences, one grid": (1e-3, 0.25, 9, 1.0),
+    }
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def only_meta(monkeypatch):
 
 @pytest.mark.usefixtures("only_meta")
 def test_tables_figures_and_no_second_measurement(experiment, tiny_init, monkeypatch):
-    monkeypatch.setattr(study, "direct_lines", stub_direct)
+    monkeypatch.setattr(reports, "direct_lines", stub_direct)
     options = {"init": tiny_init, **TINY}
     out = experiment("layered", **options)
     rows = rows_of(out / "history_own_output.csv")
@@ -46,7 +50,7 @@ def test_tables_figures_and_no_second_measurement(experiment, tiny_init, monkeyp
 
     table = (out / "table.md").read_text()
     assert "| layered 2 Hz | Meta-LRPINN |" in table
-    assert "| layered 2 Hz | plane waves | 1 % | 0.5 |" in table
+    assert "| layered 2 Hz | plane waves | 1 % | 0.5 | 9 | 2 |" in table
     assert "2 seeds" in table
     assert "8 wide" in table
     for figure in ("figure", "seconds", "loss", "wavefields"):
@@ -63,7 +67,7 @@ def test_tables_figures_and_no_second_measurement(experiment, tiny_init, monkeyp
 
     monkeypatch.setattr(study, "adapt", refuse)
     monkeypatch.setattr(study, "known_case", refuse)
-    monkeypatch.setattr(study, "direct_lines", refuse)
+    monkeypatch.setattr(reports, "direct_lines", refuse)
     experiment("layered", **options)
     assert (out / "table.md").read_text() == table
 
@@ -78,7 +82,11 @@ def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
     low_rank = started["LRPINN, random start"]
     dense = started["PINN, random start"].module
     assert (low_rank.module.network.width, low_rank.ranks) == (8, (3,))
-    assert (dense.width, dense.depth) == (8, 1)
+    sizes = [
+        sum(leaf.size for leaf in jax.tree.leaves(started[name].params))
+        for name in ("LRPINN, random start", "PINN, random start")
+    ]
+    assert dense.depth == 1 and abs(sizes[0] - sizes[1]) < 2 * dense.width + 8
     assert started["Meta-PINN"].kind == "pinn"
     pruned = {name for name, network in started.items() if network.is_pruned}
     kept = "Meta-LRPINN, hypernetwork kept"
@@ -93,7 +101,7 @@ def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
 @pytest.mark.slow  # test_ablate_meta trains by this method, too
 @pytest.mark.usefixtures("only_meta")
 def test_figure5_adapts_by_the_papers_method(experiment, tiny_init, monkeypatch):
-    monkeypatch.setattr(study, "direct_lines", stub_direct)
+    monkeypatch.setattr(reports, "direct_lines", stub_direct)
     monkeypatch.setattr("experiments.figure5.POLISHED_STEPS", (2,))
     options = {**TINY, "seeds": 1, "steps": 3, "init": tiny_init}
     out = experiment("figure5", **options)
@@ -114,8 +122,8 @@ def test_divergence_is_a_row(experiment, tiny_init, monkeypatch):
     def diverge(*_, **__):
         raise FloatingPointError("the loss is nan")
 
-    monkeypatch.setattr(study, "_solve", diverge)
-    monkeypatch.setattr(study, "direct_lines", stub_direct)
+    monkeypatch.setattr(study, "solve", diverge)
+    monkeypatch.setattr(reports, "direct_lines", stub_direct)
     out = experiment("layered", init=tiny_init, **TINY)
     rows = rows_of(out / "history_own_output.csv")
     assert [row["relative_l2"] for row in rows] == ["nan", "nan"]

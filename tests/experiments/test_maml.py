@@ -9,7 +9,10 @@ import pytest
 from experiments import maml
 from meta_lrpinn.learning import configs
 
-TINY = {"seeds": 1, "maml_points": 64, "maml_tasks": 2, "maml_steps": ["1", "3"]}
+TINY = {
+    "seeds": 2, "maml_points": 64, "maml_tasks": 2, "maml_steps": ["1", "3"],
+    "maml_algorithms": ["0", "1"], "maml_published_seconds": 500.0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -32,18 +35,19 @@ def tiny_preset(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_preset")
 def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypatch):
-    names = ("joint training", "Reptile, orthonormal bases")
-    chosen = {name: maml.ALGORITHMS[name] for name in names}
-    monkeypatch.setattr(maml, "ALGORITHMS", chosen)
+    joint, published = list(maml.ALGORITHMS)[:2]
     out = experiment("maml", maml_seconds=600.0, **TINY)
     with open(out / "errors.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["algorithm"] for row in rows] == [maml.RANDOM, *names]
-    assert [row["tasks"] for row in rows] == ["0", "4", "4"]
+    # Several seeds of what costs little and of the published form.
+    names = [maml.RANDOM, maml.RANDOM, joint, published, published]
+    assert [row["algorithm"] for row in rows] == names
+    assert [row["tasks"] for row in rows] == ["0", "0", "4", "4", "4"]
+    assert [row["seconds"] for row in rows] == ["600.0"] * 3 + ["500.0"] * 2
     assert np.all(np.isfinite([[float(row[n]) for n in ("0", "1", "3")] for row in rows]))
     table = (out / "table.md").read_text()
     assert "| 0 steps | 1 steps | 3 steps |" in table
-    assert "one seed" in table and "±" not in table
+    assert f"| {joint} | 1 |" in table and f"| {published} | 2 |" in table
     assert (out / "figure.png").stat().st_size > 10_000
 
     def again(*_):
@@ -54,9 +58,27 @@ def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypat
     assert (out / "table.md").read_text() == table
 
 
+@pytest.mark.usefixtures("tiny_preset")
+def test_the_second_order_gradient_is_a_direction_of_descent(monkeypatch, parsed):
+    monkeypatch.setattr(maml, "DESCENT_TASKS", 2)
+    (row,) = maml.descent("second order, 10 Adam steps of 2e-3")
+    assert row["0.0001"] < 0 < row["norm"]
+    name = next(iter(maml.DESCENTS))
+    text = maml.descent_report({name: row})
+    assert f"| {name} | {row['loss']:.3f} |" in text
+
+
 @pytest.mark.parametrize("name", maml.ALGORITHMS)
 def test_settings_of_every_algorithm_go_together(name, parsed):
     config = maml.configuration(name, 3)
     preset = configs.PRESETS["own_output"]
     assert (config.network, config.tasks) == (preset.network, preset.tasks)
     assert config.training.seed == 3
+
+
+def test_the_published_form_is_published(parsed):
+    training = maml.configuration(maml.PUBLISHED, 0).training
+    paper = configs.PRESETS["paper"].training
+    assert training.algorithm == paper.algorithm and not training.algorithm.same_task
+    assert training.clip_norm is paper.clip_norm is None
+    assert training.tasks_per_batch == paper.tasks_per_batch == 5

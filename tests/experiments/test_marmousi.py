@@ -3,7 +3,7 @@
 import numpy as np
 from absl.testing import flagsaver
 
-from experiments import marmousi, study
+from experiments import marmousi, reports, study
 from meta_lrpinn import generators
 
 
@@ -22,7 +22,9 @@ def test_windows_are_where_they_are_said_to_be(
         for name in ("Meta-LRPINN", "Meta-LRPINN, hypernetwork kept")
     }
     monkeypatch.setattr(study, "contenders", lambda: meta)
-    monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
+    monkeypatch.setattr(
+        reports, "direct_lines", lambda _: {"plane waves": (0.01, 0.5, 9, 2.0)}
+    )
     out = experiment(
         "marmousi", init=tiny_init, data=str(tmp_path), frequencies=["2"], points=40,
         steps=2, seeds=1,

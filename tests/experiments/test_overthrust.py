@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from experiments import study
+from experiments import reports, study
 from meta_lrpinn import generators
 
 TINY = {"frequencies": ["2"], "points": 40, "steps": 2, "seeds": 1}
@@ -27,7 +27,9 @@ def data(tmp_path):
 def test_both_models_are_adapted_and_shown(experiment, tiny_init, data, monkeypatch):
     meta = {"Meta-LRPINN": study.Contender(study.saved(tiny_init))}
     monkeypatch.setattr(study, "contenders", lambda *_: meta)
-    monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
+    monkeypatch.setattr(
+        reports, "direct_lines", lambda _: {"plane waves": (0.01, 0.5, 9, 2.0)}
+    )
     out = experiment("overthrust", init=tiny_init, data=data, **TINY)
     with open(out / "history_own_output.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -1,5 +1,6 @@
 """Ranks are what was asked for, and viable ones are chosen by the errors."""
 
+import chex
 import numpy as np
 import pytest
 from absl.testing import flagsaver
@@ -41,7 +42,7 @@ def test_truncated_to_the_rank(experiment, tiny_init):
     with flagsaver.flagsaver(init=tiny_init):
         network = rank_sweep.truncated(5.0, 2)
     assert network.ranks == (2,)
-    assert network.params["network"]["hidden_0"]["U"].shape == (8, 2)
+    chex.assert_shape(network.params["network"]["hidden_0"]["U"], (8, 2))
 
 
 def test_smallest_viable_rank():

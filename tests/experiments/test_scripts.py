@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 
@@ -94,7 +95,7 @@ def test_task_set_of_models_and_frequencies(tmp_path):
     assert result.returncode == 0, result.stderr
     distribution = configs.TaskDistribution()
     tasks = task_sets.load_task_set(path, distribution)
-    assert tasks.velocities.shape == (6, 1, 91, 91)
+    chex.assert_shape(tasks.velocities, (6, 1, 91, 91))
     frequencies = tasks.problem.omega / (2 * np.pi)
     np.testing.assert_allclose(frequencies, 2 * [2.0, 8.5, 15.0], rtol=1e-6)
     assert path.with_suffix(".json").exists()
@@ -108,7 +109,7 @@ def test_random_task_set_with_wavefields(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
-    assert tasks.scattered.shape == (3, 8, 50) and tasks.points.shape == (3, 50, 2)
+    chex.assert_shape([tasks.scattered, tasks.points], [(3, 8, 50), (3, 50, 2)])
     assert np.abs(tasks.scattered).max(axis=2).min() > 0
     # The first two share all but their sources, and the points.
     np.testing.assert_array_equal(tasks.velocities[0], tasks.velocities[1])
@@ -124,7 +125,7 @@ def test_task_set_of_models_with_wavefields(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
-    assert tasks.scattered.shape == (2, 8, 40)
+    chex.assert_shape(tasks.scattered, (2, 8, 40))
     assert np.abs(tasks.scattered).max(axis=2).min() > 0
     # The eight of a task at both frequencies, and all different.
     np.testing.assert_array_equal(tasks.velocities[0], tasks.velocities[1])

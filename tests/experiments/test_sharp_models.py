@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import sharp_models, study
+from experiments import reports, sharp_models, study
 from experiments.sharp_models import META, RANDOM
 from meta_lrpinn import generators
 
@@ -30,7 +30,9 @@ def test_all_models_stand_beside_the_layered_one(experiment, tiny_init, data, mo
     monkeypatch.setattr(sharp_models, "WINDOWS", windows)
     adapted = {name: study.Contender(study.saved(tiny_init)) for name in (META, RANDOM)}
     monkeypatch.setattr(study, "contenders", lambda *_: adapted)
-    monkeypatch.setattr(study, "direct_lines", lambda _: {"plane waves": (0.01, 0.5)})
+    monkeypatch.setattr(
+        reports, "direct_lines", lambda _: {"plane waves": (0.01, 0.5, 9, 2.0)}
+    )
     options = {"frequencies": ["2"], "points": 40, "steps": 2, "seeds": 2}
     out = experiment("sharp_models", init=tiny_init, data=data, **options)
     with open(out / "history_own_output.csv", newline="") as file:

@@ -5,8 +5,7 @@ import pytest
 
 import meta_lrpinn as ml
 from meta_lrpinn import cli
-from meta_lrpinn.cli import problem
-from meta_lrpinn.cli.report import Report
+from meta_lrpinn.cli import Report, problem
 from meta_lrpinn.files.cases import load_case, load_quality, load_velocity
 from meta_lrpinn.files.velocity_stacks import open_velocities
 

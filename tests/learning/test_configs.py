@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -140,15 +141,15 @@ def test_networks_have_the_size_asked_for():
     lrpinn = networks.make_network(config)
     assert isinstance(lrpinn, models.MetaLRPINN)
     params = models.initial_parameters(lrpinn, jax.random.key(0))
-    assert params["network"]["hidden_1"]["U"].shape == (20, 4)
+    chex.assert_shape(params["network"]["hidden_1"]["U"], (20, 4))
     # x, y, z and the two horizontal coordinates of the source.
-    assert params["network"]["first"]["kernel"].shape == (5, 20)
+    chex.assert_shape(params["network"]["first"]["kernel"], (5, 20))
     pinn = networks.make_network(
         configs.NetworkConfig("pinn", width=20, depth=2, frequency_input=True)
     )
     assert isinstance(pinn, models.PINN) and pinn.frequency_input
     params = models.initial_parameters(pinn, jax.random.key(0))
-    assert params["first"]["kernel"].shape == (4, 20)
+    chex.assert_shape(params["first"]["kernel"], (4, 20))
 
 
 @pytest.mark.parametrize("kind", configs.NETWORKS)
@@ -158,8 +159,8 @@ def test_networks_have_as_many_features_as_asked_for(kind):
         model = networks.make_network(configs.NetworkConfig(**sizes, features=features))
         params = models.initial_parameters(model, jax.random.key(0))
         network = params["network"] if kind == "lrpinn" else params
-        assert network["last"]["kernel"].shape == (expected, 2)
-        assert network["first"]["kernel"].shape[1] == 20
+        chex.assert_shape(network["last"]["kernel"], (expected, 2))
+        chex.assert_shape(network["first"]["kernel"], (None, 20))
     # Saved before there was a choice.
     assert configs.network_from_dict(sizes).features is None
 
@@ -216,7 +217,7 @@ def scalars_of(name, task, **changes):
     config = configs.ObjectiveConfig(name=name, points=100, **changes)
     objective = objectives.make_objective(config, model)
     loss, scalars = jax.eval_shape(objective, params, task, jax.random.key(0))
-    assert loss.shape == ()
+    chex.assert_shape(loss, ())
     return set(scalars)
 
 

@@ -1,5 +1,6 @@
 """Objectives: values against plain NumPy, gradients on every parameter."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +77,8 @@ def evaluated(request, task):
 def test_losses_and_gradients_are_finite_on_every_parameter(evaluated):
     name, params, function = evaluated
     (loss, scalars), gradient = function(params, KEY)
-    assert np.isfinite(loss) and np.shape(loss) == ()
+    chex.assert_shape(loss, ())
+    assert np.isfinite(loss)
     assert all(np.isfinite(value) for value in scalars.values())
     for path, leaf in jax.tree.leaves_with_path(gradient):
         where = jax.tree_util.keystr(path)
@@ -503,7 +505,8 @@ def test_objectives_are_for_three_dimensions_too():
             objectives.projection_objective(model, 60),
         ):
             loss, _ = jax.eval_shape(objective, params, known, KEY)
-            assert loss.shape == () and loss.dtype == jnp.float32
+            chex.assert_shape(loss, ())
+            assert loss.dtype == jnp.float32
 
 
 def test_projection_draws_no_more_points_than_are_known(double):

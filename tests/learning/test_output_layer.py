@@ -1,5 +1,6 @@
 """The output layer solved for leading parts of features, against each part alone."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -37,7 +38,8 @@ def network():
 def test_leading_parts_are_what_the_smaller_networks_give(network, problem):
     shares = (1.0, 0.5)  # in any order
     nested = output_layer.solve_nested(*network, problem, shares, double=True)
-    assert nested.shape == (WIDTH, 2) and nested.dtype == np.complex128
+    chex.assert_shape(nested, (WIDTH, 2))
+    assert nested.dtype == np.complex128
     for weights, size in zip(np.asarray(nested).T, (24, 12), strict=True):
         smaller = models.leading_features(*network, size)
         alone = output_layer.solve(*smaller, problem, double=True)
@@ -57,6 +59,7 @@ def test_single_precision_where_features_nearly_depend_on_each_other(problem):
         weights = output_layer.solve_nested(waves, params, problem, (1.0, 2 / 3), double)
         field = output_layer.FeatureField(waves, params, problem, weights, double)
         fields.append(field(points))
+    chex.assert_shape(fields, (len(points), 2))
     for exact, single in zip(*(field.T for field in fields), strict=True):
         assert relative_l2(single, exact) < 0.01
 

@@ -460,7 +460,7 @@ def test_sources_share_velocities_and_layer():
     chex.assert_trees_all_equal(first.problem.layer, second.problem.layer)
     np.testing.assert_array_equal(first.velocities, second.velocities)
     assert first.problem.omega == second.problem.omega
-    assert first.scattered.shape == (2, 20)
+    chex.assert_shape(first.scattered, (2, 20))
     assert not np.array_equal(first.points, second.points)
     assert not np.array_equal(first.scattered, second.scattered)
 

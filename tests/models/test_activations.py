@@ -1,5 +1,6 @@
 """The fast sine against NumPy's."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,9 @@ X = np.linspace(-300, 300, 20_001)
 )
 def test_values_and_derivatives(function, exact):
     x = X.astype(np.float32)
-    np.testing.assert_allclose(function(jnp.asarray(x)), exact(x.astype(float)), atol=2e-7)
+    values = function(jnp.asarray(x))
+    chex.assert_shape(values, x.shape)
+    np.testing.assert_allclose(values, exact(x.astype(float)), atol=2e-7)
 
 
 def test_double_precision():

@@ -21,8 +21,8 @@ def test_shapes_follow_frequency_and_ranks():
     params = embedding.init(KEY, 5.0)
     scalar = embedding.apply(params, 5.0)
     batch = embedding.apply(params, jnp.array([5.0, 6.0]))
-    assert [sigma.shape for sigma in scalar] == [(7,), (5,), (3,)]
-    assert [sigma.shape for sigma in batch] == [(2, 7), (2, 5), (2, 3)]
+    chex.assert_shape(scalar, [(7,), (5,), (3,)])
+    chex.assert_shape(batch, [(2, 7), (2, 5), (2, 3)])
     chex.assert_trees_all_close(
         scalar, tuple(sigma[0] for sigma in batch), rtol=1e-5, atol=1e-6
     )

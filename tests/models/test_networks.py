@@ -279,7 +279,7 @@ def test_published_start_is_the_published():
     ]
     for inputs, layer in dense:
         largest = 1 / np.sqrt(inputs)
-        assert layer["kernel"].shape[0] == inputs
+        chex.assert_shape(layer["kernel"], (inputs, None))
         for values in layer.values():
             assert jnp.abs(values).max() <= largest and jnp.abs(values).max() > 0
         if layer["kernel"].size > 200:

@@ -82,7 +82,7 @@ def test_a_wider_last_layer_keeps_the_scale():
         model = make_meta_lrpinn(**sizes, last_width=last_width)
         params = initial_parameters(model, jax.random.key(0))
         features = _apply(model, params, points, SOURCE, 5.0, method="features")
-        assert features.shape == (300, last_width or 64)
+        chex.assert_shape(features, (300, last_width or 64))
         assert 0.5 < float(jnp.sqrt(jnp.mean(features**2))) < 0.75
 
 
