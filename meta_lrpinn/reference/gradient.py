@@ -27,7 +27,7 @@ from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import grids
 from meta_lrpinn.reference.factorised import FiniteDifferenceSolver, factorise
 from meta_lrpinn.reference.grids import GradedLayer
-from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime import host
 
 
 def data_function(
@@ -69,7 +69,7 @@ def data_function(
         options={"refinement": refinement, "layer": layer, "order": order},
     )
     shapes = (len(sources), len(receivers)), (len(sources), *states.shape)
-    return programs.differentiable(states.forward, states.backward, shapes)
+    return host.differentiable(states.forward, states.backward, shapes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ class _States:
         key = slowness.tobytes()
         if key not in self.latest:
             self.latest.clear()
-            root = np.sqrt(programs.in_double(slowness))
+            root = np.sqrt(host.in_double(slowness))
             quality = None
             if np.iscomplexobj(root):
                 quality = -0.5 * np.real(root) / np.imag(root)
@@ -126,8 +126,8 @@ class _States:
         for source, v0, field, row in zip(
             self.sources,
             self.background_velocities,
-            programs.in_double(fields),
-            programs.in_double(cotangent),
+            host.in_double(fields),
+            host.in_double(cotangent),
             strict=True,
         ):
             spread = _spread(row, sampling)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime import host, programs
 
 
 def counted(**options):
@@ -87,7 +87,7 @@ def test_functions_of_the_host_keep_their_precision_and_have_gradients(double):
         assert total == pytest.approx(x.sum() + 0j)
         return np.append((cotangent * factors).real, 0.0)
 
-    function = programs.differentiable(forward, backward, ((2,), ()))
+    function = host.differentiable(forward, backward, ((2,), ()))
     with jax.enable_x64(double):
         x = jnp.array([1 / 3, 2 / 3, 1.0])
         expected = (np.array([1 / 3, 2 / 3]) * factors).astype(jnp.result_type(complex))

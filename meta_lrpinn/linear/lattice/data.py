@@ -30,7 +30,7 @@ from meta_lrpinn.linear.lattice.operator import (
 from meta_lrpinn.linear.lattice.solution import System
 from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.physics.problem import HelmholtzProblem
-from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime import host
 
 
 def data_function(
@@ -64,7 +64,7 @@ def data_function(
         tolerance=tolerance,
     )
     shapes = (len(sources), len(receivers)), (len(sources), *lattice.shape)
-    return programs.differentiable(state.forward, state.backward, shapes)
+    return host.differentiable(state.forward, state.backward, shapes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _States:
         key = slowness.tobytes()
         if key not in self.latest:
             self.latest.clear()
-            form = weak_form(self.discretisation, programs.in_double(slowness))
+            form = weak_form(self.discretisation, host.in_double(slowness))
             self.latest[key] = System(form)
         return self.latest[key]
 
@@ -106,10 +106,10 @@ class _States:
         """Cotangent of the squared slowness, real where that is."""
         system = self.system(slowness)
         columns = evaluation_transposed(
-            self.problem, self.lattice, programs.in_double(cotangent), self.receivers
+            self.problem, self.lattice, host.in_double(cotangent), self.receivers
         )
         adjoint = system.solve(_mirrored(columns), self.tolerance).solution
-        states = programs.in_double(weights), adjoint
+        states = host.in_double(weights), adjoint
         gradient = _correlation(system, *states, self.sources, self.background_velocities)
         return gradient if np.iscomplexobj(slowness) else np.real(gradient)
 
