@@ -25,8 +25,8 @@ from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import optional
 
 if TYPE_CHECKING:
-    from meta_lrpinn.solvers.blocks import Block
     from meta_lrpinn.solvers.survey import Plan
+    from meta_lrpinn.solvers.survey_run import Block
 
 _AXES = ("model", "frequency", "source")
 _DESCRIPTION = "survey"
@@ -66,7 +66,7 @@ class Output:
             converged: (n_models, n_sources); None where no tolerance is asked for.
         """
         group = self.group()
-        region = block.region
+        region = tuple(block)
         group["scattered"][region] = scattered[:, None]
         group["error_estimate"][region] = estimates[:, None]
         shape = estimates[:, None].shape

@@ -16,9 +16,8 @@ from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers import network_fields
-from meta_lrpinn.solvers.protocol import Prepared, Setup, Solved, Truth
+from meta_lrpinn.solvers.protocol import Prepared, Setup, Solved, Truth, keys_of
 from meta_lrpinn.solvers.settings import AdamW, GradientTraining
-from meta_lrpinn.wavefield import Statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +56,16 @@ def prepare(settings: GradientTraining, setup: Setup) -> Prepared:
         setup = dataclasses.replace(setup, conditions=conditions)
 
     def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
-        sources = []
-        for index, problem in enumerate(setup.problems(model, network.layer_fraction)):
-            key = jax.random.fold_in(setup.keys.points, index)
-            distance = network_fields.distance_of(truth, model, index)
-            progress = setup.conditions.progress
-            sources.append(_train(network, problem, settings, distance, key, progress))
+        key, sources = keys_of(conditions.seed).points, []
+        problems = network_fields.unit_problems(setup, model, network)
+        for index, problem in enumerate(problems):
+            source_key = jax.random.fold_in(key, index)
+            distance = network_fields.distance_of(truth, setup, model, index)
+            sources.append(
+                _train(
+                    network, problem, settings, distance, source_key, conditions.progress
+                )
+            )
         return network_fields.join(setup, model, network, sources, truth)
 
     return Prepared(setup, solve)
@@ -89,13 +92,6 @@ def _points_per_step(network: Network, problem: HelmholtzProblem, optimiser: Ada
     return points
 
 
-def _own_field(network: Network, problem: HelmholtzProblem) -> network_fields.Values:
-    """The field of the network's own output layer, for the problem's amplitude."""
-    unit, factor = network_fields.split_amplitude(problem)
-    field = output_layer.OwnField(network.module, network.params, unit)
-    return network_fields.ScaledField(field, factor)
-
-
 # Long: one value after the other, of a single call.
 def _train(
     network: Network,
@@ -106,17 +102,15 @@ def _train(
     progress: bool,
 ) -> network_fields.SourceField:
     optimiser = settings.optimiser
-    unit, _ = network_fields.split_amplitude(problem)
     if settings.output_start == "solved":
-        weights = output_layer.solve(network.module, network.params, unit, double=True)
+        weights = output_layer.solve(network.module, network.params, problem, double=True)
         network = network.with_parameters(output_layer.replace(network.params, weights))
     points = _points_per_step(network, problem, optimiser)
 
     def evaluate(params):
         assert distance is not None
-        field = _own_field(network.with_parameters(params), problem)
-        values = field(problem.model.grid_points())
-        return network_fields.figures(values, distance)
+        field = output_layer.OwnField(network.module, params, problem)
+        return {"relative_l2": distance(field(problem.model.grid_points()))}
 
     form, metric = _FORMS[settings.loss], None
     if settings.loss == "relative":  # whose gradients metrics are learned from
@@ -130,7 +124,7 @@ def _train(
     params, history = adaptation.finetune(
         _objective(network, settings, points),
         network.params,
-        single_task(jax.tree.map(jnp.asarray, unit)),
+        single_task(jax.tree.map(jnp.asarray, problem)),
         steps=optimiser.steps,
         optimiser=adaptation.make_optimiser(
             optimiser.name,
@@ -149,17 +143,13 @@ def _train(
         evaluate=None if distance is None else evaluate,
         progress=progress,
     )
-    adapted = network.with_parameters(params)
-    stats = Statistics(
-        unknowns=adapted.number_of_features,
-        rank=adapted.ranks,
-        steps=history[-1]["step"] if history else 0,
-    )
+    steps = history[-1]["step"] if history else 0
     if settings.polish:
+        adapted = network.with_parameters(params)
         field = network_fields.solve_output(adapted, problem, is_double=True)
     else:
-        field = _own_field(adapted, problem)
-    return network_fields.SourceField(field, stats, history)
+        field = output_layer.OwnField(network.module, params, problem)
+    return network_fields.SourceField(field, steps, history)
 
 
 def _chosen(asked: Any, default: Any) -> Any:

@@ -1,19 +1,39 @@
-"""Exact solves over the last hidden layer of a network."""
+"""Exact solves over the last hidden layer of a network.
+
+Of the weak form (`linear.weak_form`) only the mass matrix and the right-hand side depend
+on the velocity. For many velocities the features themselves, their stiffness matrix and
+their values at the receivers are therefore evaluated once for each source. Made
+orthonormal there, in double precision, they can be summed in single precision for each
+velocity.
+"""
 
 import functools
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
+from meta_lrpinn.learning import objectives, output_layer
 from meta_lrpinn.learning.networks import Network
-from meta_lrpinn.physics.problem import make_problem
+from meta_lrpinn.linear import weak_form
+from meta_lrpinn.linear.weak_form import FeatureSamples
+from meta_lrpinn.physics import absorbing
+from meta_lrpinn.physics.problem import HelmholtzProblem, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.solvers import network_fields, shared_features
+from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime.precision import full_precision
+from meta_lrpinn.solvers import network_fields
 from meta_lrpinn.solvers.protocol import Prepared, Setup, Solve, Solved, Truth
 from meta_lrpinn.solvers.settings import NetworkFeatures
 from meta_lrpinn.wavefield import Statistics
 
-# GiB for shared features where no memory is set.
+# GiB for shared features where no memory is set; not tuned.
 _MEMORY = 4.0
+# What a feature of norm one adds to those before it; less is rounding of the network.
+_CUT = 1e-10
+_BATCH = 1024  # points whose features are evaluated at a time
 
 
 def prepare(settings: NetworkFeatures, setup: Setup) -> Prepared:
@@ -23,77 +43,207 @@ def prepare(settings: NetworkFeatures, setup: Setup) -> Prepared:
         ValueError: if there is no such network, or it is of another space dimension.
     """
     network = network_fields.find_network(settings.network, setup)
-    if setup.bounds.are_of_one_model:
-        return Prepared(setup, functools.partial(_solve, settings, setup, network))
-    return Prepared(setup, _sharing(settings, setup, network))
+    if not setup.bounds.are_of_one_model:
+        return Prepared(setup, _sharing(settings, setup, network))
 
+    def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
+        is_double = settings.precision == "double"
+        sources = [
+            network_fields.SourceField(
+                network_fields.solve_output(network, problem, is_double)
+            )
+            for problem in network_fields.unit_problems(setup, model, network)
+        ]
+        return network_fields.join(setup, model, network, sources, truth)
 
-def _solve(
-    settings: NetworkFeatures,
-    setup: Setup,
-    network: Network,
-    model: VelocityModel,
-    truth: Truth | None = None,
-) -> Solved:
-    """All sources in one velocity, each in turn."""
-    stats = Statistics(unknowns=network.number_of_features, rank=network.ranks, steps=0)
-    is_double = settings.precision == "double"
-    sources = [
-        network_fields.SourceField(
-            network_fields.solve_output(network, problem, is_double), stats
-        )
-        for problem in setup.problems(model, network.layer_fraction)
-    ]
-    return network_fields.join(setup, model, network, sources, truth)
+    return Prepared(setup, solve)
 
 
 def _sharing(settings: NetworkFeatures, setup: Setup, network: Network) -> Solve:
-    """By features that are evaluated once for each source; see `shared_features`."""
+    """By features that are evaluated once for each source."""
     grid = setup.grid
     receivers = grid.grid_points() if setup.receivers is None else setup.receivers
     shape = grid.shape if setup.receivers is None else (len(receivers),)
+    memory = (setup.conditions.memory or _MEMORY) * 2**30
     checksum = network.checksum()
-    made: dict[int, shared_features.FeatureSolver] = {}
+    kept: dict[int, SharedFeatures] = {}
 
-    def solver_of(index: int) -> shared_features.FeatureSolver:
-        if index in made:
-            return made[index]
+    def features_of(index: int) -> SharedFeatures:
+        if index in kept:
+            return kept[index]
         # The layer for a velocity in the middle of all: networks are trained in one for
         # the mean velocity.
         problem = make_problem(
             setup.bounds.middle(),
             setup.frequency,
             setup.sources[index],
-            amplitude=setup.amplitude,
+            amplitude=1.0,
             background_velocity=setup.conditions.background_velocity,
             layer_fraction=network.layer_fraction,
             **setup.layer_options,
         ).replace(model=grid)
-        solver = shared_features.make_solver(
-            network, problem, receivers, settings.precision
-        )
+        features = share_features(network, problem, receivers, settings.precision)
         # Those that memory has no room for are made again for every velocity.
-        each = shared_features.bytes_of(network, problem, len(receivers))
-        memory = setup.conditions.memory or _MEMORY
-        if not made or (len(made) + 1) * each <= memory * 2**30:
-            made[index] = solver
-        return solver
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(features))
+        if not kept or (len(kept) + 1) * size <= memory:
+            kept[index] = features
+        return features
 
     def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
-        velocities = setup.background_velocities(model)
-        solvers = [solver_of(index) for index in range(len(setup.sources))]
-        solved = [solver(model, v0) for solver, v0 in zip(solvers, velocities, strict=True)]
-        values, errors = zip(*solved, strict=True)
-        fields = np.stack(values).reshape(-1, *shape)
+        values, width = [], 0
+        for index, velocity in enumerate(setup.background_velocities(model)):
+            features = features_of(index)
+            values.append(features.solve(model, velocity))
+            width = features.value.shape[1]
+        fields = setup.amplitude * np.stack(values)[..., 0].reshape(-1, *shape)
         record = {"step": 0, "seconds": 0.0}
         if truth is not None:
             record["relative_l2"] = truth.distance(fields)
         return Solved(
             fields=fields,
-            error_estimates=np.array(errors),
-            stats=Statistics(unknowns=solvers[-1].unknowns, rank=network.ranks, steps=0),
+            error_estimates=np.array([network_fields.estimate(v) for v in values]),
+            stats=Statistics(unknowns=width, rank=network.ranks, steps=0),
             history=() if truth is None else (record,),
             initialisation=checksum,
         )
 
     return solve
+
+
+class SharedFeatures(struct.PyTreeNode):
+    """Orthonormal features of one frequency and source: w of them, at n points."""
+
+    problem: HelmholtzProblem  # frequency, source, and the layer of all velocities
+    value: jax.Array  # (n, w), in the precision of the sums
+    stiffness: jax.Array  # (w, w) complex
+    receivers: jax.Array  # (n_receivers, w), features there
+    leading: int = struct.field(pytree_node=False)  # of the coarser solution
+    shape: tuple[int, ...] = struct.field(pytree_node=False)  # of the quadrature
+    refinement: tuple[int, ...] = struct.field(pytree_node=False)  # for the velocity
+
+    def solve(self, model: VelocityModel, background_velocity: complex) -> np.ndarray:
+        """δu at the receivers, (n_receivers, 2), the second over the leading features."""
+        with jax.enable_x64(True):
+            v0 = jnp.asarray(background_velocity)
+            problem = self.problem.replace(model=model, background_velocity=v0)
+            return np.asarray(_solve(self.replace(problem=problem)))
+
+
+def share_features(
+    network: Network, problem: HelmholtzProblem, receivers: np.ndarray, precision: str
+) -> SharedFeatures:
+    """The features of a network for one frequency and source.
+
+    Args:
+        network: Network with features.
+        problem: Of the smallest velocity at every grid point, which sets the quadrature,
+            and in the layer that all velocities share.
+        receivers: Positions (n_receivers, ndim) [km].
+        precision: "double" or "single", of the sums for each velocity.
+    """
+    shape = output_layer.quadrature_shape(network.module, network.params, problem)
+    refinement = weak_form.refinement_of(problem, shape)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), network.params)
+        samples, at_receivers = _sample(
+            network.module, params, problem, jnp.asarray(receivers), shape
+        )
+        leading = max(1, round(samples.value.shape[1] / network_fields.ENRICHMENT))
+        samples, at_receivers, leading = _orthonormal(samples, at_receivers, leading)
+        kind = jnp.float64 if precision == "double" else jnp.float32
+        return SharedFeatures(
+            problem=problem,
+            value=samples.value.astype(kind),
+            stiffness=_stiffness(problem, samples, shape),
+            receivers=at_receivers,
+            leading=leading,
+            shape=shape,
+            refinement=refinement,
+        )
+
+
+@functools.partial(programs.jit_latest, static_argnames=("module", "shape"))
+@full_precision
+def _sample(
+    module: Any,
+    params: Any,
+    problem: HelmholtzProblem,
+    receivers: jax.Array,
+    shape: tuple[int, ...],
+) -> tuple[FeatureSamples, jax.Array]:
+    """Features at the quadrature points, and at the receivers."""
+    features = objectives.feature_function(module, params, problem)
+
+    def sample(point):
+        samples = weak_form.sample_features(features, point[None])
+        return jax.tree.map(lambda leaf: leaf[0], samples)
+
+    points = weak_form.quadrature_points(problem, shape)
+    samples = jax.lax.map(sample, points, batch_size=_BATCH)
+    at_receivers = jax.lax.map(
+        lambda point: features(point[None])[0], receivers, batch_size=_BATCH
+    )
+    return samples, at_receivers
+
+
+def _orthonormal(
+    samples: FeatureSamples, at_receivers: jax.Array, leading: int
+) -> tuple[FeatureSamples, jax.Array, int]:
+    """Features orthonormal over the points, the first of which span the first given.
+
+    Returns:
+        Samples, values at the receivers, and how many span the `leading` ones given.
+    """
+    scale = 1 / (jnp.linalg.norm(samples.value, axis=0) + jnp.finfo(jnp.float64).tiny)
+    added = jnp.abs(jnp.diag(jnp.linalg.qr(samples.value * scale, mode="r")))
+    kept = np.flatnonzero(np.asarray(added) > _CUT)
+    triangle = jnp.linalg.qr((samples.value * scale)[:, kept], mode="r")
+
+    def change(values):
+        scaled = (values * scale)[..., kept]
+        rows = scaled.reshape(-1, len(kept))
+        solved = jax.scipy.linalg.solve_triangular(triangle, rows.T, trans="T")
+        return solved.T.reshape(scaled.shape)
+
+    samples = jax.tree.map(change, samples)
+    return samples, change(at_receivers), max(1, int(np.sum(kept < leading)))
+
+
+@functools.partial(programs.jit_latest, static_argnames=("shape",))
+@full_precision
+def _stiffness(
+    problem: HelmholtzProblem, samples: FeatureSamples, shape: tuple[int, ...]
+) -> jax.Array:
+    points = weak_form.quadrature_points(problem, shape)
+    stretch = absorbing.stretch(problem.layer, points, jnp.asarray(problem.omega))
+    return weak_form.stiffness_matrix(samples, stretch, _cell(problem, shape))
+
+
+@programs.jit_latest
+@full_precision
+def _solve(features: SharedFeatures) -> jax.Array:
+    problem = features.problem
+    collocation = weak_form.collocate_grid(problem, features.shape, features.refinement)
+    cell = _cell(problem, features.shape)
+    mass = weak_form.mass_matrix(features.value, collocation, cell)
+    rhs = weak_form.load_vector(features.value, collocation, cell)
+    weights = _nested(features.stiffness + mass, rhs, features.leading)
+    return jax.lax.complex(
+        features.receivers @ weights.real, features.receivers @ weights.imag
+    )
+
+
+def _nested(matrix: jax.Array, rhs: jax.Array, leading: int) -> jax.Array:
+    """Weights (w, 2) of K a = b, and of its leading part: one elimination gives both."""
+    first, rest = slice(None, leading), slice(leading, None)
+    sides = jnp.concatenate([rhs[first, None], matrix[first, rest]], axis=1)
+    solved = jnp.linalg.solve(matrix[first, first], sides)
+    coarse, change = solved[:, 0], solved[:, 1:]
+    schur = matrix[rest, rest] - matrix[rest, first] @ change
+    added = jnp.linalg.solve(schur, rhs[rest] - matrix[rest, first] @ coarse)
+    fine = jnp.concatenate([coarse - change @ added, added])
+    return jnp.stack([fine, jnp.pad(coarse, (0, len(added)))], axis=1)
+
+
+def _cell(problem: HelmholtzProblem, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.prod(jnp.asarray(problem.upper - problem.lower)) / np.prod(shape)

@@ -1,4 +1,7 @@
-"""Wavefields of networks: one network a source, its output layer its own or solved for."""
+"""What solvers by networks share: one network a source, which solves for unit amplitude.
+
+A field is linear in its amplitude, and networks work best near one.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,9 +12,9 @@ import numpy as np
 from meta_lrpinn.learning import output_layer
 from meta_lrpinn.learning.networks import Network, load_network
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import HelmholtzProblem, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.solvers.protocol import Setup, Solved, Truth, at_receivers
+from meta_lrpinn.solvers.protocol import Setup, Solved, Truth, at_receivers, keys_of
 from meta_lrpinn.solvers.settings import NetworkLike
 from meta_lrpinn.wavefield import Statistics
 
@@ -22,37 +25,26 @@ from meta_lrpinn.wavefield import Statistics
 # (experiments.comparison).
 ENRICHMENT = 1.5
 CHANGE_OVER_ERROR = 0.8
-ESTIMATE = "error_estimate"  # of a record of the history
 
-# Points (n, ndim) → (n, k): δu in the first column, and in a second one, where there is
-# one, what two thirds of the features would have given.
+# Points (n, ndim) → (n,) or (n, k): δu of unit amplitude in the first column, and in a
+# second one, where there is one, what two thirds of the features would have given.
 Values = Callable[[np.ndarray], np.ndarray]
-# δu on the grid, (n,) → its relative L2 distance from the known field.
+# δu of unit amplitude on the grid, (n,) → its relative L2 distance from the known field.
 Distance = Callable[[np.ndarray], float]
-
-
-@dataclasses.dataclass(frozen=True)
-class ScaledField:
-    """A field of a problem of unit amplitude, times the amplitude."""
-
-    field: Values
-    factor: complex
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, ndim) [km] → (n, k), complex."""
-        values = self.factor * self.field(points)
-        return values if values.ndim == 2 else values[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
 class JoinedField:
     """The fields of several sources."""
 
-    fields: tuple[Values, ...]
+    fields: tuple[Values, ...]  # of unit amplitude
+    amplitude: complex
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n_sources, n)."""
-        return np.stack([field(np.asarray(points))[:, 0] for field in self.fields])
+        points = np.asarray(points)
+        columns = [_columns(field, points)[:, 0] for field in self.fields]
+        return self.amplitude * np.stack(columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,22 +52,55 @@ class SourceField:
     """What was found for one source."""
 
     field: Values
-    stats: Statistics
+    steps: int = 0  # of adaptation
     history: tuple[dict[str, Any], ...] = ()
 
 
-def split_amplitude(problem: HelmholtzProblem) -> tuple[HelmholtzProblem, complex]:
-    """The problem with the amplitude one, and the amplitude that it had.
+def find_network(network: NetworkLike, setup: Setup) -> Network:
+    """The network that settings name, or are; the setup's seed is of random parameters.
 
-    The field is linear in the amplitude, and networks work best near one.
+    Raises:
+        ValueError: if there is none, it is of another space dimension, or sources are to
+            be fired together.
     """
-    unit = np.ones_like(problem.amplitude)
-    return problem.replace(amplitude=unit), complex(problem.amplitude)
+    if setup.conditions.weights is not None:
+        raise ValueError(
+            "networks solve for each source alone; weights are for plane waves and finite "
+            "differences"
+        )
+    ndim = setup.grid.ndim
+    if not isinstance(network, Network):
+        return load_network(network, ndim=ndim, seed=keys_of(setup.conditions.seed).network)
+    if network.ndim != ndim:
+        raise ValueError(f"the network is {network.ndim}D, the model {ndim}D")
+    return network
+
+
+def unit_problems(
+    setup: Setup, model: VelocityModel, network: Network
+) -> list[HelmholtzProblem]:
+    """The problems of all sources, of unit amplitude, in the thickest of their layers."""
+    problems = [
+        make_problem(
+            model,
+            setup.frequency,
+            source,
+            amplitude=1.0,
+            background_velocity=velocity,
+            layer_fraction=network.layer_fraction,
+            **setup.layer_options,
+        )
+        for source, velocity in zip(
+            setup.sources, setup.background_velocities(model), strict=True
+        )
+    ]
+    thickest = max(problems, key=lambda p: float(p.layer.thickness)).layer
+    return [problem.replace(layer=thickest) for problem in problems]
 
 
 def solve_output(
     network: Network, problem: HelmholtzProblem, is_double: bool
-) -> ScaledField:
+) -> output_layer.FeatureField:
     """Field of a network's features with their output layer solved in the weak form.
 
     Args:
@@ -83,15 +108,9 @@ def solve_output(
         problem: The problem of one source.
         is_double: Work in double precision.
     """
-    unit, factor = split_amplitude(problem)
-    parts = (1.0, 1 / ENRICHMENT)
-    weights = output_layer.solve_nested(
-        network.module, network.params, unit, parts, is_double
-    )
-    field = output_layer.FeatureField(
-        network.module, network.params, unit, np.asarray(weights), is_double
-    )
-    return ScaledField(field, factor)
+    options = network.module, network.params, problem
+    weights = output_layer.solve_nested(*options, (1.0, 1 / ENRICHMENT), is_double)
+    return output_layer.FeatureField(*options, np.asarray(weights), is_double)
 
 
 def estimate(values: np.ndarray) -> float:
@@ -109,12 +128,14 @@ def estimate(values: np.ndarray) -> float:
     return relative_l2(coarser[0], field) / CHANGE_OVER_ERROR
 
 
-def distance_of(truth: Truth | None, model: VelocityModel, index: int) -> Distance | None:
+def distance_of(
+    truth: Truth | None, setup: Setup, model: VelocityModel, index: int
+) -> Distance | None:
     """The distance from the known field of one source, if any is known."""
     if truth is None:
         return None
     source, shape = slice(index, index + 1), (1, *model.shape)
-    return lambda values: truth.distance(values.reshape(shape), source)
+    return lambda values: truth.distance(setup.amplitude * values.reshape(shape), source)
 
 
 def join(
@@ -133,50 +154,33 @@ def join(
         sources: What was found for each.
         truth: The known field; sources without a history have a record of its distance.
     """
-    values = [source.field(model.grid_points()) for source in sources]
+    values = [_columns(source.field, model.grid_points()) for source in sources]
+    estimates = np.array([estimate(on_grid) for on_grid in values])
     records = []
     for index, (source, on_grid) in enumerate(zip(sources, values, strict=True)):
         history = source.history
-        distance = distance_of(truth, model, index)
+        distance = distance_of(truth, setup, model, index)
         if not history and distance is not None:
-            history = ({"step": 0, "seconds": 0.0, **figures(on_grid, distance)},)
+            figures = {
+                "error_estimate": estimates[index], "relative_l2": distance(on_grid[:, 0])
+            }  # fmt: skip
+            history = ({"step": 0, "seconds": 0.0, **figures},)
         records += [{"source": index, **record} for record in history]
-    estimates = np.array([estimate(on_grid) for on_grid in values])
-    steps = [source.stats.steps for source in sources if source.stats.steps is not None]
     fields = np.stack([on_grid[:, 0].reshape(model.shape) for on_grid in values])
-    evaluate = JoinedField(tuple(source.field for source in sources))
+    evaluate = JoinedField(tuple(source.field for source in sources), setup.amplitude)
     return Solved(
-        fields=at_receivers(setup, evaluate, fields),
+        fields=at_receivers(setup, evaluate, setup.amplitude * fields),
         error_estimates=estimates if np.any(np.isfinite(estimates)) else None,
         evaluate=evaluate,
-        # Unknowns and ranks are those of all: every source starts from the same network.
-        stats=dataclasses.replace(sources[0].stats, steps=max(steps, default=None)),
+        stats=Statistics(
+            unknowns=network.number_of_features,
+            rank=network.ranks,
+            steps=max(source.steps for source in sources),
+        ),
         history=tuple(records),
         initialisation=network.checksum(),
     )
 
 
-def figures(values: np.ndarray, distance: Distance) -> dict[str, float]:
-    """Figures of a record: the estimate, where there is one, and the distance."""
-    known = {} if values.shape[1] == 1 else {ESTIMATE: estimate(values)}
-    return {**known, "relative_l2": distance(values[:, 0])}
-
-
-def find_network(network: NetworkLike, setup: Setup) -> Network:
-    """The network that settings name, or are; the setup's seed is of random parameters.
-
-    Raises:
-        ValueError: if there is none, it is of another space dimension, or sources are to
-            be fired together.
-    """
-    if setup.conditions.weights is not None:
-        raise ValueError(
-            "networks solve for each source alone; weights are for plane waves and finite "
-            "differences"
-        )
-    ndim = setup.grid.ndim
-    if not isinstance(network, Network):
-        return load_network(network, ndim=ndim, seed=setup.keys.network)
-    if network.ndim != ndim:
-        raise ValueError(f"the network is {network.ndim}D, the model {ndim}D")
-    return network
+def _columns(field: Values, points: np.ndarray) -> np.ndarray:
+    return np.asarray(field(points)).reshape(len(points), -1)

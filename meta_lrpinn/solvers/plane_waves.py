@@ -14,8 +14,8 @@ from meta_lrpinn.physics.problem import REFLECTION, HelmholtzProblem, make_probl
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers.acquisition import acquisition_of, receiver_data
-from meta_lrpinn.solvers.bounds import Bounds, bounds_of_model
 from meta_lrpinn.solvers.protocol import (
+    Bounds,
     Prepared,
     Setup,
     Solved,
@@ -138,7 +138,7 @@ def _solve(
     """All sources in one velocity."""
     tolerance = settings.tolerance
     if tolerance is not None and not setup.bounds.are_of_one_model:
-        basis = _first_basis(settings, setup, bounds_of_model(model))
+        basis = _first_basis(settings, setup, Bounds(model, model))
     history, best = [], None
     with tqdm.tqdm(disable=not setup.conditions.progress, unit="solve") as bar:
         for waves in _growing(basis):

@@ -8,8 +8,8 @@
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,81 @@ import numpy as np
 
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import background, free_surface, problem
-from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import Array
-from meta_lrpinn.solvers.bounds import Bounds, bounds_of_model
 from meta_lrpinn.wavefield import Statistics
+
+if TYPE_CHECKING:
+    from meta_lrpinn.solvers.settings import Solver
 
 # Random keys drop what is beyond 32 bits.
 _LARGEST_SEED = 2**32 - 1
-_MOST_MEMORY = 1e6  # GiB
+_MOST_MEMORY = 1e6  # GiB; a guard against other units, not tuned
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What a lattice, a layer or a grid has to know of the velocities that it serves."""
+
+    lowest: VelocityModel  # the smallest velocity at every grid point
+    highest: VelocityModel  # the largest
+    # By array axis, (cells,), largest |Δ ln v| in a cell; None for those of the one model
+    # that is its own bounds.
+    steps: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def are_of_one_model(self) -> bool:
+        """Whether they are the bounds of a single model."""
+        return self.steps is None
+
+    def mirrored(self) -> "Bounds":
+        """Of the models with their mirror images above their tops."""
+        steps = self.steps
+        if steps is not None:
+            steps = (np.concatenate([steps[0][::-1], steps[0]]), *steps[1:])
+        lowest, highest = map(free_surface.mirrored_model, (self.lowest, self.highest))
+        return Bounds(lowest, highest, steps)
+
+    def middle(self) -> VelocityModel:
+        """Half-way between the smallest and the largest velocity."""
+        velocities = (np.asarray(m.velocity) for m in (self.lowest, self.highest))
+        return self.lowest.replace_velocity(sum(velocities) / 2)
+
+    def steepest(self) -> list[np.ndarray]:
+        """For each axis a velocity whose steps along it are the largest of all [km/s].
+
+        Empty for one model, which has its own steps.
+        """
+        velocities = []
+        for axis, steps in enumerate(self.steps or ()):
+            # Up and down by turns, so that it stays finite in any number of cells.
+            signs = (-1.0) ** np.arange(len(steps))
+            line = np.exp(np.concatenate([[0.0], np.cumsum(signs * steps)]))
+            shape = [1] * self.lowest.ndim
+            shape[axis] = -1
+            velocities.append(np.broadcast_to(line.reshape(shape), self.lowest.shape))
+        return velocities
+
+
+def bounds_of(grid: VelocityModel, velocities: Iterable[np.ndarray]) -> Bounds:
+    """The bounds of velocities, which are looked at one at a time.
+
+    Args:
+        grid: A model on their grid.
+        velocities: Of its shape [km/s]; at least one.
+    """
+    lowest, highest = np.full(grid.shape, np.inf), np.zeros(grid.shape)
+    steps = [np.zeros(count - 1) for count in grid.shape]
+    for velocity in velocities:
+        velocity = np.asarray(velocity, float)
+        lowest, highest = np.minimum(lowest, velocity), np.maximum(highest, velocity)
+        for axis, largest in enumerate(steps):
+            change = np.abs(np.diff(np.log(velocity), axis=axis))
+            others = tuple(d for d in range(velocity.ndim) if d != axis)
+            np.maximum(largest, change.max(axis=others), out=largest)
+    return Bounds(
+        grid.replace_velocity(lowest), grid.replace_velocity(highest), tuple(steps)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +177,6 @@ class Setup:
         return background.default_amplitude(self.grid.ndim)
 
     @property
-    def keys(self) -> Keys:
-        """Random keys of the seed."""
-        return keys_of(self.conditions.seed)
-
-    @property
     def layer_options(self) -> dict[str, float]:
         """Thickness and reflection of the absorbing layer, where they are asked for."""
         options = {
@@ -130,45 +191,6 @@ class Setup:
             return problem.velocities_at(model, self.sources)
         return np.full(len(self.sources), self.conditions.background_velocity)
 
-    def problems(
-        self, model: VelocityModel, layer_fraction: float | None = None
-    ) -> list[HelmholtzProblem]:
-        """The problems of all sources in a model, in the thickest of their layers.
-
-        Args:
-            model: On the grid of the bounds.
-            layer_fraction: Of a network, the layer that its features were trained in, over
-                training's default; None for the layer of exact solvers.
-        """
-        posed = [
-            problem.make_problem(
-                model,
-                self.frequency,
-                source,
-                amplitude=self.amplitude,
-                background_velocity=velocity,
-                layer_fraction=layer_fraction,
-                **self.layer_options,
-            )
-            for source, velocity in zip(
-                self.sources, self.background_velocities(model), strict=True
-            )
-        ]
-        widest = max(posed, key=lambda p: float(p.layer.thickness)).layer
-        return [source_problem.replace(layer=widest) for source_problem in posed]
-
-    def mirrored(self) -> "Setup":
-        """The setup of the mirrored models without a free surface; see `free_surface`."""
-        receivers = self.receivers
-        if receivers is not None:
-            receivers = free_surface.with_images(receivers, self.grid)
-        return dataclasses.replace(
-            self,
-            bounds=self.bounds.mirrored(),
-            receivers=receivers,
-            conditions=dataclasses.replace(self.conditions, free_surface=False),
-        )
-
 
 def make_setup(
     bounds: VelocityModel | Bounds,
@@ -177,21 +199,14 @@ def make_setup(
     receivers: np.ndarray | None = None,
     conditions: Conditions | None = None,
 ) -> Setup:
-    """A setup, checked.
-
-    Args:
-        bounds: Of the velocities; one model is its own bounds.
-        frequency: Frequency [Hz].
-        sources: Source position (ndim,), or several, (n_sources, ndim) [km].
-        receivers: Likewise; None for the models' grid.
-        conditions: Everything else; by default `Conditions()`.
+    """A setup of the arguments of `settings.Solver.prepare`, checked.
 
     Raises:
         ValueError: if an argument is out of its range, in one line.
     """
     conditions = Conditions() if conditions is None else conditions
     if isinstance(bounds, VelocityModel):
-        bounds = bounds_of_model(bounds)
+        bounds = Bounds(bounds, bounds)
     if not isinstance(bounds, Bounds):
         raise ValueError(
             f"model must be a VelocityModel, got {type(bounds).__name__}; make one of an "
@@ -203,12 +218,12 @@ def make_setup(
     problem.check_layer(grid, frequency, conditions.thickness, conditions.reflection)
     sources, receivers = check_positions(grid, sources, receivers, conditions.free_surface)
     if conditions.weights is not None:
-        weights = check_weights(conditions.weights, len(sources))
+        weights = _checked_weights(conditions.weights, len(sources))
         conditions = dataclasses.replace(conditions, weights=weights)
     return Setup(bounds, frequency, sources, receivers, conditions)
 
 
-def check_weights(weights: Any, number: int) -> np.ndarray:
+def _checked_weights(weights: Any, number: int) -> np.ndarray:
     """Weights of sources that are fired together, (n_sources,), real or complex.
 
     Raises:
@@ -216,11 +231,8 @@ def check_weights(weights: Any, number: int) -> np.ndarray:
     """
     values = np.asarray(weights)
     if values.dtype.kind not in "fiuc" or values.shape != (number,):
-        raise ValueError(
-            f"weights must be one number for each of {number} sources, got {weights!r}"[
-                :200
-            ]
-        )
+        message = f"weights must be one number for each of {number} sources, got "
+        raise ValueError((message + repr(weights))[:200])
     if not (np.all(np.isfinite(values)) and np.any(values)):
         raise ValueError("weights must be finite, and one of them not zero")
     return values
@@ -328,6 +340,19 @@ class Prepared:
     data: Callable[[jax.Array], jax.Array] = no_gradient
 
 
+def at_receivers(
+    setup: Setup, evaluate: Callable[[np.ndarray], np.ndarray], fields: np.ndarray
+) -> np.ndarray:
+    """δu where it is asked for: at the receivers, or on the grid.
+
+    Args:
+        setup: Says where.
+        evaluate: Points (n, ndim) → (n_sources, n).
+        fields: On the grid, (n_sources, nz, [ny,] nx).
+    """
+    return fields if setup.receivers is None else evaluate(setup.receivers)
+
+
 def with_weighted_data(prepared: Prepared) -> Prepared:
     """The same, whose `data` of sources that are fired together are one row."""
     weights, each = prepared.setup.conditions.weights, prepared.data
@@ -340,14 +365,79 @@ def with_weighted_data(prepared: Prepared) -> Prepared:
     return dataclasses.replace(prepared, data=data)
 
 
-def at_receivers(
-    setup: Setup, evaluate: Callable[[np.ndarray], np.ndarray], fields: np.ndarray
-) -> np.ndarray:
-    """δu where it is asked for: at the receivers, or on the grid.
+@dataclasses.dataclass(frozen=True)
+class OddField:
+    """A field less its mirror image, as a function of points; can be pickled."""
 
-    Args:
-        setup: Says where.
-        evaluate: Points (n, ndim) → (n_sources, n).
-        fields: On the grid, (n_sources, nz, [ny,] nx).
+    field: Callable[[np.ndarray], np.ndarray]
+    model: VelocityModel  # below the surface
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, ndim) [km] → δu (n_sources, n)."""
+        both = self.field(free_surface.with_images(points, self.model))
+        return free_surface.odd_values(both, points, self.model)
+
+
+def below_surface(solver: "Solver", setup: Setup) -> Prepared:
+    """Any solver below a free surface: prepared for the mirrored models instead.
+
+    See `physics.free_surface`.
     """
-    return fields if setup.receivers is None else evaluate(setup.receivers)
+    receivers = setup.receivers
+    whole = solver.prepare_setup(
+        dataclasses.replace(
+            setup,
+            bounds=setup.bounds.mirrored(),
+            receivers=receivers
+            if receivers is None
+            else free_surface.with_images(receivers, setup.grid),
+            conditions=dataclasses.replace(setup.conditions, free_surface=False),
+        )
+    )
+
+    def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
+        if truth is not None:
+            odd = lambda fields: free_surface.odd_part(model, fields)  # noqa: E731
+            truth = dataclasses.replace(truth, compared=odd)
+        solved = whole.solve(free_surface.mirrored_model(model), truth)
+        return _odd_part(solved, model, receivers, solver.tolerance)
+
+    def data(velocity: jax.Array) -> jax.Array:
+        assert receivers is not None
+        both = whole.data(jnp.concatenate([velocity[:0:-1], velocity]))
+        return free_surface.odd_values(both, receivers, setup.grid)
+
+    has_gradient = whole.data is not no_gradient
+    return Prepared(setup, solve, data if has_gradient else no_gradient)
+
+
+def _odd_part(
+    solved: Solved,
+    model: VelocityModel,
+    receivers: np.ndarray | None,
+    tolerance: float | None,
+) -> Solved:
+    """What was solved in a mirrored model, less its mirror image."""
+    if receivers is None:
+        fields = free_surface.odd_part(model, solved.fields)
+    else:
+        fields = free_surface.odd_values(solved.fields, receivers, model)
+    estimates, converged = solved.error_estimates, solved.converged
+    if estimates is not None:
+        # Relative errors grow as fields become differences; the errors of a field and of
+        # its image are taken to be independent.
+        whole, odd = (
+            np.linalg.norm(values.reshape(len(values), -1), axis=1)
+            for values in (solved.fields, fields)
+        )
+        growth = np.divide(whole, odd, out=np.ones(len(odd)), where=odd > 0)
+        estimates = np.asarray(estimates) * growth
+        if converged is not None and tolerance is not None:
+            converged = converged & (estimates <= tolerance)
+    return dataclasses.replace(
+        solved,
+        fields=fields,
+        evaluate=solved.evaluate and OddField(solved.evaluate, model),
+        error_estimates=estimates,
+        converged=converged,
+    )

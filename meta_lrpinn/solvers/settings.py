@@ -1,13 +1,13 @@
 """Settings of the solvers: which solver, and how it is to work.
 
-Each solver has one frozen dataclass whose fields are all the options that it has, and whose
-methods import its implementation when they are called. Nothing here needs JAX, so that the
-command line can offer these fields as options before anything heavy is imported: the help
-text and the choices of an option stand in the metadata of its field. A new solver is a
-subclass of `Solver`, and an entry of `SOLVERS`.
+Each solver has one frozen dataclass whose fields are all the options that it has. Nothing
+here needs JAX, so that the command line can offer these fields as options before anything
+heavy is imported: the help text and the choices of an option stand in the metadata of its
+field. A new solver is a subclass of `Solver`, and an entry of `SOLVERS`.
 """
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from meta_lrpinn.learning.networks import Network
     from meta_lrpinn.physics.velocity import VelocityModel
-    from meta_lrpinn.solvers.bounds import Bounds
-    from meta_lrpinn.solvers.protocol import Conditions, Prepared, Setup
+    from meta_lrpinn.solvers.protocol import Bounds, Conditions, Prepared, Setup
 
 PRECISIONS = ("double", "single")
 OUTPUT_STARTS = ("network", "solved")
@@ -55,10 +54,7 @@ def _check_tolerance(settings: Any) -> None:
 
 
 class Solver:
-    """Base of the settings of all solvers.
-
-    A subclass is a frozen dataclass with a `name` and `prepare_setup`.
-    """
+    """Base of the settings of all solvers: frozen dataclasses with a `name`."""
 
     name: ClassVar[str]
     tolerance: float | None = None  # of the relative error, where it has one
@@ -83,18 +79,25 @@ class Solver:
         Raises:
             ValueError: if an argument is out of its range, or the problem too large.
         """
-        from meta_lrpinn.solvers import free_surface, protocol
+        from meta_lrpinn.solvers import protocol
 
         setup = protocol.make_setup(bounds, frequency, sources, receivers, conditions)
-        if setup.conditions.free_surface:
-            prepared = free_surface.prepare(self.prepare_setup, setup, self.tolerance)
-        else:
-            prepared = self.prepare_setup(setup)
+        has_surface = setup.conditions.free_surface
+        prepared = (
+            protocol.below_surface(self, setup)
+            if has_surface
+            else self.prepare_setup(setup)
+        )
         return protocol.with_weighted_data(prepared)
 
     def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        raise NotImplementedError
+        """As `prepare`, of checked arguments, without a free surface.
+
+        By default what `prepare(settings, setup)` gives in the module of this package
+        that has the solver's name.
+        """
+        module = importlib.import_module(f"meta_lrpinn.solvers.{self.name}")
+        return module.prepare(self, setup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,12 +121,6 @@ class PlaneWaves(Solver):
         check_whole(self, "unknowns")
         if self.unknowns is not None and self.tolerance is not None:
             raise ValueError("give unknowns or tolerance, not both")
-
-    def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        from meta_lrpinn.solvers import plane_waves
-
-        return plane_waves.prepare(self, setup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,12 +150,6 @@ class FiniteDifferences(Solver):
         check_whole(self, "refinement", "maximum_refinement")
         if self.scheme_order not in (2, 4):
             raise ValueError(f"scheme_order must be 2 or 4, got {self.scheme_order}")
-
-    def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        from meta_lrpinn.solvers import finite_differences
-
-        return finite_differences.prepare(self, setup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -235,12 +226,6 @@ class NetworkFeatures(Solver):
     def __post_init__(self):
         check_choices(self)
 
-    def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        from meta_lrpinn.solvers import network_features
-
-        return network_features.prepare(self, setup)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientTraining(Solver):
@@ -283,12 +268,6 @@ class GradientTraining(Solver):
         if self.source_penalty is not None and self.loss != "published":
             raise ValueError("source_penalty has no effect without loss published")
 
-    def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        from meta_lrpinn.solvers import gradient_training
-
-        return gradient_training.prepare(self, setup)
-
 
 # Every solver by its name, in the order of the help.
 SOLVERS: dict[str, type[Solver]] = {
@@ -298,11 +277,13 @@ SOLVERS: dict[str, type[Solver]] = {
 
 
 def check_settings(settings: Any) -> Solver:
-    """Refuses what are no settings of a solver.
+    """Settings of a solver; of None the default, `PlaneWaves()`.
 
     Raises:
         ValueError: if they are something else.
     """
+    if settings is None:
+        return PlaneWaves()
     if type(settings) not in SOLVERS.values():
         kinds = ", ".join(kind.__name__ for kind in SOLVERS.values())
         raise ValueError(f"settings must be one of {kinds}, got {settings!r}"[:300])
