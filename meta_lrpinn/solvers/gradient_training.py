@@ -16,7 +16,7 @@ from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers import network_fields
-from meta_lrpinn.solvers.protocol import Prepared, Setup, Solved, Truth, keys_of
+from meta_lrpinn.solvers.protocol import Distance, Prepared, Setup, Solved, keys_of
 from meta_lrpinn.solvers.settings import AdamW, GradientTraining
 
 
@@ -55,18 +55,16 @@ def prepare(settings: GradientTraining, setup: Setup) -> Prepared:
         conditions = dataclasses.replace(conditions, thickness=thickness)
         setup = dataclasses.replace(setup, conditions=conditions)
 
-    def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
-        key, sources = keys_of(conditions.seed).points, []
+    def solve(model: VelocityModel, distance: Distance | None = None) -> Solved:
+        solutions, (_, key) = [], keys_of(conditions.seed)
         problems = network_fields.unit_problems(setup, model, network)
         for index, problem in enumerate(problems):
-            source_key = jax.random.fold_in(key, index)
-            distance = network_fields.distance_of(truth, setup, model, index)
-            sources.append(
-                _train(
-                    network, problem, settings, distance, source_key, conditions.progress
-                )
+            own_key = jax.random.fold_in(key, index)
+            error = network_fields.distance_of_source(distance, setup, model, index)
+            solutions.append(
+                _train(network, problem, settings, error, own_key, conditions.progress)
             )
-        return network_fields.join(setup, model, network, sources, truth)
+        return network_fields.join(setup, model, network, solutions, distance)
 
     return Prepared(setup, solve)
 
@@ -97,10 +95,10 @@ def _train(
     network: Network,
     problem: HelmholtzProblem,
     settings: GradientTraining,
-    distance: network_fields.Distance | None,
+    error: network_fields.SourceDistance | None,
     key: jax.Array,
     progress: bool,
-) -> network_fields.SourceField:
+) -> tuple[network_fields.Values, network_fields.History]:
     optimiser = settings.optimiser
     if settings.output_start == "solved":
         weights = output_layer.solve(network.module, network.params, problem, double=True)
@@ -108,9 +106,9 @@ def _train(
     points = _points_per_step(network, problem, optimiser)
 
     def evaluate(params):
-        assert distance is not None
+        assert error is not None
         field = output_layer.OwnField(network.module, params, problem)
-        return {"relative_l2": distance(field(problem.model.grid_points()))}
+        return {"relative_l2": error(field(problem.model.grid_points()))}
 
     form, metric = _FORMS[settings.loss], None
     if settings.loss == "relative":  # whose gradients metrics are learned from
@@ -140,16 +138,15 @@ def _train(
         metric=metric,
         report_every=optimiser.report_every or max(1, min(10, optimiser.steps // 20)),
         patience=optimiser.patience,
-        evaluate=None if distance is None else evaluate,
+        evaluate=None if error is None else evaluate,
         progress=progress,
     )
-    steps = history[-1]["step"] if history else 0
     if settings.polish:
         adapted = network.with_parameters(params)
         field = network_fields.solve_output(adapted, problem, is_double=True)
     else:
         field = output_layer.OwnField(network.module, params, problem)
-    return network_fields.SourceField(field, steps, history)
+    return field, history
 
 
 def _chosen(asked: Any, default: Any) -> Any:

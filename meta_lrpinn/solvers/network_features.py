@@ -20,12 +20,12 @@ from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.linear.weak_form import FeatureSamples
 from meta_lrpinn.physics import absorbing
-from meta_lrpinn.physics.problem import HelmholtzProblem, make_problem
+from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import programs
 from meta_lrpinn.runtime.precision import full_precision
 from meta_lrpinn.solvers import network_fields
-from meta_lrpinn.solvers.protocol import Prepared, Setup, Solve, Solved, Truth
+from meta_lrpinn.solvers.protocol import Distance, Prepared, Setup, Solve, Solved
 from meta_lrpinn.solvers.settings import NetworkFeatures
 from meta_lrpinn.wavefield import Statistics
 
@@ -46,15 +46,13 @@ def prepare(settings: NetworkFeatures, setup: Setup) -> Prepared:
     if not setup.bounds.are_of_one_model:
         return Prepared(setup, _sharing(settings, setup, network))
 
-    def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
+    def solve(model: VelocityModel, distance: Distance | None = None) -> Solved:
         is_double = settings.precision == "double"
-        sources = [
-            network_fields.SourceField(
-                network_fields.solve_output(network, problem, is_double)
-            )
+        solutions = [
+            (network_fields.solve_output(network, problem, is_double), ())
             for problem in network_fields.unit_problems(setup, model, network)
         ]
-        return network_fields.join(setup, model, network, sources, truth)
+        return network_fields.join(setup, model, network, solutions, distance)
 
     return Prepared(setup, solve)
 
@@ -73,14 +71,8 @@ def _sharing(settings: NetworkFeatures, setup: Setup, network: Network) -> Solve
             return kept[index]
         # The layer for a velocity in the middle of all: networks are trained in one for
         # the mean velocity.
-        problem = make_problem(
-            setup.bounds.middle(),
-            setup.frequency,
-            setup.sources[index],
-            amplitude=1.0,
-            background_velocity=setup.conditions.background_velocity,
-            layer_fraction=network.layer_fraction,
-            **setup.layer_options,
+        problem = network_fields.unit_problem(
+            setup, setup.bounds.middle(), setup.sources[index], network
         ).replace(model=grid)
         features = share_features(network, problem, receivers, settings.precision)
         # Those that memory has no room for are made again for every velocity.
@@ -89,21 +81,21 @@ def _sharing(settings: NetworkFeatures, setup: Setup, network: Network) -> Solve
             kept[index] = features
         return features
 
-    def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
+    def solve(model: VelocityModel, distance: Distance | None = None) -> Solved:
         values, width = [], 0
         for index, velocity in enumerate(setup.background_velocities(model)):
             features = features_of(index)
             values.append(features.solve(model, velocity))
             width = features.value.shape[1]
         fields = setup.amplitude * np.stack(values)[..., 0].reshape(-1, *shape)
-        record = {"step": 0, "seconds": 0.0}
-        if truth is not None:
-            record["relative_l2"] = truth.distance(fields)
+        history = ()
+        if distance is not None:
+            history = ({"step": 0, "seconds": 0.0, "relative_l2": distance(fields)},)
         return Solved(
             fields=fields,
             error_estimates=np.array([network_fields.estimate(v) for v in values]),
             stats=Statistics(unknowns=width, rank=network.ranks, steps=0),
-            history=() if truth is None else (record,),
+            history=history,
             initialisation=checksum,
         )
 

@@ -12,9 +12,9 @@ import numpy as np
 from meta_lrpinn.learning import output_layer
 from meta_lrpinn.learning.networks import Network, load_network
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.physics.problem import HelmholtzProblem, make_problem
+from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.solvers.protocol import Setup, Solved, Truth, at_receivers, keys_of
+from meta_lrpinn.solvers.protocol import Distance, Setup, Solved, at_receivers, keys_of
 from meta_lrpinn.solvers.settings import NetworkLike
 from meta_lrpinn.wavefield import Statistics
 
@@ -30,7 +30,8 @@ CHANGE_OVER_ERROR = 0.8
 # second one, where there is one, what two thirds of the features would have given.
 Values = Callable[[np.ndarray], np.ndarray]
 # δu of unit amplitude on the grid, (n,) → its relative L2 distance from the known field.
-Distance = Callable[[np.ndarray], float]
+SourceDistance = Callable[[np.ndarray], float]
+History = tuple[dict[str, Any], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +48,6 @@ class JoinedField:
         return self.amplitude * np.stack(columns)
 
 
-@dataclasses.dataclass(frozen=True)
-class SourceField:
-    """What was found for one source."""
-
-    field: Values
-    steps: int = 0  # of adaptation
-    history: tuple[dict[str, Any], ...] = ()
-
-
 def find_network(network: NetworkLike, setup: Setup) -> Network:
     """The network that settings name, or are; the setup's seed is of random parameters.
 
@@ -70,30 +62,26 @@ def find_network(network: NetworkLike, setup: Setup) -> Network:
         )
     ndim = setup.grid.ndim
     if not isinstance(network, Network):
-        return load_network(network, ndim=ndim, seed=keys_of(setup.conditions.seed).network)
+        key, _ = keys_of(setup.conditions.seed)
+        return load_network(network, ndim=ndim, seed=key)
     if network.ndim != ndim:
         raise ValueError(f"the network is {network.ndim}D, the model {ndim}D")
     return network
 
 
+def unit_problem(
+    setup: Setup, model: VelocityModel, source: np.ndarray, network: Network
+) -> HelmholtzProblem:
+    """The problem of one source, of unit amplitude, in the layer of the network."""
+    fraction = network.layer_fraction
+    return setup.problem(model, source, amplitude=1.0, layer_fraction=fraction)
+
+
 def unit_problems(
     setup: Setup, model: VelocityModel, network: Network
 ) -> list[HelmholtzProblem]:
-    """The problems of all sources, of unit amplitude, in the thickest of their layers."""
-    problems = [
-        make_problem(
-            model,
-            setup.frequency,
-            source,
-            amplitude=1.0,
-            background_velocity=velocity,
-            layer_fraction=network.layer_fraction,
-            **setup.layer_options,
-        )
-        for source, velocity in zip(
-            setup.sources, setup.background_velocities(model), strict=True
-        )
-    ]
+    """Those of all sources, in the thickest of their layers."""
+    problems = [unit_problem(setup, model, source, network) for source in setup.sources]
     thickest = max(problems, key=lambda p: float(p.layer.thickness)).layer
     return [problem.replace(layer=thickest) for problem in problems]
 
@@ -128,22 +116,22 @@ def estimate(values: np.ndarray) -> float:
     return relative_l2(coarser[0], field) / CHANGE_OVER_ERROR
 
 
-def distance_of(
-    truth: Truth | None, setup: Setup, model: VelocityModel, index: int
-) -> Distance | None:
+def distance_of_source(
+    distance: Distance | None, setup: Setup, model: VelocityModel, index: int
+) -> SourceDistance | None:
     """The distance from the known field of one source, if any is known."""
-    if truth is None:
+    if distance is None:
         return None
     source, shape = slice(index, index + 1), (1, *model.shape)
-    return lambda values: truth.distance(setup.amplitude * values.reshape(shape), source)
+    return lambda values: distance(setup.amplitude * values.reshape(shape), source)
 
 
 def join(
     setup: Setup,
     model: VelocityModel,
     network: Network,
-    sources: Sequence[SourceField],
-    truth: Truth | None,
+    solutions: Sequence[tuple[Values, History]],
+    distance: Distance | None,
 ) -> Solved:
     """The solution for all sources.
 
@@ -151,23 +139,23 @@ def join(
         setup: Where it is asked for.
         model: Velocity model.
         network: With which every source began.
-        sources: What was found for each.
-        truth: The known field; sources without a history have a record of its distance.
+        solutions: Field and history of each source.
+        distance: From the known field; sources without a history have a record of it.
     """
-    values = [_columns(source.field, model.grid_points()) for source in sources]
+    values = [_columns(field, model.grid_points()) for field, _ in solutions]
     estimates = np.array([estimate(on_grid) for on_grid in values])
     records = []
-    for index, (source, on_grid) in enumerate(zip(sources, values, strict=True)):
-        history = source.history
-        distance = distance_of(truth, setup, model, index)
-        if not history and distance is not None:
+    for index, (_, history) in enumerate(solutions):
+        error = distance_of_source(distance, setup, model, index)
+        if not history and error is not None:
             figures = {
-                "error_estimate": estimates[index], "relative_l2": distance(on_grid[:, 0])
-            }  # fmt: skip
+                "error_estimate": estimates[index],
+                "relative_l2": error(values[index][:, 0]),
+            }
             history = ({"step": 0, "seconds": 0.0, **figures},)
         records += [{"source": index, **record} for record in history]
     fields = np.stack([on_grid[:, 0].reshape(model.shape) for on_grid in values])
-    evaluate = JoinedField(tuple(source.field for source in sources), setup.amplitude)
+    evaluate = JoinedField(tuple(field for field, _ in solutions), setup.amplitude)
     return Solved(
         fields=at_receivers(setup, evaluate, setup.amplitude * fields),
         error_estimates=estimates if np.any(np.isfinite(estimates)) else None,
@@ -175,7 +163,7 @@ def join(
         stats=Statistics(
             unknowns=network.number_of_features,
             rank=network.ranks,
-            steps=max(source.steps for source in sources),
+            steps=max((record["step"] for record in records), default=0),
         ),
         history=tuple(records),
         initialisation=network.checksum(),

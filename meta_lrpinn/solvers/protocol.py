@@ -9,20 +9,25 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import background, free_surface, problem
+from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.precision import Array
 from meta_lrpinn.wavefield import Statistics
 
 if TYPE_CHECKING:
     from meta_lrpinn.solvers.settings import Solver
+
+# Relative L2 distance of δu on the model's grid, (n, nz, [ny,] nx), from a known one; of n
+# sources that a slice gives as a second argument, or of all.
+Distance = Callable[..., float]
+# (model, distance=None) → δu of all sources
+Solve = Callable[..., "Solved"]
 
 # Random keys drop what is beyond 32 bits.
 _LARGEST_SEED = 2**32 - 1
@@ -94,16 +99,8 @@ def bounds_of(grid: VelocityModel, velocities: Iterable[np.ndarray]) -> Bounds:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Keys:
-    """Independent random keys of all that is random in a solve."""
-
-    network: jax.Array  # random parameters
-    points: jax.Array  # collocation points of adaptation
-
-
-def keys_of(seed: int) -> Keys:
-    """The keys of a seed.
+def keys_of(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Independent random keys, of a network's parameters and of collocation points.
 
     Raises:
         ValueError: if the seed is not a whole number from 0 up, or has over 32 bits.
@@ -114,7 +111,7 @@ def keys_of(seed: int) -> Keys:
         raise ValueError(f"seed must be at most {_LARGEST_SEED}, got {seed}")
     # Two of the four are spare, so that another random part leaves these as they are.
     network, _, _, points = jax.random.split(jax.random.key(int(seed)), 4)
-    return Keys(network, points)
+    return network, points
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,14 +173,17 @@ class Setup:
             return self.conditions.amplitude
         return background.default_amplitude(self.grid.ndim)
 
-    @property
-    def layer_options(self) -> dict[str, float]:
-        """Thickness and reflection of the absorbing layer, where they are asked for."""
+    def problem(
+        self, model: VelocityModel, source: np.ndarray, **changes: Any
+    ) -> HelmholtzProblem:
+        """The problem of one source; changes are of arguments of `make_problem`."""
         options = {
+            "amplitude": self.amplitude,
+            "background_velocity": self.conditions.background_velocity,
             "thickness": self.conditions.thickness,
-            "reflection": self.conditions.reflection,
+            "reflection": self.conditions.reflection or problem.REFLECTION,
         }
-        return {name: value for name, value in options.items() if value is not None}
+        return problem.make_problem(model, self.frequency, source, **options | changes)
 
     def background_velocities(self, model: VelocityModel) -> np.ndarray:
         """v₀ of each source in a model, (n_sources,) [km/s], complex with attenuation."""
@@ -262,30 +262,6 @@ def check_positions(
 
 
 @dataclasses.dataclass(frozen=True)
-class Truth:
-    """A known δu, which records of a history are compared with."""
-
-    scattered: np.ndarray  # (n_sources, nz, [ny,] nx) complex
-    # What of fields on the solver's grid is compared; below a free surface their odd part.
-    compared: Callable[[np.ndarray], np.ndarray] | None = None
-
-    def distance(self, fields: Array, sources: slice = slice(None)) -> float:
-        """Relative L2 distance of fields from the truth.
-
-        Args:
-            fields: δu on the model's grid, (n, nz, [ny,] nx).
-            sources: Whose fields they are, n of them.
-
-        Raises:
-            ValueError: if the truth is zero.
-        """
-        fields = np.asarray(fields)
-        if self.compared is not None:
-            fields = self.compared(fields)
-        return relative_l2(fields, self.scattered[sources])
-
-
-@dataclasses.dataclass(frozen=True)
 class Solved:
     """δu of all sources in one velocity, and what it is worth."""
 
@@ -300,14 +276,6 @@ class Solved:
     stats: Statistics = Statistics()
     history: tuple[dict[str, Any], ...] = ()
     initialisation: str | None = None  # SHA-256 of the parameters a network started with
-
-
-class Solve(Protocol):
-    """(model, truth) → what was solved."""
-
-    def __call__(self, model: VelocityModel, truth: Truth | None = None) -> Solved:
-        """δu of all sources in a model."""
-        ...
 
 
 def no_gradient(velocity: jax.Array) -> jax.Array:
@@ -326,8 +294,8 @@ def no_gradient(velocity: jax.Array) -> jax.Array:
 class Prepared:
     """A solver for all velocities within the bounds of its setup.
 
-    `solve(model, truth=None)` gives δu of all sources, `Solved`. v₀ of a source is that of
-    the conditions, or the model's own there.
+    `solve(model, distance=None)` gives δu of all sources, `Solved`. v₀ of a source is that
+    of the conditions, or the model's own there. Records of the history have the `Distance`.
 
     `data(velocity)` gives δu at the receivers, complex (n_sources, n_receivers), as a pure
     function of a velocity on the grid [km/s] that can be differentiated and jitted, in the
@@ -351,6 +319,18 @@ def at_receivers(
         fields: On the grid, (n_sources, nz, [ny,] nx).
     """
     return fields if setup.receivers is None else evaluate(setup.receivers)
+
+
+def of_velocity(
+    setup: Setup, data: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
+    """A function of the squared slowness [s²/km²] as one of the velocity [km/s]."""
+
+    def function(velocity: jax.Array) -> jax.Array:
+        model = setup.grid.replace_velocity(velocity)
+        return data(jnp.asarray(model.squared_slowness))
+
+    return function
 
 
 def with_weighted_data(prepared: Prepared) -> Prepared:
@@ -395,11 +375,14 @@ def below_surface(solver: "Solver", setup: Setup) -> Prepared:
         )
     )
 
-    def solve(model: VelocityModel, truth: Truth | None = None) -> Solved:
-        if truth is not None:
-            odd = lambda fields: free_surface.odd_part(model, fields)  # noqa: E731
-            truth = dataclasses.replace(truth, compared=odd)
-        solved = whole.solve(free_surface.mirrored_model(model), truth)
+    def solve(model: VelocityModel, distance: Distance | None = None) -> Solved:
+        def distance_of_odd(fields, *sources):
+            assert distance is not None
+            return distance(free_surface.odd_part(model, fields), *sources)
+
+        solved = whole.solve(
+            free_surface.mirrored_model(model), distance and distance_of_odd
+        )
         return _odd_part(solved, model, receivers, solver.tolerance)
 
     def data(velocity: jax.Array) -> jax.Array:

@@ -1,21 +1,26 @@
-"""`time_traces`: seismograms at receivers from solves at many frequencies."""
+"""`time_traces`: seismograms at receivers from solves at many frequencies.
+
+Time goes as e^{+iωt}. A field known at the multiples of 1/P, Σ_k U(k/P) e^{2πikt/P} / P,
+repeats itself after the period P: what arrives later than P is seen too early. Periods are
+therefore longer than the record, and longer still until nothing is left at their end.
+"""
 
 import dataclasses
+import math
 import os
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import tqdm
 from scipy import spatial
 
 from meta_lrpinn.physics import background
-from meta_lrpinn.physics.free_surface import check_sources
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
-from meta_lrpinn.solvers import time_transform as transform
-from meta_lrpinn.solvers.settings import PlaneWaves, Solver, check_settings
+from meta_lrpinn.solvers.protocol import check_positions
+from meta_lrpinn.solvers.settings import Solver, check_settings
 from meta_lrpinn.solvers.solve import solve
 
 if TYPE_CHECKING:
@@ -30,6 +35,13 @@ _LEAST_TOLERANCE = 1e-9
 _MOST_FREQUENCIES = 20_000
 # Of one period; a trace of so many is longer than any record.
 _MOST_SAMPLES = 2**24
+# Starts of a Ricker wavelet before its peak, in periods of the peak frequency: there it
+# is below 1e-8 of its peak.
+_DELAY_PERIODS = 1.5
+# Samples in a period of the highest frequency, where no step is given.
+_SAMPLES_PER_PERIOD = 5
+# Frequencies longer than this part of the largest are needed, over the tolerance.
+_SPECTRUM_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,33 +164,35 @@ def time_traces(
         ValueError: if an argument is out of its range, in one line.
     """
     began = time.perf_counter()
-    settings = PlaneWaves() if settings is None else settings
-    check_settings(settings)
-    sources, receivers = (np.atleast_2d(np.asarray(a, float)) for a in (source, receivers))
-    _check_positions(model, sources, receivers, free_surface)
+    settings = check_settings(settings)
+    sources, positions = check_positions(model, source, receivers, free_surface)
+    receivers = cast(np.ndarray, positions)
+    _check_apart(model, sources, receivers)
     step, samples, delay = _wavelet(
         peak_frequency, wavelet, step, record, transform_tolerance
     )
-    peak = peak_frequency or transform.peak_of(samples, step)
-    options = {"settings": settings, "seed": seed, "free_surface": free_surface}
     number = round(record / step) + 1
     frames = np.linspace(0, record, snapshots)
-    if free_surface and not snapshots and _all_on_surface(model, receivers):
+    # As `VelocityModel.check_contains`, half a thousandth of a cell is rounding.
+    depth = receivers[:, -1] - model.lower[-1]
+    if free_surface and not snapshots and np.all(depth <= 5e-4 * model.spacing[0]):
         warnings.warn("all receivers stand on the free surface, where u = 0", stacklevel=2)
-        response = _nothing(number, sources, receivers, frames, model)
+        zeros = np.zeros((number, len(sources), len(receivers)))
+        fields = np.zeros((0, len(sources), *model.shape), np.float32)
+        response = _Response(zeros, fields, np.empty(0), 0.0, True)
     else:
-        spectra = _Spectra(model, peak, sources, receivers, options, snapshots > 0)
+        peak = peak_frequency or peak_of(samples, step)
+        options = {"settings": settings, "seed": seed, "free_surface": free_surface}
         with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
-            response = _response(
-                spectra, samples, step, record, transform_tolerance, frames, bar
-            )
+            survey = _Frequencies(model, sources, receivers, peak, options, frames, bar)
+            response = _response(survey, samples, step, record, transform_tolerance)
     return Traces(
         model=model,
         sources=sources,
         receivers=receivers,
         times=step * np.arange(number),
         data=np.moveaxis(response.data[:number], 0, -1),
-        wavelet=_cut(samples, number),
+        wavelet=np.pad(samples, (0, number))[:number],
         delay=delay,
         frequencies=response.frequencies,
         wrap_around=response.wrap_around,
@@ -192,88 +206,113 @@ def time_traces(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Response:
+def _check_apart(model: VelocityModel, sources: np.ndarray, receivers: np.ndarray) -> None:
+    distance, _ = spatial.KDTree(sources).query(receivers)
+    if distance.min() < 1e-3 * min(model.spacing):
+        position = receivers[np.argmin(distance)].tolist()
+        raise ValueError(f"a receiver stands on a source, where u is infinite: {position}")
+
+
+def _wavelet(
+    peak_frequency: float | None,
+    wavelet: np.ndarray | None,
+    step: float | None,
+    record: float,
+    tolerance: float,
+) -> tuple[float, np.ndarray, float]:
+    """Time step, samples of the wavelet, and the time of its peak."""
+    positive = {"peak_frequency": peak_frequency, "step": step, "record": record}
+    for name, value in positive.items():
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive, got {value}")
+    if not _LEAST_TOLERANCE <= tolerance < 1:
+        raise ValueError(
+            "transform_tolerance is a relative error, from "
+            f"{_LEAST_TOLERANCE:g} to below 1, got {tolerance:g}"
+        )
+    if (wavelet is None) == (peak_frequency is None):
+        raise ValueError("give a peak frequency or a wavelet, one of them")
+    if peak_frequency is not None:
+        highest = ricker_band(peak_frequency, tolerance)
+        step = round_step(highest) if step is None else step
+        if 2 * highest * step > 1:
+            raise ValueError(
+                f"a step of {step} s does not sample {highest:.3g} Hz, which the wavelet "
+                f"has; at most {1 / (2 * highest):.3g} s"
+            )
+        delay = ricker_delay(peak_frequency)
+        _check_samples(max(record, 2 * delay), step)
+        times = step * np.arange(int(np.ceil(2 * delay / step)) + 1)
+        samples = ricker(times, peak_frequency)
+    else:
+        samples = np.asarray(wavelet, float)
+        if step is None:
+            raise ValueError("a wavelet needs the step of its samples")
+        if samples.ndim != 1 or not np.all(np.isfinite(samples)) or not samples.any():
+            raise ValueError(f"wavelet must be samples in time, got {samples.shape}")
+        delay = float(step * np.argmax(np.abs(samples)))
+    _check_samples(max(record, step * len(samples)), step)
+    if record < step:
+        raise ValueError(f"a record of {record} s is shorter than a step of {step} s")
+    return step, samples, delay
+
+
+def _check_samples(length: float, step: float) -> None:
+    number = _FIRST_PERIOD * length / step
+    if number > _MOST_SAMPLES:
+        raise ValueError(
+            f"{length:g} s in steps of {step:g} s are {number:.3g} samples, more than "
+            f"{_MOST_SAMPLES:,}; is the time in s and the frequency in Hz?"
+        )
+
+
+class _Response(NamedTuple):
     """The wavefield in time, of one wavelet."""
 
     data: np.ndarray  # (n_times or more, n_sources, n_receivers)
+    snapshots: np.ndarray  # (n_snapshots, n_sources, nz, [ny,] nx)
     frequencies: np.ndarray  # that were solved [Hz]
     wrap_around: float
     converged: bool  # no solve missed its tolerance
-    snapshots: np.ndarray  # (n_snapshots, n_sources, nz, [ny,] nx)
-
-
-def _nothing(
-    number: int,
-    sources: np.ndarray,
-    receivers: np.ndarray,
-    frames: np.ndarray,
-    model: VelocityModel,
-) -> _Response:
-    """Zeros, for which nothing has to be solved."""
-    data = np.zeros((number, len(sources), len(receivers)))
-    snapshots = np.zeros((len(frames), len(sources), *model.shape), np.float32)
-    return _Response(data, np.empty(0), 0.0, True, snapshots)
 
 
 def _response(
-    spectra: "_Spectra",
+    survey: "_Frequencies",
     samples: np.ndarray,
     step: float,
     record: float,
     tolerance: float,
-    frames: np.ndarray,
-    bar: tqdm.tqdm,
 ) -> _Response:
     """Solves over ever longer periods, until nothing wraps around.
 
     Args:
-        spectra: Solves, each frequency once.
+        survey: Solves, each frequency once.
         samples: Of the wavelet.
         step: Between them [s].
         record: Length of the traces [s].
         tolerance: Of the way to time.
-        frames: Times of snapshots [s].
-        bar: Shows the frequencies.
     """
-    number = round(record / step) + 1
+    window = round(record / step) + 1
     shortest = round(max(_FIRST_PERIOD * record, len(samples) * step) / step)
     doublings = 0
     while True:
         count = shortest * 2**doublings
         period = count * step
         spectrum = step * np.fft.rfft(samples, count)
-        indices = transform.needed(spectrum, tolerance)
-        spectra.check_sizes(indices, period, count)
-        bar.total = len(indices)
-        values = spectra.at(indices / period, bar)
+        indices = needed(spectrum, tolerance)
+        survey.check_sizes(indices / period, count)
+        traces, fields, converged = survey.at(indices / period)
         weights = spectrum[indices]
-        data = weights[:, None, None] * values.traces
-        data = transform.to_time(data, indices, period, count)
-        if has_mean := transform.has_mean(spectrum, tolerance):
+        data = to_time(weights[:, None, None] * traces, indices, period, count)
+        if with_mean := has_mean(spectrum, tolerance):
             data = data - data[0]  # nothing has arrived at time zero
-        wrap_around = _left_at_end(data, number if has_mean else None)
+        wrap_around = _left_at_end(data, window if with_mean else None)
         if wrap_around < tolerance or doublings == _DOUBLINGS:
             break
         doublings += 1
-    fields = weights.reshape(-1, *(1,) * (values.fields.ndim - 1)) * values.fields
-    return _Response(
-        data=data,
-        frequencies=indices / period,
-        wrap_around=wrap_around,
-        converged=values.converged,
-        snapshots=transform.at_times(fields, indices, period, frames),
-    )
-
-
-def _cut(samples: np.ndarray, number: int) -> np.ndarray:
-    """A wavelet (n,) as so many samples, zero after its end."""
-    return np.pad(samples, (0, max(0, number - len(samples))))[:number]
-
-
-def _all_on_surface(model: VelocityModel, receivers: np.ndarray) -> bool:
-    # As `VelocityModel.check_contains`, half a thousandth of a cell is rounding.
-    return bool(np.all(receivers[:, -1] <= model.lower[-1] + 5e-4 * model.spacing[0]))
+    fields = weights.reshape(-1, *(1,) * (fields.ndim - 1)) * fields
+    snapshots = at_times(fields, indices, period, survey.frames)
+    return _Response(data, snapshots, indices / period, wrap_around, converged)
 
 
 def _left_at_end(data: np.ndarray, window: int | None) -> float:
@@ -293,93 +332,75 @@ def _left_at_end(data: np.ndarray, window: int | None) -> float:
     return float(np.abs(end).max()) / largest if largest > 0 else 0.0
 
 
-def _check_positions(
-    model: VelocityModel, sources: np.ndarray, receivers: np.ndarray, free_surface: bool
-) -> None:
-    model.check_contains(sources, what="source")
-    model.check_contains(receivers, what="receiver")
-    _check_apart(model, sources, receivers)
-    if free_surface:
-        check_sources(model, sources)
-
-
-def _check_apart(model: VelocityModel, sources: np.ndarray, receivers: np.ndarray) -> None:
-    distance, _ = spatial.KDTree(sources).query(receivers)
-    if distance.min() < 1e-3 * min(model.spacing):
-        position = receivers[np.argmin(distance)].tolist()
-        raise ValueError(f"a receiver stands on a source, where u is infinite: {position}")
-
-
-def _check_number(indices: np.ndarray, period: float) -> None:
-    if len(indices) > _MOST_FREQUENCIES:
-        raise ValueError(
-            f"the record needs {len(indices)} frequencies up to "
-            f"{indices[-1] / period:.4g} Hz; ask for a shorter one"
-        )
-
-
-def _check_samples(length: float, step: float) -> None:
-    number = _FIRST_PERIOD * length / step
-    if number > _MOST_SAMPLES:
-        raise ValueError(
-            f"{length:g} s in steps of {step:g} s are {number:.3g} samples, more than "
-            f"{_MOST_SAMPLES:,}; is the time in s and the frequency in Hz?"
-        )
-
-
-def _wavelet(
-    peak_frequency: float | None,
-    wavelet: np.ndarray | None,
-    step: float | None,
-    record: float,
-    tolerance: float,
-) -> tuple[float, np.ndarray, float]:
-    """Time step, samples of the wavelet, and the time of its peak."""
-    for name, value in (
-        ("peak_frequency", peak_frequency), ("step", step), ("record", record),
-        ("transform_tolerance", tolerance),
-    ):  # fmt: skip
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be positive, got {value}")
-    if not _LEAST_TOLERANCE <= tolerance < 1:
-        raise ValueError(
-            "transform_tolerance is a relative error, from "
-            f"{_LEAST_TOLERANCE:g} to below 1, got {tolerance:g}"
-        )
-    if (wavelet is None) == (peak_frequency is None):
-        raise ValueError("give a peak frequency or a wavelet, one of them")
-    if peak_frequency is not None:
-        highest = transform.ricker_band(peak_frequency, tolerance)
-        step = transform.round_step(highest) if step is None else step
-        if 2 * highest * step > 1:
-            raise ValueError(
-                f"a step of {step} s does not sample {highest:.3g} Hz, which the wavelet "
-                f"has; at most {1 / (2 * highest):.3g} s"
-            )
-        delay = transform.ricker_delay(peak_frequency)
-        _check_samples(max(record, 2 * delay), step)
-        times = step * np.arange(int(np.ceil(2 * delay / step)) + 1)
-        samples = transform.ricker(times, peak_frequency)
-    else:
-        samples = np.asarray(wavelet, float)
-        if step is None:
-            raise ValueError("a wavelet needs the step of its samples")
-        if samples.ndim != 1 or not np.all(np.isfinite(samples)) or not samples.any():
-            raise ValueError(f"wavelet must be samples in time, got {samples.shape}")
-        delay = float(step * np.argmax(np.abs(samples)))
-    _check_samples(max(record, step * len(samples)), step)
-    if record < step:
-        raise ValueError(f"a record of {record} s is shorter than a step of {step} s")
-    return step, samples, delay
-
-
 @dataclasses.dataclass(frozen=True)
-class _Values:
-    """Total wavefields of unit sources."""
+class _Frequencies:
+    """Solves for unit sources at frequencies, each once."""
 
-    traces: np.ndarray  # (n_frequencies, n_sources, n_receivers) complex
-    fields: np.ndarray  # (n_frequencies, n_sources, nz, nx) complex64; or no sources
-    converged: bool  # no solve missed its tolerance
+    model: VelocityModel
+    sources: np.ndarray  # (n_sources, ndim) [km]
+    receivers: np.ndarray  # (n_receivers, ndim) [km]
+    peak: float  # frequency at which the velocities of the model hold [Hz]
+    options: dict[str, Any]  # of `solve`
+    frames: np.ndarray  # times of snapshots [s]
+    bar: tqdm.tqdm
+    solved: dict[float, tuple[np.ndarray, np.ndarray, bool]] = dataclasses.field(
+        default_factory=dict
+    )
+
+    def check_sizes(self, frequencies: np.ndarray, samples: int) -> None:
+        """Refuses more frequencies, traces or snapshots than there is room for.
+
+        Args:
+            frequencies: That are to be solved for [Hz].
+            samples: Of one period.
+        """
+        number = len(frequencies)
+        if number > _MOST_FREQUENCIES:
+            raise ValueError(
+                f"the record needs {number} frequencies up to {frequencies[-1]:.4g} Hz; "
+                "ask for a shorter one"
+            )
+        sources, receivers = len(self.sources), len(self.receivers)
+        # Spectra, twice, and a period of every trace; wavefields of snapshots, thrice.
+        check_memory(
+            sources * receivers * (32.0 * number + 16.0 * samples),
+            f"{sources:,} x {receivers:,} traces of {samples:,} samples",
+            "ask for fewer sources or receivers, or a shorter record",
+        )
+        if len(self.frames):
+            check_memory(
+                3 * 8.0 * sources * number * float(np.prod(self.model.shape)),
+                f"snapshots of {sources:,} sources from {number:,} frequencies",
+                "ask for a movie of one source, or a shorter record",
+            )
+
+    def at(self, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Total wavefields at frequencies [Hz]; the bar counts those that are there.
+
+        Returns:
+            At the receivers, (n_frequencies, n_sources, n_receivers); on the grid where
+            snapshots are asked for, (n_frequencies, n_sources, nz, [ny,] nx), else
+            (n_frequencies, 0); and whether no solve missed its tolerance.
+        """
+        # Halves of a step are other floats of the same frequency.
+        keys = [float(f"{frequency:.12g}") for frequency in frequencies]
+        self.bar.total = len(keys)
+        self.bar.n = sum(key in self.solved for key in keys)
+        for key in keys:
+            if key not in self.solved:
+                self.solved[key] = self._solve(key)
+                self.bar.update()
+        traces, fields, converged = zip(*(self.solved[key] for key in keys), strict=True)
+        return np.stack(traces), np.stack(fields), all(converged)
+
+    def _solve(self, frequency: float) -> tuple[np.ndarray, np.ndarray, bool]:
+        # The fundamental solution is that of (Δ + k²) u = δ.
+        amplitude = -background.default_amplitude(self.model.ndim)
+        model = dispersed(self.model, frequency / self.peak)
+        field = solve(model, frequency, self.sources, amplitude=amplitude, **self.options)
+        whole = field.total.filled(0) if len(self.frames) else np.empty(0)
+        traces = field.at(self.receivers, "total")
+        return traces, np.asarray(whole, np.complex64), field.converged is not False
 
 
 def dispersed(model: VelocityModel, ratio: float) -> VelocityModel:
@@ -396,60 +417,98 @@ def dispersed(model: VelocityModel, ratio: float) -> VelocityModel:
     return model.replace_velocity(np.asarray(model.velocity) * factor)
 
 
-class _Spectra:
-    """Solves at frequencies, each once."""
+def ricker(times: np.ndarray, peak_frequency: float) -> np.ndarray:
+    """Ricker wavelet of peak one, (1 − 2a) e^{−a} with a = (π f (t − t₀))².
 
-    def __init__(self, model, peak, sources, receivers, options, with_fields):
-        self._model, self._sources, self._receivers = model, sources, receivers
-        self._peak = peak
-        self._options = options
-        self._with_fields = with_fields
-        self._known: dict[float, tuple[np.ndarray, np.ndarray]] = {}
-        self._missed: set[float] = set()  # frequencies whose tolerance was not reached
+    Args:
+        times: (n_times,) [s].
+        peak_frequency: f, where its spectrum is largest [Hz].
 
-    def check_sizes(self, indices: np.ndarray, period: float, samples: int) -> None:
-        """Refuses more frequencies, traces or snapshots than there is room for.
+    Returns:
+        (n_times,); the peak is at t₀ = `ricker_delay(f)`.
+    """
+    squared = (np.pi * peak_frequency * (times - ricker_delay(peak_frequency))) ** 2
+    return (1 - 2 * squared) * np.exp(-squared)
 
-        Args:
-            indices: Of the frequencies that are solved for.
-            period: Of which they are multiples of the inverse [s].
-            samples: Of one period.
-        """
-        _check_number(indices, period)
-        frequencies = len(indices)
-        sources, receivers = len(self._sources), len(self._receivers)
-        # Spectra, twice, and a period of every trace; wavefields of snapshots, thrice.
-        check_memory(
-            sources * receivers * (32.0 * frequencies + 16.0 * samples),
-            f"{sources:,} x {receivers:,} traces of {samples:,} samples",
-            "ask for fewer sources or receivers, or a shorter record",
-        )
-        if self._with_fields:
-            points = float(np.prod(self._model.shape))
-            check_memory(
-                3 * 8.0 * sources * frequencies * points,
-                f"snapshots of {sources:,} sources from {frequencies:,} frequencies",
-                "ask for a movie of one source, or a shorter record",
-            )
 
-    def at(self, frequencies: np.ndarray, bar: tqdm.tqdm) -> _Values:
-        """Values at frequencies [Hz]; the bar counts those that are there."""
-        # Halves of a step are other floats of the same frequency.
-        keys = [float(f"{frequency:.12g}") for frequency in frequencies]
-        bar.n = sum(key in self._known for key in keys)
-        for key in keys:
-            if key not in self._known:
-                self._known[key] = self._solve(key)
-                bar.update()
-        traces, fields = zip(*(self._known[key] for key in keys), strict=True)
-        return _Values(np.stack(traces), np.stack(fields), self._missed.isdisjoint(keys))
+def ricker_delay(peak_frequency: float) -> float:
+    """Time from the start of a Ricker wavelet to its peak [s]."""
+    return _DELAY_PERIODS / peak_frequency
 
-    def _solve(self, frequency: float) -> tuple[np.ndarray, np.ndarray]:
-        # The fundamental solution is that of (Δ + k²) u = δ.
-        amplitude = -background.default_amplitude(self._model.ndim)
-        model = dispersed(self._model, frequency / self._peak)
-        field = solve(model, frequency, self._sources, amplitude=amplitude, **self._options)
-        if field.converged is False:
-            self._missed.add(frequency)
-        whole = field.total.filled(0) if self._with_fields else np.empty(0)
-        return field.at(self._receivers, "total"), np.asarray(whole, np.complex64)
+
+def ricker_band(peak_frequency: float, tolerance: float) -> float:
+    """Highest frequency whose part of a Ricker wavelet is above a tolerance [Hz].
+
+    The spectrum is (f/f_p)² exp(1 − (f/f_p)²) of its largest value.
+    """
+    squared = 1.0
+    for _ in range(60):  # x = 1 + ln x − ln ε contracts for x > 1
+        squared = 1 + math.log(squared) - math.log(_SPECTRUM_SHARE * tolerance)
+    return peak_frequency * math.sqrt(squared)
+
+
+def round_step(highest_frequency: float) -> float:
+    """A time step that samples a frequency, one digit long [s]."""
+    step = 1 / (_SAMPLES_PER_PERIOD * highest_frequency)
+    digit = 10.0 ** math.floor(math.log10(step))
+    return math.floor(step / digit * (1 + 1e-9)) * digit
+
+
+def peak_of(samples: np.ndarray, step: float) -> float:
+    """Frequency at which the spectrum of a wavelet is largest [Hz].
+
+    Args:
+        samples: (n,).
+        step: Between them [s].
+    """
+    count = 16 * len(samples)  # padded, so that the peak lies between few of them
+    return float((np.argmax(np.abs(np.fft.rfft(samples, count))[1:]) + 1) / (count * step))
+
+
+def needed(spectrum: np.ndarray, tolerance: float) -> np.ndarray:
+    """Indices of the frequencies that matter.
+
+    Args:
+        spectrum: Of the wavelet at k/P, k = 0, 1, ..., (n,).
+        tolerance: Relative error of the traces.
+
+    Returns:
+        Those from 1 up: at frequency zero there are no waves (see `has_mean`).
+    """
+    size = np.abs(spectrum)
+    return np.flatnonzero(size[1:] > _SPECTRUM_SHARE * tolerance * size.max()) + 1
+
+
+def has_mean(spectrum: np.ndarray, tolerance: float) -> bool:
+    """Whether frequency zero matters; arguments as of `needed`."""
+    size = np.abs(spectrum)
+    return bool(size[0] > 10 * _SPECTRUM_SHARE * tolerance * size.max())
+
+
+def to_time(
+    values: np.ndarray, indices: np.ndarray, period: float, number: int
+) -> np.ndarray:
+    """A field over one period.
+
+    Args:
+        values: Complex at the frequencies indices/period, (n_frequencies, ...).
+        indices: (n_frequencies,) int.
+        period: P [s].
+        number: Samples of a period.
+
+    Returns:
+        Real (number, ...), at the times P j/number.
+    """
+    whole = np.zeros((number // 2 + 1, *values.shape[1:]), complex)
+    whole[indices] = values
+    return np.fft.irfft(whole, number, axis=0) * (number / period)
+
+
+def at_times(
+    values: np.ndarray, indices: np.ndarray, period: float, times: np.ndarray
+) -> np.ndarray:
+    """As `to_time`, at few given times, (n_times, ...) single precision."""
+    phases = np.exp(2j * np.pi * np.outer(times, indices) / period).astype(np.complex64)
+    flat = values.reshape(len(indices), -1)
+    fields = 2 / period * np.real(phases @ flat)
+    return fields.reshape(len(times), *values.shape[1:]).astype(np.float32)

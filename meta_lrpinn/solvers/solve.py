@@ -8,11 +8,12 @@ from typing import TypedDict, Unpack, cast, overload
 import numpy as np
 
 from meta_lrpinn._version import __version__
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import problem
 from meta_lrpinn.physics.background import background_of_sources
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
-from meta_lrpinn.solvers.protocol import Conditions, Prepared, Truth
+from meta_lrpinn.solvers.protocol import Conditions, Distance, Prepared
 from meta_lrpinn.solvers.settings import FiniteDifferences, Solver, check_settings
 from meta_lrpinn.wavefield import Provenance, Wavefield
 
@@ -122,21 +123,22 @@ def solve(
     for hertz, fields in zip(frequencies, truths, strict=True):
         began = time.perf_counter()
         prepared = settings.prepare(model, hertz, source, conditions=conditions)
-        known = _known(model, source, fields, weights is not None)
-        tasks.append((prepared, known, time.perf_counter() - began))
+        distance = _distance(model, source, fields, weights is not None)
+        tasks.append((prepared, distance, time.perf_counter() - began))
     wavefields = tuple(_wavefield(settings, model, source, *task) for task in tasks)
     return wavefields if has_several else wavefields[0]
 
 
-def _known(
+def _distance(
     model: VelocityModel, source: np.ndarray, truth: np.ndarray | None, is_one: bool
-) -> Truth | None:
+) -> Distance | None:
     if truth is None:
         return None
     shape = model.shape if is_one else (*np.shape(source)[:-1], *model.shape)
     if np.shape(truth) != shape:
         raise ValueError(f"the known field has shape {np.shape(truth)}, expected {shape}")
-    return Truth(np.reshape(truth, (-1, *model.shape)))
+    known = np.reshape(truth, (-1, *model.shape))
+    return lambda fields, sources=slice(None): relative_l2(fields, known[sources])
 
 
 def _check_room(model: VelocityModel, source: np.ndarray, frequencies: int) -> None:
@@ -156,14 +158,14 @@ def _wavefield(
     model: VelocityModel,
     source: np.ndarray,
     prepared: Prepared,
-    truth: Truth | None,
+    distance: Distance | None,
     seconds: float,
 ) -> Wavefield:
     """One frequency; whether arrays have an axis for the sources, `source` decides."""
     began = time.perf_counter()
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     setup, conditions = prepared.setup, prepared.setup.conditions
-    solved = prepared.solve(model, truth)
+    solved = prepared.solve(model, distance)
     velocities = setup.background_velocities(model)
     background = background_of_sources(
         model.grid_points(),

@@ -272,7 +272,7 @@ def test_every_part_has_a_key_of_its_own():
     data = [
         tuple(np.asarray(jax.random.key_data(key)))
         for seed in (0, 1)
-        for key in vars(keys_of(seed)).values()
+        for key in keys_of(seed)
     ]
     assert len(set(data)) == 4
 

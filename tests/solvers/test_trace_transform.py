@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meta_lrpinn.solvers import time_transform as transform
+from meta_lrpinn.solvers import seismograms as transform
 
 PEAK, STEP = 5.0, 0.004
 
