@@ -10,7 +10,7 @@ import math
 import os
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import tqdm
@@ -177,32 +177,34 @@ def time_traces(
     depth = receivers[:, -1] - model.lower[-1]
     if free_surface and not snapshots and np.all(depth <= 5e-4 * model.spacing[0]):
         warnings.warn("all receivers stand on the free surface, where u = 0", stacklevel=2)
-        zeros = np.zeros((number, len(sources), len(receivers)))
+        data = np.zeros((number, len(sources), len(receivers)))
         fields = np.zeros((0, len(sources), *model.shape), np.float32)
-        response = _Response(zeros, fields, np.empty(0), 0.0, True)
+        frequencies, wrap_around, converged = np.empty(0), 0.0, True
     else:
         peak = peak_frequency or peak_of(samples, step)
         options = {"settings": settings, "seed": seed, "free_surface": free_surface}
         with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
-            survey = _Frequencies(model, sources, receivers, peak, options, frames, bar)
-            response = _response(survey, samples, step, record, transform_tolerance)
+            spectra = _Spectra(model, sources, receivers, peak, options, frames, bar)
+            data, fields, frequencies, wrap_around, converged = _in_time(
+                spectra, samples, step, record, transform_tolerance
+            )
     return Traces(
         model=model,
         sources=sources,
         receivers=receivers,
         times=step * np.arange(number),
-        data=np.moveaxis(response.data[:number], 0, -1),
+        data=np.moveaxis(data[:number], 0, -1),
         wavelet=np.pad(samples, (0, number))[:number],
         delay=delay,
-        frequencies=response.frequencies,
-        wrap_around=response.wrap_around,
-        converged=response.wrap_around < transform_tolerance and response.converged,
+        frequencies=frequencies,
+        wrap_around=wrap_around,
+        converged=wrap_around < transform_tolerance and converged,
         solver=settings.name,
         settings=settings,
         free_surface=free_surface,
         elapsed=time.perf_counter() - began,
         snapshot_times=frames,
-        snapshots=response.snapshots,
+        snapshots=fields,
     )
 
 
@@ -241,9 +243,7 @@ def _wavelet(
                 f"has; at most {1 / (2 * highest):.3g} s"
             )
         delay = ricker_delay(peak_frequency)
-        _check_samples(max(record, 2 * delay), step)
-        times = step * np.arange(int(np.ceil(2 * delay / step)) + 1)
-        samples = ricker(times, peak_frequency)
+        length = 2 * delay
     else:
         samples = np.asarray(wavelet, float)
         if step is None:
@@ -251,68 +251,56 @@ def _wavelet(
         if samples.ndim != 1 or not np.all(np.isfinite(samples)) or not samples.any():
             raise ValueError(f"wavelet must be samples in time, got {samples.shape}")
         delay = float(step * np.argmax(np.abs(samples)))
-    _check_samples(max(record, step * len(samples)), step)
+        length = step * len(samples)
     if record < step:
         raise ValueError(f"a record of {record} s is shorter than a step of {step} s")
+    number = _FIRST_PERIOD * max(record, length) / step
+    if number > _MOST_SAMPLES:
+        raise ValueError(
+            f"{max(record, length):g} s in steps of {step:g} s are {number:.3g} samples, "
+            f"more than {_MOST_SAMPLES:,}; is the time in s and the frequency in Hz?"
+        )
+    if peak_frequency is not None:  # not before it is known that they are few
+        samples = ricker(step * np.arange(int(np.ceil(length / step)) + 1), peak_frequency)
     return step, samples, delay
 
 
-def _check_samples(length: float, step: float) -> None:
-    number = _FIRST_PERIOD * length / step
-    if number > _MOST_SAMPLES:
-        raise ValueError(
-            f"{length:g} s in steps of {step:g} s are {number:.3g} samples, more than "
-            f"{_MOST_SAMPLES:,}; is the time in s and the frequency in Hz?"
-        )
-
-
-class _Response(NamedTuple):
-    """The wavefield in time, of one wavelet."""
-
-    data: np.ndarray  # (n_times or more, n_sources, n_receivers)
-    snapshots: np.ndarray  # (n_snapshots, n_sources, nz, [ny,] nx)
-    frequencies: np.ndarray  # that were solved [Hz]
-    wrap_around: float
-    converged: bool  # no solve missed its tolerance
-
-
-def _response(
-    survey: "_Frequencies",
-    samples: np.ndarray,
-    step: float,
-    record: float,
-    tolerance: float,
-) -> _Response:
+def _in_time(
+    spectra: "_Spectra", samples: np.ndarray, step: float, record: float, tolerance: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, bool]:
     """Solves over ever longer periods, until nothing wraps around.
 
     Args:
-        survey: Solves, each frequency once.
+        spectra: Solves, each frequency once.
         samples: Of the wavelet.
         step: Between them [s].
         record: Length of the traces [s].
         tolerance: Of the way to time.
+
+    Returns:
+        Traces of a period, (n_times, n_sources, n_receivers); snapshots, (n_snapshots,
+        n_sources, nz, [ny,] nx); the frequencies that were solved [Hz]; what wraps around;
+        and whether no solve missed its tolerance.
     """
-    window = round(record / step) + 1
     shortest = round(max(_FIRST_PERIOD * record, len(samples) * step) / step)
-    doublings = 0
-    while True:
+    for doublings in range(_DOUBLINGS + 1):
         count = shortest * 2**doublings
         period = count * step
         spectrum = step * np.fft.rfft(samples, count)
-        indices = needed(spectrum, tolerance)
-        survey.check_sizes(indices / period, count)
-        traces, fields, converged = survey.at(indices / period)
-        weights = spectrum[indices]
+        indices, has_mean = needed(spectrum, tolerance)
+        weights, frequencies = spectrum[indices], indices / period
+        spectra.check_sizes(frequencies, count)
+        traces, fields, converged = spectra.at(frequencies)
         data = to_time(weights[:, None, None] * traces, indices, period, count)
-        if with_mean := has_mean(spectrum, tolerance):
+        if has_mean:
             data = data - data[0]  # nothing has arrived at time zero
-        wrap_around = _left_at_end(data, window if with_mean else None)
-        if wrap_around < tolerance or doublings == _DOUBLINGS:
+        window = round(record / step) + 1 if has_mean else None
+        wrap_around = _left_at_end(data, window)
+        if wrap_around < tolerance:
             break
-        doublings += 1
     fields = weights.reshape(-1, *(1,) * (fields.ndim - 1)) * fields
-    snapshots = at_times(fields, indices, period, survey.frames)
-    return _Response(data, snapshots, indices / period, wrap_around, converged)
+    snapshots = at_times(fields, indices, period, spectra.frames)
+    return data, snapshots, frequencies, wrap_around, converged
 
 
 def _left_at_end(data: np.ndarray, window: int | None) -> float:
@@ -333,7 +321,7 @@ def _left_at_end(data: np.ndarray, window: int | None) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Frequencies:
+class _Spectra:
     """Solves for unit sources at frequencies, each once."""
 
     model: VelocityModel
@@ -455,34 +443,25 @@ def round_step(highest_frequency: float) -> float:
 
 
 def peak_of(samples: np.ndarray, step: float) -> float:
-    """Frequency at which the spectrum of a wavelet is largest [Hz].
-
-    Args:
-        samples: (n,).
-        step: Between them [s].
-    """
+    """Frequency at which a wavelet (n,), `step` [s] apart, has the most [Hz]."""
     count = 16 * len(samples)  # padded, so that the peak lies between few of them
     return float((np.argmax(np.abs(np.fft.rfft(samples, count))[1:]) + 1) / (count * step))
 
 
-def needed(spectrum: np.ndarray, tolerance: float) -> np.ndarray:
-    """Indices of the frequencies that matter.
+def needed(spectrum: np.ndarray, tolerance: float) -> tuple[np.ndarray, bool]:
+    """Which frequencies matter.
 
     Args:
         spectrum: Of the wavelet at k/P, k = 0, 1, ..., (n,).
         tolerance: Relative error of the traces.
 
     Returns:
-        Those from 1 up: at frequency zero there are no waves (see `has_mean`).
+        Their k from 1 up, since at frequency zero there are no waves; and whether that
+        matters nevertheless.
     """
     size = np.abs(spectrum)
-    return np.flatnonzero(size[1:] > _SPECTRUM_SHARE * tolerance * size.max()) + 1
-
-
-def has_mean(spectrum: np.ndarray, tolerance: float) -> bool:
-    """Whether frequency zero matters; arguments as of `needed`."""
-    size = np.abs(spectrum)
-    return bool(size[0] > 10 * _SPECTRUM_SHARE * tolerance * size.max())
+    least = _SPECTRUM_SHARE * tolerance * size.max()
+    return np.flatnonzero(size[1:] > least) + 1, bool(size[0] > 10 * least)
 
 
 def to_time(
