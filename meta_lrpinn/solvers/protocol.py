@@ -383,7 +383,22 @@ def below_surface(solver: "Solver", setup: Setup) -> Prepared:
         solved = whole.solve(
             free_surface.mirrored_model(model), distance and distance_of_odd
         )
-        return _odd_part(solved, model, receivers, solver.tolerance)
+        if receivers is None:
+            fields = free_surface.odd_part(model, solved.fields)
+        else:
+            fields = free_surface.odd_values(solved.fields, receivers, model)
+        estimates, converged = solved.error_estimates, solved.converged
+        if estimates is not None:
+            estimates = np.asarray(estimates) * _growth(solved.fields, fields)
+            if converged is not None and solver.tolerance is not None:
+                converged = converged & (estimates <= solver.tolerance)
+        return dataclasses.replace(
+            solved,
+            fields=fields,
+            evaluate=solved.evaluate and OddField(solved.evaluate, model),
+            error_estimates=estimates,
+            converged=converged,
+        )
 
     def data(velocity: jax.Array) -> jax.Array:
         assert receivers is not None
@@ -394,33 +409,11 @@ def below_surface(solver: "Solver", setup: Setup) -> Prepared:
     return Prepared(setup, solve, data if has_gradient else no_gradient)
 
 
-def _odd_part(
-    solved: Solved,
-    model: VelocityModel,
-    receivers: np.ndarray | None,
-    tolerance: float | None,
-) -> Solved:
-    """What was solved in a mirrored model, less its mirror image."""
-    if receivers is None:
-        fields = free_surface.odd_part(model, solved.fields)
-    else:
-        fields = free_surface.odd_values(solved.fields, receivers, model)
-    estimates, converged = solved.error_estimates, solved.converged
-    if estimates is not None:
-        # Relative errors grow as fields become differences; the errors of a field and of
-        # its image are taken to be independent.
-        whole, odd = (
-            np.linalg.norm(values.reshape(len(values), -1), axis=1)
-            for values in (solved.fields, fields)
-        )
-        growth = np.divide(whole, odd, out=np.ones(len(odd)), where=odd > 0)
-        estimates = np.asarray(estimates) * growth
-        if converged is not None and tolerance is not None:
-            converged = converged & (estimates <= tolerance)
-    return dataclasses.replace(
-        solved,
-        fields=fields,
-        evaluate=solved.evaluate and OddField(solved.evaluate, model),
-        error_estimates=estimates,
-        converged=converged,
-    )
+def _growth(whole: np.ndarray, odd: np.ndarray) -> np.ndarray:
+    """What relative errors grow by as fields become differences, (n_sources,).
+
+    The errors of a field and of its image are taken to be independent.
+    """
+    sizes = (np.linalg.norm(f.reshape(len(f), -1), axis=1) for f in (whole, odd))
+    before, after = sizes
+    return np.divide(before, after, out=np.ones(len(odd)), where=after > 0)
