@@ -25,16 +25,9 @@ VELOCITY_COLORS = "cividis"
 FIELD_COLORS = "RdBu_r"
 # Records hold these beside what converges; they are no curves of their own.
 _NOT_CURVES = (
-    "step",
-    "source",
-    "elapsed",
-    "seconds",
-    "unknowns",
-    "refinement",
-    "points_per_wavelength",
-    "learning_rate",
-    "points",
-)
+    "step", "source", "elapsed", "seconds", "unknowns", "refinement",
+    "points_per_wavelength", "learning_rate", "points",
+)  # fmt: skip
 # Okabe and Ito's colours, which the colour-blind tell apart.
 _CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _INK = "#222222"
@@ -66,7 +59,6 @@ def wavefield_figure(
     reference: np.ndarray | None = None,
     *,
     source_index: int = 0,
-    reference_name: str = "Reference",
 ) -> Figure:
     """Velocity, reference, prediction, difference and, where there is one, convergence.
 
@@ -79,7 +71,6 @@ def wavefield_figure(
         reference: What to compare with, δu of the same shape as `field.scattered`.
             Without one, scattered and total wavefield are shown.
         source_index: Which source to show where there are several.
-        reference_name: Title of the reference.
 
     Returns:
         The figure; save it with `figure.savefig(path)`.
@@ -106,11 +97,11 @@ def wavefield_figure(
     truth = None if reference is None else chosen(reference)
     # δu is largest near the source, and would leave all else white.
     far = _far_from_source(model, field.frequency, source)
-    panels = [_velocity_panel(model)]
     if truth is None:
-        panels += _panels_alone(prediction, chosen(field.total), far)
+        panels = [_field_panel("Scattered wavefield", prediction, far)]
+        panels.append(_field_panel("Total wavefield", chosen(field.total), far, "Re u"))
     else:
-        panels += _panels_compared(prediction, truth, far, reference_name)
+        panels = _panels_compared(prediction, truth, far)
 
     history = [
         record
@@ -118,6 +109,7 @@ def wavefield_figure(
         if record.get("source", source_index) == source_index
     ]
     curves = convergence_curves(history)
+    panels = [_velocity_panel(model), *panels]
     figure = _layout(model, panels, source, with_curves=bool(curves))
     if curves:
         _draw_curves(figure.axes[-1], history, curves)
@@ -210,34 +202,32 @@ def _velocity_panel(model: VelocityModel) -> _Panel:
     return _Panel("Velocity", velocity, (low, high), VELOCITY_COLORS, "km/s")
 
 
-def _panels_alone(
-    prediction: np.ndarray, total: np.ndarray, far: np.ndarray
-) -> list[_Panel]:
-    return [
-        _field_panel("Scattered wavefield", prediction, _robust_limit(prediction, far)),
-        _field_panel("Total wavefield", total, _robust_limit(total, far), "Re u"),
-    ]
+def _field_panel(
+    title: str,
+    values: np.ndarray,
+    far: np.ndarray,
+    unit: str = "Re δu",
+    limit: float | None = None,
+) -> _Panel:
+    """The real part of a field, coloured up to a limit, by default its own."""
+    limit = _robust_limit(values, far) if limit is None else limit
+    return _Panel(title, np.real(values), (-limit, limit), FIELD_COLORS, unit)
 
 
 def _panels_compared(
-    prediction: np.ndarray, truth: np.ndarray, far: np.ndarray, name: str
+    prediction: np.ndarray, truth: np.ndarray, far: np.ndarray
 ) -> list[_Panel]:
     # A reference of zeros, as of a homogeneous model, has no scale of its own.
     limit = _robust_limit(truth if np.any(truth) else prediction, far)
     difference = prediction - truth
     magnification = _magnification(_robust_limit(difference, far), limit)
     times = f" × {magnification}" if magnification > 1 else ""
-    return [
-        _field_panel(name, truth, limit),
-        _field_panel("Prediction", prediction, limit),
-        _field_panel(f"Difference{times}", magnification * difference, limit),
-    ]
-
-
-def _field_panel(
-    title: str, values: np.ndarray, limit: float, unit: str = "Re δu"
-) -> _Panel:
-    return _Panel(title, np.real(values), (-limit, limit), FIELD_COLORS, unit)
+    shown = {
+        "Reference": truth,
+        "Prediction": prediction,
+        f"Difference{times}": magnification * difference,
+    }
+    return [_field_panel(*item, far, limit=limit) for item in shown.items()]
 
 
 def _robust_limit(values: np.ndarray, far: np.ndarray) -> float:

@@ -6,10 +6,12 @@ therefore longer than the record, and longer still until nothing is left at thei
 """
 
 import dataclasses
+import functools
 import math
 import os
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -154,11 +156,8 @@ def time_traces(
         wavelet: Samples of s(t) from zero on instead, `step` apart.
         transform_tolerance: Largest error of the way to time, over the largest value of
             the traces; the solver has its own.
-        settings: Which solver; by default `PlaneWaves()`.
-        free_surface: Whether u = 0 at the top of the model; as of `solve`.
+        settings, free_surface, seed, progress: As of `solve`.
         snapshots: Number of wavefields to keep, evenly spaced over the record.
-        seed: Seed of all that is random.
-        progress: Show a progress bar.
 
     Raises:
         ValueError: if an argument is out of its range, in one line.
@@ -183,11 +182,17 @@ def time_traces(
     else:
         peak = peak_frequency or peak_of(samples, step)
         options = {"settings": settings, "seed": seed, "free_surface": free_surface}
-        with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
-            spectra = _Spectra(model, sources, receivers, peak, options, frames, bar)
-            data, fields, frequencies, wrap_around, converged = _in_time(
-                spectra, samples, step, record, transform_tolerance
-            )
+        where = model, sources, receivers, snapshots > 0
+        data, fields, frequencies, wrap_around, converged = _in_time(
+            functools.cache(functools.partial(_solve, *where, peak, options)),
+            functools.partial(_check_sizes, *where),
+            samples,
+            step,
+            frames,
+            record,
+            transform_tolerance,
+            progress,
+        )
     return Traces(
         model=model,
         sources=sources,
@@ -266,16 +271,19 @@ def _wavelet(
 
 
 def _in_time(
-    spectra: "_Spectra", samples: np.ndarray, step: float, record: float, tolerance: float
+    solve_at: Any,
+    check_sizes: Callable[[np.ndarray, int], None],
+    samples: np.ndarray,
+    step: float,
+    frames: np.ndarray,
+    record: float,
+    tolerance: float,
+    progress: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, bool]:
     """Solves over ever longer periods, until nothing wraps around.
 
-    Args:
-        spectra: Solves, each frequency once.
-        samples: Of the wavelet.
-        step: Between them [s].
-        record: Length of the traces [s].
-        tolerance: Of the way to time.
+    `solve_at` is `_solve` at a frequency and keeps what it has solved, `frames` are the
+    times of snapshots; other arguments are as of `time_traces`.
 
     Returns:
         Traces of a period, (n_times, n_sources, n_receivers); snapshots, (n_snapshots,
@@ -288,9 +296,12 @@ def _in_time(
         period = count * step
         spectrum = step * np.fft.rfft(samples, count)
         indices, has_mean = needed(spectrum, tolerance)
-        weights, frequencies = spectrum[indices], indices / period
-        spectra.check_sizes(frequencies, count)
-        traces, fields, converged = spectra.at(frequencies)
+        # Halves of a step are other floats of the same frequency.
+        frequencies = np.array([float(f"{k / period:.12g}") for k in indices])
+        check_sizes(frequencies, count)
+        bar = tqdm.tqdm(frequencies, disable=not progress, unit="frequency")
+        traces, fields, converged = map(np.stack, zip(*map(solve_at, bar), strict=True))
+        weights = spectrum[indices]
         data = to_time(weights[:, None, None] * traces, indices, period, count)
         if has_mean:
             data = data - data[0]  # nothing has arrived at time zero
@@ -299,8 +310,61 @@ def _in_time(
         if wrap_around < tolerance:
             break
     fields = weights.reshape(-1, *(1,) * (fields.ndim - 1)) * fields
-    snapshots = at_times(fields, indices, period, spectra.frames)
-    return data, snapshots, frequencies, wrap_around, converged
+    snapshots = at_times(fields, indices, period, frames)
+    return data, snapshots, frequencies, wrap_around, bool(np.all(converged))
+
+
+def _check_sizes(
+    model: VelocityModel,
+    sources: np.ndarray,
+    receivers: np.ndarray,
+    with_fields: bool,
+    frequencies: np.ndarray,
+    samples: int,
+) -> None:
+    """Refuses more frequencies [Hz], traces or snapshots than there is room for."""
+    number = len(frequencies)
+    if number > _MOST_FREQUENCIES:
+        raise ValueError(
+            f"the record needs {number} frequencies up to {frequencies[-1]:.4g} Hz; "
+            "ask for a shorter one"
+        )
+    # Spectra, twice, and a period of every trace; wavefields of snapshots, thrice.
+    check_memory(
+        len(sources) * len(receivers) * (32.0 * number + 16.0 * samples),
+        f"{len(sources):,} x {len(receivers):,} traces of {samples:,} samples",
+        "ask for fewer sources or receivers, or a shorter record",
+    )
+    if with_fields:
+        check_memory(
+            3 * 8.0 * len(sources) * number * float(np.prod(model.shape)),
+            f"snapshots of {len(sources):,} sources from {number:,} frequencies",
+            "ask for a movie of one source, or a shorter record",
+        )
+
+
+def _solve(
+    model: VelocityModel,
+    sources: np.ndarray,
+    receivers: np.ndarray,
+    with_fields: bool,
+    peak: float,
+    options: Mapping[str, Any],
+    frequency: float,
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Total wavefields of unit sources at one frequency; `peak` is that of the model [Hz].
+
+    Returns:
+        At the receivers, (n_sources, n_receivers); for snapshots on the grid, (n_sources,
+        nz, [ny,] nx), else (0,); and whether the tolerance was not missed.
+    """
+    # The fundamental solution is that of (Δ + k²) u = δ.
+    amplitude = -background.default_amplitude(model.ndim)
+    model = dispersed(model, frequency / peak)
+    field = solve(model, frequency, sources, amplitude=amplitude, **options)
+    whole = field.total.filled(0) if with_fields else np.empty(0)
+    traces = field.at(receivers, "total")
+    return traces, np.asarray(whole, np.complex64), field.converged is not False
 
 
 def _left_at_end(data: np.ndarray, window: int | None) -> float:
@@ -318,77 +382,6 @@ def _left_at_end(data: np.ndarray, window: int | None) -> float:
         end = data[-window:] - data[-1]
     largest = float(np.abs(data).max())
     return float(np.abs(end).max()) / largest if largest > 0 else 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Spectra:
-    """Solves for unit sources at frequencies, each once."""
-
-    model: VelocityModel
-    sources: np.ndarray  # (n_sources, ndim) [km]
-    receivers: np.ndarray  # (n_receivers, ndim) [km]
-    peak: float  # frequency at which the velocities of the model hold [Hz]
-    options: dict[str, Any]  # of `solve`
-    frames: np.ndarray  # times of snapshots [s]
-    bar: tqdm.tqdm
-    solved: dict[float, tuple[np.ndarray, np.ndarray, bool]] = dataclasses.field(
-        default_factory=dict
-    )
-
-    def check_sizes(self, frequencies: np.ndarray, samples: int) -> None:
-        """Refuses more frequencies, traces or snapshots than there is room for.
-
-        Args:
-            frequencies: That are to be solved for [Hz].
-            samples: Of one period.
-        """
-        number = len(frequencies)
-        if number > _MOST_FREQUENCIES:
-            raise ValueError(
-                f"the record needs {number} frequencies up to {frequencies[-1]:.4g} Hz; "
-                "ask for a shorter one"
-            )
-        sources, receivers = len(self.sources), len(self.receivers)
-        # Spectra, twice, and a period of every trace; wavefields of snapshots, thrice.
-        check_memory(
-            sources * receivers * (32.0 * number + 16.0 * samples),
-            f"{sources:,} x {receivers:,} traces of {samples:,} samples",
-            "ask for fewer sources or receivers, or a shorter record",
-        )
-        if len(self.frames):
-            check_memory(
-                3 * 8.0 * sources * number * float(np.prod(self.model.shape)),
-                f"snapshots of {sources:,} sources from {number:,} frequencies",
-                "ask for a movie of one source, or a shorter record",
-            )
-
-    def at(self, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Total wavefields at frequencies [Hz]; the bar counts those that are there.
-
-        Returns:
-            At the receivers, (n_frequencies, n_sources, n_receivers); on the grid where
-            snapshots are asked for, (n_frequencies, n_sources, nz, [ny,] nx), else
-            (n_frequencies, 0); and whether no solve missed its tolerance.
-        """
-        # Halves of a step are other floats of the same frequency.
-        keys = [float(f"{frequency:.12g}") for frequency in frequencies]
-        self.bar.total = len(keys)
-        self.bar.n = sum(key in self.solved for key in keys)
-        for key in keys:
-            if key not in self.solved:
-                self.solved[key] = self._solve(key)
-                self.bar.update()
-        traces, fields, converged = zip(*(self.solved[key] for key in keys), strict=True)
-        return np.stack(traces), np.stack(fields), all(converged)
-
-    def _solve(self, frequency: float) -> tuple[np.ndarray, np.ndarray, bool]:
-        # The fundamental solution is that of (Δ + k²) u = δ.
-        amplitude = -background.default_amplitude(self.model.ndim)
-        model = dispersed(self.model, frequency / self.peak)
-        field = solve(model, frequency, self.sources, amplitude=amplitude, **self.options)
-        whole = field.total.filled(0) if len(self.frames) else np.empty(0)
-        traces = field.at(self.receivers, "total")
-        return traces, np.asarray(whole, np.complex64), field.converged is not False
 
 
 def dispersed(model: VelocityModel, ratio: float) -> VelocityModel:

@@ -71,15 +71,10 @@ def solve_survey(
         models: Velocity models on one grid.
         frequencies: Frequencies [Hz].
         sources: Source positions (n_sources, ndim) [km], the same for all.
-        settings: Which solver, and how it is to work; by default `PlaneWaves()`, of
-            which all velocities of a frequency share the lattice.
+        settings, amplitude, seed, free_surface, progress: As of `solve`.
         receivers: Positions (n_receivers, ndim) [km]; default: the models' grid.
-        amplitude: A of the background field; default: fundamental solution.
         memory: GiB that the vectors and fields of one solve may take; plane waves split
             the sources into batches that fit.
-        seed: Seed of all that is random.
-        free_surface: Whether u = 0 at the top of the models; as of `solve`.
-        progress: Show a progress bar.
 
     Returns:
         The survey.
