@@ -25,8 +25,8 @@ VELOCITY_COLORS = "cividis"
 FIELD_COLORS = "RdBu_r"
 # Records hold these beside what converges; they are no curves of their own.
 _NOT_CURVES = (
-    "step", "source", "elapsed", "seconds", "unknowns", "refinement",
-    "points_per_wavelength", "learning_rate", "points",
+    "step", "source", "elapsed", "seconds", "unknowns", "refinement", "layer",
+    "points_per_wavelength",
 )  # fmt: skip
 # Okabe and Ito's colours, which the colour-blind tell apart.
 _CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")

@@ -177,8 +177,8 @@ def test_curves_are_those_of_the_source_shown():
 def test_convergence_curves_leave_out_what_no_axis_can_show():
     history = [
         {"step": 0, "relative_l2": 0.5, "loss": np.nan, "name": "a", "unknowns": 3},
-        {"step": 10, "relative_l2": 0.0, "loss": 0.2, "name": "b", "unknowns": 4},
-        {"step": 20, "relative_l2": 0.1, "name": "c", "unknowns": 5},
+        {"step": 10, "relative_l2": 0.0, "loss": 0.2, "layer": 1, "unknowns": 4},
+        {"step": 20, "relative_l2": 0.1, "layer": 2, "unknowns": 5},
     ]
     curves = plotting.convergence_curves(history)
     assert list(curves) == ["relative_l2"]

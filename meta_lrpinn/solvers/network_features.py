@@ -70,12 +70,11 @@ def prepare(settings: NetworkFeatures, setup: Setup) -> Prepared:
     network = find_network(settings.network, setup)
     if not setup.bounds.are_of_one_model:
         return Prepared(setup, _sharing(settings, setup, network))
-    is_double = settings.precision == "double"
-    return of_each_source(
-        setup,
-        network,
-        lambda _, problem, __: (solve_output(network, problem, is_double), ()),
-    )
+
+    def solve_source(index, problem, error):
+        return solve_output(network, problem, settings.precision == "double"), ()
+
+    return of_each_source(setup, network, solve_source)
 
 
 def find_network(network: NetworkLike, setup: Setup) -> Network:
@@ -377,22 +376,14 @@ def _solve(features: SharedFeatures) -> jax.Array:
     cell = _cell(problem, features.shape)
     mass = weak_form.mass_matrix(features.value, collocation, cell)
     rhs = weak_form.load_vector(features.value, collocation, cell)
-    weights = _nested(features.stiffness + mass, rhs, features.leading)
+    matrix, first = features.stiffness + mass, slice(features.leading)
+    fine = jnp.linalg.solve(matrix, rhs)
+    coarse = jnp.linalg.solve(matrix[first, first], rhs[first])
+    coarse = jnp.pad(coarse, (0, len(fine) - len(coarse)))
+    weights = jnp.stack([fine, coarse], axis=1)
     return jax.lax.complex(
         features.receivers @ weights.real, features.receivers @ weights.imag
     )
-
-
-def _nested(matrix: jax.Array, rhs: jax.Array, leading: int) -> jax.Array:
-    """Weights (w, 2) of K a = b, and of its leading part: one elimination gives both."""
-    first, rest = slice(None, leading), slice(leading, None)
-    sides = jnp.concatenate([rhs[first, None], matrix[first, rest]], axis=1)
-    solved = jnp.linalg.solve(matrix[first, first], sides)
-    coarse, change = solved[:, 0], solved[:, 1:]
-    schur = matrix[rest, rest] - matrix[rest, first] @ change
-    added = jnp.linalg.solve(schur, rhs[rest] - matrix[rest, first] @ coarse)
-    fine = jnp.concatenate([coarse - change @ added, added])
-    return jnp.stack([fine, jnp.pad(coarse, (0, len(added)))], axis=1)
 
 
 def _cell(problem: HelmholtzProblem, shape: tuple[int, ...]) -> jax.Array:

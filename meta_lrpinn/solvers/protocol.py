@@ -218,24 +218,14 @@ def make_setup(
     problem.check_layer(grid, frequency, conditions.thickness, conditions.reflection)
     sources, receivers = check_positions(grid, sources, receivers, conditions.free_surface)
     if conditions.weights is not None:
-        weights = _checked_weights(conditions.weights, len(sources))
+        weights = np.asarray(conditions.weights)
+        if weights.dtype.kind not in "fiuc" or weights.shape != (len(sources),):
+            message = f"weights must be one number for each of {len(sources)} sources, got "
+            raise ValueError((message + repr(conditions.weights))[:200])
+        if not (np.all(np.isfinite(weights)) and np.any(weights)):
+            raise ValueError("weights must be finite, and one of them not zero")
         conditions = dataclasses.replace(conditions, weights=weights)
     return Setup(bounds, frequency, sources, receivers, conditions)
-
-
-def _checked_weights(weights: Any, number: int) -> np.ndarray:
-    """Weights of sources that are fired together, (n_sources,), real or complex.
-
-    Raises:
-        ValueError: if they are not one finite number for each source, or all zero.
-    """
-    values = np.asarray(weights)
-    if values.dtype.kind not in "fiuc" or values.shape != (number,):
-        message = f"weights must be one number for each of {number} sources, got "
-        raise ValueError((message + repr(weights))[:200])
-    if not (np.all(np.isfinite(values)) and np.any(values)):
-        raise ValueError("weights must be finite, and one of them not zero")
-    return values
 
 
 def check_positions(
@@ -311,7 +301,7 @@ class Prepared:
 def at_receivers(
     setup: Setup, evaluate: Callable[[np.ndarray], np.ndarray], fields: np.ndarray
 ) -> np.ndarray:
-    """δu where it is asked for: at the receivers, or on the grid.
+    """δu where it is asked for: at the receivers, (n_sources, n_receivers), or on the grid.
 
     Args:
         setup: Says where.
@@ -363,17 +353,13 @@ def below_surface(solver: "Solver", setup: Setup) -> Prepared:
 
     See `physics.free_surface`.
     """
-    receivers = setup.receivers
-    whole = solver.prepare_setup(
-        dataclasses.replace(
-            setup,
-            bounds=setup.bounds.mirrored(),
-            receivers=receivers
-            if receivers is None
-            else free_surface.with_images(receivers, setup.grid),
-            conditions=dataclasses.replace(setup.conditions, free_surface=False),
-        )
-    )
+    receivers = images = setup.receivers
+    if receivers is not None:
+        images = free_surface.with_images(receivers, setup.grid)
+    conditions = dataclasses.replace(setup.conditions, free_surface=False)
+    bounds = setup.bounds.mirrored()
+    mirrored = Setup(bounds, setup.frequency, setup.sources, images, conditions)
+    whole = solver.prepare_setup(mirrored)
 
     def solve(model: VelocityModel, distance: Distance | None = None) -> Solved:
         def distance_of_odd(fields, *sources):
@@ -414,6 +400,7 @@ def _growth(whole: np.ndarray, odd: np.ndarray) -> np.ndarray:
 
     The errors of a field and of its image are taken to be independent.
     """
-    sizes = (np.linalg.norm(f.reshape(len(f), -1), axis=1) for f in (whole, odd))
-    before, after = sizes
+    before, after = (
+        np.linalg.norm(fields.reshape(len(fields), -1), axis=1) for fields in (whole, odd)
+    )
     return np.divide(before, after, out=np.ones(len(odd)), where=after > 0)
