@@ -26,8 +26,9 @@ from meta_lrpinn.solvers.protocol import (
 from meta_lrpinn.solvers.settings import PlaneWaves
 from meta_lrpinn.wavefield import Statistics
 
-# Factor in the number of waves from one solve to the next, and the fall of the estimate
-# over two such steps, which would be 2 or more, below which more waves do not help.
+# Factor in the number of waves from one solve to the next; and the largest part of the
+# estimate that two such steps may leave, where half or less is usual, before they are
+# given up. Neither is tuned.
 _GROWTH, _STALLED = 1.5, 0.8
 # What returns from the default layer, relative to the field, and how the reflection at
 # normal incidence falls with it: waves that graze the layer return more.
@@ -43,8 +44,8 @@ _VECTORS, _LEAST_PART = 30, 0.5
 # Waves are added until the estimate is this fraction of the tolerance, since it can be
 # little more than half of the error.
 _AIM = 0.5
-# Of data and gradient, to the square root of machine epsilon: what iterations leave is
-# not smooth.
+# Residual of the iterations for data and gradient, the square root of machine epsilon:
+# what iterations leave is not smooth.
 _RESIDUAL = float(np.finfo(float).eps) ** 0.5
 
 
@@ -112,7 +113,7 @@ def _first_basis(settings: PlaneWaves, setup: Setup, bounds: Bounds) -> _Basis:
     if tolerance is not None and setup.conditions.reflection is None:
         finer = min(tolerance / _DEFAULT_RETURN, 1.0)
         options["reflection"] = REFLECTION * finer**_REFLECTION_POWER
-    # Neither layer nor lattice depend on the source.
+    # Neither layer nor lattice depends on the source.
     problem = setup.problem(bounds.highest, setup.sources[0], **options)
     problem = problem.replace(model=bounds.lowest)
     if settings.unknowns is not None:

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from meta_lrpinn.physics.velocity import VelocityModel
     from meta_lrpinn.solvers.protocol import Bounds, Conditions, Prepared, Setup
 
-PRECISIONS = ("double", "single")
-OUTPUT_STARTS = ("network", "solved")
-LOSSES = ("relative", "published")
-SCHEDULES = ("cosine", "halved")
 # Below, rounding and quadrature decide; from one up, zero is as good a wavefield.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 1e-6, 1.0
 
@@ -176,7 +172,7 @@ class AdamW:
         None,
         "cosine: the rate falls to zero at the last step; halved: after 2,000, 4,000 and "
         "8,000 steps. By default halved with loss published, else cosine.",
-        SCHEDULES,
+        ("cosine", "halved"),
     )
     fixed_points: bool | None = option(
         None,
@@ -205,9 +201,6 @@ class SOAP(AdamW):
     name: ClassVar[str] = "soap"
 
 
-OPTIMISERS: dict[str, type[AdamW]] = {kind.name: kind for kind in (AdamW, SOAP)}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkFeatures(Solver):
     """The last hidden layer of a network as basis; its output layer solved exactly.
@@ -221,7 +214,9 @@ class NetworkFeatures(Solver):
     network: NetworkLike = dataclasses.field(
         default="default", kw_only=False, metadata=NETWORK
     )
-    precision: str = option("double", "Precision of the exact solves.", PRECISIONS)
+    precision: str = option(
+        "double", "Precision of the exact solves.", ("double", "single")
+    )
 
     def __post_init__(self):
         check_choices(self)
@@ -242,13 +237,13 @@ class GradientTraining(Solver):
     optimiser: AdamW = variant(
         AdamW(steps=200),
         "soap is adamw in the eigenbasis of Shampoo's preconditioner.",
-        OPTIMISERS,
+        {"adamw": AdamW, "soap": SOAP},
     )
     loss: str = option(
         "relative",
         "relative: residual over right-hand side; published: meta-testing as published, "
         "by the paper's absolute losses, without a layer unless --thickness is given.",
-        LOSSES,
+        ("relative", "published"),
     )
     source_penalty: float | None = option(
         None, "Strength of L_reg; by default 1, the paper's. With loss published."
@@ -256,7 +251,7 @@ class GradientTraining(Solver):
     output_start: str = option(
         "network",
         "Output layer to start from: the network's own, or one solved in the weak form.",
-        OUTPUT_STARTS,
+        ("network", "solved"),
     )
     polish: bool = option(False, "Solve the output layer exactly after the last step.")
 
