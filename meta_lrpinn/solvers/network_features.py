@@ -8,7 +8,6 @@ velocity. All solve for unit amplitude: a field is linear in its amplitude, and 
 work best near one.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -131,7 +130,7 @@ def of_each_source(
                 }  # fmt: skip
                 history = ({"step": 0, "seconds": 0.0, **figures},)
             records += [{"source": index, **record} for record in history]
-        evaluate = JoinedField(tuple(fields), setup.amplitude)
+        evaluate = functools.partial(_joined, tuple(fields), setup.amplitude)
         return Solved(
             fields=at_receivers(setup, evaluate, np.stack(values)),
             error_estimates=np.array(estimates) if np.any(np.isfinite(estimates)) else None,
@@ -166,22 +165,16 @@ def _error(
     return distance(fields, slice(index, index + 1))
 
 
-@dataclasses.dataclass(frozen=True)
-class JoinedField:
-    """The fields of several sources."""
-
-    fields: tuple[Values, ...]  # of unit amplitude
-    amplitude: complex
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, ndim) [km] → δu (n_sources, n)."""
-        points = np.asarray(points)
-        columns = [_columns(field, points)[:, 0] for field in self.fields]
-        return self.amplitude * np.stack(columns)
+def _joined(
+    fields: tuple[Values, ...], amplitude: complex, points: np.ndarray
+) -> np.ndarray:
+    """Points (n, ndim) [km] → δu (n_sources, n) of fields of unit amplitude."""
+    columns = [_columns(field, points)[:, 0] for field in fields]
+    return amplitude * np.stack(columns)
 
 
 def _columns(field: Values, points: np.ndarray) -> np.ndarray:
-    return np.asarray(field(points)).reshape(len(points), -1)
+    return field(np.asarray(points)).reshape(len(points), -1)
 
 
 def solve_output(

@@ -16,6 +16,7 @@ from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers.protocol import (
     Bounds,
     Distance,
+    Field,
     Prepared,
     Setup,
     Solved,
@@ -47,19 +48,6 @@ _AIM = 0.5
 # Residual of the iterations for data and gradient, the square root of machine epsilon:
 # what iterations leave is not smooth.
 _RESIDUAL = float(np.finfo(float).eps) ** 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class PlaneWaveField:
-    """The wavefield of a lattice's weights, as a function of points; can be pickled."""
-
-    problem: HelmholtzProblem
-    lattice: lattices.Lattice
-    weights: np.ndarray  # (n_sources, *lattice.shape) complex
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, ndim) [km] → δu (n_sources, n)."""
-        return lattices.evaluate(self.problem, self.lattice, self.weights, points)
 
 
 def prepare(settings: PlaneWaves, setup: Setup) -> Prepared:
@@ -102,9 +90,10 @@ class _Basis:
         """All that does not depend on the velocity."""
         return lattices.prepare(self.problem, self.lattice)
 
-    def field(self, model: VelocityModel, weights: np.ndarray) -> PlaneWaveField:
-        """The wavefield of weights in a model."""
-        return PlaneWaveField(self.problem.replace(model=model), self.lattice, weights)
+    def field(self, model: VelocityModel, weights: np.ndarray) -> Field:
+        """The wavefield of weights (n_sources, *lattice.shape) in a model."""
+        problem = self.problem.replace(model=model)
+        return functools.partial(lattices.evaluate, problem, self.lattice, weights)
 
 
 def _first_basis(settings: PlaneWaves, setup: Setup, bounds: Bounds) -> _Basis:

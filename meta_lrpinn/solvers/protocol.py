@@ -8,6 +8,7 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from meta_lrpinn.wavefield import Statistics
 if TYPE_CHECKING:
     from meta_lrpinn.solvers.settings import Solver
 
+# Points (n, ndim) [km] → δu (n_sources, n); one that a solver returns can be pickled.
+Field = Callable[[np.ndarray], np.ndarray]
 # Relative L2 distance of δu on the model's grid, (n, nz, [ny,] nx), from a known one; of n
 # sources that a slice gives as a second argument, or of all.
 Distance = Callable[..., float]
@@ -261,8 +264,7 @@ class Solved:
     error_estimates: np.ndarray | None = None
     # (n_sources,) whether the tolerance was reached; None where none was asked for
     converged: np.ndarray | None = None
-    # Points (n, ndim) → (n_sources, n); None where δu is known at `fields` only.
-    evaluate: Callable[[np.ndarray], np.ndarray] | None = None
+    evaluate: Field | None = None  # None where δu is known at `fields` only
     stats: Statistics = Statistics()
     history: tuple[dict[str, Any], ...] = ()
     initialisation: str | None = None  # SHA-256 of the parameters a network started with
@@ -298,16 +300,9 @@ class Prepared:
     data: Callable[[jax.Array], jax.Array] = no_gradient
 
 
-def at_receivers(
-    setup: Setup, evaluate: Callable[[np.ndarray], np.ndarray], fields: np.ndarray
-) -> np.ndarray:
-    """δu where it is asked for: at the receivers, (n_sources, n_receivers), or on the grid.
-
-    Args:
-        setup: Says where.
-        evaluate: Points (n, ndim) → (n_sources, n).
-        fields: On the grid, (n_sources, nz, [ny,] nx).
-    """
+def at_receivers(setup: Setup, evaluate: Field, fields: np.ndarray) -> np.ndarray:
+    """δu where a setup asks for it: at the receivers, (n_sources, n_receivers), or on the
+    grid, where it is `fields`, (n_sources, nz, [ny,] nx)."""
     return fields if setup.receivers is None else evaluate(setup.receivers)
 
 
@@ -333,19 +328,6 @@ def with_weighted_data(prepared: Prepared) -> Prepared:
         return jnp.tensordot(jnp.asarray(weights), each(velocity), 1)[None]
 
     return dataclasses.replace(prepared, data=data)
-
-
-@dataclasses.dataclass(frozen=True)
-class OddField:
-    """A field less its mirror image, as a function of points; can be pickled."""
-
-    field: Callable[[np.ndarray], np.ndarray]
-    model: VelocityModel  # below the surface
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, ndim) [km] → δu (n_sources, n)."""
-        both = self.field(free_surface.with_images(points, self.model))
-        return free_surface.odd_values(both, points, self.model)
 
 
 def below_surface(solver: "Solver", setup: Setup) -> Prepared:
@@ -381,7 +363,7 @@ def below_surface(solver: "Solver", setup: Setup) -> Prepared:
         return dataclasses.replace(
             solved,
             fields=fields,
-            evaluate=solved.evaluate and OddField(solved.evaluate, model),
+            evaluate=solved.evaluate and functools.partial(_odd, solved.evaluate, model),
             error_estimates=estimates,
             converged=converged,
         )
@@ -393,6 +375,12 @@ def below_surface(solver: "Solver", setup: Setup) -> Prepared:
 
     has_gradient = whole.data is not no_gradient
     return Prepared(setup, solve, data if has_gradient else no_gradient)
+
+
+def _odd(field: Field, model: VelocityModel, points: np.ndarray) -> np.ndarray:
+    """A field less its mirror image at points (n, ndim) below a surface, (n_sources, n)."""
+    both = field(free_surface.with_images(points, model))
+    return free_surface.odd_values(both, points, model)
 
 
 def _growth(whole: np.ndarray, odd: np.ndarray) -> np.ndarray:
