@@ -102,7 +102,6 @@ def solve(
     has_several, frequencies = False, [cast(float, frequency)]
     if isinstance(frequency, Sequence | np.ndarray) and np.ndim(frequency) == 1:
         has_several, frequencies = True, problem.check_frequencies(frequency)
-    _check_room(model, source, len(frequencies))
     truths = truth if has_several and truth is not None else [truth] * len(frequencies)
     if len(truths) != len(frequencies):
         raise ValueError(f"{len(frequencies)} frequencies have {len(truths)} known fields")
@@ -125,6 +124,13 @@ def solve(
         prepared = settings.prepare(model, hertz, source, conditions=conditions)
         distance = _distance(model, source, fields, weights is not None)
         tasks.append((prepared, distance, time.perf_counter() - began))
+    setup = tasks[0][0].setup
+    number = len(tasks) * (len(setup.sources) if weights is None else 1)
+    check_memory(
+        2 * 16.0 * number * np.prod(model.shape),  # δu and u₀
+        f"{number:,} wavefields on {' x '.join(map(str, model.shape))} points",
+        "solve for fewer sources or frequencies at a time, or by run_survey into a file",
+    )
     wavefields = tuple(_wavefield(settings, model, source, *task) for task in tasks)
     return wavefields if has_several else wavefields[0]
 
@@ -139,18 +145,6 @@ def _distance(
         raise ValueError(f"the known field has shape {np.shape(truth)}, expected {shape}")
     known = np.reshape(truth, (-1, *model.shape))
     return lambda fields, sources=slice(None): relative_l2(fields, known[sources])
-
-
-def _check_room(model: VelocityModel, source: np.ndarray, frequencies: int) -> None:
-    """Refuses more wavefields than there is memory for: δu and u₀ of every source."""
-    if not isinstance(model, VelocityModel) or np.ndim(source) != 2:
-        return
-    number = len(source) * frequencies
-    check_memory(
-        2 * 16.0 * number * np.prod(model.shape),
-        f"{number:,} wavefields on {' x '.join(map(str, model.shape))} points",
-        "solve for fewer sources or frequencies at a time, or by run_survey into a file",
-    )
 
 
 def _wavefield(
