@@ -2,6 +2,7 @@
 does with it (drawn by `plotting`; converted, saved and reported by `results`)."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,6 @@ class Wavefield:
     # v₀, () or (n_sources,) [km/s]; v/(1 − i/2Q), complex, with attenuation
     background_velocity: np.ndarray
     scattered: np.ndarray  # δu on the grid, ([n_sources,] nz, [ny,] nx), complex
-    background: np.ndarray  # u₀ on the grid, the same shape
     solver: str  # name of the solver, as in `solvers.settings.SOLVERS`
     settings: Any  # the settings it was given
     elapsed: float  # [s], compilation included
@@ -103,6 +103,12 @@ class Wavefield:
         known = np.ravel(self.error_estimates)
         known = known[np.isfinite(known)]
         return float(known.max()) if known.size else None
+
+    @functools.cached_property
+    def background(self) -> np.ndarray:
+        """Background wavefield u₀ on the grid, of the shape and type of `scattered`."""
+        fields = self._background_at(self.model.grid_points())
+        return fields.reshape(self.scattered.shape).astype(self.scattered.dtype)
 
     @property
     def total(self) -> np.ma.MaskedArray:

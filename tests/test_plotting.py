@@ -32,7 +32,6 @@ def wavefield(shape=(12, 16), sources=None, history=(), scale=1.0):
         frequency=5.0,
         source=sources,
         scattered=random_field(grids, 0, scale),
-        background=random_field(grids, 1, scale),
         amplitude=0.25j,
         background_velocity=np.full(sources.shape[:-1], 2.0),
         solver="plane_waves",
@@ -224,7 +223,7 @@ def test_degenerate_fields_can_be_shown():
     field = wavefield()
     still = ml.VelocityModel(np.full((12, 16), 2.0), 0.1)
     zero = np.zeros_like(field.scattered)
-    flat = dataclasses.replace(field, model=still, scattered=zero, background=zero)
+    flat = dataclasses.replace(field, model=still, scattered=zero)
     figure = plotting.wavefield_figure(flat, zero)
     for image in pictures(figure).values():
         low, high = image.get_clim()

@@ -10,7 +10,6 @@ import numpy as np
 from meta_lrpinn._version import __version__
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import problem
-from meta_lrpinn.physics.background import background_of_sources
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.solvers.protocol import Conditions, Distance, Prepared
@@ -160,18 +159,6 @@ def _wavefield(
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     setup, conditions = prepared.setup, prepared.setup.conditions
     solved = prepared.solve(model, distance)
-    velocities = setup.background_velocities(model)
-    background = background_of_sources(
-        model.grid_points(),
-        setup.frequency,
-        setup.sources,
-        velocities,
-        setup.amplitude,
-        float(model.lower[-1]) if conditions.free_surface else None,
-    )
-    if conditions.weights is not None:
-        background = conditions.weights @ background
-    background = background.reshape(solved.fields.shape)
     # Indices of what arrays hold for each source, and for each wavefield.
     sources = slice(None) if np.ndim(source) == 2 else 0
     fields = 0 if conditions.weights is not None else sources
@@ -181,9 +168,8 @@ def _wavefield(
         frequency=setup.frequency,
         source=setup.sources[sources],
         amplitude=setup.amplitude,
-        background_velocity=velocities[sources],
+        background_velocity=setup.background_velocities(model)[sources],
         scattered=solved.fields[fields],
-        background=background[fields].astype(solved.fields.dtype),
         solver=settings.name,
         settings=settings,
         elapsed=seconds + time.perf_counter() - began,
