@@ -5,6 +5,7 @@ touched, and any process may draw: `figure.savefig(path)` needs no backend.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -280,20 +281,19 @@ def _layout(
 ) -> Figure:
     """Draws all panels; the axes for the curves, if wanted, are the figure's last."""
     sections = _sections(model)
-    extents = (model.upper - model.lower)[:2], model.upper[-1] - model.lower[-1]
+    length, *_, depth = model.upper - model.lower
     if model.ndim == 3:
         rows, columns = len(sections), len(panels)
     elif len(panels) == 4:
         rows, columns = 2, 2
     else:
         # Wide models go on top of each other.
-        is_wide = extents[0][0] > 1.8 * extents[1]
+        is_wide = length > 1.8 * depth
         rows, columns = (len(panels), 1) if is_wide else (1, len(panels))
 
     # Sizes in inches: pictures keep the model's aspect, within what fits on a page.
-    aspect = extents[1] / extents[0][0]
     width = 3.1 if columns > 2 else 4.6 if columns == 2 else 7.5
-    height = float(np.clip(width * aspect, 1.5, 8.0))
+    height = float(np.clip(width * depth / length, 1.5, 8.0))
     curve_height = 2.6 if with_curves else 0.0
     figure = Figure(
         figsize=(
@@ -307,14 +307,9 @@ def _layout(
         columns,
         height_ratios=[height] * rows + [curve_height - 0.75] * with_curves,
     )
-    pictures = (
-        [(section, panel) for section in sections for panel in panels]
-        if model.ndim == 3
-        else [(sections[0], panel) for panel in panels]
-    )
-    for place, (section, panel) in enumerate(pictures):
-        row, column = divmod(place, columns)
-        axes = figure.add_subplot(grid[row, column])
+    pictures = itertools.product(sections, panels)
+    for index, (section, panel) in enumerate(pictures):
+        axes = figure.add_subplot(grid[divmod(index, columns)])
         image = _draw_section(axes, model, section, panel)
         _mark_source(axes, section, source, is_first=panel is panels[0])
         # An inset is as tall as the picture, whatever its aspect.
@@ -393,9 +388,8 @@ def _draw_curves(
         if all(key in record for record in history):
             label = axis_labels[key]
             steps = np.array([record[key] for record in history], float)
-    for place, (name, values) in enumerate(curves.items()):
+    for (name, values), color in zip(curves.items(), itertools.cycle(_CURVE_COLORS)):
         known = np.isfinite(values)
-        color = _CURVE_COLORS[place % len(_CURVE_COLORS)]
         _draw_curve(axes, steps[known], values[known], _words(name), color)
     _finish_curves(axes, label)
 
