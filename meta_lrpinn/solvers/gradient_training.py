@@ -27,8 +27,9 @@ _DEFAULTS = {
 _PUBLISHED_RATES = {"adamw": 1e-3, "soap": 3e-3}
 _PUBLISHED_PENALTY, _PUBLISHED_THICKNESS = 1.0, 0.0
 _CLIP_NORM = 1.0  # of gradients of the relative loss
-_POINTS_PER_WAVELENGTH = 6.0
-_MAXIMUM_POINTS = 20_000
+# Collocation points of a step: per shortest wavelength along each axis, and at most in
+# all, which bounds the time of a step. Not tuned.
+_POINTS_PER_WAVELENGTH, _MAXIMUM_POINTS = 6.0, 20_000
 
 
 def prepare(settings: GradientTraining, setup: Setup) -> Prepared:

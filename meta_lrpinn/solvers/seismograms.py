@@ -28,21 +28,22 @@ from meta_lrpinn.solvers.solve import solve
 if TYPE_CHECKING:
     import xarray
 
-# The first period over the record, and how often it is doubled at most.
+# The first period over the record, and how often it is doubled at most; not tuned.
 _FIRST_PERIOD, _DOUBLINGS = 1.25, 4
-# The end of the period, where nothing must be left.
+# The part of a period at its end where nothing must be left; not tuned.
 _END = 0.1
-# Rounding leaves more than any less.
+# Rounding leaves more than any smaller tolerance.
 _LEAST_TOLERANCE = 1e-9
-_MOST_FREQUENCIES = 20_000
-# Of one period; a trace of so many is longer than any record.
-_MOST_SAMPLES = 2**24
+# Guards against other units: no record asks for so many frequencies, or samples a period.
+_MOST_FREQUENCIES, _MOST_SAMPLES = 20_000, 2**24
 # Starts of a Ricker wavelet before its peak, in periods of the peak frequency: there it
 # is below 1e-8 of its peak.
 _DELAY_PERIODS = 1.5
-# Samples in a period of the highest frequency, where no step is given.
+# Samples in a period of the highest frequency, where no step is given; two would do, but
+# not look like a wave.
 _SAMPLES_PER_PERIOD = 5
-# Frequencies longer than this part of the largest are needed, over the tolerance.
+# Frequencies matter that have this fraction of the tolerance, relative to the strongest:
+# what is left out adds up. Not tuned.
 _SPECTRUM_SHARE = 0.1
 
 

@@ -33,9 +33,9 @@ _SECONDS_BETWEEN_LINES = 30.0
 # Chunks of a size that file systems and object stores like.
 _CHUNK_BYTES = 64 * 2**20
 # A stop or a lost worker costs a block for each worker: a few minutes. Small surveys are
-# divided, too, so that several workers have something to do.
+# divided, too, so that several workers have something to do. Not tuned.
 _MOST_MODELS, _LEAST_BLOCKS = 32, 16
-# A block may take this part of the memory; the solver's vectors have the rest.
+# A block may take this part of the memory; the solver's vectors have the rest. Not tuned.
 _PART_OF_MEMORY = 0.25
 _BYTES = np.dtype(np.complex64).itemsize
 
