@@ -78,19 +78,17 @@ class Solver:
         from meta_lrpinn.solvers import protocol
 
         setup = protocol.make_setup(bounds, frequency, sources, receivers, conditions)
-        has_surface = setup.conditions.free_surface
-        prepared = (
-            protocol.below_surface(self, setup)
-            if has_surface
-            else self.prepare_setup(setup)
-        )
+        if setup.conditions.free_surface:
+            prepared = protocol.below_surface(self, setup)
+        else:
+            prepared = self.prepare_setup(setup)
         return protocol.with_weighted_data(prepared)
 
     def prepare_setup(self, setup: "Setup") -> "Prepared":
         """As `prepare`, of checked arguments, without a free surface.
 
-        By default what `prepare(settings, setup)` gives in the module of this package
-        that has the solver's name.
+        By default what `prepare(settings, setup)` gives of the module beside this one that
+        has the solver's name.
         """
         module = importlib.import_module(f"meta_lrpinn.solvers.{self.name}")
         return module.prepare(self, setup)
