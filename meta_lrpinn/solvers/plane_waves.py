@@ -27,9 +27,8 @@ from meta_lrpinn.solvers.protocol import (
 from meta_lrpinn.solvers.settings import PlaneWaves
 from meta_lrpinn.wavefield import Statistics
 
-# Factor in the number of waves from one solve to the next; and the largest part of the
-# estimate that two such steps may leave, where half or less is usual, before they are
-# given up. Neither is tuned.
+# Factor in the number of waves from one solve to the next. Two such steps usually halve the
+# estimate; where they leave more than this part of it, more waves do not help. Not tuned.
 _GROWTH, _STALLED = 1.5, 0.8
 # What returns from the default layer, relative to the field, and how the reflection at
 # normal incidence falls with it: waves that graze the layer return more.

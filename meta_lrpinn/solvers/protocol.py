@@ -286,8 +286,8 @@ def no_gradient(velocity: jax.Array) -> jax.Array:
 class Prepared:
     """A solver for all velocities within the bounds of its setup.
 
-    `solve(model, distance=None)` gives δu of all sources, `Solved`. v₀ of a source is that
-    of the conditions, or the model's own there. Records of the history have the `Distance`.
+    `solve(model, distance=None)` gives δu of all sources, `Solved`, whose history notes the
+    `Distance`. v₀ of a source is that of the conditions, or the model's own there.
 
     `data(velocity)` gives δu at the receivers, complex (n_sources, n_receivers), as a pure
     function of a velocity on the grid [km/s] that can be differentiated and jitted, in the
