@@ -47,7 +47,7 @@ from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.absorbing import AbsorbingLayer
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import scripts
-from meta_lrpinn.solvers.network_fields import CHANGE_OVER_ERROR
+from meta_lrpinn.solvers.network_features import CHANGE_OVER_ERROR
 
 FLAGS = flags.FLAGS
 NAME = "comparison"

@@ -5,6 +5,7 @@ touched, and any process may draw: `figure.savefig(path)` needs no backend.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +26,9 @@ VELOCITY_COLORS = "cividis"
 FIELD_COLORS = "RdBu_r"
 # Records hold these beside what converges; they are no curves of their own.
 _NOT_CURVES = (
-    "step",
-    "source",
-    "elapsed",
-    "seconds",
-    "unknowns",
-    "refinement",
+    "step", "source", "elapsed", "seconds", "unknowns", "refinement", "layer",
     "points_per_wavelength",
-    "learning_rate",
-    "points",
-)
+)  # fmt: skip
 # Okabe and Ito's colours, which the colour-blind tell apart.
 _CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _INK = "#222222"
@@ -66,7 +60,6 @@ def wavefield_figure(
     reference: np.ndarray | None = None,
     *,
     source_index: int = 0,
-    reference_name: str = "Reference",
 ) -> Figure:
     """Velocity, reference, prediction, difference and, where there is one, convergence.
 
@@ -79,7 +72,6 @@ def wavefield_figure(
         reference: What to compare with, δu of the same shape as `field.scattered`.
             Without one, scattered and total wavefield are shown.
         source_index: Which source to show where there are several.
-        reference_name: Title of the reference.
 
     Returns:
         The figure; save it with `figure.savefig(path)`.
@@ -106,11 +98,11 @@ def wavefield_figure(
     truth = None if reference is None else chosen(reference)
     # δu is largest near the source, and would leave all else white.
     far = _far_from_source(model, field.frequency, source)
-    panels = [_velocity_panel(model)]
     if truth is None:
-        panels += _panels_alone(prediction, chosen(field.total), far)
+        panels = [_field_panel("Scattered wavefield", prediction, far)]
+        panels.append(_field_panel("Total wavefield", chosen(field.total), far, "Re u"))
     else:
-        panels += _panels_compared(prediction, truth, far, reference_name)
+        panels = _panels_compared(prediction, truth, far)
 
     history = [
         record
@@ -118,6 +110,7 @@ def wavefield_figure(
         if record.get("source", source_index) == source_index
     ]
     curves = convergence_curves(history)
+    panels = [_velocity_panel(model), *panels]
     figure = _layout(model, panels, source, with_curves=bool(curves))
     if curves:
         _draw_curves(figure.axes[-1], history, curves)
@@ -210,34 +203,32 @@ def _velocity_panel(model: VelocityModel) -> _Panel:
     return _Panel("Velocity", velocity, (low, high), VELOCITY_COLORS, "km/s")
 
 
-def _panels_alone(
-    prediction: np.ndarray, total: np.ndarray, far: np.ndarray
-) -> list[_Panel]:
-    return [
-        _field_panel("Scattered wavefield", prediction, _robust_limit(prediction, far)),
-        _field_panel("Total wavefield", total, _robust_limit(total, far), "Re u"),
-    ]
+def _field_panel(
+    title: str,
+    values: np.ndarray,
+    far: np.ndarray,
+    unit: str = "Re δu",
+    limit: float | None = None,
+) -> _Panel:
+    """The real part of a field, coloured up to a limit, by default its own."""
+    limit = _robust_limit(values, far) if limit is None else limit
+    return _Panel(title, np.real(values), (-limit, limit), FIELD_COLORS, unit)
 
 
 def _panels_compared(
-    prediction: np.ndarray, truth: np.ndarray, far: np.ndarray, name: str
+    prediction: np.ndarray, truth: np.ndarray, far: np.ndarray
 ) -> list[_Panel]:
     # A reference of zeros, as of a homogeneous model, has no scale of its own.
     limit = _robust_limit(truth if np.any(truth) else prediction, far)
     difference = prediction - truth
     magnification = _magnification(_robust_limit(difference, far), limit)
     times = f" × {magnification}" if magnification > 1 else ""
-    return [
-        _field_panel(name, truth, limit),
-        _field_panel("Prediction", prediction, limit),
-        _field_panel(f"Difference{times}", magnification * difference, limit),
-    ]
-
-
-def _field_panel(
-    title: str, values: np.ndarray, limit: float, unit: str = "Re δu"
-) -> _Panel:
-    return _Panel(title, np.real(values), (-limit, limit), FIELD_COLORS, unit)
+    shown = {
+        "Reference": truth,
+        "Prediction": prediction,
+        f"Difference{times}": magnification * difference,
+    }
+    return [_field_panel(*item, far, limit=limit) for item in shown.items()]
 
 
 def _robust_limit(values: np.ndarray, far: np.ndarray) -> float:
@@ -290,20 +281,19 @@ def _layout(
 ) -> Figure:
     """Draws all panels; the axes for the curves, if wanted, are the figure's last."""
     sections = _sections(model)
-    extents = (model.upper - model.lower)[:2], model.upper[-1] - model.lower[-1]
+    length, *_, depth = model.upper - model.lower
     if model.ndim == 3:
         rows, columns = len(sections), len(panels)
     elif len(panels) == 4:
         rows, columns = 2, 2
     else:
         # Wide models go on top of each other.
-        is_wide = extents[0][0] > 1.8 * extents[1]
+        is_wide = length > 1.8 * depth
         rows, columns = (len(panels), 1) if is_wide else (1, len(panels))
 
     # Sizes in inches: pictures keep the model's aspect, within what fits on a page.
-    aspect = extents[1] / extents[0][0]
     width = 3.1 if columns > 2 else 4.6 if columns == 2 else 7.5
-    height = float(np.clip(width * aspect, 1.5, 8.0))
+    height = float(np.clip(width * depth / length, 1.5, 8.0))
     curve_height = 2.6 if with_curves else 0.0
     figure = Figure(
         figsize=(
@@ -317,14 +307,9 @@ def _layout(
         columns,
         height_ratios=[height] * rows + [curve_height - 0.75] * with_curves,
     )
-    pictures = (
-        [(section, panel) for section in sections for panel in panels]
-        if model.ndim == 3
-        else [(sections[0], panel) for panel in panels]
-    )
-    for place, (section, panel) in enumerate(pictures):
-        row, column = divmod(place, columns)
-        axes = figure.add_subplot(grid[row, column])
+    pictures = itertools.product(sections, panels)
+    for index, (section, panel) in enumerate(pictures):
+        axes = figure.add_subplot(grid[divmod(index, columns)])
         image = _draw_section(axes, model, section, panel)
         _mark_source(axes, section, source, is_first=panel is panels[0])
         # An inset is as tall as the picture, whatever its aspect.
@@ -403,9 +388,8 @@ def _draw_curves(
         if all(key in record for record in history):
             label = axis_labels[key]
             steps = np.array([record[key] for record in history], float)
-    for place, (name, values) in enumerate(curves.items()):
+    for (name, values), color in zip(curves.items(), itertools.cycle(_CURVE_COLORS)):
         known = np.isfinite(values)
-        color = _CURVE_COLORS[place % len(_CURVE_COLORS)]
         _draw_curve(axes, steps[known], values[known], _words(name), color)
     _finish_curves(axes, label)
 

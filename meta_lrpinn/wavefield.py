@@ -2,11 +2,13 @@
 does with it (drawn by `plotting`; converted, saved and reported by `results`)."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import spatial
 
 from meta_lrpinn.physics import background
 from meta_lrpinn.physics.velocity import VelocityModel
@@ -60,7 +62,6 @@ class Wavefield:
     # v₀, () or (n_sources,) [km/s]; v/(1 − i/2Q), complex, with attenuation
     background_velocity: np.ndarray
     scattered: np.ndarray  # δu on the grid, ([n_sources,] nz, [ny,] nx), complex
-    background: np.ndarray  # u₀ on the grid, the same shape
     solver: str  # name of the solver, as in `solvers.settings.SOLVERS`
     settings: Any  # the settings it was given
     elapsed: float  # [s], compilation included
@@ -103,6 +104,12 @@ class Wavefield:
         known = known[np.isfinite(known)]
         return float(known.max()) if known.size else None
 
+    @functools.cached_property
+    def background(self) -> np.ndarray:
+        """Background wavefield u₀ on the grid, of the shape and type of `scattered`."""
+        fields = self._background_at(self.model.grid_points())
+        return fields.reshape(self.scattered.shape).astype(self.scattered.dtype)
+
     @property
     def total(self) -> np.ma.MaskedArray:
         """Total wavefield u = u₀ + δu on the grid.
@@ -111,13 +118,10 @@ class Wavefield:
         infinite there, and would drown every norm.
         """
         total = self.background + self.scattered
-        at_source = np.zeros(total.shape, bool)
-        points = self.model.grid_points()
-        several = at_source.reshape(-1, *self.model.shape)
-        for index, source in enumerate(np.atleast_2d(self.source)):
-            distance = np.linalg.norm(points - source, axis=-1)
-            place = several[index if self.weights is None else 0]
-            place |= (distance <= self._reach).reshape(self.model.shape)
+        at_source = self._on_sources(self.model.grid_points())
+        if not self.has_source_axis:
+            at_source = at_source.any(axis=0)
+        at_source = at_source.reshape(total.shape)
         return np.ma.MaskedArray(np.where(at_source, 0, total), mask=at_source)
 
     def at(self, points: np.ndarray, part: str = "scattered") -> np.ndarray:
@@ -151,32 +155,22 @@ class Wavefield:
                 raise ValueError("this wavefield is known on its grid only")
             values = values + self.evaluate(points)
         if part != "scattered":
-            if not self.has_source_axis:
-                self._check_apart(points)
+            on_source = self._on_sources(points)
+            if not self.has_source_axis and np.any(on_source):
+                position = points[np.argmax(on_source.any(axis=0))].tolist()
+                raise ValueError(
+                    f"a point stands on a source, where u is infinite: {position}"
+                )
             values = values + self._background_at(points)
             if self.has_source_axis:
-                values[self._on_sources(points)] = np.inf
+                values[on_source] = np.inf
         return values if self.has_source_axis else values[0]
 
     def _on_sources(self, points: np.ndarray) -> np.ndarray:
         """Whether a point stands on a source, (n_sources, n)."""
-        sources = np.atleast_2d(self.source)
-        distances = np.linalg.norm(points - sources[:, None], axis=-1)
-        return distances <= self._reach
-
-    def _check_apart(self, points: np.ndarray) -> None:
-        on_any = np.any(self._on_sources(points), axis=0)
-        if on_any.any():
-            place = points[np.argmax(on_any)].tolist()
-            raise ValueError(f"a point stands on a source, where u is infinite: {place}")
-
-    @property
-    def _reach(self) -> float:
-        """Within which a point stands on a source [km]: rounding of a coordinate.
-
-        As in `VelocityModel.check_contains`, half a thousandth of a cell.
-        """
-        return 5e-4 * min(self.model.spacing)
+        distances = spatial.distance.cdist(np.atleast_2d(self.source), points)
+        # As in `VelocityModel.check_contains`, half a thousandth of a cell is rounding.
+        return distances <= 5e-4 * min(self.model.spacing)
 
     def _background_at(self, points: np.ndarray) -> np.ndarray:
         fields = background.background_of_sources(

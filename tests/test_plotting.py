@@ -32,7 +32,6 @@ def wavefield(shape=(12, 16), sources=None, history=(), scale=1.0):
         frequency=5.0,
         source=sources,
         scattered=random_field(grids, 0, scale),
-        background=random_field(grids, 1, scale),
         amplitude=0.25j,
         background_velocity=np.full(sources.shape[:-1], 2.0),
         solver="plane_waves",
@@ -177,8 +176,8 @@ def test_curves_are_those_of_the_source_shown():
 def test_convergence_curves_leave_out_what_no_axis_can_show():
     history = [
         {"step": 0, "relative_l2": 0.5, "loss": np.nan, "name": "a", "unknowns": 3},
-        {"step": 10, "relative_l2": 0.0, "loss": 0.2, "name": "b", "unknowns": 4},
-        {"step": 20, "relative_l2": 0.1, "name": "c", "unknowns": 5},
+        {"step": 10, "relative_l2": 0.0, "loss": 0.2, "layer": 1, "unknowns": 4},
+        {"step": 20, "relative_l2": 0.1, "layer": 2, "unknowns": 5},
     ]
     curves = plotting.convergence_curves(history)
     assert list(curves) == ["relative_l2"]
@@ -224,7 +223,7 @@ def test_degenerate_fields_can_be_shown():
     field = wavefield()
     still = ml.VelocityModel(np.full((12, 16), 2.0), 0.1)
     zero = np.zeros_like(field.scattered)
-    flat = dataclasses.replace(field, model=still, scattered=zero, background=zero)
+    flat = dataclasses.replace(field, model=still, scattered=zero)
     figure = plotting.wavefield_figure(flat, zero)
     for image in pictures(figure).values():
         low, high = image.get_clim()

@@ -17,7 +17,6 @@ def field_of(**changes):
         "frequency": 5.0,
         "source": np.array([0.1, 0.0]),
         "scattered": np.full((3, 4), 1 - 2j),
-        "background": np.full((3, 4), 3j),
         "amplitude": 0.25j,
         "background_velocity": np.array(2.0),
         "solver": "by hand",
@@ -30,7 +29,10 @@ def field_of(**changes):
 
 def test_total_is_the_sum():
     field = field_of(source=np.array([0.15, 0.05]))
-    np.testing.assert_array_equal(field.total, np.full((3, 4), 1 + 1j))
+    offsets = MODEL.grid_points() - field.source
+    background = analytic.point_source(offsets, 2 * np.pi * 5.0 / 2.0)
+    np.testing.assert_allclose(field.background, background.reshape(3, 4))
+    np.testing.assert_array_equal(field.total, field.background + 1 - 2j)
     assert not np.any(field.total.mask)
 
 
@@ -39,7 +41,7 @@ def test_a_node_with_a_source_is_masked():
     expected = np.zeros((3, 4), bool)
     expected[0, 1] = True
     np.testing.assert_array_equal(total.mask, expected)
-    assert np.linalg.norm(total) == pytest.approx(np.sqrt(11 * 2))
+    assert total.data[0, 1] == 0 and np.all(np.abs(total.compressed()) > 1)
 
 
 def test_estimates_of_several_sources():

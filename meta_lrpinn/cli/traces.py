@@ -190,12 +190,12 @@ def samples(path: str) -> "tuple[np.ndarray, float | None]":
 
 def _sampling(options: argparse.Namespace) -> tuple[float | None, int | None]:
     """Step and samples of a trace, as far as the options tell; bad values tell nothing."""
-    from meta_lrpinn.solvers import time_transform as transform
+    from meta_lrpinn.solvers import seismograms
 
     step, peak, record = options.step, options.peak_frequency, options.record
     if step is None and _is_good(peak) and 0 < options.transform_tolerance < 1:
-        step = transform.round_step(
-            transform.ricker_band(peak, options.transform_tolerance)
+        step = seismograms.round_step(
+            seismograms.ricker_band(peak, options.transform_tolerance)
         )
     if not (_is_good(step) and _is_good(record) and _is_good(record / step)):
         return step, None

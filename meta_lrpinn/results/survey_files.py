@@ -27,8 +27,8 @@ from meta_lrpinn.results.storage import variable
 from meta_lrpinn.runtime import machine
 
 if TYPE_CHECKING:
-    from meta_lrpinn.solvers.blocks import Block
     from meta_lrpinn.solvers.survey import Plan
+    from meta_lrpinn.solvers.survey_run import Block
 
 _AXES = ("model", "frequency", "source")
 _DESCRIPTION = "survey"
@@ -77,7 +77,7 @@ class Output:
         }
         for name, array in values.items():
             if array is not None:
-                group[name][block.region] = array[:, None]
+                group[name][tuple(block)] = array[:, None]
 
     def missed(self) -> int | None:
         """How many wavefields of a whole survey missed the tolerance; None without one."""

@@ -14,29 +14,23 @@ preconditioner.
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.physics.problem import HelmholtzProblem, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import Array
-from meta_lrpinn.solvers.protocol import Conditions, Setup, make_setup
-
-# Data and gradient to the half of the digits: what iterations leave is not smooth.
-_RESIDUAL = float(np.finfo(float).eps) ** 0.5
+from meta_lrpinn.solvers.plane_waves import data_function
+from meta_lrpinn.solvers.protocol import Conditions, make_setup
 
 
 class Acquisition(struct.PyTreeNode):
     """Sources and receivers at one frequency, with the lattice to solve on; a pytree."""
 
-    problem: HelmholtzProblem  # frequency, layer and grid
     lattice: lattices.Lattice
     sources: Array  # (n_sources, ndim) [km]
-    background_velocities: Array  # (n_sources,) [km/s]
     receivers: Array  # (n_receivers, ndim) [km]
-    # Squared slowness (nz, nx) or (nz, ny, nx) [s²/km²] → data (n_sources, n_receivers)
+    # Velocity (nz, nx) or (nz, ny, nx) [km/s] → data (n_sources, n_receivers)
     data: Callable[[jax.Array], jax.Array] = struct.field(pytree_node=False)
 
 
@@ -69,26 +63,11 @@ def make_acquisition(
     """
     conditions = Conditions(amplitude=amplitude)
     setup = make_setup(model, frequency, sources, receivers, conditions)
-    problem = make_problem(model, frequency, setup.sources[0], amplitude=setup.amplitude)
+    problem = setup.problem(model, setup.sources[0])
     ratio = wavenumber_ratio or lattices.default_wavenumber_ratio(problem)
-    return acquisition_of(setup, problem, lattices.make_lattice(problem, ratio))
-
-
-def acquisition_of(
-    setup: Setup, problem: HelmholtzProblem, lattice: lattices.Lattice
-) -> Acquisition:
-    """The acquisition of a setup with receivers; v₀ is that of the smallest velocity."""
-    assert setup.receivers is not None
-    velocities = setup.background_velocities(setup.grid)
-    given = setup.sources, velocities, setup.receivers
-    return Acquisition(
-        problem=problem,
-        lattice=lattice,
-        sources=setup.sources,
-        background_velocities=velocities,
-        receivers=setup.receivers,
-        data=lattices.data_function(problem, lattice, *given, _RESIDUAL),
-    )
+    lattice = lattices.make_lattice(problem, ratio)
+    data = data_function(setup, problem, lattice)
+    return Acquisition(lattice, setup.sources, np.atleast_2d(receivers), data)
 
 
 def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
@@ -101,5 +80,4 @@ def receiver_data(acquisition: Acquisition, velocity: jax.Array) -> jax.Array:
     Returns:
         Complex (n_sources, n_receivers), in the precision that JAX works in.
     """
-    model = acquisition.problem.model.replace_velocity(velocity)
-    return acquisition.data(jnp.asarray(model.squared_slowness))
+    return acquisition.data(velocity)

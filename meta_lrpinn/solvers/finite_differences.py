@@ -1,16 +1,21 @@
 """Finite differences as a solver like the others; the numerics are in `reference`."""
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import factorised, finite_difference, gradient, grids
-from meta_lrpinn.solvers.protocol import Prepared, Setup, Solved, Truth, at_receivers
+from meta_lrpinn.solvers.protocol import (
+    Distance,
+    Prepared,
+    Setup,
+    Solved,
+    at_receivers,
+    no_gradient,
+    of_velocity,
+)
 from meta_lrpinn.solvers.settings import FiniteDifferences
 from meta_lrpinn.wavefield import Statistics
 
@@ -21,17 +26,51 @@ def prepare(settings: FiniteDifferences, setup: Setup) -> Prepared:
     Raises:
         ValueError: if the problem is too large, or an option is out of its range.
     """
-    options = _options(settings, setup)
+    conditions = setup.conditions
+    options = {
+        "refinement": settings.refinement,
+        "tolerance": settings.tolerance,
+        "thickness": conditions.thickness,
+        "reflection": conditions.reflection,
+        "scheme_order": settings.scheme_order,
+    }
     finite_difference.check_first_grid(setup.grid, setup.frequency, **options)
-    solve = functools.partial(_solve, settings, setup)
-    if setup.receivers is None:
-        return Prepared(setup, solve)
+
+    def solve(model: VelocityModel, distance: Distance | None = None) -> Solved:
+        refined = finite_difference.refined_field(
+            model,
+            setup.frequency,
+            setup.sources,
+            setup.amplitude,
+            setup.background_velocities(model),
+            weights=conditions.weights,
+            maximum_refinement=settings.maximum_refinement,
+            **options,
+        )
+        history = refined.history
+        if distance is not None:  # of the last record, since other fields are gone
+            last = {**history[-1], "relative_l2": distance(refined.scattered)}
+            history = (*history[:-1], last)
+        estimates, converged = refined.error_estimates, None
+        if refined.converged is not None and estimates is not None:
+            # Where one source misses the tolerance, others may have reached it.
+            converged = np.asarray(refined.converged | (estimates <= settings.tolerance))
+        return Solved(
+            fields=at_receivers(setup, refined.evaluate, refined.scattered),
+            error_estimates=estimates,
+            converged=converged,
+            evaluate=refined.evaluate,
+            stats=Statistics(unknowns=refined.unknowns),
+            history=history,
+        )
+
     return Prepared(setup, solve, _data(settings, setup))
 
 
 def _data(settings: FiniteDifferences, setup: Setup) -> Callable[[jax.Array], jax.Array]:
     """On one grid, which resolves the smallest velocity, in a layer for the largest."""
-    assert setup.receivers is not None
+    if setup.receivers is None:
+        return no_gradient
     refinement = settings.refinement
     if refinement is None:
         refinement = grids.refinement_for(setup.grid, setup.frequency)
@@ -53,54 +92,4 @@ def _data(settings: FiniteDifferences, setup: Setup) -> Callable[[jax.Array], ja
         layer=layer,
         order=settings.scheme_order,
     )
-
-    def of_velocity(velocity):
-        model = setup.grid.replace_velocity(velocity)
-        return data(jnp.asarray(model.squared_slowness))
-
-    return of_velocity
-
-
-def _options(settings: FiniteDifferences, setup: Setup) -> dict[str, Any]:
-    return {
-        "refinement": settings.refinement,
-        "tolerance": settings.tolerance,
-        "thickness": setup.conditions.thickness,
-        "reflection": setup.conditions.reflection,
-        "scheme_order": settings.scheme_order,
-    }
-
-
-def _solve(
-    settings: FiniteDifferences,
-    setup: Setup,
-    model: VelocityModel,
-    truth: Truth | None = None,
-) -> Solved:
-    """All sources in one velocity; of the history the last record has its distance."""
-    refined = finite_difference.refined_field(
-        model,
-        setup.frequency,
-        setup.sources,
-        setup.amplitude,
-        setup.background_velocities(model),
-        weights=setup.conditions.weights,
-        maximum_refinement=settings.maximum_refinement,
-        **_options(settings, setup),
-    )
-    history = refined.history
-    if truth is not None:
-        last = {**history[-1], "relative_l2": truth.distance(refined.scattered)}
-        history = (*history[:-1], last)
-    estimates, converged = refined.error_estimates, None
-    if refined.converged is not None and estimates is not None:
-        # Where one source misses the tolerance, others may have reached it.
-        converged = refined.converged | (estimates <= settings.tolerance)
-    return Solved(
-        fields=at_receivers(setup, refined.evaluate, refined.scattered),
-        error_estimates=estimates,
-        converged=converged if converged is None else np.asarray(converged),
-        evaluate=refined.evaluate,
-        stats=Statistics(unknowns=refined.unknowns),
-        history=history,
-    )
+    return of_velocity(setup, data)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,24 +10,25 @@ import numpy as np
 import tqdm
 
 from meta_lrpinn.linear import lattice as lattices
-from meta_lrpinn.physics.problem import REFLECTION, HelmholtzProblem, make_problem
+from meta_lrpinn.physics.problem import REFLECTION, HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.machine import check_memory
-from meta_lrpinn.solvers.acquisition import acquisition_of, receiver_data
-from meta_lrpinn.solvers.bounds import Bounds, bounds_of_model
 from meta_lrpinn.solvers.protocol import (
+    Bounds,
+    Distance,
+    Field,
     Prepared,
     Setup,
     Solved,
-    Truth,
     at_receivers,
     no_gradient,
+    of_velocity,
 )
 from meta_lrpinn.solvers.settings import PlaneWaves
 from meta_lrpinn.wavefield import Statistics
 
-# Factor in the number of waves from one solve to the next, and the fall of the estimate
-# over two such steps, which would be 2 or more, below which more waves do not help.
+# Factor in the number of waves from one solve to the next. Two such steps usually halve the
+# estimate; where they leave more than this part of it, more waves do not help. Not tuned.
 _GROWTH, _STALLED = 1.5, 0.8
 # What returns from the default layer, relative to the field, and how the reflection at
 # normal incidence falls with it: waves that graze the layer return more.
@@ -37,24 +38,42 @@ _DEFAULT_RETURN, _REFLECTION_POWER = 4e-3, 2
 _LARGEST_RESIDUAL, _ERROR_OVER_RESIDUAL = 2.5e-4, 20.0
 # With a tolerance so many waves are the end, which bounds the time: minutes at sharp steps.
 _MOST_WAVES = 300_000
-# What many sources take at least, over `bytes_of_source`: 4,000 in 1,681 waves took 0.6.
-_LEAST_PART = 0.5
+# Vectors that a right-hand side and its iterations take, at most, and the part of that
+# memory which many sources take at least: 4,000 in 1,681 waves took 0.6 of it.
+_VECTORS, _LEAST_PART = 30, 0.5
 # Waves are added until the estimate is this fraction of the tolerance, since it can be
 # little more than half of the error.
 _AIM = 0.5
+# Residual of the iterations for data and gradient, the square root of machine epsilon:
+# what iterations leave is not smooth.
+_RESIDUAL = float(np.finfo(float).eps) ** 0.5
 
 
-@dataclasses.dataclass(frozen=True)
-class PlaneWaveField:
-    """The wavefield of a lattice's weights, as a function of points; can be pickled."""
+def prepare(settings: PlaneWaves, setup: Setup) -> Prepared:
+    """Plane waves on one lattice for all velocities within the bounds.
 
-    problem: HelmholtzProblem
-    lattice: lattices.Lattice
-    weights: np.ndarray  # (n_sources, *lattice.shape) complex
+    With a tolerance every velocity has a lattice of its own: the layer and the residual of
+    the iterations follow from the tolerance, and waves are added until the estimate of
+    every source is below half of it, as long as that brings the estimates down and there
+    are at most 300,000. Converged is what has its estimate below the tolerance.
 
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, ndim) [km] → δu (n_sources, n)."""
-        return lattices.evaluate(self.problem, self.lattice, self.weights, points)
+    Raises:
+        ValueError: if the problem needs more waves than can be solved for.
+    """
+    basis = _first_basis(settings, setup, setup.bounds)
+    solve = functools.partial(_solve, settings, setup, basis)
+    return Prepared(setup, solve, data_function(setup, basis.problem, basis.lattice))
+
+
+def data_function(
+    setup: Setup, problem: HelmholtzProblem, lattice: lattices.Lattice
+) -> Callable[[jax.Array], jax.Array]:
+    """`Prepared.data` of waves on a lattice."""
+    if setup.receivers is None:
+        return no_gradient
+    velocities = setup.background_velocities(setup.grid)
+    where = setup.sources, velocities, setup.receivers
+    return of_velocity(setup, lattices.data_function(problem, lattice, *where, _RESIDUAL))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,62 +89,39 @@ class _Basis:
         """All that does not depend on the velocity."""
         return lattices.prepare(self.problem, self.lattice)
 
-
-def prepare(settings: PlaneWaves, setup: Setup) -> Prepared:
-    """Plane waves on one lattice for all velocities within the bounds.
-
-    With a tolerance every velocity has a lattice of its own: the layer and the residual of
-    the iterations follow from the tolerance, and waves are added until the estimate of
-    every source is below half of it, as long as that brings the estimates down and there
-    are at most 300,000. Converged is what has its estimate below the tolerance.
-
-    Raises:
-        ValueError: if the problem needs more waves than can be solved for.
-    """
-    basis = _first_basis(settings, setup, setup.bounds)
-    data = no_gradient
-    if setup.receivers is not None:
-        acquisition = acquisition_of(setup, basis.problem, basis.lattice)
-        data = functools.partial(receiver_data, acquisition)
-    return Prepared(setup, functools.partial(_solve, settings, setup, basis), data)
+    def field(self, model: VelocityModel, weights: np.ndarray) -> Field:
+        """The wavefield of weights (n_sources, *lattice.shape) in a model."""
+        problem = self.problem.replace(model=model)
+        return functools.partial(lattices.evaluate, problem, self.lattice, weights)
 
 
 def _first_basis(settings: PlaneWaves, setup: Setup, bounds: Bounds) -> _Basis:
-    problem = _problem(setup, bounds, settings.tolerance)
-    ratio = _first_ratio(problem, settings)
+    """Waves to begin with, in the layer that the tolerance asks for."""
+    tolerance, options = settings.tolerance, {}
+    if tolerance is not None and setup.conditions.reflection is None:
+        finer = min(tolerance / _DEFAULT_RETURN, 1.0)
+        options["reflection"] = REFLECTION * finer**_REFLECTION_POWER
+    # Neither layer nor lattice depends on the source.
+    problem = setup.problem(bounds.highest, setup.sources[0], **options)
+    problem = problem.replace(model=bounds.lowest)
+    if settings.unknowns is not None:
+        ratio = lattices.wavenumber_ratio_for(problem, settings.unknowns)
+    else:
+        ratio = lattices.default_wavenumber_ratio(problem)
+        if tolerance is not None:
+            most = max(ratio, lattices.wavenumber_ratio_for(problem, _MOST_WAVES))
+            ratio = min(lattices.wavenumber_ratio_for_tolerance(problem, tolerance), most)
     lattice = lattices.make_lattice(problem, ratio, velocities=bounds.steepest())
     return _Basis(problem, lattice, ratio)
 
 
-def _problem(setup: Setup, bounds: Bounds, tolerance: float | None) -> HelmholtzProblem:
-    """The smallest velocities in a layer for the largest, as the tolerance asks for it.
-
-    It has the first source; layer and lattice do not depend on the source.
-    """
-    options: dict[str, Any] = setup.layer_options
-    if tolerance is not None and setup.conditions.reflection is None:
-        finer = min(tolerance / _DEFAULT_RETURN, 1.0)
-        options["reflection"] = REFLECTION * finer**_REFLECTION_POWER
-    problem = make_problem(
-        bounds.highest,
-        setup.frequency,
-        setup.sources[0],
-        amplitude=setup.amplitude,
-        background_velocity=setup.conditions.background_velocity,
-        **options,
-    )
-    return problem.replace(model=bounds.lowest)
-
-
-def _first_ratio(problem: HelmholtzProblem, settings: PlaneWaves) -> float:
-    """Wavenumber ratio to begin with."""
-    if settings.unknowns is not None:
-        return lattices.wavenumber_ratio_for(problem, settings.unknowns)
-    default = lattices.default_wavenumber_ratio(problem)
-    if settings.tolerance is None:
-        return default
-    ratio = lattices.wavenumber_ratio_for_tolerance(problem, settings.tolerance)
-    return min(ratio, max(default, lattices.wavenumber_ratio_for(problem, _MOST_WAVES)))
+def _growing(basis: _Basis) -> Iterator[_Basis]:
+    """Ever more waves, as long as they can be afforded."""
+    yield basis
+    problem, ratio = basis.problem, basis.ratio
+    largest = lattices.wavenumber_ratio_for(problem, _MOST_WAVES)
+    while (ratio := ratio * _GROWTH ** (1 / problem.ndim)) <= largest:
+        yield _Basis(problem, lattices.make_lattice(problem, ratio), ratio)
 
 
 def _solve(
@@ -133,20 +129,20 @@ def _solve(
     setup: Setup,
     basis: _Basis,
     model: VelocityModel,
-    truth: Truth | None = None,
+    distance: Distance | None = None,
 ) -> Solved:
     """All sources in one velocity."""
     tolerance = settings.tolerance
     if tolerance is not None and not setup.bounds.are_of_one_model:
-        basis = _first_basis(settings, setup, bounds_of_model(model))
+        basis = _first_basis(settings, setup, Bounds(model, model))
     history, best = [], None
     with tqdm.tqdm(disable=not setup.conditions.progress, unit="solve") as bar:
         for waves in _growing(basis):
             solution = _solved(waves, model, setup, tolerance)
             number, largest = waves.lattice.number, float(solution.error_estimate.max())
             record = {"unknowns": number, "error_estimate": largest}
-            if truth is not None:
-                record["relative_l2"] = truth.distance(solution.fields)
+            if distance is not None:
+                record["relative_l2"] = distance(solution.fields)
             history.append(record)
             bar.update()
             bar.set_postfix(unknowns=number, estimate=f"{largest:.2g}")
@@ -158,12 +154,17 @@ def _solve(
     _, waves, solution = best
     fields, evaluate, estimates = solution.fields, None, solution.error_estimate
     if solution.weights is not None:
-        evaluate = _field(waves, model, solution)
+        evaluate = waves.field(model, solution.weights)
         fields = at_receivers(setup, evaluate, fields)
+    converged = solution.converged
+    if tolerance is not None:
+        converged = converged & (estimates <= tolerance)
+    elif np.all(converged):  # all iterations ended, and no more is asked for
+        converged = None
     return Solved(
         fields=fields,
         error_estimates=estimates,
-        converged=_converged(solution, tolerance),
+        converged=converged,
         evaluate=evaluate,
         stats=Statistics(
             unknowns=waves.lattice.number,
@@ -174,30 +175,10 @@ def _solve(
     )
 
 
-def _field(
-    basis: _Basis, model: VelocityModel, solution: lattices.Solution
-) -> PlaneWaveField:
-    problem = basis.problem.replace(model=model)
-    return PlaneWaveField(problem, basis.lattice, solution.weights)
-
-
-def _converged(solution: lattices.Solution, tolerance: float | None) -> np.ndarray | None:
-    """Of each source; None where all iterations ended and no tolerance is asked for."""
-    if tolerance is not None:
-        return solution.converged & (solution.error_estimate <= tolerance)
-    return None if np.all(solution.converged) else solution.converged
-
-
-def _growing(basis: _Basis) -> Iterator[_Basis]:
-    """Ever more waves, as long as they can be afforded."""
-    yield basis
-    problem, ratio = basis.problem, basis.ratio
-    largest = lattices.wavenumber_ratio_for(problem, _MOST_WAVES)
-    while True:
-        ratio *= _GROWTH ** (1 / problem.ndim)
-        if ratio > largest:
-            return
-        yield _Basis(problem, lattices.make_lattice(problem, ratio), ratio)
+def _has_stalled(history: list[dict[str, float]]) -> bool:
+    """Whether two more steps in the number of waves have brought little."""
+    estimates = [record["error_estimate"] for record in history]
+    return len(estimates) > 2 and min(estimates[-2:]) > _STALLED * estimates[-3]
 
 
 def _solved(
@@ -222,7 +203,7 @@ def _solved(
             model, setup.sources[part], velocities[part], **options
         )
         if setup.conditions.memory is not None:
-            field = _field(basis, model, solution)
+            field = basis.field(model, solution.weights)
             fields = at_receivers(setup, field, solution.fields)
             solution = solution.replace(fields=fields, weights=None)
         parts.append(solution)
@@ -230,19 +211,6 @@ def _solved(
         return parts[0]
     joined = jax.tree.map(lambda *leaves: np.concatenate(np.atleast_1d(*leaves)), *parts)
     return joined.replace(iterations=joined.iterations.max())
-
-
-def bytes_of_source(lattice: lattices.Lattice, points: int) -> int:
-    """Memory that one more right-hand side takes.
-
-    Right-hand side, solution and the vectors of the iterations, and two fields, 16 bytes
-    a number.
-
-    Args:
-        lattice: The waves.
-        points: Numbers of a field.
-    """
-    return 16 * (30 * lattice.number + 2 * points)
 
 
 def _sources_per_batch(lattice: lattices.Lattice, setup: Setup) -> int:
@@ -253,20 +221,16 @@ def _sources_per_batch(lattice: lattices.Lattice, setup: Setup) -> int:
     """
     number, memory = len(setup.sources), setup.conditions.memory
     number = number if setup.conditions.weights is None else 1
-    if memory is None:
-        points = int(np.prod(setup.grid.shape))
-        check_memory(
-            _LEAST_PART * number * bytes_of_source(lattice, points),
-            f"{number:,} sources in {lattice.number:,} plane waves",
-            "solve for fewer at a time, or by run_survey",
-        )
-        return number
-    receivers = setup.receivers
-    points = int(np.prod(setup.grid.shape)) if receivers is None else len(receivers)
-    return int(np.clip(memory * 2**30 // bytes_of_source(lattice, points), 1, number))
-
-
-def _has_stalled(history: list[dict[str, float]]) -> bool:
-    """Whether two more steps in the number of waves have brought little."""
-    estimates = [record["error_estimate"] for record in history]
-    return len(estimates) > 2 and min(estimates[-2:]) > _STALLED * estimates[-3]
+    points, receivers = int(np.prod(setup.grid.shape)), setup.receivers
+    if memory is not None and receivers is not None:
+        points = len(receivers)
+    # Right-hand side, solution and the vectors of the iterations, and two fields.
+    bytes_of_source = 16 * (_VECTORS * lattice.number + 2 * points)
+    if memory is not None:
+        return int(np.clip(memory * 2**30 // bytes_of_source, 1, number))
+    check_memory(
+        _LEAST_PART * number * bytes_of_source,
+        f"{number:,} sources in {lattice.number:,} plane waves",
+        "solve for fewer at a time, or by run_survey",
+    )
+    return number

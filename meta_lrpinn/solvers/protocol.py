@@ -8,36 +8,102 @@
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import background, free_surface, problem
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.runtime.precision import Array
-from meta_lrpinn.solvers.bounds import Bounds, bounds_of_model
 from meta_lrpinn.wavefield import Statistics
+
+if TYPE_CHECKING:
+    from meta_lrpinn.solvers.settings import Solver
+
+# Points (n, ndim) [km] → δu (n_sources, n); one that a solver returns can be pickled.
+Field = Callable[[np.ndarray], np.ndarray]
+# Relative L2 distance of δu on the model's grid, (n, nz, [ny,] nx), from a known one; of n
+# sources that a slice gives as a second argument, or of all.
+Distance = Callable[..., float]
+# (model, distance=None) → δu of all sources
+Solve = Callable[..., "Solved"]
 
 # Random keys drop what is beyond 32 bits.
 _LARGEST_SEED = 2**32 - 1
-_MOST_MEMORY = 1e6  # GiB
+_MOST_MEMORY = 1e6  # GiB; a guard against other units, not tuned
 
 
 @dataclasses.dataclass(frozen=True)
-class Keys:
-    """Independent random keys of all that is random in a solve."""
+class Bounds:
+    """What a lattice, a layer or a grid has to know of the velocities that it serves."""
 
-    network: jax.Array  # random parameters
-    points: jax.Array  # collocation points of adaptation
+    lowest: VelocityModel  # the smallest velocity at every grid point
+    highest: VelocityModel  # the largest
+    # By array axis, (cells,), largest |Δ ln v| in a cell; None for those of the one model
+    # that is its own bounds.
+    steps: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def are_of_one_model(self) -> bool:
+        """Whether they are the bounds of a single model."""
+        return self.steps is None
+
+    def mirrored(self) -> "Bounds":
+        """Of the models with their mirror images above their tops."""
+        steps = self.steps
+        if steps is not None:
+            steps = (np.concatenate([steps[0][::-1], steps[0]]), *steps[1:])
+        lowest, highest = map(free_surface.mirrored_model, (self.lowest, self.highest))
+        return Bounds(lowest, highest, steps)
+
+    def middle(self) -> VelocityModel:
+        """Half-way between the smallest and the largest velocity."""
+        velocities = (np.asarray(m.velocity) for m in (self.lowest, self.highest))
+        return self.lowest.replace_velocity(sum(velocities) / 2)
+
+    def steepest(self) -> list[np.ndarray]:
+        """For each axis a velocity whose steps along it are the largest of all [km/s].
+
+        Empty for one model, which has its own steps.
+        """
+        velocities = []
+        for axis, steps in enumerate(self.steps or ()):
+            # Up and down by turns, so that it stays finite in any number of cells.
+            signs = (-1.0) ** np.arange(len(steps))
+            line = np.exp(np.concatenate([[0.0], np.cumsum(signs * steps)]))
+            shape = [1] * self.lowest.ndim
+            shape[axis] = -1
+            velocities.append(np.broadcast_to(line.reshape(shape), self.lowest.shape))
+        return velocities
 
 
-def keys_of(seed: int) -> Keys:
-    """The keys of a seed.
+def bounds_of(grid: VelocityModel, velocities: Iterable[np.ndarray]) -> Bounds:
+    """The bounds of velocities, which are looked at one at a time.
+
+    Args:
+        grid: A model on their grid.
+        velocities: Of its shape [km/s]; at least one.
+    """
+    lowest, highest = np.full(grid.shape, np.inf), np.zeros(grid.shape)
+    steps = [np.zeros(count - 1) for count in grid.shape]
+    for velocity in velocities:
+        velocity = np.asarray(velocity, float)
+        lowest, highest = np.minimum(lowest, velocity), np.maximum(highest, velocity)
+        for axis, largest in enumerate(steps):
+            change = np.abs(np.diff(np.log(velocity), axis=axis))
+            others = tuple(d for d in range(velocity.ndim) if d != axis)
+            np.maximum(largest, change.max(axis=others), out=largest)
+    return Bounds(
+        grid.replace_velocity(lowest), grid.replace_velocity(highest), tuple(steps)
+    )
+
+
+def keys_of(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Independent random keys, of a network's parameters and of collocation points.
 
     Raises:
         ValueError: if the seed is not a whole number from 0 up, or has over 32 bits.
@@ -48,7 +114,7 @@ def keys_of(seed: int) -> Keys:
         raise ValueError(f"seed must be at most {_LARGEST_SEED}, got {seed}")
     # Two of the four are spare, so that another random part leaves these as they are.
     network, _, _, points = jax.random.split(jax.random.key(int(seed)), 4)
-    return Keys(network, points)
+    return network, points
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,64 +176,23 @@ class Setup:
             return self.conditions.amplitude
         return background.default_amplitude(self.grid.ndim)
 
-    @property
-    def keys(self) -> Keys:
-        """Random keys of the seed."""
-        return keys_of(self.conditions.seed)
-
-    @property
-    def layer_options(self) -> dict[str, float]:
-        """Thickness and reflection of the absorbing layer, where they are asked for."""
+    def problem(
+        self, model: VelocityModel, source: np.ndarray, **changes: Any
+    ) -> HelmholtzProblem:
+        """The problem of one source; changes are of arguments of `make_problem`."""
         options = {
+            "amplitude": self.amplitude,
+            "background_velocity": self.conditions.background_velocity,
             "thickness": self.conditions.thickness,
-            "reflection": self.conditions.reflection,
+            "reflection": self.conditions.reflection or problem.REFLECTION,
         }
-        return {name: value for name, value in options.items() if value is not None}
+        return problem.make_problem(model, self.frequency, source, **options | changes)
 
     def background_velocities(self, model: VelocityModel) -> np.ndarray:
         """v₀ of each source in a model, (n_sources,) [km/s], complex with attenuation."""
         if self.conditions.background_velocity is None:
             return problem.velocities_at(model, self.sources)
         return np.full(len(self.sources), self.conditions.background_velocity)
-
-    def problems(
-        self, model: VelocityModel, layer_fraction: float | None = None
-    ) -> list[HelmholtzProblem]:
-        """The problems of all sources in a model, in the thickest of their layers.
-
-        Args:
-            model: On the grid of the bounds.
-            layer_fraction: Of a network, the layer that its features were trained in, over
-                training's default; None for the layer of exact solvers.
-        """
-        posed = [
-            problem.make_problem(
-                model,
-                self.frequency,
-                source,
-                amplitude=self.amplitude,
-                background_velocity=velocity,
-                layer_fraction=layer_fraction,
-                **self.layer_options,
-            )
-            for source, velocity in zip(
-                self.sources, self.background_velocities(model), strict=True
-            )
-        ]
-        widest = max(posed, key=lambda p: float(p.layer.thickness)).layer
-        return [source_problem.replace(layer=widest) for source_problem in posed]
-
-    def mirrored(self) -> "Setup":
-        """The setup of the mirrored models without a free surface; see `free_surface`."""
-        receivers = self.receivers
-        if receivers is not None:
-            receivers = free_surface.with_images(receivers, self.grid)
-        return dataclasses.replace(
-            self,
-            bounds=self.bounds.mirrored(),
-            receivers=receivers,
-            conditions=dataclasses.replace(self.conditions, free_surface=False),
-        )
 
 
 def make_setup(
@@ -177,21 +202,14 @@ def make_setup(
     receivers: np.ndarray | None = None,
     conditions: Conditions | None = None,
 ) -> Setup:
-    """A setup, checked.
-
-    Args:
-        bounds: Of the velocities; one model is its own bounds.
-        frequency: Frequency [Hz].
-        sources: Source position (ndim,), or several, (n_sources, ndim) [km].
-        receivers: Likewise; None for the models' grid.
-        conditions: Everything else; by default `Conditions()`.
+    """A setup of the arguments of `settings.Solver.prepare`, checked.
 
     Raises:
         ValueError: if an argument is out of its range, in one line.
     """
     conditions = Conditions() if conditions is None else conditions
     if isinstance(bounds, VelocityModel):
-        bounds = bounds_of_model(bounds)
+        bounds = Bounds(bounds, bounds)
     if not isinstance(bounds, Bounds):
         raise ValueError(
             f"model must be a VelocityModel, got {type(bounds).__name__}; make one of an "
@@ -203,27 +221,14 @@ def make_setup(
     problem.check_layer(grid, frequency, conditions.thickness, conditions.reflection)
     sources, receivers = check_positions(grid, sources, receivers, conditions.free_surface)
     if conditions.weights is not None:
-        weights = check_weights(conditions.weights, len(sources))
+        weights = np.asarray(conditions.weights)
+        if weights.dtype.kind not in "fiuc" or weights.shape != (len(sources),):
+            message = f"weights must be one number for each of {len(sources)} sources, got "
+            raise ValueError((message + repr(conditions.weights))[:200])
+        if not (np.all(np.isfinite(weights)) and np.any(weights)):
+            raise ValueError("weights must be finite, and one of them not zero")
         conditions = dataclasses.replace(conditions, weights=weights)
     return Setup(bounds, frequency, sources, receivers, conditions)
-
-
-def check_weights(weights: Any, number: int) -> np.ndarray:
-    """Weights of sources that are fired together, (n_sources,), real or complex.
-
-    Raises:
-        ValueError: if they are not one finite number for each source, or all zero.
-    """
-    values = np.asarray(weights)
-    if values.dtype.kind not in "fiuc" or values.shape != (number,):
-        raise ValueError(
-            f"weights must be one number for each of {number} sources, got {weights!r}"[
-                :200
-            ]
-        )
-    if not (np.all(np.isfinite(values)) and np.any(values)):
-        raise ValueError("weights must be finite, and one of them not zero")
-    return values
 
 
 def check_positions(
@@ -250,30 +255,6 @@ def check_positions(
 
 
 @dataclasses.dataclass(frozen=True)
-class Truth:
-    """A known δu, which records of a history are compared with."""
-
-    scattered: np.ndarray  # (n_sources, nz, [ny,] nx) complex
-    # What of fields on the solver's grid is compared; below a free surface their odd part.
-    compared: Callable[[np.ndarray], np.ndarray] | None = None
-
-    def distance(self, fields: Array, sources: slice = slice(None)) -> float:
-        """Relative L2 distance of fields from the truth.
-
-        Args:
-            fields: δu on the model's grid, (n, nz, [ny,] nx).
-            sources: Whose fields they are, n of them.
-
-        Raises:
-            ValueError: if the truth is zero.
-        """
-        fields = np.asarray(fields)
-        if self.compared is not None:
-            fields = self.compared(fields)
-        return relative_l2(fields, self.scattered[sources])
-
-
-@dataclasses.dataclass(frozen=True)
 class Solved:
     """δu of all sources in one velocity, and what it is worth."""
 
@@ -283,19 +264,10 @@ class Solved:
     error_estimates: np.ndarray | None = None
     # (n_sources,) whether the tolerance was reached; None where none was asked for
     converged: np.ndarray | None = None
-    # Points (n, ndim) → (n_sources, n); None where δu is known at `fields` only.
-    evaluate: Callable[[np.ndarray], np.ndarray] | None = None
+    evaluate: Field | None = None  # None where δu is known at `fields` only
     stats: Statistics = Statistics()
     history: tuple[dict[str, Any], ...] = ()
     initialisation: str | None = None  # SHA-256 of the parameters a network started with
-
-
-class Solve(Protocol):
-    """(model, truth) → what was solved."""
-
-    def __call__(self, model: VelocityModel, truth: Truth | None = None) -> Solved:
-        """δu of all sources in a model."""
-        ...
 
 
 def no_gradient(velocity: jax.Array) -> jax.Array:
@@ -314,8 +286,8 @@ def no_gradient(velocity: jax.Array) -> jax.Array:
 class Prepared:
     """A solver for all velocities within the bounds of its setup.
 
-    `solve(model, truth=None)` gives δu of all sources, `Solved`. v₀ of a source is that of
-    the conditions, or the model's own there.
+    `solve(model, distance=None)` gives δu of all sources, `Solved`, whose history notes the
+    `Distance`. v₀ of a source is that of the conditions, or the model's own there.
 
     `data(velocity)` gives δu at the receivers, complex (n_sources, n_receivers), as a pure
     function of a velocity on the grid [km/s] that can be differentiated and jitted, in the
@@ -326,6 +298,24 @@ class Prepared:
     setup: Setup
     solve: Solve
     data: Callable[[jax.Array], jax.Array] = no_gradient
+
+
+def at_receivers(setup: Setup, evaluate: Field, fields: np.ndarray) -> np.ndarray:
+    """δu where a setup asks for it: at the receivers, (n_sources, n_receivers), or on the
+    grid, where it is `fields`, (n_sources, nz, [ny,] nx)."""
+    return fields if setup.receivers is None else evaluate(setup.receivers)
+
+
+def of_velocity(
+    setup: Setup, data: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
+    """A function of the squared slowness [s²/km²] as one of the velocity [km/s]."""
+
+    def function(velocity: jax.Array) -> jax.Array:
+        model = setup.grid.replace_velocity(velocity)
+        return data(jnp.asarray(model.squared_slowness))
+
+    return function
 
 
 def with_weighted_data(prepared: Prepared) -> Prepared:
@@ -340,14 +330,65 @@ def with_weighted_data(prepared: Prepared) -> Prepared:
     return dataclasses.replace(prepared, data=data)
 
 
-def at_receivers(
-    setup: Setup, evaluate: Callable[[np.ndarray], np.ndarray], fields: np.ndarray
-) -> np.ndarray:
-    """δu where it is asked for: at the receivers, or on the grid.
+def below_surface(solver: "Solver", setup: Setup) -> Prepared:
+    """Any solver below a free surface: prepared for the mirrored models instead.
 
-    Args:
-        setup: Says where.
-        evaluate: Points (n, ndim) → (n_sources, n).
-        fields: On the grid, (n_sources, nz, [ny,] nx).
+    See `physics.free_surface`.
     """
-    return fields if setup.receivers is None else evaluate(setup.receivers)
+    receivers = images = setup.receivers
+    if receivers is not None:
+        images = free_surface.with_images(receivers, setup.grid)
+    conditions = dataclasses.replace(setup.conditions, free_surface=False)
+    bounds = setup.bounds.mirrored()
+    mirrored = Setup(bounds, setup.frequency, setup.sources, images, conditions)
+    whole = solver.prepare_setup(mirrored)
+
+    def solve(model: VelocityModel, distance: Distance | None = None) -> Solved:
+        def distance_of_odd(fields, *sources):
+            assert distance is not None
+            return distance(free_surface.odd_part(model, fields), *sources)
+
+        solved = whole.solve(
+            free_surface.mirrored_model(model), distance and distance_of_odd
+        )
+        if receivers is None:
+            fields = free_surface.odd_part(model, solved.fields)
+        else:
+            fields = free_surface.odd_values(solved.fields, receivers, model)
+        estimates, converged = solved.error_estimates, solved.converged
+        if estimates is not None:
+            estimates = np.asarray(estimates) * _growth(solved.fields, fields)
+            if converged is not None and solver.tolerance is not None:
+                converged = converged & (estimates <= solver.tolerance)
+        return dataclasses.replace(
+            solved,
+            fields=fields,
+            evaluate=solved.evaluate and functools.partial(_odd, solved.evaluate, model),
+            error_estimates=estimates,
+            converged=converged,
+        )
+
+    def data(velocity: jax.Array) -> jax.Array:
+        assert receivers is not None
+        both = whole.data(jnp.concatenate([velocity[:0:-1], velocity]))
+        return free_surface.odd_values(both, receivers, setup.grid)
+
+    has_gradient = whole.data is not no_gradient
+    return Prepared(setup, solve, data if has_gradient else no_gradient)
+
+
+def _odd(field: Field, model: VelocityModel, points: np.ndarray) -> np.ndarray:
+    """A field less its mirror image at points (n, ndim) below a surface, (n_sources, n)."""
+    both = field(free_surface.with_images(points, model))
+    return free_surface.odd_values(both, points, model)
+
+
+def _growth(whole: np.ndarray, odd: np.ndarray) -> np.ndarray:
+    """What relative errors grow by as fields become differences, (n_sources,).
+
+    The errors of a field and of its image are taken to be independent.
+    """
+    before, after = (
+        np.linalg.norm(fields.reshape(len(fields), -1), axis=1) for fields in (whole, odd)
+    )
+    return np.divide(before, after, out=np.ones(len(odd)), where=after > 0)

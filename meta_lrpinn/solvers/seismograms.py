@@ -1,35 +1,50 @@
-"""`time_traces`: seismograms at receivers from solves at many frequencies."""
+"""`time_traces`: seismograms at receivers from solves at many frequencies.
+
+Time goes as e^{+iωt}. A field known at the multiples of 1/P, Σ_k U(k/P) e^{2πikt/P} / P,
+repeats itself after the period P: what arrives later than P is seen too early. Periods are
+therefore longer than the record, and longer still until nothing is left at their end.
+"""
 
 import dataclasses
+import functools
+import math
 import os
 import time
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import tqdm
 from scipy import spatial
 
 from meta_lrpinn.physics import background
-from meta_lrpinn.physics.free_surface import check_sources
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.machine import check_memory
-from meta_lrpinn.solvers import time_transform as transform
-from meta_lrpinn.solvers.settings import PlaneWaves, Solver, check_settings
+from meta_lrpinn.solvers.protocol import check_positions
+from meta_lrpinn.solvers.settings import Solver, check_settings
 from meta_lrpinn.solvers.solve import solve
 
 if TYPE_CHECKING:
     import xarray
 
-# The first period over the record, and how often it is doubled at most.
+# The first period over the record, and how often it is doubled at most; not tuned.
 _FIRST_PERIOD, _DOUBLINGS = 1.25, 4
-# The end of the period, where nothing must be left.
+# The part of a period at its end where nothing must be left; not tuned.
 _END = 0.1
-# Rounding leaves more than any less.
+# Rounding leaves more than any smaller tolerance.
 _LEAST_TOLERANCE = 1e-9
-_MOST_FREQUENCIES = 20_000
-# Of one period; a trace of so many is longer than any record.
-_MOST_SAMPLES = 2**24
+# Guards against other units: no record asks for so many frequencies, or samples a period.
+_MOST_FREQUENCIES, _MOST_SAMPLES = 20_000, 2**24
+# Starts of a Ricker wavelet before its peak, in periods of the peak frequency: there it
+# is below 1e-8 of its peak.
+_DELAY_PERIODS = 1.5
+# Samples in a period of the highest frequency, where no step is given; two would do, but
+# not look like a wave.
+_SAMPLES_PER_PERIOD = 5
+# Frequencies matter that have this fraction of the tolerance, relative to the strongest:
+# what is left out adds up. Not tuned.
+_SPECTRUM_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,138 +157,215 @@ def time_traces(
         wavelet: Samples of s(t) from zero on instead, `step` apart.
         transform_tolerance: Largest error of the way to time, over the largest value of
             the traces; the solver has its own.
-        settings: Which solver; by default `PlaneWaves()`.
-        free_surface: Whether u = 0 at the top of the model; as of `solve`.
+        settings, free_surface, seed, progress: As of `solve`.
         snapshots: Number of wavefields to keep, evenly spaced over the record.
-        seed: Seed of all that is random.
-        progress: Show a progress bar.
 
     Raises:
         ValueError: if an argument is out of its range, in one line.
     """
     began = time.perf_counter()
-    settings = PlaneWaves() if settings is None else settings
-    check_settings(settings)
-    sources, receivers = (np.atleast_2d(np.asarray(a, float)) for a in (source, receivers))
-    _check_positions(model, sources, receivers, free_surface)
+    settings = check_settings(settings)
+    sources, positions = check_positions(model, source, receivers, free_surface)
+    receivers = cast(np.ndarray, positions)
+    _check_apart(model, sources, receivers)
     step, samples, delay = _wavelet(
         peak_frequency, wavelet, step, record, transform_tolerance
     )
-    peak = peak_frequency or transform.peak_of(samples, step)
-    options = {"settings": settings, "seed": seed, "free_surface": free_surface}
     number = round(record / step) + 1
     frames = np.linspace(0, record, snapshots)
-    if free_surface and not snapshots and _all_on_surface(model, receivers):
+    # As `VelocityModel.check_contains`, half a thousandth of a cell is rounding.
+    depth = receivers[:, -1] - model.lower[-1]
+    if free_surface and not snapshots and np.all(depth <= 5e-4 * model.spacing[0]):
         warnings.warn("all receivers stand on the free surface, where u = 0", stacklevel=2)
-        response = _nothing(number, sources, receivers, frames, model)
+        data = np.zeros((number, len(sources), len(receivers)))
+        fields = np.zeros((0, len(sources), *model.shape), np.float32)
+        frequencies, wrap_around, converged = np.empty(0), 0.0, True
     else:
-        spectra = _Spectra(model, peak, sources, receivers, options, snapshots > 0)
-        with tqdm.tqdm(disable=not progress, unit="frequency") as bar:
-            response = _response(
-                spectra, samples, step, record, transform_tolerance, frames, bar
-            )
+        peak = peak_frequency or peak_of(samples, step)
+        options = {"settings": settings, "seed": seed, "free_surface": free_surface}
+        where = model, sources, receivers, snapshots > 0
+        data, fields, frequencies, wrap_around, converged = _in_time(
+            functools.cache(functools.partial(_solve, *where, peak, options)),
+            functools.partial(_check_sizes, *where),
+            samples,
+            step,
+            frames,
+            record,
+            transform_tolerance,
+            progress,
+        )
     return Traces(
         model=model,
         sources=sources,
         receivers=receivers,
         times=step * np.arange(number),
-        data=np.moveaxis(response.data[:number], 0, -1),
-        wavelet=_cut(samples, number),
+        data=np.moveaxis(data[:number], 0, -1),
+        wavelet=np.pad(samples, (0, number))[:number],
         delay=delay,
-        frequencies=response.frequencies,
-        wrap_around=response.wrap_around,
-        converged=response.wrap_around < transform_tolerance and response.converged,
+        frequencies=frequencies,
+        wrap_around=wrap_around,
+        converged=wrap_around < transform_tolerance and converged,
         solver=settings.name,
         settings=settings,
         free_surface=free_surface,
         elapsed=time.perf_counter() - began,
         snapshot_times=frames,
-        snapshots=response.snapshots,
+        snapshots=fields,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Response:
-    """The wavefield in time, of one wavelet."""
-
-    data: np.ndarray  # (n_times or more, n_sources, n_receivers)
-    frequencies: np.ndarray  # that were solved [Hz]
-    wrap_around: float
-    converged: bool  # no solve missed its tolerance
-    snapshots: np.ndarray  # (n_snapshots, n_sources, nz, [ny,] nx)
+def _check_apart(model: VelocityModel, sources: np.ndarray, receivers: np.ndarray) -> None:
+    distance, _ = spatial.KDTree(sources).query(receivers)
+    if distance.min() < 1e-3 * min(model.spacing):
+        position = receivers[np.argmin(distance)].tolist()
+        raise ValueError(f"a receiver stands on a source, where u is infinite: {position}")
 
 
-def _nothing(
-    number: int,
-    sources: np.ndarray,
-    receivers: np.ndarray,
-    frames: np.ndarray,
-    model: VelocityModel,
-) -> _Response:
-    """Zeros, for which nothing has to be solved."""
-    data = np.zeros((number, len(sources), len(receivers)))
-    snapshots = np.zeros((len(frames), len(sources), *model.shape), np.float32)
-    return _Response(data, np.empty(0), 0.0, True, snapshots)
-
-
-def _response(
-    spectra: "_Spectra",
-    samples: np.ndarray,
-    step: float,
+def _wavelet(
+    peak_frequency: float | None,
+    wavelet: np.ndarray | None,
+    step: float | None,
     record: float,
     tolerance: float,
+) -> tuple[float, np.ndarray, float]:
+    """Time step, samples of the wavelet, and the time of its peak."""
+    positive = {"peak_frequency": peak_frequency, "step": step, "record": record}
+    for name, value in positive.items():
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive, got {value}")
+    if not _LEAST_TOLERANCE <= tolerance < 1:
+        raise ValueError(
+            "transform_tolerance is a relative error, from "
+            f"{_LEAST_TOLERANCE:g} to below 1, got {tolerance:g}"
+        )
+    if (wavelet is None) == (peak_frequency is None):
+        raise ValueError("give a peak frequency or a wavelet, one of them")
+    if peak_frequency is not None:
+        highest = ricker_band(peak_frequency, tolerance)
+        step = round_step(highest) if step is None else step
+        if 2 * highest * step > 1:
+            raise ValueError(
+                f"a step of {step} s does not sample {highest:.3g} Hz, which the wavelet "
+                f"has; at most {1 / (2 * highest):.3g} s"
+            )
+        delay = ricker_delay(peak_frequency)
+        length = 2 * delay
+    else:
+        samples = np.asarray(wavelet, float)
+        if step is None:
+            raise ValueError("a wavelet needs the step of its samples")
+        if samples.ndim != 1 or not np.all(np.isfinite(samples)) or not samples.any():
+            raise ValueError(f"wavelet must be samples in time, got {samples.shape}")
+        delay = float(step * np.argmax(np.abs(samples)))
+        length = step * len(samples)
+    if record < step:
+        raise ValueError(f"a record of {record} s is shorter than a step of {step} s")
+    number = _FIRST_PERIOD * max(record, length) / step
+    if number > _MOST_SAMPLES:
+        raise ValueError(
+            f"{max(record, length):g} s in steps of {step:g} s are {number:.3g} samples, "
+            f"more than {_MOST_SAMPLES:,}; is the time in s and the frequency in Hz?"
+        )
+    if peak_frequency is not None:  # not before it is known that they are few
+        samples = ricker(step * np.arange(int(np.ceil(length / step)) + 1), peak_frequency)
+    return step, samples, delay
+
+
+def _in_time(
+    solve_at: Any,
+    check_sizes: Callable[[np.ndarray, int], None],
+    samples: np.ndarray,
+    step: float,
     frames: np.ndarray,
-    bar: tqdm.tqdm,
-) -> _Response:
+    record: float,
+    tolerance: float,
+    progress: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, bool]:
     """Solves over ever longer periods, until nothing wraps around.
 
-    Args:
-        spectra: Solves, each frequency once.
-        samples: Of the wavelet.
-        step: Between them [s].
-        record: Length of the traces [s].
-        tolerance: Of the way to time.
-        frames: Times of snapshots [s].
-        bar: Shows the frequencies.
+    `solve_at` is `_solve` at a frequency and keeps what it has solved, `frames` are the
+    times of snapshots; other arguments are as of `time_traces`.
+
+    Returns:
+        Traces of a period, (n_times, n_sources, n_receivers); snapshots, (n_snapshots,
+        n_sources, nz, [ny,] nx); the frequencies that were solved [Hz]; what wraps around;
+        and whether no solve missed its tolerance.
     """
-    number = round(record / step) + 1
     shortest = round(max(_FIRST_PERIOD * record, len(samples) * step) / step)
-    doublings = 0
-    while True:
+    for doublings in range(_DOUBLINGS + 1):
         count = shortest * 2**doublings
         period = count * step
         spectrum = step * np.fft.rfft(samples, count)
-        indices = transform.needed(spectrum, tolerance)
-        spectra.check_sizes(indices, period, count)
-        bar.total = len(indices)
-        values = spectra.at(indices / period, bar)
+        indices, has_mean = needed(spectrum, tolerance)
+        # Halves of a step are other floats of the same frequency.
+        frequencies = np.array([float(f"{k / period:.12g}") for k in indices])
+        check_sizes(frequencies, count)
+        bar = tqdm.tqdm(frequencies, disable=not progress, unit="frequency")
+        traces, fields, converged = map(np.stack, zip(*map(solve_at, bar), strict=True))
         weights = spectrum[indices]
-        data = weights[:, None, None] * values.traces
-        data = transform.to_time(data, indices, period, count)
-        if has_mean := transform.has_mean(spectrum, tolerance):
+        data = to_time(weights[:, None, None] * traces, indices, period, count)
+        if has_mean:
             data = data - data[0]  # nothing has arrived at time zero
-        wrap_around = _left_at_end(data, number if has_mean else None)
-        if wrap_around < tolerance or doublings == _DOUBLINGS:
+        window = round(record / step) + 1 if has_mean else None
+        wrap_around = _left_at_end(data, window)
+        if wrap_around < tolerance:
             break
-        doublings += 1
-    fields = weights.reshape(-1, *(1,) * (values.fields.ndim - 1)) * values.fields
-    return _Response(
-        data=data,
-        frequencies=indices / period,
-        wrap_around=wrap_around,
-        converged=values.converged,
-        snapshots=transform.at_times(fields, indices, period, frames),
+    fields = weights.reshape(-1, *(1,) * (fields.ndim - 1)) * fields
+    snapshots = at_times(fields, indices, period, frames)
+    return data, snapshots, frequencies, wrap_around, bool(np.all(converged))
+
+
+def _check_sizes(
+    model: VelocityModel,
+    sources: np.ndarray,
+    receivers: np.ndarray,
+    with_fields: bool,
+    frequencies: np.ndarray,
+    samples: int,
+) -> None:
+    """Refuses more frequencies [Hz], traces or snapshots than there is room for."""
+    number = len(frequencies)
+    if number > _MOST_FREQUENCIES:
+        raise ValueError(
+            f"the record needs {number} frequencies up to {frequencies[-1]:.4g} Hz; "
+            "ask for a shorter one"
+        )
+    # Spectra, twice, and a period of every trace; wavefields of snapshots, thrice.
+    check_memory(
+        len(sources) * len(receivers) * (32.0 * number + 16.0 * samples),
+        f"{len(sources):,} x {len(receivers):,} traces of {samples:,} samples",
+        "ask for fewer sources or receivers, or a shorter record",
     )
+    if with_fields:
+        check_memory(
+            3 * 8.0 * len(sources) * number * float(np.prod(model.shape)),
+            f"snapshots of {len(sources):,} sources from {number:,} frequencies",
+            "ask for a movie of one source, or a shorter record",
+        )
 
 
-def _cut(samples: np.ndarray, number: int) -> np.ndarray:
-    """A wavelet (n,) as so many samples, zero after its end."""
-    return np.pad(samples, (0, max(0, number - len(samples))))[:number]
+def _solve(
+    model: VelocityModel,
+    sources: np.ndarray,
+    receivers: np.ndarray,
+    with_fields: bool,
+    peak: float,
+    options: Mapping[str, Any],
+    frequency: float,
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Total wavefields of unit sources at one frequency; `peak` is that of the model [Hz].
 
-
-def _all_on_surface(model: VelocityModel, receivers: np.ndarray) -> bool:
-    # As `VelocityModel.check_contains`, half a thousandth of a cell is rounding.
-    return bool(np.all(receivers[:, -1] <= model.lower[-1] + 5e-4 * model.spacing[0]))
+    Returns:
+        At the receivers, (n_sources, n_receivers); for snapshots on the grid, (n_sources,
+        nz, [ny,] nx), else (0,); and whether the tolerance was not missed.
+    """
+    # The fundamental solution is that of (Δ + k²) u = δ.
+    amplitude = -background.default_amplitude(model.ndim)
+    model = dispersed(model, frequency / peak)
+    field = solve(model, frequency, sources, amplitude=amplitude, **options)
+    whole = field.total.filled(0) if with_fields else np.empty(0)
+    traces = field.at(receivers, "total")
+    return traces, np.asarray(whole, np.complex64), field.converged is not False
 
 
 def _left_at_end(data: np.ndarray, window: int | None) -> float:
@@ -293,95 +385,6 @@ def _left_at_end(data: np.ndarray, window: int | None) -> float:
     return float(np.abs(end).max()) / largest if largest > 0 else 0.0
 
 
-def _check_positions(
-    model: VelocityModel, sources: np.ndarray, receivers: np.ndarray, free_surface: bool
-) -> None:
-    model.check_contains(sources, what="source")
-    model.check_contains(receivers, what="receiver")
-    _check_apart(model, sources, receivers)
-    if free_surface:
-        check_sources(model, sources)
-
-
-def _check_apart(model: VelocityModel, sources: np.ndarray, receivers: np.ndarray) -> None:
-    distance, _ = spatial.KDTree(sources).query(receivers)
-    if distance.min() < 1e-3 * min(model.spacing):
-        position = receivers[np.argmin(distance)].tolist()
-        raise ValueError(f"a receiver stands on a source, where u is infinite: {position}")
-
-
-def _check_number(indices: np.ndarray, period: float) -> None:
-    if len(indices) > _MOST_FREQUENCIES:
-        raise ValueError(
-            f"the record needs {len(indices)} frequencies up to "
-            f"{indices[-1] / period:.4g} Hz; ask for a shorter one"
-        )
-
-
-def _check_samples(length: float, step: float) -> None:
-    number = _FIRST_PERIOD * length / step
-    if number > _MOST_SAMPLES:
-        raise ValueError(
-            f"{length:g} s in steps of {step:g} s are {number:.3g} samples, more than "
-            f"{_MOST_SAMPLES:,}; is the time in s and the frequency in Hz?"
-        )
-
-
-def _wavelet(
-    peak_frequency: float | None,
-    wavelet: np.ndarray | None,
-    step: float | None,
-    record: float,
-    tolerance: float,
-) -> tuple[float, np.ndarray, float]:
-    """Time step, samples of the wavelet, and the time of its peak."""
-    for name, value in (
-        ("peak_frequency", peak_frequency), ("step", step), ("record", record),
-        ("transform_tolerance", tolerance),
-    ):  # fmt: skip
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be positive, got {value}")
-    if not _LEAST_TOLERANCE <= tolerance < 1:
-        raise ValueError(
-            "transform_tolerance is a relative error, from "
-            f"{_LEAST_TOLERANCE:g} to below 1, got {tolerance:g}"
-        )
-    if (wavelet is None) == (peak_frequency is None):
-        raise ValueError("give a peak frequency or a wavelet, one of them")
-    if peak_frequency is not None:
-        highest = transform.ricker_band(peak_frequency, tolerance)
-        step = transform.round_step(highest) if step is None else step
-        if 2 * highest * step > 1:
-            raise ValueError(
-                f"a step of {step} s does not sample {highest:.3g} Hz, which the wavelet "
-                f"has; at most {1 / (2 * highest):.3g} s"
-            )
-        delay = transform.ricker_delay(peak_frequency)
-        _check_samples(max(record, 2 * delay), step)
-        times = step * np.arange(int(np.ceil(2 * delay / step)) + 1)
-        samples = transform.ricker(times, peak_frequency)
-    else:
-        samples = np.asarray(wavelet, float)
-        if step is None:
-            raise ValueError("a wavelet needs the step of its samples")
-        if samples.ndim != 1 or not np.all(np.isfinite(samples)) or not samples.any():
-            raise ValueError(f"wavelet must be samples in time, got {samples.shape}")
-        delay = float(step * np.argmax(np.abs(samples)))
-    _check_samples(max(record, step * len(samples)), step)
-    if record < step:
-        raise ValueError(f"a record of {record} s is shorter than a step of {step} s")
-    return step, samples, delay
-
-
-@dataclasses.dataclass(frozen=True)
-class _Values:
-    """Total wavefields of unit sources."""
-
-    traces: np.ndarray  # (n_frequencies, n_sources, n_receivers) complex
-    fields: np.ndarray  # (n_frequencies, n_sources, nz, nx) complex64; or no sources
-    converged: bool  # no solve missed its tolerance
-
-
 def dispersed(model: VelocityModel, ratio: float) -> VelocityModel:
     """A model of constant Q at another frequency; the same where it is lossless.
 
@@ -396,60 +399,89 @@ def dispersed(model: VelocityModel, ratio: float) -> VelocityModel:
     return model.replace_velocity(np.asarray(model.velocity) * factor)
 
 
-class _Spectra:
-    """Solves at frequencies, each once."""
+def ricker(times: np.ndarray, peak_frequency: float) -> np.ndarray:
+    """Ricker wavelet of peak one, (1 − 2a) e^{−a} with a = (π f (t − t₀))².
 
-    def __init__(self, model, peak, sources, receivers, options, with_fields):
-        self._model, self._sources, self._receivers = model, sources, receivers
-        self._peak = peak
-        self._options = options
-        self._with_fields = with_fields
-        self._known: dict[float, tuple[np.ndarray, np.ndarray]] = {}
-        self._missed: set[float] = set()  # frequencies whose tolerance was not reached
+    Args:
+        times: (n_times,) [s].
+        peak_frequency: f, where its spectrum is largest [Hz].
 
-    def check_sizes(self, indices: np.ndarray, period: float, samples: int) -> None:
-        """Refuses more frequencies, traces or snapshots than there is room for.
+    Returns:
+        (n_times,); the peak is at t₀ = `ricker_delay(f)`.
+    """
+    squared = (np.pi * peak_frequency * (times - ricker_delay(peak_frequency))) ** 2
+    return (1 - 2 * squared) * np.exp(-squared)
 
-        Args:
-            indices: Of the frequencies that are solved for.
-            period: Of which they are multiples of the inverse [s].
-            samples: Of one period.
-        """
-        _check_number(indices, period)
-        frequencies = len(indices)
-        sources, receivers = len(self._sources), len(self._receivers)
-        # Spectra, twice, and a period of every trace; wavefields of snapshots, thrice.
-        check_memory(
-            sources * receivers * (32.0 * frequencies + 16.0 * samples),
-            f"{sources:,} x {receivers:,} traces of {samples:,} samples",
-            "ask for fewer sources or receivers, or a shorter record",
-        )
-        if self._with_fields:
-            points = float(np.prod(self._model.shape))
-            check_memory(
-                3 * 8.0 * sources * frequencies * points,
-                f"snapshots of {sources:,} sources from {frequencies:,} frequencies",
-                "ask for a movie of one source, or a shorter record",
-            )
 
-    def at(self, frequencies: np.ndarray, bar: tqdm.tqdm) -> _Values:
-        """Values at frequencies [Hz]; the bar counts those that are there."""
-        # Halves of a step are other floats of the same frequency.
-        keys = [float(f"{frequency:.12g}") for frequency in frequencies]
-        bar.n = sum(key in self._known for key in keys)
-        for key in keys:
-            if key not in self._known:
-                self._known[key] = self._solve(key)
-                bar.update()
-        traces, fields = zip(*(self._known[key] for key in keys), strict=True)
-        return _Values(np.stack(traces), np.stack(fields), self._missed.isdisjoint(keys))
+def ricker_delay(peak_frequency: float) -> float:
+    """Time from the start of a Ricker wavelet to its peak [s]."""
+    return _DELAY_PERIODS / peak_frequency
 
-    def _solve(self, frequency: float) -> tuple[np.ndarray, np.ndarray]:
-        # The fundamental solution is that of (Δ + k²) u = δ.
-        amplitude = -background.default_amplitude(self._model.ndim)
-        model = dispersed(self._model, frequency / self._peak)
-        field = solve(model, frequency, self._sources, amplitude=amplitude, **self._options)
-        if field.converged is False:
-            self._missed.add(frequency)
-        whole = field.total.filled(0) if self._with_fields else np.empty(0)
-        return field.at(self._receivers, "total"), np.asarray(whole, np.complex64)
+
+def ricker_band(peak_frequency: float, tolerance: float) -> float:
+    """Highest frequency whose part of a Ricker wavelet is above a tolerance [Hz].
+
+    The spectrum is (f/f_p)² exp(1 − (f/f_p)²) of its largest value.
+    """
+    squared = 1.0
+    for _ in range(60):  # x = 1 + ln x − ln ε contracts for x > 1
+        squared = 1 + math.log(squared) - math.log(_SPECTRUM_SHARE * tolerance)
+    return peak_frequency * math.sqrt(squared)
+
+
+def round_step(highest_frequency: float) -> float:
+    """A time step that samples a frequency, one digit long [s]."""
+    step = 1 / (_SAMPLES_PER_PERIOD * highest_frequency)
+    digit = 10.0 ** math.floor(math.log10(step))
+    return math.floor(step / digit * (1 + 1e-9)) * digit
+
+
+def peak_of(samples: np.ndarray, step: float) -> float:
+    """Frequency at which a wavelet (n,), `step` [s] apart, has the most [Hz]."""
+    count = 16 * len(samples)  # padded, so that the peak lies between few of them
+    return float((np.argmax(np.abs(np.fft.rfft(samples, count))[1:]) + 1) / (count * step))
+
+
+def needed(spectrum: np.ndarray, tolerance: float) -> tuple[np.ndarray, bool]:
+    """Which frequencies matter.
+
+    Args:
+        spectrum: Of the wavelet at k/P, k = 0, 1, ..., (n,).
+        tolerance: Relative error of the traces.
+
+    Returns:
+        Their k from 1 up, since at frequency zero there are no waves; and whether that
+        matters nevertheless.
+    """
+    size = np.abs(spectrum)
+    least = _SPECTRUM_SHARE * tolerance * size.max()
+    return np.flatnonzero(size[1:] > least) + 1, bool(size[0] > 10 * least)
+
+
+def to_time(
+    values: np.ndarray, indices: np.ndarray, period: float, number: int
+) -> np.ndarray:
+    """A field over one period.
+
+    Args:
+        values: Complex at the frequencies indices/period, (n_frequencies, ...).
+        indices: (n_frequencies,) int.
+        period: P [s].
+        number: Samples of a period.
+
+    Returns:
+        Real (number, ...), at the times P j/number.
+    """
+    whole = np.zeros((number // 2 + 1, *values.shape[1:]), complex)
+    whole[indices] = values
+    return np.fft.irfft(whole, number, axis=0) * (number / period)
+
+
+def at_times(
+    values: np.ndarray, indices: np.ndarray, period: float, times: np.ndarray
+) -> np.ndarray:
+    """As `to_time`, at few given times, (n_times, ...) single precision."""
+    phases = np.exp(2j * np.pi * np.outer(times, indices) / period).astype(np.complex64)
+    flat = values.reshape(len(indices), -1)
+    fields = 2 / period * np.real(phases @ flat)
+    return fields.reshape(len(times), *values.shape[1:]).astype(np.float32)

@@ -1,13 +1,13 @@
 """Settings of the solvers: which solver, and how it is to work.
 
-Each solver has one frozen dataclass whose fields are all the options that it has, and whose
-methods import its implementation when they are called. Nothing here needs JAX, so that the
-command line can offer these fields as options before anything heavy is imported: the help
-text and the choices of an option stand in the metadata of its field. A new solver is a
-subclass of `Solver`, and an entry of `SOLVERS`.
+Each solver has one frozen dataclass whose fields are all the options that it has. Nothing
+here needs JAX, so that the command line can offer these fields as options before anything
+heavy is imported: the help text and the choices of an option stand in the metadata of its
+field. A new solver is a subclass of `Solver`, and an entry of `SOLVERS`.
 """
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 
     from meta_lrpinn.learning.networks import Network
     from meta_lrpinn.physics.velocity import VelocityModel
-    from meta_lrpinn.solvers.bounds import Bounds
-    from meta_lrpinn.solvers.protocol import Conditions, Prepared, Setup
+    from meta_lrpinn.solvers.protocol import Bounds, Conditions, Prepared, Setup
 
-PRECISIONS = ("double", "single")
-OUTPUT_STARTS = ("network", "solved")
-LOSSES = ("relative", "published")
-SCHEDULES = ("cosine", "halved")
 # Below, rounding and quadrature decide; from one up, zero is as good a wavefield.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 1e-6, 1.0
 
@@ -55,10 +50,7 @@ def _check_tolerance(settings: Any) -> None:
 
 
 class Solver:
-    """Base of the settings of all solvers.
-
-    A subclass is a frozen dataclass with a `name` and `prepare_setup`.
-    """
+    """Base of the settings of all solvers: frozen dataclasses with a `name`."""
 
     name: ClassVar[str]
     tolerance: float | None = None  # of the relative error, where it has one
@@ -83,18 +75,23 @@ class Solver:
         Raises:
             ValueError: if an argument is out of its range, or the problem too large.
         """
-        from meta_lrpinn.solvers import free_surface, protocol
+        from meta_lrpinn.solvers import protocol
 
         setup = protocol.make_setup(bounds, frequency, sources, receivers, conditions)
         if setup.conditions.free_surface:
-            prepared = free_surface.prepare(self.prepare_setup, setup, self.tolerance)
+            prepared = protocol.below_surface(self, setup)
         else:
             prepared = self.prepare_setup(setup)
         return protocol.with_weighted_data(prepared)
 
     def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        raise NotImplementedError
+        """As `prepare`, of checked arguments, without a free surface.
+
+        By default what `prepare(settings, setup)` gives of the module beside this one that
+        has the solver's name.
+        """
+        module = importlib.import_module(f"meta_lrpinn.solvers.{self.name}")
+        return module.prepare(self, setup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,12 +115,6 @@ class PlaneWaves(Solver):
         check_whole(self, "unknowns")
         if self.unknowns is not None and self.tolerance is not None:
             raise ValueError("give unknowns or tolerance, not both")
-
-    def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        from meta_lrpinn.solvers import plane_waves
-
-        return plane_waves.prepare(self, setup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,12 +145,6 @@ class FiniteDifferences(Solver):
         if self.scheme_order not in (2, 4):
             raise ValueError(f"scheme_order must be 2 or 4, got {self.scheme_order}")
 
-    def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        from meta_lrpinn.solvers import finite_differences
-
-        return finite_differences.prepare(self, setup)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW:
@@ -185,7 +170,7 @@ class AdamW:
         None,
         "cosine: the rate falls to zero at the last step; halved: after 2,000, 4,000 and "
         "8,000 steps. By default halved with loss published, else cosine.",
-        SCHEDULES,
+        ("cosine", "halved"),
     )
     fixed_points: bool | None = option(
         None,
@@ -214,9 +199,6 @@ class SOAP(AdamW):
     name: ClassVar[str] = "soap"
 
 
-OPTIMISERS: dict[str, type[AdamW]] = {kind.name: kind for kind in (AdamW, SOAP)}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkFeatures(Solver):
     """The last hidden layer of a network as basis; its output layer solved exactly.
@@ -230,16 +212,12 @@ class NetworkFeatures(Solver):
     network: NetworkLike = dataclasses.field(
         default="default", kw_only=False, metadata=NETWORK
     )
-    precision: str = option("double", "Precision of the exact solves.", PRECISIONS)
+    precision: str = option(
+        "double", "Precision of the exact solves.", ("double", "single")
+    )
 
     def __post_init__(self):
         check_choices(self)
-
-    def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        from meta_lrpinn.solvers import network_features
-
-        return network_features.prepare(self, setup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -257,13 +235,13 @@ class GradientTraining(Solver):
     optimiser: AdamW = variant(
         AdamW(steps=200),
         "soap is adamw in the eigenbasis of Shampoo's preconditioner.",
-        OPTIMISERS,
+        {"adamw": AdamW, "soap": SOAP},
     )
     loss: str = option(
         "relative",
         "relative: residual over right-hand side; published: meta-testing as published, "
         "by the paper's absolute losses, without a layer unless --thickness is given.",
-        LOSSES,
+        ("relative", "published"),
     )
     source_penalty: float | None = option(
         None, "Strength of L_reg; by default 1, the paper's. With loss published."
@@ -271,7 +249,7 @@ class GradientTraining(Solver):
     output_start: str = option(
         "network",
         "Output layer to start from: the network's own, or one solved in the weak form.",
-        OUTPUT_STARTS,
+        ("network", "solved"),
     )
     polish: bool = option(False, "Solve the output layer exactly after the last step.")
 
@@ -283,12 +261,6 @@ class GradientTraining(Solver):
         if self.source_penalty is not None and self.loss != "published":
             raise ValueError("source_penalty has no effect without loss published")
 
-    def prepare_setup(self, setup: "Setup") -> "Prepared":
-        """As `prepare`, of checked arguments, without a free surface."""
-        from meta_lrpinn.solvers import gradient_training
-
-        return gradient_training.prepare(self, setup)
-
 
 # Every solver by its name, in the order of the help.
 SOLVERS: dict[str, type[Solver]] = {
@@ -298,11 +270,13 @@ SOLVERS: dict[str, type[Solver]] = {
 
 
 def check_settings(settings: Any) -> Solver:
-    """Refuses what are no settings of a solver.
+    """Settings of a solver; of None the default, `PlaneWaves()`.
 
     Raises:
         ValueError: if they are something else.
     """
+    if settings is None:
+        return PlaneWaves()
     if type(settings) not in SOLVERS.values():
         kinds = ", ".join(kind.__name__ for kind in SOLVERS.values())
         raise ValueError(f"settings must be one of {kinds}, got {settings!r}"[:300])

@@ -3,23 +3,32 @@
 import datetime
 import time
 from collections.abc import Sequence
-from typing import Any, cast, overload
+from typing import TypedDict, Unpack, cast, overload
 
 import numpy as np
 
 from meta_lrpinn._version import __version__
+from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import problem
-from meta_lrpinn.physics.background import background_of_sources
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.machine import check_memory
-from meta_lrpinn.solvers.protocol import Conditions, Prepared, Truth
-from meta_lrpinn.solvers.settings import (
-    FiniteDifferences,
-    PlaneWaves,
-    Solver,
-    check_settings,
-)
+from meta_lrpinn.solvers.protocol import Conditions, Distance, Prepared
+from meta_lrpinn.solvers.settings import FiniteDifferences, Solver, check_settings
 from meta_lrpinn.wavefield import Provenance, Wavefield
+
+
+class SolveOptions(TypedDict, total=False):
+    """Keyword arguments of `solve`, where they are described."""
+
+    weights: Sequence[complex] | np.ndarray | None
+    amplitude: complex | None
+    background_velocity: complex | None
+    thickness: float | None
+    reflection: float | None
+    free_surface: bool
+    truth: np.ndarray | None
+    seed: int
+    progress: bool
 
 
 @overload
@@ -28,19 +37,8 @@ def solve(
     frequency: float,
     source: np.ndarray,
     settings: Solver | None = None,
-    *,
-    weights: Sequence[complex] | np.ndarray | None = None,
-    amplitude: complex | None = None,
-    background_velocity: complex | None = None,
-    thickness: float | None = None,
-    reflection: float | None = None,
-    free_surface: bool = False,
-    truth: np.ndarray | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> Wavefield:
-    """At one frequency [Hz]: its wavefield."""
-    ...
+    **options: Unpack[SolveOptions],
+) -> Wavefield: ...
 
 
 @overload
@@ -49,19 +47,8 @@ def solve(
     frequency: Sequence[float] | np.ndarray,
     source: np.ndarray,
     settings: Solver | None = None,
-    *,
-    weights: Sequence[complex] | np.ndarray | None = None,
-    amplitude: complex | None = None,
-    background_velocity: complex | None = None,
-    thickness: float | None = None,
-    reflection: float | None = None,
-    free_surface: bool = False,
-    truth: np.ndarray | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> tuple[Wavefield, ...]:
-    """At several frequencies [Hz]: a wavefield of each, in their order."""
-    ...
+    **options: Unpack[SolveOptions],
+) -> tuple[Wavefield, ...]: ...
 
 
 def solve(
@@ -110,14 +97,15 @@ def solve(
     Raises:
         ValueError: if an argument is out of its range, in one line.
     """
-    settings = check_settings(PlaneWaves() if settings is None else settings)
+    settings = check_settings(settings)
     has_several, frequencies = False, [cast(float, frequency)]
     if isinstance(frequency, Sequence | np.ndarray) and np.ndim(frequency) == 1:
         has_several, frequencies = True, problem.check_frequencies(frequency)
-    _check_room(model, source, len(frequencies))
     truths = truth if has_several and truth is not None else [truth] * len(frequencies)
     if len(truths) != len(frequencies):
         raise ValueError(f"{len(frequencies)} frequencies have {len(truths)} known fields")
+    if weights is not None and np.ndim(source) != 2:
+        raise ValueError("weights are of several sources, (n_sources, ndim)")
     conditions = Conditions(
         amplitude=amplitude,
         background_velocity=background_velocity,
@@ -128,43 +116,34 @@ def solve(
         seed=seed,
         progress=progress,
     )
-    if weights is not None and np.ndim(source) != 2:
-        raise ValueError("weights are of several sources, (n_sources, ndim)")
     # All of them before any is solved, so that what cannot be solved is refused at once.
-    prepared, known, seconds = [], [], []
+    tasks = []
     for hertz, fields in zip(frequencies, truths, strict=True):
         began = time.perf_counter()
-        prepared.append(settings.prepare(model, hertz, source, conditions=conditions))
-        known.append(_known(model, source, fields, weights is not None))
-        seconds.append(time.perf_counter() - began)
-    wavefields = tuple(
-        _wavefield(settings, model, source, *parts)
-        for parts in zip(prepared, known, seconds, strict=True)
+        prepared = settings.prepare(model, hertz, source, conditions=conditions)
+        distance = _distance(model, source, fields, weights is not None)
+        tasks.append((prepared, distance, time.perf_counter() - began))
+    setup = tasks[0][0].setup
+    number = len(tasks) * (len(setup.sources) if weights is None else 1)
+    check_memory(
+        2 * 16.0 * number * np.prod(model.shape),  # δu and u₀
+        f"{number:,} wavefields on {' x '.join(map(str, model.shape))} points",
+        "solve for fewer sources or frequencies at a time, or by run_survey into a file",
     )
+    wavefields = tuple(_wavefield(settings, model, source, *task) for task in tasks)
     return wavefields if has_several else wavefields[0]
 
 
-def _known(
+def _distance(
     model: VelocityModel, source: np.ndarray, truth: np.ndarray | None, is_one: bool
-) -> Truth | None:
+) -> Distance | None:
     if truth is None:
         return None
     shape = model.shape if is_one else (*np.shape(source)[:-1], *model.shape)
     if np.shape(truth) != shape:
         raise ValueError(f"the known field has shape {np.shape(truth)}, expected {shape}")
-    return Truth(np.reshape(truth, (-1, *model.shape)))
-
-
-def _check_room(model: VelocityModel, source: np.ndarray, frequencies: int) -> None:
-    """Refuses more wavefields than there is memory for: δu and u₀ of every source."""
-    if not isinstance(model, VelocityModel) or np.ndim(source) != 2:
-        return
-    number = len(source) * frequencies
-    check_memory(
-        2 * 16.0 * number * np.prod(model.shape),
-        f"{number:,} wavefields on {' x '.join(map(str, model.shape))} points",
-        "solve for fewer sources or frequencies at a time, or by run_survey into a file",
-    )
+    known = np.reshape(truth, (-1, *model.shape))
+    return lambda fields, sources=slice(None): relative_l2(fields, known[sources])
 
 
 def _wavefield(
@@ -172,38 +151,25 @@ def _wavefield(
     model: VelocityModel,
     source: np.ndarray,
     prepared: Prepared,
-    truth: Truth | None,
+    distance: Distance | None,
     seconds: float,
 ) -> Wavefield:
     """One frequency; whether arrays have an axis for the sources, `source` decides."""
     began = time.perf_counter()
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     setup, conditions = prepared.setup, prepared.setup.conditions
-    solved = prepared.solve(model, truth)
-    velocities = setup.background_velocities(model)
-    background = background_of_sources(
-        model.grid_points(),
-        setup.frequency,
-        setup.sources,
-        velocities,
-        setup.amplitude,
-        float(model.lower[-1]) if conditions.free_surface else None,
-    )
-    if conditions.weights is not None:
-        background = conditions.weights @ background
-    background = background.reshape(solved.fields.shape)
-    each = (lambda values: values) if np.ndim(source) == 2 else (lambda values: values[0])
-    has_axis = np.ndim(source) == 2 and conditions.weights is None
-    pick = (lambda values: values) if has_axis else (lambda values: values[0])
+    solved = prepared.solve(model, distance)
+    # Indices of what arrays hold for each source, and for each wavefield.
+    sources = slice(None) if np.ndim(source) == 2 else 0
+    fields = 0 if conditions.weights is not None else sources
     estimates, converged = solved.error_estimates, solved.converged
     return Wavefield(
         model=model,
         frequency=setup.frequency,
-        source=each(setup.sources),
+        source=setup.sources[sources],
         amplitude=setup.amplitude,
-        background_velocity=each(velocities),
-        scattered=pick(solved.fields),
-        background=pick(background.astype(solved.fields.dtype)),
+        background_velocity=setup.background_velocities(model)[sources],
+        scattered=solved.fields[fields],
         solver=settings.name,
         settings=settings,
         elapsed=seconds + time.perf_counter() - began,
@@ -217,7 +183,7 @@ def _wavefield(
         ),
         stats=solved.stats,
         history=solved.history,
-        error_estimates=None if estimates is None else pick(np.asarray(estimates)),
+        error_estimates=None if estimates is None else np.asarray(estimates)[fields],
         converged=None if converged is None else bool(np.all(converged)),
         evaluate=solved.evaluate,
         free_surface=conditions.free_surface,
@@ -234,24 +200,11 @@ def reference_wavefield(
     refinement: int | None = None,
     maximum_refinement: int = 8,
     scheme_order: int = 4,
-    **options: Any,
+    **options: Unpack[SolveOptions],
 ) -> Wavefield:
     """The wavefield by finite differences, refined until it no longer changes.
 
-    The short name of `solve` with `FiniteDifferences`.
-
-    Args:
-        model: As for `solve`.
-        frequency: As for `solve` [Hz].
-        source: As for `solve` [km].
-        tolerance: As of `FiniteDifferences`, like the next three.
-        refinement: Cells per cell of the model.
-        maximum_refinement: Where refinement ends.
-        scheme_order: 2 or 4.
-        **options: Keyword arguments of `solve`.
-
-    Returns:
-        The wavefield.
+    The short name of `solve` with `FiniteDifferences`, whose arguments it has.
 
     Raises:
         ValueError: if an argument is out of its range, or the factors would not fit into

@@ -1,14 +1,13 @@
 """Whole surveys in one call: many velocities, frequencies and sources.
 
 A solver is prepared once for each frequency and serves all velocities: with plane waves on
-one lattice, so that it is compiled once; a network's features are evaluated once for each
-source. The sources are right-hand sides of one system. `survey_run` does the same for
-surveys larger than memory.
+one lattice; a network's features are evaluated once for each source. The sources are
+right-hand sides of one system. `survey_run` does the same for surveys larger than memory.
 """
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tqdm
@@ -16,9 +15,14 @@ import tqdm
 from meta_lrpinn.physics import problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.machine import check_memory
-from meta_lrpinn.solvers.bounds import Bounds, bounds_of
-from meta_lrpinn.solvers.protocol import Conditions, Prepared, check_positions
-from meta_lrpinn.solvers.settings import PlaneWaves, Solver, check_settings
+from meta_lrpinn.solvers.protocol import (
+    Bounds,
+    Conditions,
+    Prepared,
+    bounds_of,
+    check_positions,
+)
+from meta_lrpinn.solvers.settings import Solver, check_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,64 +49,6 @@ class Survey:
         return models * frequencies * sources / self.elapsed
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Everything about a survey except its velocities; checked by `make_plan`."""
-
-    frequencies: np.ndarray  # (n_frequencies,) Hz
-    sources: np.ndarray  # (n_sources, ndim) km, the same for all velocities
-    receivers: np.ndarray | None  # (n_receivers, ndim) km, None for the models' grid
-    settings: Solver
-    conditions: Conditions
-
-    def prepare(self, bounds: Bounds, frequency: float) -> Prepared:
-        """The solver of one frequency for velocities within bounds.
-
-        Raises:
-            ValueError: if the problem is too large.
-        """
-        return self.settings.prepare(
-            bounds, float(frequency), self.sources, self.receivers, self.conditions
-        )
-
-    def check_sizes(self, bounds: Bounds) -> None:
-        """Refuses, before anything is solved, frequencies that cannot be solved for.
-
-        Args:
-            bounds: Of all velocities.
-
-        Raises:
-            ValueError: if the first or the highest is out of range, or the problem too
-                large there.
-        """
-        for frequency in (np.min(self.frequencies), np.max(self.frequencies)):
-            self.prepare(bounds, frequency)
-
-
-def make_plan(
-    grid: VelocityModel,
-    frequencies: Sequence[float] | np.ndarray,
-    sources: np.ndarray,
-    settings: Solver | None,
-    receivers: np.ndarray | None,
-    conditions: Conditions,
-) -> Plan:
-    """A plan, checked.
-
-    Args:
-        grid: A model on the grid of all velocities.
-        frequencies, sources, settings, receivers: As of `solve_survey`.
-        conditions: Everything else.
-
-    Raises:
-        ValueError: if an argument is out of its range, in one line.
-    """
-    settings = check_settings(PlaneWaves() if settings is None else settings)
-    sources, receivers = check_positions(grid, sources, receivers, conditions.free_surface)
-    frequencies = problem.check_frequencies(frequencies)
-    return Plan(frequencies, sources, receivers, settings, conditions)
-
-
 def solve_survey(
     models: Sequence[VelocityModel],
     frequencies: Sequence[float] | np.ndarray,
@@ -125,15 +71,10 @@ def solve_survey(
         models: Velocity models on one grid.
         frequencies: Frequencies [Hz].
         sources: Source positions (n_sources, ndim) [km], the same for all.
-        settings: Which solver, and how it is to work; by default `PlaneWaves()`, of
-            which all velocities of a frequency share lattice and compiled program.
+        settings, amplitude, seed, free_surface, progress: As of `solve`.
         receivers: Positions (n_receivers, ndim) [km]; default: the models' grid.
-        amplitude: A of the background field; default: fundamental solution.
-        memory: GiB that the vectors and fields of one solve may take; sources are
-            split into batches that fit. Plane waves without a tolerance only.
-        seed: Seed of all that is random.
-        free_surface: Whether u = 0 at the top of the models; as of `solve`.
-        progress: Show a progress bar.
+        memory: GiB that the vectors and fields of one solve may take; plane waves split
+            the sources into batches that fit.
 
     Returns:
         The survey.
@@ -145,38 +86,34 @@ def solve_survey(
     models = list(models)
     if not models:
         raise ValueError("a survey needs at least one model")
-    _check_one_grid(models)
+    if len({(m.shape, m.spacing, m.origin) for m in models}) != 1:
+        raise ValueError("the models of a survey must share one grid")
     conditions = Conditions(
         amplitude=amplitude, memory=memory, seed=seed, free_surface=free_surface
     )
     plan = make_plan(models[0], frequencies, sources, settings, receivers, conditions)
     shape = models[0].shape if plan.receivers is None else (len(plan.receivers),)
-    size = (len(models), len(plan.frequencies))
+    size = (len(models), len(plan.frequencies), len(plan.sources))
     check_memory(
-        8.0 * np.prod([*size, len(plan.sources), *shape], dtype=float),
-        f"{np.prod(size) * len(plan.sources):,} wavefields",
+        8.0 * np.prod([*size, *shape], dtype=float),
+        f"{np.prod(size):,} wavefields",
         "give receivers, or write them into a file by run_survey",
     )
-    scattered = np.empty((*size, len(plan.sources), *shape), np.complex64)
-    estimates = np.full((*size, len(plan.sources)), np.nan)
-    unknowns = np.zeros(size, int)
-    tolerance = plan.settings.tolerance
-    reached = None if tolerance is None else np.zeros(estimates.shape, bool)
+    scattered = np.empty((*size, *shape), np.complex64)
+    estimates, converged = np.empty(size), np.empty(size, bool)
+    unknowns = np.empty(size[:2], int)
     bounds = bounds_of(models[0], (model.velocity for model in models))
     with tqdm.tqdm(total=size[0] * size[1], disable=not progress, unit="solve") as bar:
         for column, frequency in enumerate(plan.frequencies):
-            prepared = plan.prepare(bounds, frequency)
-            for row, model in enumerate(models):
-                solved = prepared.solve(model)
-                scattered[row, column] = solved.fields
-                unknowns[row, column] = solved.stats.unknowns or 0
-                if solved.error_estimates is not None:
-                    estimates[row, column] = solved.error_estimates
-                if solved.converged is not None:
-                    if reached is None:
-                        reached = np.ones(estimates.shape, bool)
-                    reached[row, column] = solved.converged
+            results = solve_models(plan.prepare(bounds, frequency), models)
+            for row, (fields, errors, number, has_converged) in enumerate(results):
+                scattered[row, column] = fields
+                estimates[row, column] = errors
+                unknowns[row, column] = number
+                converged[row, column] = has_converged
                 bar.update()
+    # Without a tolerance only iterations that ended early are worth telling.
+    is_asked = plan.settings.tolerance is not None or not np.all(converged)
     return Survey(
         frequencies=plan.frequencies,
         sources=plan.sources,
@@ -184,11 +121,68 @@ def solve_survey(
         scattered=scattered,
         unknowns=unknowns,
         error_estimates=estimates,
-        converged=reached,
+        converged=converged if is_asked else None,
         elapsed=time.perf_counter() - began,
     )
 
 
-def _check_one_grid(models: Sequence[VelocityModel]) -> None:
-    if len({(m.shape, m.spacing, m.origin) for m in models}) != 1:
-        raise ValueError("the models of a survey must share one grid")
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything about a survey except its velocities; checked by `make_plan`."""
+
+    frequencies: np.ndarray  # (n_frequencies,) Hz
+    sources: np.ndarray  # (n_sources, ndim) km, the same for all velocities
+    receivers: np.ndarray | None  # (n_receivers, ndim) km, None for the models' grid
+    settings: Solver
+    conditions: Conditions
+
+    def prepare(self, bounds: Bounds, frequency: float) -> Prepared:
+        """The solver of one frequency for velocities within bounds.
+
+        Raises:
+            ValueError: if the frequency is out of range, or the problem too large.
+        """
+        return self.settings.prepare(
+            bounds, float(frequency), self.sources, self.receivers, self.conditions
+        )
+
+
+def make_plan(
+    grid: VelocityModel,
+    frequencies: Sequence[float] | np.ndarray,
+    sources: np.ndarray,
+    settings: Solver | None,
+    receivers: np.ndarray | None,
+    conditions: Conditions,
+) -> Plan:
+    """A plan for velocities on the grid of a model, checked; as of `solve_survey`.
+
+    Raises:
+        ValueError: if an argument is out of its range, in one line.
+    """
+    settings = check_settings(settings)
+    sources, receivers = check_positions(grid, sources, receivers, conditions.free_surface)
+    frequencies = problem.check_frequencies(frequencies)
+    return Plan(frequencies, sources, receivers, settings, conditions)
+
+
+def solve_models(
+    prepared: Prepared, models: Iterable[VelocityModel]
+) -> Iterator[tuple[np.ndarray, np.ndarray, int, np.ndarray]]:
+    """Solves one model after the other, for all sources.
+
+    Yields:
+        Fields (n_sources, ...), single precision; estimates of their relative errors
+        (n_sources,), NaN where the solver has none; number of unknowns; and whether
+        nothing was missed (n_sources,), true where no tolerance is asked for.
+    """
+    number = len(prepared.setup.sources)
+    for model in models:
+        solved = prepared.solve(model)
+        errors, converged = solved.error_estimates, solved.converged
+        yield (
+            np.asarray(solved.fields, np.complex64),
+            np.full(number, np.nan) if errors is None else errors,
+            solved.stats.unknowns or 0,
+            np.ones(number, bool) if converged is None else converged,
+        )

@@ -1,14 +1,19 @@
-"""`run_survey`: every velocity, frequency and source, block by block into a file."""
+"""`run_survey`: every velocity, frequency and source, block by block into a file.
+
+A block is one frequency of some velocities and some sources, and one chunk of the file.
+"""
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
+import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
@@ -19,14 +24,20 @@ from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.results import survey_files
 from meta_lrpinn.runtime import executors
-from meta_lrpinn.solvers.blocks import Block, block_sizes, blocks
-from meta_lrpinn.solvers.bounds import Bounds, bounds_of
-from meta_lrpinn.solvers.protocol import Conditions, Prepared
+from meta_lrpinn.solvers.protocol import Bounds, Conditions, Prepared, bounds_of
 from meta_lrpinn.solvers.settings import Solver
-from meta_lrpinn.solvers.survey import Plan, make_plan
+from meta_lrpinn.solvers.survey import Plan, make_plan, solve_models
 
 # Of the progress in a log file.
 _SECONDS_BETWEEN_LINES = 30.0
+# Chunks of a size that file systems and object stores like.
+_CHUNK_BYTES = 64 * 2**20
+# A stop or a lost worker costs a block for each worker: a few minutes. Small surveys are
+# divided, too, so that several workers have something to do. Not tuned.
+_MOST_MODELS, _LEAST_BLOCKS = 32, 16
+# A block may take this part of the memory; the solver's vectors have the rest. Not tuned.
+_PART_OF_MEMORY = 0.25
+_BYTES = np.dtype(np.complex64).itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +62,19 @@ class SurveyRun:
     def throughput(self) -> float:
         """Wavefields per second of this call, compilation included."""
         return self.solved / self.elapsed
+
+
+class Block(NamedTuple):
+    """Where a chunk stands in arrays of (n_models, n_frequencies, n_sources)."""
+
+    models: slice
+    frequencies: slice  # of one
+    sources: slice
+
+    @property
+    def wavefields(self) -> int:
+        """How many it holds."""
+        return math.prod(part.stop - part.start for part in self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,23 +108,16 @@ def run_survey(
 
     The same call goes on where one was stopped: a chunk is there whole, or is solved
     again. `xarray.open_zarr(out)` opens the result, while it grows too. A tolerance that
-    is not reached ends nothing; the array `converged` says where.
+    is not reached ends nothing; the array `converged` says where. Arguments that are not
+    listed are those of `solve_survey`.
 
     Args:
         velocities: Models on one grid, or a file of them (`open_velocities`), which
             workers read themselves.
-        frequencies: Frequencies [Hz].
-        sources: Source positions (n_sources, ndim) [km], the same for all.
         out: Path of the zarr file, or URL; workers write to it themselves.
-        settings: Which solver; by default `PlaneWaves()`, of which all velocities of a
-            frequency share lattice and compiled program.
-        receivers: Positions (n_receivers, ndim) [km]; default: the models' grid.
-        amplitude: A of the background field; default: fundamental solution.
         memory: GiB that the fields and vectors of a process may take; it decides how
             large chunks are.
         models_per_chunk: Models of a chunk at most.
-        seed: Seed of all that is random.
-        free_surface: Whether u = 0 at the top of the models; as of `solve`.
         cluster: Address of a Dask scheduler; the wavefields are the same.
         workers: Processes of a Dask cluster on this machine instead.
         progress: Show a progress bar with the rate and the time left.
@@ -122,9 +139,11 @@ def run_survey(
     points = int(np.prod(grid.shape)) if plan.receivers is None else len(plan.receivers)
     shape = (len(velocities), len(plan.frequencies), len(plan.sources))
     sizes = block_sizes(shape[0], shape[2], points, memory, models_per_chunk)
-    bounds, checksum = _scan(velocities)
-    plan.check_sizes(bounds)
-    description = _description(plan, grid, shape[0], checksum, sizes)
+    bounds, digest = _scan(velocities)
+    # What cannot be solved for is refused before anything is solved.
+    for frequency in (np.min(plan.frequencies), np.max(plan.frequencies)):
+        plan.prepare(bounds, frequency)
+    description = _description(plan, grid, shape[0], digest, sizes)
     survey_files.check_room(out, 8 * int(np.prod(shape)) * points)
     with contextlib.ExitStack() as stack:
         solve_all = stack.enter_context(executors.mapper(cluster, workers))
@@ -132,7 +151,8 @@ def run_survey(
             stack.enter_context(writing.locked(out))
         output = survey_files.open_output(out, description, plan, grid, shape[0], sizes)
         output.clear_partial()
-        job = Job(output, _checksum(repr(description)), plan, bounds)
+        checksum = hashlib.sha256(repr(description).encode()).hexdigest()
+        job = Job(output, checksum, plan, bounds)
         everything = list(blocks(shape, sizes))
         is_there = output.solved(sizes).transpose(1, 2, 0).ravel()
         missing = [b for b, there in zip(everything, is_there, strict=True) if not there]
@@ -144,7 +164,7 @@ def run_survey(
     return SurveyRun(
         out=output.url,
         shape=shape,
-        solved=sum(block.wavefields for block in missing),
+        solved=_count(missing),
         chunks=len(everything),
         missed=missed,
         elapsed=time.perf_counter() - began,
@@ -161,14 +181,13 @@ def _run(
 ) -> int:
     """Solves blocks; returns how many wavefields have not converged."""
     total, missed = int(np.prod(shape)), 0
-    left = sum(block.wavefields for block in missing)
     tasks = (
         (job, block, velocities.part(block.models.start, block.models.stop))
         for block in missing
     )
     with tqdm.tqdm(
         total=total,
-        initial=total - left,
+        initial=total - _count(missing),
         disable=not progress,
         unit="field",
         mininterval=0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES,
@@ -189,25 +208,15 @@ def solve_block(task: tuple[Job, Block, Velocities]) -> tuple[int, int]:
         Number of wavefields, and of those that have not converged.
     """
     job, block, velocities = task
-    prepared = _prepared(job, block.frequency, block.sources.start, block.sources.stop)
-    unknown = np.full(block.sources.stop - block.sources.start, np.nan)
-    fields, estimates, unknowns, converged = [], [], [], []
-    for model in velocities:
-        solved = prepared.solve(model)
-        fields.append(np.asarray(solved.fields, np.complex64))
-        known = solved.error_estimates
-        estimates.append(unknown if known is None else known)
-        unknowns.append(solved.stats.unknowns or 0)
-        if solved.converged is not None:
-            converged.append(solved.converged)
-    job.output.write(
-        block,
-        np.stack(fields),
-        np.stack(estimates),
-        np.array(unknowns),
-        np.stack(converged) if job.plan.settings.tolerance is not None else None,
+    prepared = _prepared(
+        job, block.frequencies.start, block.sources.start, block.sources.stop
     )
-    return block.wavefields, sum(int(np.sum(~one)) for one in converged)
+    fields, estimates, unknowns, converged = (
+        np.stack(values) for values in zip(*solve_models(prepared, velocities), strict=True)
+    )
+    is_asked = job.plan.settings.tolerance is not None
+    job.output.write(block, fields, estimates, unknowns, converged if is_asked else None)
+    return block.wavefields, int(np.sum(~converged))
 
 
 @functools.lru_cache(maxsize=1)
@@ -275,5 +284,56 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def block_sizes(
+    models: int, sources: int, points: int, memory: float, most: int | None = None
+) -> tuple[int, int]:
+    """Models and sources of a block.
+
+    Args:
+        models: Number of velocities of the survey.
+        sources: Number of sources.
+        points: Numbers of one wavefield: receivers, or points of the grid.
+        memory: GiB that one process may take.
+        most: Models of a block at most; by default by size and number.
+
+    Raises:
+        ValueError: if one wavefield does not fit, or `most` is not positive.
+    """
+    if most is not None and most < 1:
+        raise ValueError(f"models_per_chunk must be at least 1, got {most}")
+    bytes_of_one = points * _BYTES
+    room = _PART_OF_MEMORY * memory * 2**30
+    if bytes_of_one > room:
+        raise ValueError(
+            f"one wavefield takes {bytes_of_one / 2**30:.3g} GiB, more than a quarter of "
+            f"the memory of {memory:g} GiB; give receivers or more memory"
+        )
+    budget = min(_CHUNK_BYTES, room)
+    per_source = int(np.clip(budget // bytes_of_one, 1, sources))
+    if most is None:
+        most = min(_MOST_MODELS, -(-models // _LEAST_BLOCKS))
+    per_model = int(np.clip(budget // (bytes_of_one * per_source), 1, min(most, models)))
+    return per_model, per_source
+
+
+def blocks(shape: tuple[int, int, int], sizes: tuple[int, int]) -> Iterator[Block]:
+    """All blocks, those that share a frequency and sources one after the other.
+
+    Args:
+        shape: (n_models, n_frequencies, n_sources) of the survey.
+        sizes: Models and sources of a block.
+    """
+    models, frequencies, sources = shape
+    starts = itertools.product(
+        range(frequencies), range(0, sources, sizes[1]), range(0, models, sizes[0])
+    )
+    for frequency, source, model in starts:
+        yield Block(
+            slice(model, min(model + sizes[0], models)),
+            slice(frequency, frequency + 1),
+            slice(source, min(source + sizes[1], sources)),
+        )
+
+
+def _count(several: list[Block]) -> int:
+    return sum(block.wavefields for block in several)

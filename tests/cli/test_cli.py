@@ -84,7 +84,6 @@ def answer(model, frequency, source, settings, estimates, options, history=()):
         amplitude=options["amplitude"],
         background_velocity=np.full(leading, options["background_velocity"] or 1.5),
         scattered=zeros,
-        background=zeros,
         solver="none",
         settings=settings,
         elapsed=0.0,

@@ -43,7 +43,6 @@ def field_of(frequency=4.0, source=SOURCES, model=MODEL):
         amplitude=0.25j,
         background_velocity=np.full(np.shape(source)[:-1], 2.0),
         scattered=wave(shape, int(frequency)),
-        background=wave(shape, 100),
         solver="plane_waves",
         settings="</script><b>bold</b>",
         elapsed=0.1,

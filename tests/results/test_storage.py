@@ -114,7 +114,6 @@ def test_three_dimensions(tmp_path):
         amplitude=1.0,
         background_velocity=np.array(2.0),
         scattered=zeros,
-        background=zeros + 1j,
         solver="by hand",
         settings=None,
         elapsed=0.0,

@@ -15,7 +15,7 @@ from meta_lrpinn.learning import checkpoints, configs, networks
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.problem import default_thickness
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.solvers import network_fields
+from meta_lrpinn.solvers import network_features
 from meta_lrpinn.solvers.solve import solve
 
 FREQUENCY, SOURCE = 3.0, (0.3, 0.1)
@@ -196,17 +196,17 @@ def test_error_estimate_is_the_change_by_the_last_third(model):
     fewer = solve(model, FREQUENCY, SOURCE, part)
     assert (field.stats.unknowns, fewer.stats.unknowns) == (40, 27)
     change = relative_l2(fewer.scattered, field.scattered)
-    expected = change / network_fields.CHANGE_OVER_ERROR
+    expected = change / network_features.CHANGE_OVER_ERROR
     np.testing.assert_allclose(field.error_estimate, expected, rtol=1e-3)
 
 
 def test_a_field_of_zeros_has_no_estimate():
     """Nor has one without a coarser one beside it."""
-    assert np.isnan(network_fields.estimate(np.zeros((3, 2))))
-    assert np.isnan(network_fields.estimate(np.ones((3, 1))))
+    assert np.isnan(network_features.estimate(np.zeros((3, 2))))
+    assert np.isnan(network_features.estimate(np.ones((3, 1))))
     half = np.array([[1.0, 0.5], [-1.0, -0.5]])
-    assert network_fields.estimate(half) == pytest.approx(
-        0.5 / network_fields.CHANGE_OVER_ERROR
+    assert network_features.estimate(half) == pytest.approx(
+        0.5 / network_features.CHANGE_OVER_ERROR
     )
 
 
@@ -272,7 +272,7 @@ def test_every_part_has_a_key_of_its_own():
     data = [
         tuple(np.asarray(jax.random.key_data(key)))
         for seed in (0, 1)
-        for key in vars(keys_of(seed)).values()
+        for key in keys_of(seed)
     ]
     assert len(set(data)) == 4
 

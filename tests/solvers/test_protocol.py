@@ -8,8 +8,7 @@ import pytest
 import meta_lrpinn as ml
 from meta_lrpinn import generators
 from meta_lrpinn.metrics import relative_l2
-from meta_lrpinn.solvers.bounds import bounds_of, bounds_of_model
-from meta_lrpinn.solvers.protocol import Conditions
+from meta_lrpinn.solvers.protocol import Bounds, Conditions, bounds_of
 
 FREQUENCY = 3.0
 SOURCES = np.array([[0.2, 0.1], [0.4, 0.2]])
@@ -82,9 +81,9 @@ def test_conditions_are_checked_when_made(values, message):
 
 
 def test_one_model_is_its_own_bounds(models):
-    bounds = bounds_of_model(models[0])
+    bounds = Bounds(models[0], models[0])
     assert bounds.are_of_one_model and bounds.steepest() == []
-    assert bounds.middle() is models[0]
+    np.testing.assert_array_equal(bounds.middle().velocity, models[0].velocity)
     assert bounds.mirrored().lowest.shape == (21, 11)
     several = bounds_of(models[0], [model.velocity for model in models])
     assert not several.are_of_one_model and len(several.steepest()) == 2

@@ -12,6 +12,7 @@ from meta_lrpinn.files.cases import load_case
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
+from meta_lrpinn.runtime import machine
 from meta_lrpinn.solvers.protocol import Conditions
 from meta_lrpinn.solvers.solve import solve
 
@@ -384,6 +385,16 @@ def test_data_of_sources_fired_together_are_one_row(settings):
     assert found.shape == (1, 2)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4)
     np.testing.assert_allclose(shot.solve(model).fields[0], expected, rtol=2e-2)
+
+
+def test_sources_fired_together_need_room_for_one_field(monkeypatch):
+    monkeypatch.setattr(machine, "machine_memory", lambda: 1e6)
+    model = ml.VelocityModel(np.full((9, 9), 2.0), 0.05)
+    sources = np.stack([np.linspace(0.05, 0.35, 1000), np.full(1000, 0.1)], axis=-1)
+    with pytest.raises(ValueError, match="1,000 wavefields on 9 x 9 points take"):
+        ml.solve(model, 4.0, sources)
+    field = ml.solve(model, 4.0, sources, weights=np.ones(1000))
+    assert field.scattered.shape == (9, 9)
 
 
 def test_weights_that_do_not_fit_are_refused():

@@ -15,7 +15,7 @@ from meta_lrpinn.learning.networks import make_network, random_network
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import finite_difference
-from meta_lrpinn.solvers import shared_features
+from meta_lrpinn.solvers import network_features
 from meta_lrpinn.solvers.acquisition import make_acquisition, receiver_data
 from meta_lrpinn.solvers.protocol import Conditions
 from meta_lrpinn.solvers.settings import (
@@ -198,13 +198,13 @@ def test_single_precision_of_shared_features_changes_nothing(models, features):
 
 def test_features_are_evaluated_once_for_all_velocities(models, features, monkeypatch):
     made = []
-    make_solver = shared_features.make_solver
+    share_features = network_features.share_features
 
     def counted(*arguments):
         made.append(arguments)
-        return make_solver(*arguments)
+        return share_features(*arguments)
 
-    monkeypatch.setattr(shared_features, "make_solver", counted)
+    monkeypatch.setattr(network_features, "share_features", counted)
     settings = NetworkFeatures(features)
     whole = solve_survey(models, [FREQUENCY], SOURCES, settings)
     assert len(made) == len(SOURCES)

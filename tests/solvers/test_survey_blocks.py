@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meta_lrpinn.solvers.blocks import block_sizes, blocks
+from meta_lrpinn.solvers.survey_run import block_sizes, blocks
 
 GIB = 2**30
 
@@ -13,13 +13,13 @@ def test_every_wavefield_is_in_one_block(sizes):
     shape = (5, 3, 4)
     count = np.zeros(shape, int)
     for block in blocks(shape, sizes):
-        count[block.region] += 1
-        assert block.wavefields == count[block.region].size
+        count[tuple(block)] += 1
+        assert block.wavefields == count[tuple(block)].size
     np.testing.assert_array_equal(count, 1)
 
 
 def test_blocks_of_one_solver_follow_each_other():
-    groups = [(b.frequency, b.sources.start) for b in blocks((4, 2, 4), (1, 2))]
+    groups = [(b.frequencies.start, b.sources.start) for b in blocks((4, 2, 4), (1, 2))]
     assert groups == sorted(groups) and len(set(groups)) == 4
 
 

@@ -27,7 +27,7 @@ class Toy(settings.Solver):
         """Nothing to prepare."""
         values = self.strength * setup.frequency * (1 + 0j)
 
-        def solve(model, truth=None):
+        def solve(model, distance=None):
             at_source = np.real(setup.background_velocities(model))[:, None]
 
             def evaluate(points):
