@@ -7,8 +7,8 @@ import numpy as np
 from flax import linen as nn
 from scipy.stats import qmc
 
-from meta_lrpinn.models.activations import sine, uniform_phase
-from meta_lrpinn.models.pinn import Parameters, small_output_layer
+from meta_lrpinn.models.layers import sine, small_output_layer, uniform_phase
+from meta_lrpinn.models.pinn import Parameters
 
 
 class PlaneWaves(nn.Module):

@@ -64,10 +64,8 @@ class Network:
     @property
     def ranks(self) -> tuple[int, ...] | None:
         """Rank of each hidden layer; None for a dense network."""
-        if not isinstance(self.module, models.MetaLRPINN):
-            return None
-        network = self.module.network
-        return models.layer_ranks(network.rank, network.depth)
+        module = self.module
+        return module.network.ranks if isinstance(module, models.MetaLRPINN) else None
 
     @property
     def number_of_features(self) -> int:

@@ -157,7 +157,7 @@ def own_derivatives(
 ) -> derivatives.Derivatives:
     """The network's own δu, decaying in the layer, with its derivatives.
 
-    They are carried through the network layer by layer, see `models.jets`.
+    They are carried through the network layer by layer, see `models.Jets`.
 
     Args:
         model: Network called with (points, source, frequency).
@@ -175,7 +175,7 @@ def own_derivatives(
         frequency_of(problem),
         method="jets",
     )
-    value, slope, curvature = models.stacked(jets)
+    value, slope, curvature = jets.stacked()
     number, ndim = points.shape
     chex.assert_shape(value, (number, 2))
     chex.assert_shape([slope, curvature], (number, ndim, 2))

@@ -7,15 +7,10 @@ Points are in km, `source` is the source's horizontal position in km, the freque
 in Hz. Results have the type that points and parameters promote to.
 """
 
-from meta_lrpinn.models.frequency_embedding import (
-    FreeSingularValues,
-    FrequencyEmbedding,
-    normalise_frequency,
-)
-from meta_lrpinn.models.jets import Jets, stacked
-from meta_lrpinn.models.low_rank import LowRankDense, layer_ranks
+from meta_lrpinn.models.layers import Jets
 from meta_lrpinn.models.lrpinn import (
     LRPINN,
+    FrequencyEmbedding,
     MetaLRPINN,
     make_meta_lrpinn,
 )
@@ -39,26 +34,21 @@ from meta_lrpinn.models.pinn import PINN, initial_parameters
 __all__ = [
     "LRPINN",
     "PINN",
-    "FreeSingularValues",
     "FrequencyEmbedding",
     "Jets",
-    "LowRankDense",
     "MetaLRPINN",
     "are_bases",
     "check_pruned",
     "initial_parameters",
     "is_pruned",
     "known_of_pruned",
-    "layer_ranks",
     "leading_features",
     "make_meta_lrpinn",
-    "normalise_frequency",
     "orthogonal_factors",
     "orthonormal_bases",
     "output_kernel",
     "prune_hypernetwork",
     "singular_values",
-    "stacked",
     "truncate",
     "with_output",
     "with_ranks",

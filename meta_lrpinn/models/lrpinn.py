@@ -1,32 +1,103 @@
-"""The low-rank network (LRPINN), and its composition with the hypernetwork."""
+"""The low-rank network (LRPINN), its hypernetwork, and their composition."""
+
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from meta_lrpinn.models.activations import sine
-from meta_lrpinn.models.frequency_embedding import FrequencyEmbedding
-from meta_lrpinn.models.jets import (
-    Jets,
-    dense_jets,
-    first_layer_jets,
-    linear_jets,
-    sine_jets,
-)
-from meta_lrpinn.models.low_rank import (
-    LowRankDense,
-    default_gain,
-    layer_ranks,
-    plain_dense,
-)
-from meta_lrpinn.models.pinn import (
-    FIRST_SCALE,
-    SOURCE_SCALE,
-    network_input,
-    plane_wave_layer,
-    small_output_layer,
-)
+from meta_lrpinn.models import layers
+from meta_lrpinn.models.layers import Jets, sine
+
+# Initial wavenumbers along each axis, and along the source's coordinates [rad/km].
+FIRST_SCALE = 8.0
+SOURCE_SCALE = 2.0
+# The root of gelu(b) = 1: with this bias the heads start at singular values of one.
+_UNIT_GELU_BIAS = 1.1444507184
+
+# σ of each hidden layer, (rank,), or (n, rank) for n points.
+SingularValues = tuple[jax.Array, ...]
+
+
+class FrequencyEmbedding(nn.Module):
+    """The hypernetwork (FEH) that gives every hidden layer its singular values.
+
+    Layers of sine act on the normalised frequency; then each hidden layer of the
+    low-rank network has one linear head with GELU (Cheng and Alkhalifah, 2025).
+
+    Attributes:
+        rank: Number of singular values of every hidden layer, or of each.
+        depth: Number of hidden layers of the low-rank network.
+        width: Units of each layer of the embedding.
+        hidden: Number of its layers.
+        initialisation: "orthonormal" starts with all σ near one, as orthonormal factors
+            need; "xavier" is the published choice (see `published_dense`), near zero.
+        param_dtype: Type of the parameters.
+    """
+
+    rank: int | tuple[int, ...] = 100
+    depth: int = 6
+    width: int = 80
+    hidden: int = 3
+    initialisation: str = "orthonormal"
+    param_dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, frequency: jax.Array) -> SingularValues:
+        """Singular values of all hidden layers.
+
+        Args:
+            frequency: Frequency in Hz, of shape () or (n,).
+
+        Returns:
+            For each hidden layer σ of shape (rank,) or (n, rank).
+
+        Raises:
+            ValueError: if `rank` does not match `depth`, or the initialisation is
+                unknown.
+        """
+        layers.check_initialisation(self.initialisation)
+        published = self.initialisation == "xavier"
+        hidden = layers.normalise_frequency(frequency)[..., None]
+        for index in range(self.hidden):
+            make = layers.published_dense if published else _spread_dense
+            inputs = hidden.shape[-1]
+            options: Any = {"param_dtype": self.param_dtype, "name": f"dense_{index}"}
+            hidden = sine(make(self.width, inputs, **options)(hidden))
+
+        make = layers.published_dense if published else _unit_dense
+        heads = (
+            make(rank, self.width, param_dtype=self.param_dtype, name=f"head_{layer}")
+            for layer, rank in enumerate(layers.layer_ranks(self.rank, self.depth))
+        )
+        return tuple(nn.gelu(head(hidden), approximate=False) for head in heads)
+
+
+class FreeSingularValues(nn.Module):
+    """Singular values as parameters: what replaces the hypernetwork once it is pruned.
+
+    Attributes:
+        rank: Number of singular values of every hidden layer, or of each.
+        depth: Number of hidden layers of the low-rank network.
+        param_dtype: Type of the parameters.
+    """
+
+    rank: int | tuple[int, ...] = 100
+    depth: int = 6
+    param_dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, frequency: jax.Array | None = None) -> SingularValues:
+        """σ of each hidden layer, (rank,), the same whatever the frequency.
+
+        Raises:
+            ValueError: if `rank` does not match `depth`.
+        """
+        return tuple(
+            self.param(f"hidden_{layer}", nn.initializers.ones, (rank,), self.param_dtype)
+            for layer, rank in enumerate(layers.layer_ranks(self.rank, self.depth))
+        )
 
 
 class LRPINN(nn.Module):
@@ -47,7 +118,7 @@ class LRPINN(nn.Module):
             reaches waves of 2 to 15 Hz at 1.5 to 5 km/s.
         source_scale: The same along the source's coordinates, in rad/km.
         initialisation: "orthonormal", or "xavier" for the published choice (U and V by
-            Glorot and Bengio 2010, other layers as `plain_dense`), under which
+            Glorot and Bengio 2010, other layers as `published_dense`), under which
             activations vanish with depth.
         gain: Constant factor of each hidden layer; None for `default_gain` at this
             rank. Kept when the rank is reduced.
@@ -77,15 +148,18 @@ class LRPINN(nn.Module):
         return self.width if self.last_width is None else self.last_width
 
     @property
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of each hidden layer."""
+        return layers.layer_ranks(self.rank, self.depth)
+
+    @property
     def gains(self) -> tuple[float, ...]:
         """The constant factor of each hidden layer."""
         if self.gain is not None:
             return self.gain
         return tuple(
-            default_gain(width, rank, self.initialisation)
-            for width, rank in zip(
-                self.widths, layer_ranks(self.rank, self.depth), strict=True
-            )
+            layers.default_gain(width, rank, self.initialisation)
+            for width, rank in zip(self.widths, self.ranks, strict=True)
         )
 
     @property
@@ -94,28 +168,25 @@ class LRPINN(nn.Module):
         return (self.width,) * (self.depth - 1) + (self.number_of_features,)
 
     def setup(self):
-        ranks = layer_ranks(self.rank, self.depth)
+        shapes = zip(self.widths, self.ranks, self.gains, strict=True)
         self.hidden = [
-            LowRankDense(width, rank, gain, self.initialisation, self.param_dtype)
-            for width, rank, gain in zip(self.widths, ranks, self.gains, strict=True)
+            layers.LowRankDense(width, rank, gain, self.initialisation, self.param_dtype)
+            for width, rank, gain in shapes
         ]
+        options: Any = {"param_dtype": self.param_dtype}
+        horizontal = self.ndim - 1
         if self.initialisation == "xavier":
-            dtype, inputs = self.param_dtype, 2 * self.ndim - 1
-            self.first = plain_dense(self.width, inputs, param_dtype=dtype)
-            self.last = plain_dense(
-                self.outputs, self.number_of_features, param_dtype=dtype
-            )
+            inputs = self.ndim + horizontal
+            self.first = layers.published_dense(self.width, inputs, **options)
+            features = self.number_of_features
+            self.last = layers.published_dense(self.outputs, features, **options)
         else:
-            horizontal = self.ndim - 1
             scales = [self.first_scale] * self.ndim + [self.source_scale] * horizontal
-            self.first = plane_wave_layer(self.width, scales, param_dtype=self.param_dtype)
-            self.last = small_output_layer(self.outputs, param_dtype=self.param_dtype)
+            self.first = layers.plane_wave_layer(self.width, scales, **options)
+            self.last = layers.small_output_layer(self.outputs, **options)
 
     def __call__(
-        self,
-        points: jax.Array,
-        source: jax.Array,
-        singular_values: tuple[jax.Array, ...],
+        self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> jax.Array:
         """The network's output.
 
@@ -133,55 +204,32 @@ class LRPINN(nn.Module):
         return self.last(self.features(points, source, singular_values))
 
     def features(
-        self,
-        points: jax.Array,
-        source: jax.Array,
-        singular_values: tuple[jax.Array, ...],
+        self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> jax.Array:
-        """The last hidden layer.
-
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            singular_values: For each hidden layer σ of shape (rank,) or (n, rank).
-
-        Returns:
-            (n, number_of_features).
-
-        Raises:
-            ValueError: if an argument's shape does not fit.
-        """
-        chex.assert_axis_dimension(points, -1, self.ndim)
-        chex.assert_equal(len(singular_values), self.depth)
-        hidden = sine(self.first(network_input(points, source)))
-        for layer, values in zip(self.hidden, singular_values, strict=True):
-            hidden = sine(layer(hidden, values))
+        """The last hidden layer, (n, number_of_features), for the arguments of a call."""
+        hidden = sine(self.first(self._inputs(points, source, singular_values)))
+        for layer, sigma in zip(self.hidden, singular_values, strict=True):
+            hidden = sine(layer(hidden, sigma))
         return hidden
 
     def jets(
-        self,
-        points: jax.Array,
-        source: jax.Array,
-        singular_values: tuple[jax.Array, ...],
+        self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> Jets:
-        """The output with its first and second derivatives along each axis.
+        """The output (n, outputs) of a call with its derivatives along each axis."""
+        inputs = self._inputs(points, source, singular_values)
+        jets = layers.first_layer_jets(self.first, inputs, self.ndim)
+        for layer, sigma in zip(self.hidden, singular_values, strict=True):
+            # Without bias, the layer maps derivatives as it maps values.
+            jets = jax.tree.map(lambda h, w=layer, sigma=sigma: w(h, sigma), jets)
+            jets = layers.sine_jets(jets)
+        return layers.dense_jets(self.last, jets)
 
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            singular_values: For each hidden layer σ of shape (rank,) or (n, rank).
-
-        Returns:
-            Jets of (n, outputs), in float32 for float32 arguments.
-        """
+    def _inputs(
+        self, points: jax.Array, source: jax.Array, singular_values: SingularValues
+    ) -> jax.Array:
         chex.assert_axis_dimension(points, -1, self.ndim)
         chex.assert_equal(len(singular_values), self.depth)
-        jets = first_layer_jets(self.first, network_input(points, source), self.ndim)
-        for layer, values in zip(self.hidden, singular_values, strict=True):
-            jets = sine_jets(
-                linear_jets(lambda h, w=layer, sigma=values: w(h, sigma), jets)
-            )
-        return dense_jets(self.last, jets)
+        return layers.network_input(points, source)
 
 
 class MetaLRPINN(nn.Module):
@@ -189,7 +237,7 @@ class MetaLRPINN(nn.Module):
 
     Its parameter tree is {"network": ..., "embedding": ...}. With `FrequencyEmbedding`
     this is the network of meta-training; with `FreeSingularValues`, what hypernetwork
-    pruning leaves (see `models.parameters`). Both are called alike.
+    pruning leaves (see `models.parameters`), where the frequency has no effect.
 
     Attributes:
         network: An `LRPINN`.
@@ -230,71 +278,45 @@ class MetaLRPINN(nn.Module):
     def features(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> jax.Array:
-        """The last hidden layer.
-
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            frequency: Frequency in Hz, () or (n,); without effect once pruned.
-
-        Returns:
-            (n, number_of_features).
-
-        Raises:
-            ValueError: if an argument's shape does not fit.
-        """
+        """The last hidden layer, (n, number_of_features), for the arguments of a call."""
         return self.network.features(points, source, self.embedding(frequency))
 
     def jets(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> Jets:
-        """The output with its derivatives, see `LRPINN.jets`.
-
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            frequency: Frequency in Hz, () or (n,); without effect once pruned.
-
-        Returns:
-            Jets of (n, outputs).
-        """
+        """The output (n, outputs) of a call with its derivatives along each axis."""
         return self.network.jets(points, source, self.embedding(frequency))
 
-    def singular_values(self, frequency: jax.Array | None = None) -> tuple[jax.Array, ...]:
-        """The singular values of every hidden layer.
 
-        Args:
-            frequency: Frequency in Hz, () or (n,); without effect once pruned.
-
-        Returns:
-            For each hidden layer σ of shape (rank,) or (n, rank).
-        """
-        return self.embedding(frequency)
-
-
-def make_meta_lrpinn(
-    *,
-    embedding_width: int = 80,
-    embedding_hidden: int = 3,
-    **network,
-) -> MetaLRPINN:
+def make_meta_lrpinn(**network: Any) -> MetaLRPINN:
     """Composes a low-rank network and the hypernetwork that fits it.
 
     Args:
-        embedding_width: Units of each layer of the hypernetwork.
-        embedding_hidden: Number of its layers.
-        **network: Attributes of `LRPINN`.
-
-    Returns:
-        The network of meta-training; with no arguments, the paper's.
+        **network: Attributes of `LRPINN`; without any, the network is the paper's.
     """
     low_rank = LRPINN(**network)
     embedding = FrequencyEmbedding(
         rank=low_rank.rank,
         depth=low_rank.depth,
-        width=embedding_width,
-        hidden=embedding_hidden,
         initialisation=low_rank.initialisation,
         param_dtype=low_rank.param_dtype,
     )
     return MetaLRPINN(network=low_rank, embedding=embedding)
+
+
+def _spread_dense(features: int, inputs: int, **options: Any) -> nn.Dense:
+    """A layer of the embedding that has no dead or equal units at the start."""
+    if inputs == 1:  # of the frequency: uniform phases and a few radians over the band
+        kernel_init, bias_init = nn.initializers.normal(2.0), layers.uniform_phase
+    else:
+        kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
+        bias_init = nn.initializers.zeros
+    return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init, **options)
+
+
+def _unit_dense(features: int, inputs: int, **options: Any) -> nn.Dense:
+    """A head whose singular values, after GELU, start near one."""
+    del inputs
+    small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+    unit = nn.initializers.constant(_UNIT_GELU_BIAS)
+    return nn.Dense(features, kernel_init=small, bias_init=unit, **options)

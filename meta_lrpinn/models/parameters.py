@@ -14,9 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from meta_lrpinn.models.frequency_embedding import FreeSingularValues
-from meta_lrpinn.models.low_rank import layer_ranks
-from meta_lrpinn.models.lrpinn import MetaLRPINN
+from meta_lrpinn.models.lrpinn import FreeSingularValues, MetaLRPINN
 from meta_lrpinn.models.pinn import Parameters
 
 _HIDDEN = "hidden_"
@@ -115,11 +113,10 @@ def truncate(
             if the hypernetwork is not pruned.
     """
     check_pruned(model, "reducing the rank")
-    ranks = layer_ranks(model.network.rank, model.network.depth)
-    number_of = _criterion(fraction, count, ranks)
+    number_of = _criterion(fraction, count, model.network.ranks)
     factors, values = [], []
-    sizes = zip(orthogonal_factors(params), singular_values(params), strict=True)
-    for (U, V), sigma in sizes:
+    layers = zip(orthogonal_factors(params), singular_values(params), strict=True)
+    for (U, V), sigma in layers:
         kept = jnp.argsort(-jnp.abs(sigma))[: number_of(len(sigma))]
         values.append(sigma[kept])
         factors.append((U[:, kept], V[:, kept]))
@@ -147,7 +144,7 @@ def leading_features(
         ValueError: if the number is not a whole one in that range.
     """
     network = model.network
-    smallest = layer_ranks(network.rank, network.depth)[-1]
+    smallest = network.ranks[-1]
     largest = network.number_of_features
     if not (number == int(number) and smallest <= number <= largest):
         raise ValueError(

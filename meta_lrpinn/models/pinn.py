@@ -1,92 +1,19 @@
-"""The dense network (vanilla PINN, Meta-PINN) and the input layer all share."""
+"""The dense network: vanilla PINN and Meta-PINN."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from meta_lrpinn.models.activations import sine, uniform_phase
-from meta_lrpinn.models.frequency_embedding import normalise_frequency
-from meta_lrpinn.models.jets import Jets, dense_jets, first_layer_jets, sine_jets
-
-FIRST_SCALE = 8.0  # rad/km
-SOURCE_SCALE = 2.0  # rad/km
+from meta_lrpinn.models import layers
+from meta_lrpinn.models.layers import Jets, sine
+from meta_lrpinn.models.lrpinn import FIRST_SCALE, SOURCE_SCALE
 
 # Nested, the leaves arrays.
 Parameters = Mapping[str, Any]
-
-
-def network_input(points: jax.Array, source: jax.Array) -> jax.Array:
-    """Appends the horizontal source position to every point.
-
-    Args:
-        points: (..., ndim) in km, columns (x, z) or (x, y, z).
-        source: Horizontal source position in km, (ndim - 1,) for all points or
-            (..., ndim - 1) for each; in 2D also a number.
-
-    Returns:
-        (..., 2 ndim - 1).
-
-    Raises:
-        ValueError: if the shape of `source` does not fit.
-    """
-    points, source = jnp.asarray(points), jnp.asarray(source)
-    shape = (*points.shape[:-1], points.shape[-1] - 1)
-    try:
-        source = jnp.broadcast_to(source, shape)
-    except ValueError:
-        raise ValueError(
-            f"source must hold the {shape[-1]} horizontal coordinate(s) of the source, "
-            f"of shape {shape[-1:]} or {shape}, got shape {source.shape}"
-        ) from None
-    return jnp.concatenate([points, source], axis=-1)
-
-
-def plane_wave_layer(
-    features: int,
-    scales: Sequence[float],
-    *,
-    param_dtype: jax.typing.DTypeLike = jnp.float32,
-) -> nn.Dense:
-    """A first layer that, with its sine, starts as random plane waves.
-
-    The weights are normal with one standard deviation per input, the biases uniform in
-    [-π, π]. Xavier weights on inputs in km give wavelengths of tens of km instead.
-
-    Args:
-        features: Number of units.
-        scales: Standard deviation of the weights of each input, in rad per its unit.
-        param_dtype: Type of the parameters.
-
-    Returns:
-        The layer.
-    """
-    deviations = np.asarray(scales)[:, None]
-
-    def wave_vectors(key, shape, dtype):
-        return jax.random.normal(key, shape, dtype) * deviations.astype(dtype)
-
-    return nn.Dense(
-        features,
-        kernel_init=wave_vectors,
-        bias_init=uniform_phase,
-        param_dtype=param_dtype,
-    )
-
-
-def small_output_layer(
-    outputs: int, *, param_dtype: jax.typing.DTypeLike = jnp.float32
-) -> nn.Dense:
-    """A last layer whose output starts near 0.06, below the wavefield's own scale."""
-    return nn.Dense(
-        outputs,
-        kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"),
-        param_dtype=param_dtype,
-    )
 
 
 class PINN(nn.Module):
@@ -131,16 +58,14 @@ class PINN(nn.Module):
         scales = [self.first_scale] * self.ndim + [self.source_scale] * (self.ndim - 1)
         if self.frequency_input:
             scales.append(1.0)
-        self.first = plane_wave_layer(self.width, scales, param_dtype=self.param_dtype)
+        options: Any = {"param_dtype": self.param_dtype}
+        self.first = layers.plane_wave_layer(self.width, scales, **options)
+        uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
         self.hidden = [
-            nn.Dense(
-                width,
-                kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "uniform"),
-                param_dtype=self.param_dtype,
-            )
+            nn.Dense(width, kernel_init=uniform, **options)
             for width in (self.width,) * (self.depth - 1) + (self.number_of_features,)
         ]
-        self.last = small_output_layer(self.outputs, param_dtype=self.param_dtype)
+        self.last = layers.small_output_layer(self.outputs, **options)
 
     def __call__(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
@@ -163,19 +88,7 @@ class PINN(nn.Module):
     def features(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> jax.Array:
-        """The last hidden layer.
-
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            frequency: Frequency in Hz, () or (n,); used with `frequency_input` only.
-
-        Returns:
-            (n, number_of_features).
-
-        Raises:
-            ValueError: if an argument's shape does not fit or the frequency is missing.
-        """
+        """The last hidden layer, (n, number_of_features), for the arguments of a call."""
         hidden = sine(self.first(self._inputs(points, source, frequency)))
         for layer in self.hidden:
             hidden = sine(layer(hidden))
@@ -184,34 +97,22 @@ class PINN(nn.Module):
     def jets(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> Jets:
-        """The output with its first and second derivatives along each axis.
-
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            frequency: Frequency in Hz, () or (n,); used with `frequency_input` only.
-
-        Returns:
-            Jets of (n, outputs).
-
-        Raises:
-            ValueError: if an argument's shape does not fit or the frequency is missing.
-        """
+        """The output (n, outputs) of a call with its derivatives along each axis."""
         inputs = self._inputs(points, source, frequency)
-        jets = first_layer_jets(self.first, inputs, self.ndim)
+        jets = layers.first_layer_jets(self.first, inputs, self.ndim)
         for layer in self.hidden:
-            jets = sine_jets(dense_jets(layer, jets))
-        return dense_jets(self.last, jets)
+            jets = layers.sine_jets(layers.dense_jets(layer, jets))
+        return layers.dense_jets(self.last, jets)
 
     def _inputs(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None
     ) -> jax.Array:
         chex.assert_axis_dimension(points, -1, self.ndim)
-        inputs = network_input(points, source)
+        inputs = layers.network_input(points, source)
         if self.frequency_input:
             if frequency is None:
                 raise ValueError("a network with frequency_input needs a frequency")
-            column = normalise_frequency(frequency)[..., None]
+            column = layers.normalise_frequency(frequency)[..., None]
             column = jnp.broadcast_to(column, (*inputs.shape[:-1], 1))
             inputs = jnp.concatenate([inputs, column], axis=-1)
         return inputs

@@ -26,7 +26,7 @@ def gradient_model(ndim=2):
 
 def lrpinn(**changes):
     sizes = {"width": 24, "depth": 2, "rank": 5, "first_scale": 6.0, **changes}
-    model = models.make_meta_lrpinn(**sizes, embedding_width=8, embedding_hidden=1)
+    model = models.make_meta_lrpinn(**sizes)
     return model, models.initial_parameters(model, jax.random.key(0))
 
 
