@@ -47,14 +47,6 @@ def default_rate(name: str, steps: int, metric: soap.Metric | None = None) -> fl
     return _RATE_WITH_METRIC if is_bold else _RATE[name]
 
 
-def initial_state(
-    optimiser: optax.GradientTransformation, params: Params, metric: soap.Metric | None
-) -> Any:
-    """The optimiser's state before the first step; SOAP's begins with the metric."""
-    state = optimiser.init(params)
-    return state if metric is None else soap.begin_with(state, params, metric)
-
-
 @functools.cache
 def make_optimiser(
     name: str,
@@ -158,7 +150,7 @@ def finetune(
         optimiser: Any optax optimiser.
         key: Random key; step i draws its points from `fold_in(key, i)`.
         fixed_points: Take those of the first step at every step.
-        metric: What SOAP begins with, see `soap.begin_with`; None for nothing.
+        metric: What SOAP begins with, see `soap.initial_state`; None for nothing.
         report_every: Steps between records of the history.
         patience: Stop after so many records without a smaller figure; None takes all
             steps.
@@ -183,7 +175,7 @@ def finetune(
     history = [{"step": 0, HELD_OUT: held_out, "seconds": 0.0, **figures}]
     best, smallest = params, history[0][choose]
     advance = functools.partial(_advance, objective, optimiser, fixed_points)
-    state = (params, initial_state(optimiser, params, metric))
+    state = (params, soap.initial_state(optimiser, params, metric))
     seconds, waited = 0.0, 0
     for _ in range(2):  # compile; the second time for a state that a program returned
         state, _ = advance(state, task, key, 0, 0)

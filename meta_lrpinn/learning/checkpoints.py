@@ -399,7 +399,7 @@ def save_initialisation(
         params: Parameters, nested dictionaries of arrays.
         model_config: What builds the network; JSON.
         card: The model card: on what, how and how long it was trained; JSON.
-        metric: Learned over tasks from these parameters, see `metric.measure_metric`.
+        metric: Learned over tasks from these parameters, see `soap.measure_metric`.
 
     Raises:
         ValueError: if the folder exists.

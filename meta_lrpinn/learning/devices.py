@@ -14,7 +14,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from meta_lrpinn.learning import maml
 from meta_lrpinn.learning.configs import Algorithm
+from meta_lrpinn.learning.objectives import Objective
 from meta_lrpinn.learning.soap import Metric
+from meta_lrpinn.learning.tasks import Task
 
 AXIS = "tasks"
 
@@ -90,7 +92,7 @@ def local_tasks(number: int, mesh: Mesh) -> slice:
     return slice(each * ours[0], each * (ours[-1] + 1))
 
 
-def shard_tasks(tasks: maml.Task, mesh: Mesh) -> maml.Task:
+def shard_tasks(tasks: Task, mesh: Mesh) -> Task:
     """Puts this process's tasks on its devices.
 
     Args:
@@ -142,7 +144,7 @@ def of_first_process(value: np.ndarray) -> np.ndarray:
 
 
 def sharded_meta_gradient(
-    objective: maml.Objective,
+    objective: Objective,
     mesh: Mesh,
     algorithm: Algorithm,
     task_axis: str = "vmap",
@@ -154,7 +156,7 @@ def sharded_meta_gradient(
         objective: Loss of one task.
         mesh: Mesh from `task_mesh`.
         algorithm: How to meta-train.
-        task_axis: How each device treats its tasks, see `maml.meta_gradient`.
+        task_axis: How each device treats its tasks, see `maml.gradient`.
         metric: What the inner steps of SOAP begin with.
 
     Returns:
@@ -179,7 +181,7 @@ def sharded_meta_gradient(
     )
 
     def gradient(params, support, query, key):
-        keys = maml.per_task_keys(key, maml.number_of_tasks(support))
+        keys = jax.random.split(key, maml.number_of_tasks(support))
         return spread(params, support, query, keys)
 
     return gradient

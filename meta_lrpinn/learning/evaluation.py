@@ -204,7 +204,7 @@ def own_output_evaluation(
 
     @jax.jit
     def figures_of(params, task):
-        start = adaptation.initial_state(optimiser, params, metric)
+        start = soap.initial_state(optimiser, params, metric)
         state, figures, done = (params, start), [], 0
         for number in steps:
             state = _descend(objective, optimiser, state, task, done, number)

@@ -32,7 +32,8 @@ from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.runtime.precision import full_precision
 
 Params = Any
-Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+Scalars = dict[str, jax.Array]
+Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, Scalars]]
 
 # Under the root of a mean square: keeps rounding from mattering in single precision.
 _PROJECTION_RIDGE = 1e-9

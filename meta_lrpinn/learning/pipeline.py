@@ -26,7 +26,6 @@ from meta_lrpinn.learning import (
     task_sets,
     training,
 )
-from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.learning.task_files import fixed_tasks
 from meta_lrpinn.learning.tasks import TaskSampler
 from meta_lrpinn.runtime.memory import check_memory
@@ -162,7 +161,7 @@ def learn_metric(
     rng = np.random.default_rng([_METRIC_SEED, seed])
     drawn = [task_sets.draw_tasks(distribution, rng)[0] for _ in range(tasks)]
     began = time.process_time()
-    learned = measure_metric(
+    learned = soap.measure_metric(
         objective, params, task_sets.stack_tasks(drawn), jax.random.key(seed), steps=steps
     )
     jax.block_until_ready(learned)

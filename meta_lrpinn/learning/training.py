@@ -18,17 +18,18 @@ import tqdm
 from flax import struct
 
 from meta_lrpinn import models
-from meta_lrpinn.learning import checkpoints, devices, maml
+from meta_lrpinn.learning import checkpoints, devices
 from meta_lrpinn.learning.configs import Cosine, Reptile, TrainingConfig
+from meta_lrpinn.learning.objectives import Objective, Params, Scalars
 from meta_lrpinn.learning.run_log import RunLog
 from meta_lrpinn.learning.soap import Metric
-from meta_lrpinn.learning.tasks import TaskSampler
+from meta_lrpinn.learning.tasks import Task, TaskSampler
 from meta_lrpinn.runtime.options import as_dict
 
 # What is remembered beside the state: seconds of all sittings, and the least error.
 _RECORD: dict[str, Any] = {"elapsed": 0.0, "best": None}
 
-Evaluation = Callable[[maml.Params, int], Mapping[str, float]]
+Evaluation = Callable[[Params, int], Mapping[str, float]]
 
 
 class TrainingDiverged(RuntimeError):
@@ -67,7 +68,7 @@ def make_optimiser(config: TrainingConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
 
 
-def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
+def initial_state(config: TrainingConfig, params: Params) -> TrainState:
     """State before the first update."""
     params = jax.tree.map(jnp.asarray, params)
     return TrainState(
@@ -80,7 +81,7 @@ def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
 
 def make_update(
     config: TrainingConfig,
-    objective: maml.Objective,
+    objective: Objective,
     mesh: jax.sharding.Mesh,
     metric: Metric | None = None,
 ) -> Callable:
@@ -126,9 +127,9 @@ def make_update(
 
 def train(
     config: TrainingConfig,
-    objective: maml.Objective,
+    objective: Objective,
     task_sampler: TaskSampler,
-    params: maml.Params,
+    params: Params,
     directory: str | Path,
     *,
     metric: Metric | None = None,
@@ -210,7 +211,7 @@ def _progress(state: TrainState) -> dict[str, Any]:
 def _restore(
     saved: checkpoints.RunCheckpoints,
     config: TrainingConfig,
-    params: maml.Params,
+    params: Params,
     settings: Mapping[str, Any],
     mesh: jax.sharding.Mesh,
 ) -> tuple[TrainState, checkpoints.Restored | None]:
@@ -255,7 +256,7 @@ class _Loop:
         self._seconds = math.inf if seconds is None else seconds
         self._earlier = record["elapsed"]
         self._best: float = math.inf if record["best"] is None else record["best"]
-        self._pending: list[maml.Scalars] = []
+        self._pending: list[Scalars] = []
         self._shown: dict[str, str] = {}
         self._writers = {}
         if jax.process_index() == 0:
@@ -287,7 +288,7 @@ class _Loop:
         else:
             self.finished = self.finished or self._out_of_time()
 
-    def after(self, state: TrainState, scalars: maml.Scalars) -> None:
+    def after(self, state: TrainState, scalars: Scalars) -> None:
         """Logs, evaluates and saves, as due, after one update."""
         config = self._config
         self.step += 1
@@ -378,7 +379,7 @@ class _Loop:
 
 def _prefetch(
     task_sampler: TaskSampler, seed: int, start: int, stop: int, ahead: int = 2
-) -> Generator[tuple[maml.Task, maml.Task], None, None]:
+) -> Generator[tuple[Task, Task], None, None]:
     """Batches of steps start to stop, drawn in order by one thread."""
     batches: queue.Queue = queue.Queue(maxsize=ahead)
     closed = threading.Event()
