@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from meta_lrpinn import models
-from meta_lrpinn.learning import checkpoints, configs, parameter_files, soap
+from meta_lrpinn.learning import checkpoints, configs, soap
 
 ASSETS = Path(__file__).parents[1] / "assets"
 # What is loaded by the name "default".
@@ -74,7 +74,7 @@ class Network:
 
     def checksum(self) -> str:
         """SHA-256 of the parameters: names, shapes and values, in hexadecimal."""
-        return parameter_files.checksum(self.params)
+        return checkpoints.checksum(self.params)
 
     def prune(self, frequency: float) -> "Network":
         """Without its hypernetwork: the singular values at a frequency [Hz] are free.
