@@ -37,7 +37,7 @@ from experiments import common, histories, study
 from meta_lrpinn import models, reference
 from meta_lrpinn.files.cases import Case
 from meta_lrpinn.learning import configs, maml, networks, objectives
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.physics.problem import default_thickness, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import scripts

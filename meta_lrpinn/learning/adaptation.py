@@ -13,7 +13,7 @@ import tqdm
 from meta_lrpinn import models
 from meta_lrpinn.learning import soap
 from meta_lrpinn.learning.objectives import Objective, Params
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.task_sets import Task
 
 # The paper halves its rate of 1e-3 at these steps of meta-testing.
 PAPER_BOUNDARIES = (2000, 4000, 8000)

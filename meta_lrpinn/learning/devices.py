@@ -16,7 +16,7 @@ from meta_lrpinn.learning import maml
 from meta_lrpinn.learning.configs import Algorithm
 from meta_lrpinn.learning.objectives import Objective
 from meta_lrpinn.learning.soap import Metric
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.task_sets import Task
 
 AXIS = "tasks"
 

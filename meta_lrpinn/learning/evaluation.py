@@ -20,7 +20,7 @@ from meta_lrpinn.learning import (
     task_sets,
     training,
 )
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.task_sets import Task
 
 # Held tasks: their seeds, frequencies (Hz) and source positions never change, so that
 # runs can be compared.

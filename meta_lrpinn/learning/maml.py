@@ -22,7 +22,7 @@ from meta_lrpinn.learning.configs import (
     Reptile,
 )
 from meta_lrpinn.learning.objectives import Objective, Params, Scalars
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.task_sets import Task
 
 # Under the root of Adam's second moment when it is differentiated: the root of a zero
 # gradient has no derivative. Small against gradients above 1e-6.

@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import configs
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics import absorbing, derivatives, losses, residual
 from meta_lrpinn.physics import problem as problems

@@ -26,8 +26,8 @@ from meta_lrpinn.learning import (
     task_sets,
     training,
 )
-from meta_lrpinn.learning.task_files import fixed_tasks
-from meta_lrpinn.learning.tasks import TaskSampler
+from meta_lrpinn.learning.task_files import file_sampler
+from meta_lrpinn.learning.task_sets import TaskSampler
 from meta_lrpinn.runtime.memory import check_memory
 from meta_lrpinn.runtime.options import check_settings
 
@@ -204,14 +204,14 @@ def _make_sampler(
 ) -> TaskSampler:
     needs = config.objective.learns_from_wavefields
     if task_files:
-        sampler = task_sets.file_sampler(task_files, config.tasks, config.training)
+        sampler = file_sampler(task_files, config.tasks, config.training)
         known = sampler(config.training.seed, 0)[0].scattered is not None
     else:
         distribution = config.tasks
         if not needs:
             distribution = dataclasses.replace(distribution, known_points=0)
         if distribution.fixed_models:
-            tasks = fixed_tasks(distribution, config.training.seed)
+            tasks = task_sets.fixed_tasks(distribution, config.training.seed)
             sampler = task_sets.set_sampler(tasks, config.training, "the fixed set")
         else:
             sampler = task_sets.streaming_sampler(distribution, config.training)

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from meta_lrpinn.learning.objectives import Objective, Params
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.runtime.precision import full_precision
 
 # Of all means, over some ten steps: adaptation takes hundreds at most, at ever new points.

@@ -23,7 +23,7 @@ from meta_lrpinn.learning.configs import Cosine, Reptile, TrainingConfig
 from meta_lrpinn.learning.objectives import Objective, Params, Scalars
 from meta_lrpinn.learning.run_log import RunLog
 from meta_lrpinn.learning.soap import Metric
-from meta_lrpinn.learning.tasks import Task, TaskSampler
+from meta_lrpinn.learning.task_sets import Task, TaskSampler
 from meta_lrpinn.runtime.options import as_dict
 
 # What is remembered beside the state: seconds of all sittings, and the least error.

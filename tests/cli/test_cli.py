@@ -23,6 +23,7 @@ from meta_lrpinn.learning import (
     evaluation,
     networks,
     pipeline,
+    task_files,
     task_sets,
     training,
 )
@@ -670,7 +671,7 @@ def test_tasks_of_the_default_are_for_the_default_training(tmp_path, capsys):
     needed = "give tasks that have them (meta-lrpinn make-tasks --wavefields)\n"
     assert capsys.readouterr().err.endswith(needed)
     assert run("make-tasks", *options, "--wavefields", "--points=40") == 0
-    tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
+    tasks = task_files.load_task_set(path, configs.PRESETS["small"].tasks)
     assert tasks.scattered.shape == (4, 8, 40)
 
 
@@ -896,7 +897,7 @@ def test_meta_train_passes_its_options_on(out, monkeypatch):
 def write_tasks(path, distribution, seed):
     rng = np.random.default_rng(seed)
     tasks = task_sets.draw_tasks(distribution, rng, sources=2)
-    task_sets.save_task_set(path, tasks, distribution, seed)
+    task_files.save_task_set(path, tasks, distribution, seed)
     return path
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import configs, networks, objectives
-from meta_lrpinn.learning.task_sets import TaskDistribution
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.configs import TaskDistribution
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 

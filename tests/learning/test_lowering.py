@@ -12,7 +12,7 @@ from meta_lrpinn.learning import (
     devices,
     objectives,
     output_layer,
-    tasks,
+    task_sets,
     training,
 )
 from meta_lrpinn.learning.configs import MAML, InnerSteps, Reptile, TrainingConfig
@@ -37,7 +37,7 @@ def network():
 
 def task_of(problem):
     """With a known wavefield, for the objectives that look at one."""
-    return tasks.single_task(problem).replace(
+    return task_sets.single_task(problem).replace(
         points=jnp.full((20, 2), 0.2), scattered=jnp.ones((1, 20), jnp.complex64)
     )
 

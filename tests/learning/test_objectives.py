@@ -7,7 +7,7 @@ import pytest
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import evaluation, objectives, output_layer, task_sets
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import absorbing
