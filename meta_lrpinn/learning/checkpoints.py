@@ -42,6 +42,7 @@ _METRIC = "metric"
 _COMMITTED = "commit_success.txt"
 _PROGRESS = "progress"
 _RECORD = "record"
+_KEPT = 2  # of the latest, beside the best; not tuned
 _DELETED = "deleted"
 _DAMAGED = ".damaged"  # a suffix
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
@@ -71,12 +72,11 @@ class Restored(NamedTuple):
 class RunCheckpoints:
     """The checkpoints of one run: the best one and the latest few are kept."""
 
-    def __init__(self, directory: str | Path, *, keep: int = 2, read_only: bool = False):
+    def __init__(self, directory: str | Path, *, read_only: bool = False):
         """Opens the directory, creating it and clearing what a killed process left.
 
         Args:
             directory: Folder of the checkpoints.
-            keep: How many of the latest to keep beside the best.
             read_only: Leaves all as it is, for a look at a run in progress.
 
         Raises:
@@ -95,7 +95,7 @@ class RunCheckpoints:
         )
         options = ocp.CheckpointManagerOptions(
             create=not read_only,
-            preservation_policy=AnyPreservationPolicy([best, LatestN(keep)]),
+            preservation_policy=AnyPreservationPolicy([best, LatestN(_KEPT)]),
             best_fn=_score,
             best_mode="min",
             # Renamed before being deleted, so that no half-deleted one is ever read.

@@ -16,7 +16,7 @@ SETTINGS = {"training": {"seed": 1, "rate": 1e-3}, "network": {"widths": (3, 4)}
 
 @pytest.fixture
 def run(tmp_path):
-    run = checkpoints.RunCheckpoints(tmp_path / "run", keep=2)
+    run = checkpoints.RunCheckpoints(tmp_path / "run")
     yield run
     run.close()
 
@@ -97,7 +97,7 @@ def test_another_network_does_not_fit(run):
 
 def reopened(run):
     run.close()
-    return checkpoints.RunCheckpoints(run.directory, keep=2)
+    return checkpoints.RunCheckpoints(run.directory)
 
 
 def test_an_unfinished_write_is_cleared_on_opening(run):
