@@ -1,8 +1,9 @@
 """Gradient adaptation of a network to one problem: AdamW or SOAP on any objective."""
 
 import functools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -12,11 +13,8 @@ import tqdm
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import soap
-from meta_lrpinn.learning.objectives import Objective, Params
+from meta_lrpinn.learning.objectives import Objective, Params, Scalars
 from meta_lrpinn.learning.task_sets import Task
-
-# The paper halves its rate of 1e-3 at these steps of meta-testing.
-PAPER_BOUNDARIES = (2000, 4000, 8000)
 
 # Of a record: the loss at points that no step draws.
 HELD_OUT = "held_out"
@@ -28,9 +26,8 @@ Evaluate = Callable[[Params], dict[str, float]]
 
 def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
     """The paper's schedule of meta-testing: halved at steps 2,000, 4,000 and 8,000."""
-    return optax.piecewise_constant_schedule(
-        learning_rate, {boundary: 0.5 for boundary in PAPER_BOUNDARIES}
-    )
+    halvings = {2000: 0.5, 4000: 0.5, 8000: 0.5}
+    return optax.piecewise_constant_schedule(learning_rate, halvings)
 
 
 # Of the scaled residual, measured. SOAP that begins with a metric bears longer steps, which
@@ -88,21 +85,28 @@ def make_optimiser(
     )
     if free_bases:
         return optimiser
-    return optax.partition({"free": optimiser, "frozen": optax.set_to_zero()}, _bases_apart)
-
-
-def _bases_apart(params: Params) -> Params:
-    return jax.tree.map(
-        lambda is_basis: "frozen" if is_basis else "free", models.are_bases(params)
-    )
+    groups: dict[Hashable, Any] = {False: optimiser, True: optax.set_to_zero()}
+    return optax.partition(groups, models.are_bases)
 
 
 @functools.partial(jax.jit, static_argnames=("objective", "optimiser", "fixed_points"))
-def _advance(objective, optimiser, fixed_points, state, task, key, start, length):
-    """`length` steps; returns the state and the mean loss and scalars.
+def advance(
+    objective: Objective,
+    optimiser: optax.GradientTransformation,
+    fixed_points: bool,
+    state: Any,
+    task: Task,
+    key: jax.Array,
+    start: int | jax.Array,
+    length: int | jax.Array,
+) -> tuple[Any, tuple[jax.Array, Scalars]]:
+    """Steps `start` to `start + length`; step i draws its points from `fold_in(key, i)`.
 
     The number of steps is no constant of the program, so that one compilation serves
     all, and a call for none of them serves to compile.
+
+    Returns:
+        The state, (params, state of the optimiser), and the mean loss and scalars.
     """
 
     def step(index, carry):
@@ -148,8 +152,8 @@ def finetune(
         task: The task, usually of one velocity.
         steps: Number of steps; 0 returns the parameters as they are.
         optimiser: Any optax optimiser.
-        key: Random key; step i draws its points from `fold_in(key, i)`.
-        fixed_points: Take those of the first step at every step.
+        key: Random key, see `advance`.
+        fixed_points: Take the points of the first step at every step.
         metric: What SOAP begins with, see `soap.initial_state`; None for nothing.
         report_every: Steps between records of the history.
         patience: Stop after so many records without a smaller figure; None takes all
@@ -171,50 +175,44 @@ def finetune(
     if not steps:
         return params, ({"step": 0, "seconds": 0.0, **figures},) if figures else ()
     held_out_key = jax.random.fold_in(key, HELD_OUT_FOLD)
-    held_out = float(objective_value(objective, params, task, held_out_key))
-    history = [{"step": 0, HELD_OUT: held_out, "seconds": 0.0, **figures}]
+
+    def held_out(params):
+        return {HELD_OUT: float(_value(objective, params, task, held_out_key))}
+
+    history = [{"step": 0, **held_out(params), "seconds": 0.0, **figures}]
     best, smallest = params, history[0][choose]
-    advance = functools.partial(_advance, objective, optimiser, fixed_points)
+    run = functools.partial(advance, objective, optimiser, fixed_points)
     state = (params, soap.initial_state(optimiser, params, metric))
     seconds, waited = 0.0, 0
     for _ in range(2):  # compile; the second time for a state that a program returned
-        state, _ = advance(state, task, key, 0, 0)
+        state, _ = run(state, task, key, 0, 0)
     with tqdm.tqdm(total=steps, disable=not progress, unit="step") as bar:
         for start in range(0, steps, report_every):
             length = min(report_every, steps - start)
             began = time.perf_counter()
-            state, (loss, scalars) = jax.block_until_ready(
-                advance(state, task, key, start, length)
-            )
+            state, means = jax.block_until_ready(run(state, task, key, start, length))
             seconds += time.perf_counter() - began
-            if not jnp.isfinite(loss):
+            loss, scalars = jax.tree.map(float, means)
+            if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss is {float(loss)} after {start + length} steps; try a "
-                    "smaller learning rate"
+                    f"the loss is {loss} after {start + length} steps; try a smaller "
+                    "learning rate"
                 )
-            record = {
-                "step": start + length,
-                "loss": float(loss),
-                HELD_OUT: float(objective_value(objective, state[0], task, held_out_key)),
-                "seconds": seconds,
-            }
-            record |= {name: float(value) for name, value in scalars.items()}
-            if evaluate is not None:
-                record |= evaluate(state[0])
+            record = {"step": start + length, "loss": loss, **held_out(state[0])}
+            record |= {"seconds": seconds, **scalars}
+            record |= {} if evaluate is None else evaluate(state[0])
             history.append(record)
             waited += 1
             if record[choose] < smallest:
                 best, smallest, waited = state[0], record[choose], 0
             bar.update(length)
-            bar.set_postfix(loss=f"{float(loss):.3g}")
+            bar.set_postfix(loss=f"{loss:.3g}")
             if patience is not None and waited >= patience:
                 break
     return best, tuple(history)
 
 
 @functools.partial(jax.jit, static_argnames="objective")
-def objective_value(
-    objective: Objective, params: Params, task: Task, key: jax.Array
-) -> jax.Array:
+def _value(objective: Objective, params: Params, task: Task, key: jax.Array) -> jax.Array:
     """Value () of an objective, without its scalars."""
     return objective(params, task, key)[0]

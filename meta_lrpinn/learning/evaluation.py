@@ -1,5 +1,6 @@
 """What is watched during meta-training: figures of merit on held tasks."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -195,7 +196,8 @@ def own_output_evaluation(
         rate = adaptation.default_rate("adamw", steps[-1])
         optimiser = adaptation.make_optimiser("adamw", rate, "cosine", steps[-1])
     figure = "error" if distribution.absorbing else "loss"
-    held_out = jax.random.fold_in(jax.random.key(_HELD_SEED), adaptation.HELD_OUT_FOLD)
+    key = jax.random.key(_HELD_SEED)
+    held_out = jax.random.fold_in(key, adaptation.HELD_OUT_FOLD)
 
     def measure(params, task):
         if distribution.absorbing:
@@ -204,12 +206,13 @@ def own_output_evaluation(
 
     @jax.jit
     def figures_of(params, task):
-        start = soap.initial_state(optimiser, params, metric)
-        state, figures, done = (params, start), [], 0
-        for number in steps:
-            state = _descend(objective, optimiser, state, task, done, number)
+        state = params, soap.initial_state(optimiser, params, metric)
+        figures = []
+        for first, last in itertools.pairwise((0, *steps)):
+            state, _ = adaptation.advance(
+                *(objective, optimiser, False, state, task, key, first, last - first)
+            )
             figures.append(measure(state[0], task))
-            done = number
         return jnp.stack(figures)
 
     def evaluate(params, step):
@@ -235,19 +238,6 @@ def _shown(tasks: Sequence[Task], progress: bool) -> Iterable[Task]:
 def _name_of(setting: tuple[float, float]) -> str:
     frequency, source_x = setting
     return f"{frequency:g}Hz_{source_x:g}km"
-
-
-def _descend(objective, optimiser, state, task, first: int, last: int):
-    """(params, optimiser state) after the steps from first to last."""
-
-    def step(state, index):
-        params, optimiser_state = state
-        key = jax.random.fold_in(jax.random.key(_HELD_SEED), index)
-        gradient = jax.grad(objective, has_aux=True)(params, task, key)[0]
-        updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
-        return (optax.apply_updates(params, updates), optimiser_state), None
-
-    return jax.lax.scan(step, state, jnp.arange(first, last))[0]
 
 
 def is_soap(config: configs.MetaConfig) -> bool:

@@ -60,30 +60,24 @@ def output_function(
     model: nn.Module, params: Params, problem: HelmholtzProblem
 ) -> Callable[[jax.Array], jax.Array]:
     """The network's own δu as (real, imaginary), decaying in the layer: (n, 2)."""
-
-    def outputs(points: jax.Array) -> Any:
-        return model.apply(
-            {"params": params}, points, problem.source[:-1], frequency_of(problem)
-        )
-
-    return weak_form.with_envelope(outputs, problem)
+    return weak_form.with_envelope(_network(model, params, problem, "__call__"), problem)
 
 
 def feature_function(
     model: nn.Module, params: Params, problem: HelmholtzProblem
 ) -> weak_form.Features:
     """The network's last hidden layer, decaying in the layer: (n, width)."""
+    return weak_form.with_envelope(_network(model, params, problem, "features"), problem)
 
-    def features(points: jax.Array) -> Any:
-        return model.apply(
-            {"params": params},
-            points,
-            problem.source[:-1],
-            frequency_of(problem),
-            method="features",
-        )
 
-    return weak_form.with_envelope(features, problem)
+def _network(
+    model: nn.Module, params: Params, problem: HelmholtzProblem, method: str
+) -> Callable[[jax.Array], Any]:
+    """A method of a network as a function of points (n, ndim) [km] alone."""
+    source, frequency = problem.source[:-1], frequency_of(problem)
+    return lambda points: model.apply(
+        {"params": params}, points, source, frequency, method=method
+    )
 
 
 def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
@@ -100,24 +94,22 @@ def _only_problem(task: Task) -> HelmholtzProblem:
 
 def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objective:
     """The objective of a configuration, for a network."""
-    if config.name == "paper":
-        return paper_objective(model, config.points, config.source_penalty)
-    if config.name == "own_output":
-        return own_output_objective(model, config.points, config.orthogonality)
-    # "projection": a configuration has checked the name.
-    return projection_objective(model, config.points, tuple(config.leading))
+    match config.name:
+        case "paper":
+            return paper_objective(model, config.points, config.source_penalty)
+        case "own_output":
+            return own_output_objective(model, config.points)
+        case _:  # "projection": a configuration has checked the name.
+            return projection_objective(model, config.points, tuple(config.leading))
 
 
 @functools.cache
 def paper_objective(
-    model: nn.Module,
-    number_of_points: int,
-    source_penalty: float = 1.0,
+    model: nn.Module, number_of_points: int, source_penalty: float = 1.0
 ) -> Objective:
     """The paper's loss, 0.1 (L_pde + L_reg + L_ort), on the network's own output.
 
-    The output is the δu of `unit_problem`, as in every objective of the own output. With
-    an absorbing layer (thickness above zero) the points fill the layer too and the
+    With an absorbing layer (thickness above zero) the points fill the layer too and the
     residual is the stretched one; without, it is the paper's setting.
 
     Args:
@@ -150,61 +142,33 @@ def paper_objective(
     return objective
 
 
-def own_derivatives(
-    model: nn.Module,
-    params: Params,
-    problem: HelmholtzProblem,
-    points: jax.Array,
-) -> derivatives.Derivatives:
-    """The network's own δu, decaying in the layer, with its derivatives.
-
-    They are carried through the network layer by layer, see `models.Jets`.
-
-    Args:
-        model: Network called with (points, source, frequency).
-        params: Its parameters.
-        problem: The problem.
-        points: Coordinates (n, ndim) [km].
-
-    Returns:
-        The derivatives of (real, imaginary), two outputs.
-    """
-    jets: Any = model.apply(
-        {"params": params},
-        points,
-        problem.source[:-1],
-        frequency_of(problem),
-        method="jets",
-    )
-    value, slope, curvature = jets.stacked()
-    number, ndim = points.shape
-    chex.assert_shape(value, (number, 2))
-    chex.assert_shape([slope, curvature], (number, ndim, 2))
-    decay = derivatives.derivatives(
-        lambda x: problems.envelope_at(problem, x)[:, None], points
-    )
-    whole, flat = decay.value[:, None], value[:, None]
-    return derivatives.Derivatives(
-        value=decay.value * value,
-        gradient=whole * slope + decay.gradient * flat,
-        second=whole * curvature + 2 * decay.gradient * slope + decay.second * flat,
-    )
-
-
 def _own_residual(
     model: nn.Module,
     params: Params,
     problem: HelmholtzProblem,
     collocation: problems.Collocation,
 ) -> tuple[jax.Array, jax.Array]:
-    """The network's own δu and its strong residual at points, both complex (n,)."""
-    outputs = own_derivatives(model, params, problem, collocation.points)
-    scattered = residual.as_complex(outputs.value)
+    """The network's own δu, decaying in the layer, and its strong residual, complex (n,).
+
+    Derivatives are carried through the network layer by layer, see `models.Jets`.
+    """
+    points = collocation.points
+    number, ndim = points.shape
+    value, slope, curvature = _network(model, params, problem, "jets")(points).stacked()
+    chex.assert_shape(value, (number, 2))
+    chex.assert_shape([slope, curvature], (number, ndim, 2))
+    decay = derivatives.derivatives(
+        lambda x: problems.envelope_at(problem, x)[:, None], points
+    )
+    whole, flat = decay.value[:, None], value[:, None]
+    gradient = whole * slope + decay.gradient * flat
+    second = whole * curvature + 2 * decay.gradient * slope + decay.second * flat
+    scattered = residual.as_complex(decay.value * value)
     # Of one shape, so that none is repeated along the other's points.
     chex.assert_equal_shape([scattered, collocation.scattering_source])
     laplacian = residual.stretched_laplacian(
-        residual.as_complex(outputs.gradient),
-        residual.as_complex(outputs.second),
+        residual.as_complex(gradient),
+        residual.as_complex(second),
         collocation.stretch,
         collocation.stretch_slope,
     )
@@ -230,11 +194,7 @@ def points_at_a_time(number: int) -> int:
 
 
 @functools.cache
-def own_output_objective(
-    model: nn.Module,
-    number_of_points: int,
-    orthogonality: float = 0.0,
-) -> Objective:
+def own_output_objective(model: nn.Module, number_of_points: int) -> Objective:
     """The residual of the network's own output relative to the right-hand side.
 
     √(mean |L δu − f|² / mean |f|²) of the unit problem, f = −ω² (m − m₀) u₀: the
@@ -246,21 +206,13 @@ def own_output_objective(
     layer makes the problem well-posed.
 
     Args:
-        model: Network called with (points, source, frequency); its output is the δu of
-            `unit_problem`.
+        model: Network called with (points, source, frequency).
         number_of_points: Collocation points of a call, rounded to a square grid (or
             cube).
-        orthogonality: Weight of the paper's L_ort, of low-rank networks only.
 
     Returns:
         The objective; tasks must hold one velocity each.
-
-    Raises:
-        ValueError: if a network without low-rank factors is given an orthogonality weight.
     """
-    low_rank = isinstance(model, models.MetaLRPINN)
-    if orthogonality and not low_rank:
-        raise ValueError("only a low-rank network has bases to keep orthogonal")
     shape = (round(number_of_points ** (1 / model.ndim)),) * model.ndim
 
     @full_precision
@@ -282,12 +234,7 @@ def own_output_objective(
         smallest = _SMALLEST_SOURCE * problem.omega**2 / problem.background_speed**2
         size = jnp.maximum(losses.safe_sqrt(source / len(points)), smallest)
         loss = losses.safe_sqrt(remainder / len(points)) / size
-        scalars = {"residual": loss}
-        if orthogonality:
-            deviation = losses.orthogonality_loss(models.orthogonal_factors(params))
-            scalars["orthogonality"] = deviation
-            loss = loss + orthogonality * deviation
-        return loss, scalars
+        return loss, {"residual": loss}
 
     return objective
 
@@ -307,10 +254,8 @@ def own_output_error(model: nn.Module, params: Params, task: Task) -> jax.Array:
     problem = task.problem
     points, known = _known(task)
     outputs = output_function(model, params, problem)(points)
-    inside = _inside(problem, points)
-    scattered = inside * problem.amplitude * residual.as_complex(outputs)
-    truth = inside * known[0]
-    return jnp.sqrt(_energy(scattered - truth) / _energy(truth))
+    scattered = problem.amplitude * residual.as_complex(outputs)
+    return _relative_error(problem, points, scattered, known[0])
 
 
 def _known(task: Task) -> tuple[jax.Array, jax.Array]:
@@ -320,10 +265,13 @@ def _known(task: Task) -> tuple[jax.Array, jax.Array]:
     return task.points, task.scattered
 
 
-def _inside(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
-    """Whether points (n, ndim) lie in the model and not in its layer, (n,)."""
+def _relative_error(
+    problem: HelmholtzProblem, points: jax.Array, field: Any, truth: jax.Array
+) -> jax.Array:
+    """Relative L2 error of a field (n,) at the points that lie in no layer, ()."""
     layer = problem.layer
-    return jnp.all((points >= layer.lower) & (points <= layer.upper), axis=-1)
+    inside = jnp.all((points >= layer.lower) & (points <= layer.upper), axis=-1)
+    return jnp.sqrt(_energy(inside * (field - truth)) / _energy(inside * truth))
 
 
 @functools.cache
@@ -383,15 +331,9 @@ def projection_objective(
 def _nested_weights(
     features: jax.Array, targets: jax.Array, parts: Sequence[int]
 ) -> jax.Array:
-    """Least-squares weights of the leading parts of features.
+    """Least-squares weights of the leading parts, of these sizes, of features (n, width).
 
-    Args:
-        features: (n, width).
-        targets: (n, t).
-        parts: Sizes of the leading parts.
-
-    Returns:
-        (width, parts × t), zero beyond each part.
+    For targets (n, t) they are (width, parts × t), zero beyond each part.
     """
     width = features.shape[1]
     scale = jax.lax.rsqrt(jnp.sum(features**2, axis=0) + jnp.finfo(features.dtype).tiny)
@@ -441,8 +383,7 @@ def galerkin_error(
     norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
 
     known_points, known_fields = _known(task)
-    inside = _inside(problem, known_points)
-    at_points = inside[:, None] * features(known_points)
+    at_points = features(known_points)
 
     def error_of(known):
         velocity, background_velocity, scattered = known
@@ -454,8 +395,7 @@ def galerkin_error(
             1 / (norm + _SMALLEST_NORM),
             damping,
         )
-        truth = inside * scattered
-        return jnp.sqrt(_energy(at_points @ weights - truth) / _energy(truth))
+        return _relative_error(problem, known_points, at_points @ weights, scattered)
 
     # One after the other: see `linear.weak_form.solve_weights`.
     members = (task.velocities, task.background_velocities, known_fields)

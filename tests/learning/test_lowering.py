@@ -82,7 +82,7 @@ def test_adaptation(problem, network, make, name):
 
     def steps(params, task, key):
         state = params, optimiser.init(params)
-        advance = adaptation._advance.__wrapped__
+        advance = adaptation.advance.__wrapped__
         return advance(objective, optimiser, False, state, task, key, 0, 3)
 
     check(jax.jit(steps), params, task, jax.random.key(0))

@@ -219,20 +219,6 @@ def test_own_output_gradient_against_finite_differences(problem):
             np.testing.assert_allclose((there - back) / (2 * step), along, rtol=1e-6)
 
 
-def test_own_output_objective_weighs_the_bases(problem):
-    model, params = lrpinn()
-    params["network"]["hidden_0"]["U"] *= 2.0
-    task = single_task(problem)
-    plain, _ = jax.jit(objectives.own_output_objective(model, 36))(params, task, KEY)
-    weighed = objectives.own_output_objective(model, 36, orthogonality=0.5)
-    loss, scalars = jax.jit(weighed)(params, task, KEY)
-    # ‖4 I − I‖_F / k² with k = 5.
-    np.testing.assert_allclose(scalars["orthogonality"], 3 * 5**0.5 / 25, rtol=1e-4)
-    np.testing.assert_allclose(loss, plain + 0.5 * scalars["orthogonality"], rtol=1e-5)
-    with pytest.raises(ValueError, match="only a low-rank network has bases"):
-        objectives.own_output_objective(pinn()[0], 36, orthogonality=0.5)
-
-
 def test_own_output_objective_of_a_model_without_contrast():
     """Its δu is zero, and so is the loss of zero output; nothing is divided by zero."""
     model, params = lrpinn()
