@@ -255,10 +255,15 @@ class TrainingConfig:
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ValueError(f"seed must be 0 to {LARGEST_SEED}, got {self.seed}")
         check_choices(self)
-        inner = getattr(self.algorithm, "inner", None)
-        if inner is not None and inner.optimiser == "soap" and self.task_axis != "map":
+        if self.uses_soap and self.task_axis != "map":
             # Its decompositions, batched, can deadlock jaxlib on two cores.
             raise ValueError("inner_optimiser soap needs task_axis map")
+
+    @property
+    def uses_soap(self) -> bool:
+        """Whether the inner steps are those of SOAP."""
+        inner = getattr(self.algorithm, "inner", None)
+        return inner is not None and inner.optimiser == "soap"
 
     @property
     def free_on_resume(self) -> tuple[str, ...]:

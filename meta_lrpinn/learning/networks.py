@@ -7,7 +7,6 @@ Every method returns another network; nothing is changed in place.
 
 import dataclasses
 import functools
-import math
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ class Network:
     def is_pruned(self) -> bool:
         """Whether its singular values are parameters, not functions of the frequency."""
         module = self.module
-        return isinstance(module, models.MetaLRPINN) and models.is_pruned(module)
+        return isinstance(module, models.MetaLRPINN) and module.is_pruned
 
     @property
     def ranks(self) -> tuple[int, ...] | None:
@@ -88,10 +87,7 @@ class Network:
         return dataclasses.replace(self._replaced(*pruned), metric=metric)
 
     def truncate(
-        self,
-        *,
-        fraction: float | None = None,
-        count: int | None = None,
+        self, *, fraction: float | None = None, count: int | None = None
     ) -> "Network":
         """With the largest singular values of each layer only (see `models.truncate`).
 
@@ -102,10 +98,8 @@ class Network:
         Raises:
             ValueError: if not exactly one is given, or the network is not pruned.
         """
-        module = self._low_rank("reduced in rank")
-        return self._replaced(
-            *models.truncate(module, self.params, fraction=fraction, count=count)
-        )
+        module, criterion = self._low_rank("reduced in rank"), (fraction, count)
+        return self._replaced(*models.truncate(module, self.params, *criterion))
 
     def leading(self, number: int) -> "Network":
         """With the first features only; see `models.leading_features`.
@@ -146,14 +140,9 @@ class Network:
 
 def make_network(config: configs.NetworkConfig) -> nn.Module:
     """The module of a configuration."""
-    common = {
-        "width": config.width,
-        "depth": config.depth,
-        "ndim": config.ndim,
-        "first_scale": config.first_scale,
-        "last_width": config.features,
-        "layer_fraction": config.layer_fraction,
-    }
+    names = ("width", "depth", "ndim", "first_scale", "layer_fraction")
+    common = {name: getattr(config, name) for name in names}
+    common["last_width"] = config.features
     if config.kind == "pinn":
         return models.PINN(**common, frequency_input=config.frequency_input)
     return models.make_meta_lrpinn(
@@ -245,15 +234,10 @@ def number_of_features(module: nn.Module, params: Any) -> int:
 
 
 @functools.lru_cache  # tracing a network takes a third of an exact solve
-def _number_of_features(module: nn.Module, structure: Any, leaves: tuple) -> int:
-    shape = jax.eval_shape(
-        lambda params: module.apply(
-            {"params": params},
-            jnp.zeros((1, module.ndim)),
-            jnp.zeros(module.ndim - 1),
-            jnp.ones(()),
-            method="features",
-        ),
-        jax.tree.unflatten(structure, leaves),
+def _number_of_features(module: nn.Module, structure: Any, shapes: tuple) -> int:
+    inputs = jnp.zeros((1, module.ndim)), jnp.zeros(module.ndim - 1), jnp.ones(())
+    features: Any = jax.eval_shape(
+        lambda params: module.apply({"params": params}, *inputs, method="features"),
+        jax.tree.unflatten(structure, shapes),
     )
-    return math.prod(shape.shape[-1:])
+    return features.shape[-1]

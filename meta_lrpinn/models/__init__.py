@@ -17,7 +17,6 @@ from meta_lrpinn.models.lrpinn import (
 from meta_lrpinn.models.parameters import (
     are_bases,
     check_pruned,
-    is_pruned,
     known_of_pruned,
     leading_features,
     orthogonal_factors,
@@ -40,7 +39,6 @@ __all__ = [
     "are_bases",
     "check_pruned",
     "initial_parameters",
-    "is_pruned",
     "known_of_pruned",
     "leading_features",
     "make_meta_lrpinn",

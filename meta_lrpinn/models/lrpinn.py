@@ -257,6 +257,11 @@ class MetaLRPINN(nn.Module):
         """Thickness of the absorbing layer, see `LRPINN`."""
         return self.network.layer_fraction
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether singular values are parameters rather than a function of frequency."""
+        return isinstance(self.embedding, FreeSingularValues)
+
     def __call__(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> jax.Array:

@@ -23,11 +23,6 @@ Factors = list[tuple[jax.Array, jax.Array]]
 Known = TypeVar("Known")
 
 
-def is_pruned(model: MetaLRPINN) -> bool:
-    """Whether singular values are parameters rather than a function of frequency."""
-    return isinstance(model.embedding, FreeSingularValues)
-
-
 def prune_hypernetwork(
     model: MetaLRPINN, params: Parameters, frequency: float | jax.Array
 ) -> tuple[MetaLRPINN, Parameters]:
@@ -50,7 +45,7 @@ def prune_hypernetwork(
         ValueError: if the model is pruned already, or the frequency is not one positive
             number.
     """
-    if is_pruned(model):
+    if model.is_pruned:
         raise ValueError("the hypernetwork is pruned already")
     if jnp.ndim(frequency) != 0:
         raise ValueError(
@@ -89,7 +84,6 @@ def known_of_pruned(known: Mapping[str, Known]) -> dict[str, Known]:
 def truncate(
     model: MetaLRPINN,
     params: Parameters,
-    *,
     fraction: float | None = None,
     count: int | None = None,
 ) -> tuple[MetaLRPINN, Parameters]:
@@ -267,7 +261,7 @@ def with_ranks(
 
 def check_pruned(model: MetaLRPINN, what: str) -> None:
     """Raises ValueError, which names what needs it, unless the network is pruned."""
-    if not is_pruned(model):
+    if not model.is_pruned:
         raise ValueError(
             f"prune the hypernetwork before {what}: its singular values still depend on "
             "frequency"

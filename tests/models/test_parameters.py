@@ -6,7 +6,6 @@ import pytest
 
 from meta_lrpinn.models import (
     initial_parameters,
-    is_pruned,
     leading_features,
     make_meta_lrpinn,
     prune_hypernetwork,
@@ -47,7 +46,7 @@ def _weights(model, params, layer):
 
 def test_pruning_keeps_the_function():
     model, params = _pruned()
-    assert is_pruned(model) and not is_pruned(MODEL)
+    assert model.is_pruned and not MODEL.is_pruned
     assert _ranks(params) == [RANK] * DEPTH
     for method in ("__call__", "features"):
         before = _apply(MODEL, PARAMS, POINTS, SOURCE, 5.0, method=method)
