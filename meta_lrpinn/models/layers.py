@@ -46,10 +46,9 @@ _COEFFICIENTS = {
 
 @jax.custom_jvp
 def sine(x: jax.Array) -> jax.Array:
-    """sin x for |x| < 10⁴, to 2e-7 absolutely in float32, to 1e-15 in float64.
+    """sin x of real x, |x| < 10⁴, to 2e-7 absolutely in float32, to 1e-15 in float64.
 
-    Args:
-        x: Real array of any shape; of other types as precise as `jnp.sin`.
+    Arrays of other types are as precise as of `jnp.sin`.
     """
     if x.dtype.name not in _COEFFICIENTS:
         return jnp.sin(x)
@@ -59,11 +58,7 @@ def sine(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def cosine(x: jax.Array) -> jax.Array:
-    """cos x, as accurate as `sine`.
-
-    Args:
-        x: Real array of any shape.
-    """
+    """cos x, as accurate as `sine`."""
     if x.dtype.name not in _COEFFICIENTS:
         return jnp.cos(x)
     half_turns = jnp.floor(x * x.dtype.type(1 / np.pi))
@@ -103,12 +98,9 @@ def sine_jets(jets: Jets) -> Jets:
 
 
 def first_layer_jets(layer: nn.Dense, inputs: jax.Array, ndim: int) -> Jets:
-    """Jets of the sine of the first layer, whose first `ndim` inputs are coordinates.
+    """Jets of the sine of the first layer, for inputs (n, inputs).
 
-    Args:
-        layer: The first layer.
-        inputs: (n, inputs), columns x, z (or x, y, z), then what does not depend on them.
-        ndim: Dimensions of space.
+    Their first `ndim` columns are x, z (or x, y, z); others do not depend on these.
     """
     phase = layer(inputs)
     value, factor = sine(phase), cosine(phase)
@@ -170,12 +162,6 @@ def published_dense(
 
     It is PyTorch's default, which the published network leaves as it is everywhere but
     in U and V (He et al. 2015 with a negative slope of √5).
-
-    Args:
-        features: Number of units.
-        inputs: Number of inputs, on which the initial biases depend.
-        param_dtype: Type of the parameters.
-        name: Name of the layer.
     """
     largest = 1 / math.sqrt(inputs)
 

@@ -2,9 +2,12 @@
 
 A dense network's tree holds its layers by name. That of a `MetaLRPINN` is
 {"network": ..., "embedding": ...}; its hidden layers "hidden_0", "hidden_1", ... hold the
-columns "U" and "V". Here stand meta-testing's changes of network (hypernetwork pruning,
-lower ranks, fewer features), what training needs of the bases, and the exchange of the
-output layer.
+columns "U" (features, rank) and "V" (in, rank), and once pruned the embedding holds the
+singular values (rank,) by the same names. Here stand meta-testing's changes of network
+(hypernetwork pruning, lower ranks, fewer features), what training needs of the bases, and
+the exchange of the output layer.
+
+A change takes a model and its parameter tree, and gives those of the changed network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,26 +23,18 @@ from meta_lrpinn.models.pinn import Parameters
 _HIDDEN = "hidden_"
 # U and V of each hidden layer.
 Factors = list[tuple[jax.Array, jax.Array]]
+Changed = tuple[MetaLRPINN, Parameters]
 Known = TypeVar("Known")
 
 
 def prune_hypernetwork(
     model: MetaLRPINN, params: Parameters, frequency: float | jax.Array
-) -> tuple[MetaLRPINN, Parameters]:
-    """Replaces the hypernetwork by its singular values at one frequency.
+) -> Changed:
+    """Replaces the hypernetwork by its singular values at one frequency () in Hz.
 
     The function at that frequency stays the same. The pruned model is called with a
     frequency too, which has no effect. Works under `jit` and `vmap`, from which only the
     parameters can be returned.
-
-    Args:
-        model: Network with its hypernetwork.
-        params: Its parameter tree.
-        frequency: Frequency in Hz, ().
-
-    Returns:
-        The pruned model and its parameter tree, in which "embedding" holds the singular
-        values of each hidden layer, (rank,).
 
     Raises:
         ValueError: if the model is pruned already, or the frequency is not one positive
@@ -53,8 +48,7 @@ def prune_hypernetwork(
         )
     if not isinstance(frequency, Tracer) and not frequency > 0:
         raise ValueError(f"frequency must be positive, got {float(frequency)} Hz")
-    embedding = {"params": params["embedding"]}
-    values: Any = model.embedding.apply(embedding, frequency)
+    values: Any = model.embedding.apply({"params": params["embedding"]}, frequency)
     network = model.network
     pruned = MetaLRPINN(
         network=network.clone(),
@@ -86,7 +80,7 @@ def truncate(
     params: Parameters,
     fraction: float | None = None,
     count: int | None = None,
-) -> tuple[MetaLRPINN, Parameters]:
+) -> Changed:
     """Keeps the largest singular values of every layer, with their columns of U and V.
 
     For orthonormal U and V the result is the best approximation of each layer's weights
@@ -97,10 +91,7 @@ def truncate(
         model: A pruned network.
         params: Its parameter tree.
         fraction: Fraction of the singular values to keep, in (0, 1].
-        count: Number of singular values to keep.
-
-    Returns:
-        The reduced model and its parameter tree.
+        count: Number of singular values to keep, instead.
 
     Raises:
         ValueError: if not exactly one criterion is given or it is out of its range, or
@@ -117,29 +108,19 @@ def truncate(
     return with_ranks(model, params, factors, values)
 
 
-def leading_features(
-    model: MetaLRPINN, params: Parameters, number: int
-) -> tuple[MetaLRPINN, Parameters]:
+def leading_features(model: MetaLRPINN, params: Parameters, number: int) -> Changed:
     """Keeps the first units of the last hidden layer, pruned or not.
 
     Features trained by `objectives.projection_objective` come in order of use, so that
     the first so many are a good basis by themselves. They stay as they are; the own
     output of the network loses the terms of the others.
 
-    Args:
-        model: Network with at least so many features.
-        params: Its parameter tree.
-        number: How many features to keep, at least the rank of the last layer.
-
-    Returns:
-        The smaller model and its parameter tree.
-
     Raises:
-        ValueError: if the number is not a whole one in that range.
+        ValueError: if the number is not a whole one from the rank of the last layer to
+            its units.
     """
     network = model.network
-    smallest = network.ranks[-1]
-    largest = network.number_of_features
+    smallest, largest = network.ranks[-1], network.number_of_features
     if not (number == int(number) and smallest <= number <= largest):
         raise ValueError(
             "the number of features must be a whole one from the last layer's rank "
@@ -153,25 +134,41 @@ def leading_features(
     return smaller, {**params, "network": kept}
 
 
-def singular_values(params: Parameters) -> list[jax.Array]:
-    """σ of every hidden layer of a pruned network, each (rank,).
+def with_ranks(
+    model: MetaLRPINN, params: Parameters, factors: Factors, values: Sequence[jax.Array]
+) -> Changed:
+    """A pruned network with other bases and σ of each layer, of whatever ranks.
 
-    Args:
-        params: Parameter tree of a pruned `MetaLRPINN`.
+    The gain of each layer is not changed.
     """
+    network = model.network
+    ranks = tuple(len(sigma) for sigma in values)
+    changed = MetaLRPINN(
+        network=network.clone(rank=ranks, gain=network.gains),
+        embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
+    )
+    bases = _by_layer([{"U": U, "V": V} for U, V in factors])
+    tree = {"network": {**params["network"], **bases}, "embedding": _by_layer(values)}
+    return changed, tree
+
+
+def check_pruned(model: MetaLRPINN, what: str) -> None:
+    """Raises ValueError, which names what needs it, unless the network is pruned."""
+    if not model.is_pruned:
+        raise ValueError(
+            f"prune the hypernetwork before {what}: its singular values still depend on "
+            "frequency"
+        )
+
+
+def singular_values(params: Parameters) -> list[jax.Array]:
+    """σ of every hidden layer of a pruned network, each (rank,)."""
     embedding = params["embedding"]
     return [embedding[_layer(index)] for index in range(len(embedding))]
 
 
 def orthogonal_factors(params: Parameters) -> Factors:
-    """The factors (U, V) of every hidden layer, which the orthogonality loss takes.
-
-    Args:
-        params: Parameter tree of a `MetaLRPINN`, pruned or not.
-
-    Returns:
-        For each hidden layer U (features, rank) and V (in, rank), as of `LowRankDense`.
-    """
+    """U and V of every hidden layer of a `MetaLRPINN`, pruned or not."""
     network = params["network"]
     depth = sum(name.startswith(_HIDDEN) for name in network)
     layers = (network[_layer(index)] for index in range(depth))
@@ -179,16 +176,10 @@ def orthogonal_factors(params: Parameters) -> Factors:
 
 
 def orthonormal_bases(params: Parameters) -> Parameters:
-    """The parameters with the orthonormal bases that are nearest to U and V.
+    """The tree of a `MetaLRPINN` with the orthonormal bases that are nearest to U and V.
 
     Each is the polar factor of the old one: a retraction onto the Stiefel manifold,
     which keeps the meaning of σ when steps have moved U and V off it.
-
-    Args:
-        params: Parameter tree of a `MetaLRPINN`, pruned or not.
-
-    Returns:
-        Another tree of the same structure.
     """
 
     def nearest(leaf, is_basis):
@@ -202,70 +193,26 @@ def orthonormal_bases(params: Parameters) -> Parameters:
 
 def are_bases(params: Parameters) -> Parameters:
     """Whether each array is a basis U or V, in a tree of the same structure."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key in ("U", "V"), params
-    )
+    return jax.tree.map_with_path(lambda path, _: path[-1].key in ("U", "V"), params)
 
 
 def output_kernel(params: Parameters) -> jax.Array:
-    """Weights of the output layer, (features, outputs)."""
+    """Weights of the output layer of any network, (features, outputs)."""
     return params.get("network", params)["last"]["kernel"]
 
 
 def with_output(params: Parameters, kernel: jax.Array) -> Parameters:
-    """Parameters with another output layer, without bias.
+    """The tree of any network with another output layer, without bias.
 
     Args:
-        params: Parameter tree of a `MetaLRPINN` or a `PINN`.
-        kernel: (features, outputs).
-
-    Returns:
-        A tree of the same structure and types.
+        params: Its parameter tree.
+        kernel: (features, outputs), which takes the type of the old one.
     """
     kernel = kernel.astype(output_kernel(params).dtype)
     last = {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1], kernel.dtype)}
     if "network" in params:
         return {**params, "network": {**params["network"], "last": last}}
     return {**params, "last": last}
-
-
-def with_ranks(
-    model: MetaLRPINN,
-    params: Parameters,
-    factors: Factors,
-    values: Sequence[jax.Array],
-) -> tuple[MetaLRPINN, Parameters]:
-    """A pruned network with other bases and singular values, of whatever ranks.
-
-    The gain of each layer is not changed.
-
-    Args:
-        model: A pruned network.
-        params: Its parameter tree.
-        factors: U (features, rank) and V (in, rank) of each hidden layer.
-        values: σ of each hidden layer, (rank,).
-
-    Returns:
-        The network of these ranks and its parameter tree.
-    """
-    network = model.network
-    ranks = tuple(len(sigma) for sigma in values)
-    pruned = MetaLRPINN(
-        network=network.clone(rank=ranks, gain=network.gains),
-        embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
-    )
-    bases = {_layer(index): {"U": U, "V": V} for index, (U, V) in enumerate(factors)}
-    tree = {"network": {**params["network"], **bases}, "embedding": _by_layer(values)}
-    return pruned, tree
-
-
-def check_pruned(model: MetaLRPINN, what: str) -> None:
-    """Raises ValueError, which names what needs it, unless the network is pruned."""
-    if not model.is_pruned:
-        raise ValueError(
-            f"prune the hypernetwork before {what}: its singular values still depend on "
-            "frequency"
-        )
 
 
 def _criterion(
@@ -290,5 +237,5 @@ def _layer(index: int) -> str:
     return f"{_HIDDEN}{index}"
 
 
-def _by_layer(values: Sequence[jax.Array]) -> Parameters:
-    return {_layer(index): sigma for index, sigma in enumerate(values)}
+def _by_layer(values: Sequence[Any]) -> Parameters:
+    return {_layer(index): value for index, value in enumerate(values)}
