@@ -18,7 +18,7 @@ from meta_lrpinn.learning.objectives import Objective
 from meta_lrpinn.learning.soap import Metric
 from meta_lrpinn.learning.task_sets import Task
 
-AXIS = "tasks"
+_AXIS = "tasks"
 
 
 def initialise_distributed(
@@ -40,40 +40,25 @@ def initialise_distributed(
     Raises:
         ValueError: if only some of coordinator, processes and process are given.
     """
-    explicit = (coordinator, processes, process)
-    if any(part is not None for part in explicit):
-        if any(part is None for part in explicit):
-            raise ValueError(
-                "coordinator, number of processes and process number go together, got "
-                f"{coordinator}, {processes}, {process}"
-            )
+    given = [part is not None for part in (coordinator, processes, process)]
+    if any(given) and not all(given):
+        raise ValueError(
+            "coordinator, number of processes and process number go together, got "
+            f"{coordinator}, {processes}, {process}"
+        )
+    if any(given) or detect:
         jax.distributed.initialize(coordinator, processes, process)
-    elif detect:
-        jax.distributed.initialize()
 
 
 def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh of one axis, over which tasks are spread.
-
-    Args:
-        devices: Devices to use; by default all, of all processes.
-    """
+    """Mesh of one axis, over which tasks are spread; by default of all devices."""
     devices = jax.devices() if devices is None else devices
-    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of parameters: whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
-
-
-def check_tasks_per_batch(number: int, mesh: Mesh) -> None:
-    """Raises ValueError unless the devices can share a batch of tasks equally."""
-    if number % mesh.size:
-        raise ValueError(
-            "tasks per batch must be a multiple of the number of devices, got "
-            f"{number} tasks for {mesh.size} devices"
-        )
 
 
 def local_tasks(number: int, mesh: Mesh) -> slice:
@@ -82,7 +67,7 @@ def local_tasks(number: int, mesh: Mesh) -> slice:
     Raises:
         ValueError: if the devices cannot share the batch equally.
     """
-    check_tasks_per_batch(number, mesh)
+    _check_tasks_per_batch(number, mesh)
     each = number // mesh.size
     ours = [
         index
@@ -93,12 +78,7 @@ def local_tasks(number: int, mesh: Mesh) -> slice:
 
 
 def shard_tasks(tasks: Task, mesh: Mesh) -> Task:
-    """Puts this process's tasks on its devices.
-
-    Args:
-        tasks: Batch on the host, leaves (tasks of this process, ...); with one process
-            that is the whole batch.
-        mesh: Mesh from `task_mesh`.
+    """Puts this process's tasks, on the host, leaves (tasks, ...), on its devices.
 
     Returns:
         The batch of all processes, leaves (tasks, ...), sharded along its first axis.
@@ -107,8 +87,8 @@ def shard_tasks(tasks: Task, mesh: Mesh) -> Task:
         ValueError: if the devices cannot share the batch equally.
     """
     processes = len({device.process_index for device in mesh.devices.flat})
-    check_tasks_per_batch(processes * maml.number_of_tasks(tasks), mesh)
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    _check_tasks_per_batch(processes * maml.number_of_tasks(tasks), mesh)
+    sharding = NamedSharding(mesh, PartitionSpec(_AXIS))
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(
             sharding, np.asarray(leaf), (processes * len(leaf), *np.shape(leaf)[1:])
@@ -153,11 +133,8 @@ def sharded_meta_gradient(
     """`maml.gradient` with the tasks spread over a mesh.
 
     Args:
-        objective: Loss of one task.
+        objective, algorithm, task_axis, metric: As of `maml.gradient`, on each device.
         mesh: Mesh from `task_mesh`.
-        algorithm: How to meta-train.
-        task_axis: How each device treats its tasks, see `maml.gradient`.
-        metric: What the inner steps of SOAP begin with.
 
     Returns:
         A function of (params, support, query, key), to be jitted, whose result is on
@@ -167,9 +144,9 @@ def sharded_meta_gradient(
     def local(params, support, query, keys):
         batch = support, query, keys
         result = maml.gradient(objective, params, *batch, algorithm, task_axis, metric)
-        return jax.lax.pmean(result, AXIS)
+        return jax.lax.pmean(result, _AXIS)
 
-    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    whole, split = PartitionSpec(), PartitionSpec(_AXIS)
     # Gradients are taken inside, of replicated parameters, which must stay local until
     # the mean: with check_vma they would be summed over devices in every inner step.
     spread = jax.shard_map(
@@ -185,3 +162,11 @@ def sharded_meta_gradient(
         return spread(params, support, query, keys)
 
     return gradient
+
+
+def _check_tasks_per_batch(number: int, mesh: Mesh) -> None:
+    if number % mesh.size:
+        raise ValueError(
+            "tasks per batch must be a multiple of the number of devices, got "
+            f"{number} tasks for {mesh.size} devices"
+        )

@@ -102,20 +102,12 @@ class Network:
         return self._replaced(*models.truncate(module, self.params, *criterion))
 
     def leading(self, number: int) -> "Network":
-        """With the first features only; see `models.leading_features`.
-
-        Raises:
-            ValueError: if it has not so many, or is a dense network.
-        """
+        """With the first features only; see `models.leading_features`."""
         module = self._low_rank("reduced to leading features")
         return self._replaced(*models.leading_features(module, self.params, number))
 
     def freeze_bases(self) -> "Network":
-        """Whose U and V are not adapted.
-
-        Raises:
-            ValueError: if it is a dense network, which has no U and V.
-        """
+        """Whose U and V are not adapted; only a low-rank network has them."""
         self._low_rank("adapted with frozen bases")
         return dataclasses.replace(self, has_free_bases=False, metric=None)
 

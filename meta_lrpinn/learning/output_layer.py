@@ -42,17 +42,7 @@ def solve(
     problem: HelmholtzProblem,
     double: bool = False,
 ) -> jax.Array:
-    """Output weights of a network's features, solved exactly in the weak form.
-
-    Args:
-        model: Network with features of some width.
-        params: Its parameters.
-        problem: The problem, concrete.
-        double: Work in double precision.
-
-    Returns:
-        Complex weights (width,).
-    """
+    """Complex output weights (width,) of all features, see `solve_nested`."""
     return solve_nested(model, params, problem, (1.0,), double)[:, 0]
 
 
@@ -63,11 +53,14 @@ def solve_nested(
     fractions: tuple[float, ...],
     double: bool = False,
 ) -> jax.Array:
-    """Exact output weights of leading parts of the features, assembled once.
+    """Output weights of leading parts of the features, solved exactly in the weak form.
 
     Args:
-        model, params, problem, double: As of `solve`.
+        model: Network with features of some width.
+        params: Its parameters.
+        problem: The problem, concrete.
         fractions: The leading parts, in (0, 1], of the number of features.
+        double: Work in double precision.
 
     Returns:
         Complex weights (width, parts), zero beyond each part.
@@ -77,14 +70,9 @@ def solve_nested(
         rows = -(-_CHUNK // int(np.prod(shape[1:])))
         shape = (-(-shape[0] // rows) * rows, *shape[1:])
         refinement = weak_form.refinement_of(problem, shape)
-        return _galerkin(
-            model,
-            _cast(params, double),
-            _in_chunks(problem, shape, refinement, rows),
-            problem,
-            fractions,
-            double,
-        )
+        chunks = _in_chunks(problem, shape, refinement, rows)
+        params = _cast(params, double)
+        return _galerkin(model, params, chunks, problem, fractions, double)
 
 
 def quadrature_shape(
@@ -121,14 +109,13 @@ def _in_chunks(
     collocation = weak_form.collocate_grid(problem, shape, refinement)
     number = shape[0] // rows
     order = jnp.argsort(jnp.all(jnp.imag(collocation.stretch) == 0, axis=-1))
-    return jax.tree.map(
-        lambda x: (
-            x[order].reshape(number, -1, *x.shape[1:])
-            if x.ndim
-            else jnp.broadcast_to(x, (number,))
-        ),
-        collocation,
-    )
+
+    def split(x):
+        if not x.ndim:
+            return jnp.broadcast_to(x, (number,))
+        return x[order].reshape(number, -1, *x.shape[1:])
+
+    return jax.tree.map(split, collocation)
 
 
 @partial(programs.jit_latest, static_argnames=("model", "fractions", "double"))
@@ -181,10 +168,8 @@ def _assemble(features, problem, chunks):
         return jax.tree.map(jnp.add, total, part), None
 
     first = jax.tree.map(lambda x: x[0], chunks)
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype),
-        jax.eval_shape(lambda c: add((0.0, 0.0, 0.0), c)[0], first),
-    )
+    shapes = jax.eval_shape(lambda c: add((0.0, 0.0, 0.0), c)[0], first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, chunks)[0]
 
 
@@ -206,25 +191,20 @@ class FeatureField:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n, ...), complex."""
         with jax.enable_x64(self.double):
-            dtype = jnp.float64 if self.double else jnp.float32
-            return np.asarray(
-                _apply_features(
-                    self.model,
-                    _cast(self.params, self.double),
-                    self.problem,
-                    self.weights,
-                    jnp.asarray(points, dtype),
-                )
-            )
+            params, points = _cast((self.params, points), self.double)
+            fields = _features_at(self.model, params, self.problem, self.weights, points)
+            return np.asarray(fields)
 
 
 @partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
-def _apply_features(model, params, problem, weights, points):
+def _features_at(model, params, problem, weights, points):
     features = objectives.feature_function(model, params, problem)
-    return jax.lax.map(
-        lambda point: features(point[None])[0] @ weights, points, batch_size=4096
-    )
+
+    def at(point):
+        return features(point[None])[0] @ weights
+
+    return jax.lax.map(at, points, batch_size=4096)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,13 +217,13 @@ class OwnField:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n,), complex."""
-        outputs = _apply(self.model, self.params, self.problem, jnp.asarray(points))
+        outputs = _output_at(self.model, self.params, self.problem, jnp.asarray(points))
         return np.asarray(outputs)
 
 
 @partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
-def _apply(model, params, problem, points):
+def _output_at(model, params, problem, points):
     outputs = objectives.output_function(model, params, problem)(points)
     chex.assert_shape(outputs, (len(points), 2))
     return residual.as_complex(outputs)
