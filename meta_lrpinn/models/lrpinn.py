@@ -10,9 +10,6 @@ from flax import linen as nn
 from meta_lrpinn.models import layers
 from meta_lrpinn.models.layers import Jets, sine
 
-# Initial wavenumbers along each axis, and along the source's coordinates [rad/km].
-FIRST_SCALE = 8.0
-SOURCE_SCALE = 2.0
 # The root of gelu(b) = 1: with this bias the heads start at singular values of one.
 _UNIT_GELU_BIAS = 1.1444507184
 
@@ -100,52 +97,25 @@ class FreeSingularValues(nn.Module):
         )
 
 
-class LRPINN(nn.Module):
+class LRPINN(layers.SineNetwork):
     """The network whose hidden layers are low-rank, given their singular values.
 
     A first layer with sine, `depth` layers W_l = gain · U_l diag(σ_l) V_lᵀ with sine
     and no bias, and a linear last layer (Cheng and Alkhalifah, 2025). Rows do not see
     each other, so derivatives may be taken through the whole batch.
 
-    Attributes:
-        width: Units of each layer.
-        depth: Number of low-rank hidden layers.
+    Attributes, beside those of `SineNetwork`:
         rank: Rank of every hidden layer, or of each.
-        ndim: Dimensions of space, 2 or 3.
-        outputs: Number of outputs: real and imaginary part.
-        first_scale: Standard deviation of the initial wavenumbers along each axis, in
-            rad/km. The hidden layers add harmonics and raise it by about two, so that 8
-            reaches waves of 2 to 15 Hz at 1.5 to 5 km/s.
-        source_scale: The same along the source's coordinates, in rad/km.
         initialisation: "orthonormal", or "xavier" for the published choice (U and V by
             Glorot and Bengio 2010, other layers as `published_dense`), under which
             activations vanish with depth.
         gain: Constant factor of each hidden layer; None for `default_gain` at this
             rank. Kept when the rank is reduced.
-        last_width: Units of the last hidden layer, the features of an exact solve;
-            None for `width`, as published.
-        layer_fraction: Thickness of the absorbing layer the features are for, over a
-            problem's default; `solve` makes it so. Without effect on the network.
-        param_dtype: Type of the parameters.
     """
 
-    width: int = 320
-    depth: int = 6
     rank: int | tuple[int, ...] = 100
-    ndim: int = 2
-    outputs: int = 2
-    first_scale: float = FIRST_SCALE
-    source_scale: float = SOURCE_SCALE
     initialisation: str = "orthonormal"
     gain: tuple[float, ...] | None = None
-    last_width: int | None = None
-    layer_fraction: float = 1.0
-    param_dtype: jax.typing.DTypeLike = jnp.float32
-
-    @property
-    def number_of_features(self) -> int:
-        """Units of the last hidden layer."""
-        return self.width if self.last_width is None else self.last_width
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -162,11 +132,6 @@ class LRPINN(nn.Module):
             for width, rank in zip(self.widths, self.ranks, strict=True)
         )
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Units of each hidden layer."""
-        return (self.width,) * (self.depth - 1) + (self.number_of_features,)
-
     def setup(self):
         shapes = zip(self.widths, self.ranks, self.gains, strict=True)
         self.hidden = [
@@ -174,14 +139,13 @@ class LRPINN(nn.Module):
             for width, rank, gain in shapes
         ]
         options: Any = {"param_dtype": self.param_dtype}
-        horizontal = self.ndim - 1
         if self.initialisation == "xavier":
-            inputs = self.ndim + horizontal
+            inputs = len(self.first_scales)
             self.first = layers.published_dense(self.width, inputs, **options)
             features = self.number_of_features
             self.last = layers.published_dense(self.outputs, features, **options)
         else:
-            scales = [self.first_scale] * self.ndim + [self.source_scale] * horizontal
+            scales = self.first_scales
             self.first = layers.plane_wave_layer(self.width, scales, **options)
             self.last = layers.small_output_layer(self.outputs, **options)
 

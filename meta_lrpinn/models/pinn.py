@@ -10,60 +10,30 @@ from flax import linen as nn
 
 from meta_lrpinn.models import layers
 from meta_lrpinn.models.layers import Jets, sine
-from meta_lrpinn.models.lrpinn import FIRST_SCALE, SOURCE_SCALE
 
 # Nested, the leaves arrays.
 Parameters = Mapping[str, Any]
 
 
-class PINN(nn.Module):
+class PINN(layers.SineNetwork):
     """A dense sine network of position, source position and, optionally, frequency.
 
     The weights of the hidden layers start uniform in ±√(6/width), which keeps the scale
     of sine activations with depth (Sitzmann et al., 2020).
 
-    Attributes:
-        width: Units of each layer.
-        depth: Number of hidden layers after the first.
-        ndim: Dimensions of space, 2 or 3.
-        outputs: Number of outputs: real and imaginary part.
+    Attributes, beside those of `SineNetwork`:
         frequency_input: Whether the normalised frequency is an input.
-        first_scale: Standard deviation of the initial wavenumbers along each axis, in
-            rad/km; a few times less than ω/v, since each hidden layer adds harmonics.
-        source_scale: The same along the source's coordinates, in rad/km.
-        last_width: Units of the last hidden layer, the features of an exact solve;
-            None for `width`.
-        layer_fraction: Thickness of the absorbing layer the features are for, over a
-            problem's default; `solve` makes it so. Without effect on the network.
-        param_dtype: Type of the parameters.
     """
 
-    width: int = 320
-    depth: int = 6
-    ndim: int = 2
-    outputs: int = 2
     frequency_input: bool = False
-    first_scale: float = FIRST_SCALE
-    source_scale: float = SOURCE_SCALE
-    last_width: int | None = None
-    layer_fraction: float = 1.0
-    param_dtype: jax.typing.DTypeLike = jnp.float32
-
-    @property
-    def number_of_features(self) -> int:
-        """Units of the last hidden layer."""
-        return self.width if self.last_width is None else self.last_width
 
     def setup(self):
-        scales = [self.first_scale] * self.ndim + [self.source_scale] * (self.ndim - 1)
-        if self.frequency_input:
-            scales.append(1.0)
+        scales = self.first_scales + [1.0] * self.frequency_input
         options: Any = {"param_dtype": self.param_dtype}
         self.first = layers.plane_wave_layer(self.width, scales, **options)
         uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
         self.hidden = [
-            nn.Dense(width, kernel_init=uniform, **options)
-            for width in (self.width,) * (self.depth - 1) + (self.number_of_features,)
+            nn.Dense(width, kernel_init=uniform, **options) for width in self.widths
         ]
         self.last = layers.small_output_layer(self.outputs, **options)
 
