@@ -164,26 +164,27 @@ class RunCheckpoints:
 
     def restore(
         self,
-        params: Any,
-        progress: Any,
+        params: Any = None,
+        progress: Any = None,
         *,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, Any] | None = None,
         sharding: jax.sharding.Sharding | None = None,
         ignored: Collection[str] = (),
         step: int | str = "latest",
     ) -> Restored | None:
-        """Restores a step, wherever it was saved, to go on from it.
+        """Restores a step, wherever it was saved.
 
         A damaged one is set aside with a warning, as STEP.damaged, and the latest good one
         takes its place. Where none is good, all are left as they are.
 
         Args:
-            params: Parameters, or their shapes, of the structure to restore.
-            progress: The rest of the state, or its shapes.
-            settings: Settings of the run that resumes.
+            params: Parameters, or their shapes, of the structure to restore; None for
+                those that are saved, whatever the network, as nested dictionaries.
+            progress: The rest of the state, or its shapes; with `params` only.
+            settings: Settings of the run that resumes; None for any.
             sharding: Where every array goes; by default the first local device.
             ignored: Dotted names of settings that may differ.
-            step: "latest", "best" or a number.
+            step: "latest", "best" or a number, which has no substitute.
 
         Returns:
             The restored step; None if the directory holds no checkpoint.
@@ -191,37 +192,23 @@ class RunCheckpoints:
         Raises:
             ValueError: if settings differ (all are named), or no checkpoint is readable.
         """
-
-        def read(number: int) -> Restored:
-            about, path = self._about(number), self.path(number)
-            check_settings(about["settings"], settings, ignored, path)
-            _check_shapes(path, self._saved_shapes(number), params)
-            targets = {_PARAMETERS: params, _PROGRESS: progress}
-            return self._restored(number, about, targets, sharding)
-
-        return self._first_good(step, read)
-
-    def parameters(self, step: int | str) -> Restored | None:
-        """A step with its parameters alone, on the first local device.
-
-        They are nested dictionaries, whatever the network. A damaged step is treated as
-        by `restore`.
-
-        Args:
-            step: "latest", "best" or a number.
-
-        Returns:
-            The step; None if the directory holds no checkpoint.
-
-        Raises:
-            ValueError: if no checkpoint is readable.
-        """
-
-        def read(number: int) -> Restored:
-            about, shapes = self._about(number), self._saved_shapes(number)
-            return self._restored(number, about, {_PARAMETERS: shapes})
-
-        return self._first_good(step, read)
+        first = self.find(step)
+        if first is None:
+            return None
+        others = sorted(set(self._manager.all_steps()) - {first}, reverse=True)
+        damaged: dict[int, Damaged] = {}
+        for number in [first, *(others if isinstance(step, str) else [])]:
+            try:
+                restored = self._read(number, params, progress, settings, sharding, ignored)
+            except Damaged as error:
+                damaged[number] = error
+                continue
+            for error in damaged.values():
+                text = f"{error}; that of step {number} is used instead"
+                warnings.warn(text, stacklevel=3)
+            self._set_aside(damaged)
+            return restored
+        raise damaged[first]
 
     def find(self, step: int | str) -> int | None:
         """Number of the "latest", "best" or numbered step; None if there is none.
@@ -249,28 +236,6 @@ class RunCheckpoints:
         """Releases the directory."""
         self._manager.close()
 
-    def _first_good(
-        self, step: int | str, read: Callable[[int], Restored]
-    ) -> Restored | None:
-        """What is read of the first good step; a numbered one has no substitute."""
-        first = self.find(step)
-        if first is None:
-            return None
-        others = sorted(set(self._manager.all_steps()) - {first}, reverse=True)
-        damaged: dict[int, Damaged] = {}
-        for number in [first, *(others if isinstance(step, str) else [])]:
-            try:
-                restored = read(number)
-            except Damaged as error:
-                damaged[number] = error
-                continue
-            for error in damaged.values():
-                text = f"{error}; that of step {number} is used instead"
-                warnings.warn(text, stacklevel=4)
-            self._set_aside(damaged)
-            return restored
-        raise damaged[first]
-
     def _set_aside(self, steps: Collection[int]) -> None:
         """Renames damaged steps, so that they can be saved again."""
         if self._read_only or not steps:
@@ -283,48 +248,46 @@ class RunCheckpoints:
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self._manager.reload()
 
-    def _about(self, step: int) -> dict[str, Any]:
-        """Settings, record and checksums of a step; raises `Damaged`."""
-        with _readable(self.path(step)):
+    def _read(
+        self,
+        step: int,
+        params: Any,
+        progress: Any,
+        settings: Mapping[str, Any] | None,
+        sharding: jax.sharding.Sharding | None,
+        ignored: Collection[str],
+    ) -> Restored:
+        """One step; raises `Damaged`, or ValueError if settings or shapes differ."""
+        path = self.path(step)
+        with _readable(path):
             args = ocp.args.Composite(**{_RECORD: ocp.args.JsonRestore()})
             about = self._manager.restore(step, args=args)[_RECORD]
             for name in ("settings", "record", "checksums"):
                 if not isinstance(about[name], dict):
                     raise ValueError(f"its {name} are of another kind")
-            return about
-
-    def _saved_shapes(self, step: int) -> Any:
-        """Tree of shapes of the parameters of a step; raises `Damaged`."""
-        with _readable(self.path(step)):
-            return self._manager.item_metadata(step)[_PARAMETERS].tree
-
-    def _restored(
-        self,
-        step: int,
-        about: Mapping[str, Any],
-        targets: Mapping[str, Any],
-        sharding: jax.sharding.Sharding | None = None,
-    ) -> Restored:
-        """The parts of a step that have targets of their shapes; raises `Damaged`."""
-        args = {
-            name: ocp.args.StandardRestore(_abstract(tree, sharding))
-            for name, tree in targets.items()
-        }
-        with _readable(self.path(step)):
-            state = self._manager.restore(step, args=ocp.args.Composite(**args))
+            saved = self._manager.item_metadata(step)[_PARAMETERS].tree
+        if settings is not None:
+            check_settings(about["settings"], settings, ignored, path)
+        targets = {_PARAMETERS: saved}
+        if params is not None:
+            _check_shapes(path, saved, params)
+            targets = {_PARAMETERS: params, _PROGRESS: progress}
+        with _readable(path):
+            args = ocp.args.Composite(
+                **{
+                    name: ocp.args.StandardRestore(_abstract(tree, sharding))
+                    for name, tree in targets.items()
+                }
+            )
+            state = self._manager.restore(step, args=args)
             for name in targets:
                 if about["checksums"].get(name) != checksum(state[name]):
                     raise ValueError(
                         f"its {name} have another checksum than when they were saved"
                     )
-        return Restored(
-            params=state[_PARAMETERS],
-            progress=state[_PROGRESS] if _PROGRESS in targets else None,
-            record=about["record"],
-            settings=about["settings"],
-            step=step,
-            path=self.path(step),
-        )
+        progress = state[_PROGRESS] if _PROGRESS in targets else None
+        parts = (state[_PARAMETERS], progress, about["record"], about["settings"])
+        return Restored(*parts, step, path)
 
     def _clear(self, *patterns: str) -> None:
         if jax.process_index() == 0:
@@ -349,7 +312,7 @@ def load_run_parameters(
 
     Args:
         directory: The run's folder, or that of its checkpoints.
-        step: "best", "latest" or a number.
+        step: See `RunCheckpoints.restore`; no damaged one is set aside.
 
     Returns:
         Parameters on the first local device, the settings they were trained under, and
@@ -364,7 +327,7 @@ def load_run_parameters(
     if not directory.is_dir():
         raise ValueError(f"there is no checkpoint directory {directory}")
     with contextlib.closing(RunCheckpoints(directory, read_only=True)) as run:
-        restored = run.parameters(step)
+        restored = run.restore(step=step)
     if restored is None:
         raise ValueError(f"{directory} holds no checkpoint")
     return restored.params, restored.settings, restored.step
@@ -487,7 +450,7 @@ def _check_room(folder: Path, trees: Any) -> None:
 
 
 def _save_tree(path: Path, tree: Any) -> None:
-    """Saves one pytree of arrays as a new folder, from the calling process alone."""
+    """Saves a tree of arrays as a new folder, from the calling process alone."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
