@@ -75,21 +75,17 @@ def scale_by_soap() -> optax.GradientTransformation:
     """
 
     def init(params: Any) -> SoapState:
-        moments = tuple(_no_moments(leaf) for leaf in jax.tree.leaves(params))
+        moments = tuple(map(_no_moments, jax.tree.leaves(params)))
         return SoapState(jnp.zeros((), jnp.int32), moments)
 
     def update(updates: Any, state: Any, params: Any = None):
         del params
         gradients, structure = jax.tree.flatten(updates)
-        pairs = [
-            _step(old, gradient, state.count)
-            for old, gradient in zip(state.moments, gradients, strict=True)
-        ]
-        directions = [direction for direction, _ in pairs]
-        moments = tuple(new for _, new in pairs)
-        return jax.tree.unflatten(structure, directions), SoapState(
-            state.count + 1, moments
-        )
+        pairs = zip(state.moments, gradients, strict=True)
+        steps = [_step(old, gradient, state.count) for old, gradient in pairs]
+        directions, moments = zip(*steps, strict=True)
+        state = SoapState(state.count + 1, moments)
+        return jax.tree.unflatten(structure, directions), state
 
     return optax.GradientTransformation(init, update)
 
@@ -120,11 +116,10 @@ def initial_state(
     count = jnp.asarray(_LEARNED_COUNT, jnp.int32)
     learned = SoapState(count, tuple(moments[name] for name in names))
 
-    def is_soap(part):
-        return isinstance(part, SoapState)
-
     return jax.tree.map(
-        lambda part: learned if is_soap(part) else part, state, is_leaf=is_soap
+        lambda part: learned if isinstance(part, SoapState) else part,
+        state,
+        is_leaf=lambda part: isinstance(part, SoapState),
     )
 
 
@@ -184,13 +179,8 @@ def _learned_moments(learned: Mapping[str, jax.Array]) -> Moments:
 
 def _no_moments(leaf: jax.Array) -> Moments:
     zeros = jnp.zeros_like(leaf)
-    sizes = leaf.shape if leaf.ndim == 2 else ()
-    return Moments(
-        zeros,
-        zeros,
-        tuple(jnp.zeros((size, size), leaf.dtype) for size in sizes),
-        tuple(jnp.eye(size, dtype=leaf.dtype) for size in sizes),
-    )
+    bases = [jnp.eye(n, dtype=leaf.dtype) for n in leaf.shape if leaf.ndim == 2]
+    return Moments(zeros, zeros, tuple(map(jnp.zeros_like, bases)), tuple(bases))
 
 
 @full_precision

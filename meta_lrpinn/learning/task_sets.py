@@ -94,39 +94,27 @@ def make_tasks(
     Returns:
         The tasks, with NumPy leaves in single precision; they share a layer.
     """
-    mean = VelocityModel(
-        np.mean([model.velocity for model in models], axis=0), models[0].spacing
-    )
+    spacing, fraction = models[0].spacing, distribution.layer_fraction
+    mean = VelocityModel(np.mean([model.velocity for model in models], axis=0), spacing)
     sources = [np.array([x, distribution.source_depth]) for x in sources_x]
     v0 = np.array([[velocity_at(m, source) for m in models] for source in sources])
     thickness = 0.0
     if distribution.absorbing:
         fastest = float(v0.mean(axis=1).max())
-        thickness = default_thickness(mean, frequency, fastest, distribution.layer_fraction)
+        thickness = default_thickness(mean, frequency, fastest, fraction)
     missing = distribution.largest_size - mean.shape[0]
     velocities = np.stack(
         [np.pad(m.velocity, ((0, missing),) * m.ndim, mode="edge") for m in models]
     )
+    first = VelocityModel(velocities[0], spacing)
+    layer = {"thickness": thickness, "layer_fraction": fraction}
 
     def task_at(source, v0_of_models):
-        problem = make_problem(
-            mean,
-            frequency,
-            source,
-            thickness=thickness,
-            layer_fraction=distribution.layer_fraction,
-        )
-        task = Task(
-            problem=problem.replace(
-                model=VelocityModel(velocities[0], models[0].spacing),
-                background_velocity=v0_of_models[0],
-            ),
-            velocities=velocities,
-            background_velocities=v0_of_models,
-        )
-        return jax.tree.map(_single_precision, task)
+        problem = make_problem(mean, frequency, source, **layer)
+        problem = problem.replace(model=first, background_velocity=v0_of_models[0])
+        return jax.tree.map(_single_precision, Task(problem, velocities, v0_of_models))
 
-    return [task_at(*arguments) for arguments in zip(sources, v0, strict=True)]
+    return list(map(task_at, sources, v0))
 
 
 def bytes_of_task(distribution: TaskDistribution) -> int:
@@ -157,13 +145,7 @@ def draw_unsolved(
 ) -> Drawn:
     """Draws a frequency, velocities, and so many sources anywhere along the top.
 
-    Args:
-        distribution: What to draw from.
-        rng: Generator, which is advanced.
-        sources: Number of sources.
-
-    Returns:
-        A task for each source; they share frequency, velocities and layer.
+    Each source has a task; they share frequency, velocities and layer.
     """
     low, high = distribution.minimum_frequency, distribution.maximum_frequency
     if distribution.log_frequency:

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import itertools
 import math
 import sys
@@ -169,9 +170,8 @@ def train(
     with contextlib.closing(saved):
         state, record = _restore(saved, config, params, settings, mesh, progress)
         update = make_update(config, objective, mesh, metric)
-        loop = _Loop(
-            config, directory, saved, settings, evaluate, seconds, progress, record
-        )
+        budget = math.inf if seconds is None else seconds
+        loop = _Loop(config, directory, saved, settings, evaluate, budget, progress, record)
         batches = _prefetch(task_sampler, config.seed, loop.step, config.iterations)
         with contextlib.closing(loop), contextlib.closing(batches):
             loop.before_first(state)
@@ -226,45 +226,40 @@ def _restore(
     return state, _Record(restored.step, elapsed, record["best"])
 
 
+@dataclasses.dataclass
 class _Loop:
     """What surrounds the updates: counting, logging, evaluating, saving."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        directory: Path,
-        saved: checkpoints.RunCheckpoints,
-        settings: Mapping[str, Any],
-        evaluate: Evaluation | None,
-        seconds: float | None,
-        progress: bool,
-        record: _Record,
-    ):
-        self.step = record.step
-        self.finished = self.step >= config.iterations
-        self._config = config
-        self._saved = saved
-        self._settings = settings
-        self._evaluation = evaluate
-        self._seconds = math.inf if seconds is None else seconds
-        self._best: float = math.inf if record.best is None else record.best
+    config: TrainingConfig
+    directory: Path
+    saved: checkpoints.RunCheckpoints
+    settings: Mapping[str, Any]
+    evaluation: Evaluation | None
+    seconds: float
+    progress: bool
+    record: _Record
+
+    def __post_init__(self):
+        self.step = self.record.step
+        self.finished = self.step >= self.config.iterations
+        self._best = math.inf if self.record.best is None else self.record.best
         self._pending: list[Scalars] = []
         self._logs = {}
         if jax.process_index() == 0:
             last = self.step or -1
             for name in ("training", "evaluation"):
-                self._logs[name] = RunLog(directory, name, last)
+                self._logs[name] = RunLog(self.directory, name, last)
         self._bar = tqdm.tqdm(
-            total=config.iterations,
+            total=self.config.iterations,
             initial=self.step,
-            disable=not progress,
+            disable=not self.progress,
             unit="it",
             desc="meta-training",
         )
         self._shown: dict[str, str] = {}
         self._logged = time.perf_counter()
         # As if all sittings had been one, up to what earlier ones saved.
-        self._start = self._logged - record.elapsed
+        self._start = self._logged - self.record.elapsed
 
     def close(self) -> None:
         """Closes the progress bar and the files of metrics."""
@@ -284,7 +279,7 @@ class _Loop:
 
     def after(self, state: TrainState, scalars: Scalars) -> None:
         """Logs, evaluates and saves, as due, after one update."""
-        config = self._config
+        config = self.config
         self.step += 1
         self._pending.append(scalars)
         self._bar.update()
@@ -319,10 +314,10 @@ class _Loop:
         self._show("loss", means["loss"])
 
     def _diverged(self, step: int, row: Mapping[str, Any]) -> str:
-        last = self._saved.find("latest")
+        last = self.saved.find("latest")
         good = "no checkpoint was saved before"
         if last is not None:
-            good = f"the last good checkpoint is {self._saved.path(last)} (step {last})"
+            good = f"the last good checkpoint is {self.saved.path(last)} (step {last})"
         what = "gradient" if np.isfinite(row["loss"]) else "loss"
         return (
             f"{what} is not finite at step {step} (loss {row['loss']}, gradient norm "
@@ -330,10 +325,10 @@ class _Loop:
         )
 
     def _evaluate(self, state: TrainState) -> float | None:
-        if self._evaluation is None:
+        if self.evaluation is None:
             return None
         start = time.perf_counter()
-        scalars = dict(self._evaluation(devices.local_copy(state.params), self.step))
+        scalars = dict(self.evaluation(devices.local_copy(state.params), self.step))
         # Time spent here is not time per iteration.
         self._logged += time.perf_counter() - start
         self._write("evaluation", {**scalars, "elapsed": self._elapsed()})
@@ -344,11 +339,11 @@ class _Loop:
     def _save(self, state: TrainState, score: float | None) -> None:
         start = time.perf_counter()
         best = self._best if math.isfinite(self._best) else None
-        self._saved.save(
+        self.saved.save(
             self.step,
             state.params,
             _progress(state),
-            settings=self._settings,
+            settings=self.settings,
             record={"elapsed": self._elapsed(), "best": best},
             score=score,
         )
@@ -358,7 +353,7 @@ class _Loop:
         return time.perf_counter() - self._start
 
     def _out_of_time(self) -> bool:
-        over = np.asarray(self._elapsed() >= self._seconds)
+        over = np.asarray(self._elapsed() >= self.seconds)
         return bool(devices.of_first_process(over))
 
     def _write(self, name: str, scalars: Mapping[str, float]) -> None:
