@@ -122,7 +122,7 @@ def galerkin_evaluation(
     Returns:
         `(params, step)` to the mean over the held tasks (`error`) and that of each.
     """
-    tasks = held_tasks(distribution)
+    tasks = held_tasks(distribution, _HELD)
 
     @jax.jit
     def error_of(params, task):
