@@ -137,14 +137,13 @@ def finetune(
     report_every: int = 10,
     patience: int | None = None,
     evaluate: Evaluate | None = None,
-    choose: str = HELD_OUT,
     progress: bool = False,
 ) -> tuple[Params, tuple[dict[str, Any], ...]]:
     """Minimise an objective over all parameters, by default with new points at every step.
 
-    One figure of the records decides which parameters are returned: those of the record
-    where it was smallest, the initial ones included, so that adaptation never makes it
-    worse. By default it is the loss at points that no step draws.
+    The loss at points that no step draws decides which parameters are returned: those of
+    the record where it was smallest, the initial ones included, so that adaptation never
+    makes it worse.
 
     Args:
         objective: From `meta_lrpinn.learning.objectives`.
@@ -156,11 +155,10 @@ def finetune(
         fixed_points: Take the points of the first step at every step.
         metric: What SOAP begins with, see `soap.initial_state`; None for nothing.
         report_every: Steps between records of the history.
-        patience: Stop after so many records without a smaller figure; None takes all
-            steps.
+        patience: Stop after so many records without a smaller held-out loss; None takes
+            all steps.
         evaluate: Optional figures of merit of the parameters, added to each record;
             its time does not count.
-        choose: The deciding figure, "held_out" or one that `evaluate` gives.
         progress: Show a progress bar.
 
     Returns:
@@ -180,7 +178,7 @@ def finetune(
         return {HELD_OUT: float(_value(objective, params, task, held_out_key))}
 
     history = [{"step": 0, **held_out(params), "seconds": 0.0, **figures}]
-    best, smallest = params, history[0][choose]
+    best, smallest = params, history[0][HELD_OUT]
     run = functools.partial(advance, objective, optimiser, fixed_points)
     state = (params, soap.initial_state(optimiser, params, metric))
     seconds, waited = 0.0, 0
@@ -203,8 +201,8 @@ def finetune(
             record |= {} if evaluate is None else evaluate(state[0])
             history.append(record)
             waited += 1
-            if record[choose] < smallest:
-                best, smallest, waited = state[0], record[choose], 0
+            if record[HELD_OUT] < smallest:
+                best, smallest, waited = state[0], record[HELD_OUT], 0
             bar.update(length)
             bar.set_postfix(loss=f"{loss:.3g}")
             if patience is not None and waited >= patience:

@@ -24,6 +24,8 @@ from flax import linen as nn
 
 MINIMUM_FREQUENCY = 2.0  # Hz
 MAXIMUM_FREQUENCY = 20.0  # Hz
+SOURCE_SCALE = 2.0  # as `SineNetwork.first_scale`, along the source's coordinates, rad/km
+OUTPUTS = 2  # real and imaginary part
 INITIALISATIONS = ("orthonormal", "xavier")
 
 # π in four parts whose products with small integers are exact (Shibata and Petrogalli
@@ -151,13 +153,7 @@ def uniform_phase(
     return jax.random.uniform(key, shape, dtype, -jnp.pi, jnp.pi)
 
 
-def published_dense(
-    features: int,
-    inputs: int,
-    *,
-    param_dtype: jax.typing.DTypeLike = jnp.float32,
-    name: str | None = None,
-) -> nn.Dense:
+def published_dense(features: int, inputs: int, name: str | None = None) -> nn.Dense:
     """A dense layer that starts as the published ones: weights, biases in ±1/√inputs.
 
     It is PyTorch's default, which the published network leaves as it is everywhere but
@@ -168,21 +164,11 @@ def published_dense(
     def biases(key, shape, dtype):
         return jax.random.uniform(key, shape, dtype, -largest, largest)
 
-    return nn.Dense(
-        features,
-        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-        bias_init=biases,
-        param_dtype=param_dtype,
-        name=name,
-    )
+    weights = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    return nn.Dense(features, kernel_init=weights, bias_init=biases, name=name)
 
 
-def plane_wave_layer(
-    features: int,
-    scales: Sequence[float],
-    *,
-    param_dtype: jax.typing.DTypeLike = jnp.float32,
-) -> nn.Dense:
+def plane_wave_layer(features: int, scales: Sequence[float]) -> nn.Dense:
     """A first layer that, with its sine, starts as random plane waves.
 
     The weights are normal, the biases uniform in [-π, π]. Xavier weights on inputs in km
@@ -191,27 +177,19 @@ def plane_wave_layer(
     Args:
         features: Number of units.
         scales: Standard deviation of the weights of each input, in rad per its unit.
-        param_dtype: Type of the parameters.
     """
     deviations = np.asarray(scales)[:, None]
 
     def wave_vectors(key, shape, dtype):
         return jax.random.normal(key, shape, dtype) * deviations.astype(dtype)
 
-    return nn.Dense(
-        features,
-        kernel_init=wave_vectors,
-        bias_init=uniform_phase,
-        param_dtype=param_dtype,
-    )
+    return nn.Dense(features, kernel_init=wave_vectors, bias_init=uniform_phase)
 
 
-def small_output_layer(
-    outputs: int, *, param_dtype: jax.typing.DTypeLike = jnp.float32
-) -> nn.Dense:
+def small_output_layer() -> nn.Dense:
     """A last layer whose output starts near 0.06, below the wavefield's own scale."""
     small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-    return nn.Dense(outputs, kernel_init=small, param_dtype=param_dtype)
+    return nn.Dense(OUTPUTS, kernel_init=small)
 
 
 def layer_ranks(rank: int | Sequence[int], depth: int) -> tuple[int, ...]:
@@ -263,14 +241,12 @@ class LowRankDense(nn.Module):
         gain: Constant factor of W.
         initialisation: "orthonormal", or "xavier" for the published choice, under
             which signals vanish with depth.
-        param_dtype: Type of the parameters.
     """
 
     features: int
     rank: int
     gain: float
     initialisation: str = "orthonormal"
-    param_dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array, singular_values: jax.Array) -> jax.Array:
@@ -298,8 +274,8 @@ class LowRankDense(nn.Module):
             "orthonormal": nn.initializers.orthogonal(),
             "xavier": nn.initializers.xavier_normal(),
         }[self.initialisation]
-        U = self.param("U", init, (self.features, self.rank), self.param_dtype)
-        V = self.param("V", init, (inputs.shape[-1], self.rank), self.param_dtype)
+        U = self.param("U", init, (self.features, self.rank), jnp.float32)
+        V = self.param("V", init, (inputs.shape[-1], self.rank), jnp.float32)
         return ((inputs @ V) * (self.gain * singular_values)) @ U.T
 
 
@@ -310,27 +286,21 @@ class SineNetwork(nn.Module):
         width: Units of each layer.
         depth: Number of hidden layers after the first.
         ndim: Dimensions of space, 2 or 3.
-        outputs: Number of outputs: real and imaginary part.
         first_scale: Standard deviation of the initial wavenumbers along each axis, in
             rad/km; a few times less than ω/v, since each hidden layer adds harmonics: 8
             reaches waves of 2 to 15 Hz at 1.5 to 5 km/s.
-        source_scale: The same along the source's coordinates, in rad/km.
         last_width: Units of the last hidden layer, the features of an exact solve;
             None for `width`, as published.
         layer_fraction: Thickness of the absorbing layer the features are for, over a
             problem's default; `solve` makes it so. Without effect on the network.
-        param_dtype: Type of the parameters.
     """
 
     width: int = 320
     depth: int = 6
     ndim: int = 2
-    outputs: int = 2
     first_scale: float = 8.0
-    source_scale: float = 2.0
     last_width: int | None = None
     layer_fraction: float = 1.0
-    param_dtype: jax.typing.DTypeLike = jnp.float32
 
     @property
     def number_of_features(self) -> int:
@@ -345,7 +315,7 @@ class SineNetwork(nn.Module):
     @property
     def first_scales(self) -> list[float]:
         """Scale of each coordinate of points and source."""
-        return [self.first_scale] * self.ndim + [self.source_scale] * (self.ndim - 1)
+        return [self.first_scale] * self.ndim + [SOURCE_SCALE] * (self.ndim - 1)
 
 
 def _reduced_sine(x: jax.Array, multiple: jax.Array) -> jax.Array:

@@ -30,7 +30,6 @@ class FrequencyEmbedding(nn.Module):
         hidden: Number of its layers.
         initialisation: "orthonormal" starts with all σ near one, as orthonormal factors
             need; "xavier" is the published choice (see `published_dense`), near zero.
-        param_dtype: Type of the parameters.
     """
 
     rank: int | tuple[int, ...] = 100
@@ -38,7 +37,6 @@ class FrequencyEmbedding(nn.Module):
     width: int = 80
     hidden: int = 3
     initialisation: str = "orthonormal"
-    param_dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, frequency: jax.Array) -> SingularValues:
@@ -59,13 +57,12 @@ class FrequencyEmbedding(nn.Module):
         hidden = layers.normalise_frequency(frequency)[..., None]
         for index in range(self.hidden):
             make = layers.published_dense if published else _spread_dense
-            inputs = hidden.shape[-1]
-            options: Any = {"param_dtype": self.param_dtype, "name": f"dense_{index}"}
-            hidden = sine(make(self.width, inputs, **options)(hidden))
+            layer = make(self.width, hidden.shape[-1], name=f"dense_{index}")
+            hidden = sine(layer(hidden))
 
         make = layers.published_dense if published else _unit_dense
         heads = (
-            make(rank, self.width, param_dtype=self.param_dtype, name=f"head_{layer}")
+            make(rank, self.width, name=f"head_{layer}")
             for layer, rank in enumerate(layers.layer_ranks(self.rank, self.depth))
         )
         return tuple(nn.gelu(head(hidden), approximate=False) for head in heads)
@@ -77,12 +74,10 @@ class FreeSingularValues(nn.Module):
     Attributes:
         rank: Number of singular values of every hidden layer, or of each.
         depth: Number of hidden layers of the low-rank network.
-        param_dtype: Type of the parameters.
     """
 
     rank: int | tuple[int, ...] = 100
     depth: int = 6
-    param_dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, frequency: jax.Array | None = None) -> SingularValues:
@@ -92,7 +87,7 @@ class FreeSingularValues(nn.Module):
             ValueError: if `rank` does not match `depth`.
         """
         return tuple(
-            self.param(f"hidden_{layer}", nn.initializers.ones, (rank,), self.param_dtype)
+            self.param(f"hidden_{layer}", nn.initializers.ones, (rank,), jnp.float32)
             for layer, rank in enumerate(layers.layer_ranks(self.rank, self.depth))
         )
 
@@ -135,19 +130,16 @@ class LRPINN(layers.SineNetwork):
     def setup(self):
         shapes = zip(self.widths, self.ranks, self.gains, strict=True)
         self.hidden = [
-            layers.LowRankDense(width, rank, gain, self.initialisation, self.param_dtype)
+            layers.LowRankDense(width, rank, gain, self.initialisation)
             for width, rank, gain in shapes
         ]
-        options: Any = {"param_dtype": self.param_dtype}
+        scales = self.first_scales
         if self.initialisation == "xavier":
-            inputs = len(self.first_scales)
-            self.first = layers.published_dense(self.width, inputs, **options)
-            features = self.number_of_features
-            self.last = layers.published_dense(self.outputs, features, **options)
+            self.first = layers.published_dense(self.width, len(scales))
+            self.last = layers.published_dense(layers.OUTPUTS, self.number_of_features)
         else:
-            scales = self.first_scales
-            self.first = layers.plane_wave_layer(self.width, scales, **options)
-            self.last = layers.small_output_layer(self.outputs, **options)
+            self.first = layers.plane_wave_layer(self.width, scales)
+            self.last = layers.small_output_layer()
 
     def __call__(
         self, points: jax.Array, source: jax.Array, singular_values: SingularValues
@@ -160,7 +152,7 @@ class LRPINN(layers.SineNetwork):
             singular_values: For each hidden layer σ of shape (rank,) or (n, rank).
 
         Returns:
-            (n, outputs).
+            (n, 2).
 
         Raises:
             ValueError: if an argument's shape does not fit.
@@ -179,7 +171,7 @@ class LRPINN(layers.SineNetwork):
     def jets(
         self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> Jets:
-        """The output (n, outputs) of a call with its derivatives along each axis."""
+        """The output (n, 2) of a call with its derivatives along each axis."""
         inputs = self._inputs(points, source, singular_values)
         jets = layers.first_layer_jets(self.first, inputs, self.ndim)
         for layer, sigma in zip(self.hidden, singular_values, strict=True):
@@ -237,7 +229,7 @@ class MetaLRPINN(nn.Module):
             frequency: Frequency in Hz, () or (n,); without effect once pruned.
 
         Returns:
-            (n, outputs).
+            (n, 2).
 
         Raises:
             ValueError: if an argument's shape does not fit.
@@ -253,7 +245,7 @@ class MetaLRPINN(nn.Module):
     def jets(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> Jets:
-        """The output (n, outputs) of a call with its derivatives along each axis."""
+        """The output (n, 2) of a call with its derivatives along each axis."""
         return self.network.jets(points, source, self.embedding(frequency))
 
 
@@ -268,24 +260,23 @@ def make_meta_lrpinn(**network: Any) -> MetaLRPINN:
         rank=low_rank.rank,
         depth=low_rank.depth,
         initialisation=low_rank.initialisation,
-        param_dtype=low_rank.param_dtype,
     )
     return MetaLRPINN(network=low_rank, embedding=embedding)
 
 
-def _spread_dense(features: int, inputs: int, **options: Any) -> nn.Dense:
+def _spread_dense(features: int, inputs: int, name: str) -> nn.Dense:
     """A layer of the embedding that has no dead or equal units at the start."""
     if inputs == 1:  # of the frequency: uniform phases and a few radians over the band
         kernel_init, bias_init = nn.initializers.normal(2.0), layers.uniform_phase
     else:
         kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
         bias_init = nn.initializers.zeros
-    return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init, **options)
+    return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init, name=name)
 
 
-def _unit_dense(features: int, inputs: int, **options: Any) -> nn.Dense:
+def _unit_dense(features: int, inputs: int, name: str) -> nn.Dense:
     """A head whose singular values, after GELU, start near one."""
     del inputs
     small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
     unit = nn.initializers.constant(_UNIT_GELU_BIAS)
-    return nn.Dense(features, kernel_init=small, bias_init=unit, **options)
+    return nn.Dense(features, kernel_init=small, bias_init=unit, name=name)

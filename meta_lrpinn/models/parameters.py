@@ -52,7 +52,7 @@ def prune_hypernetwork(
     network = model.network
     pruned = MetaLRPINN(
         network=network.clone(),
-        embedding=FreeSingularValues(network.rank, network.depth, network.param_dtype),
+        embedding=FreeSingularValues(network.rank, network.depth),
     )
     return pruned, {"network": params["network"], "embedding": _by_layer(values)}
 
@@ -145,7 +145,7 @@ def with_ranks(
     ranks = tuple(len(sigma) for sigma in values)
     changed = MetaLRPINN(
         network=network.clone(rank=ranks, gain=network.gains),
-        embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
+        embedding=FreeSingularValues(ranks, network.depth),
     )
     bases = _by_layer([{"U": U, "V": V} for U, V in factors])
     tree = {"network": {**params["network"], **bases}, "embedding": _by_layer(values)}

@@ -29,13 +29,10 @@ class PINN(layers.SineNetwork):
 
     def setup(self):
         scales = self.first_scales + [1.0] * self.frequency_input
-        options: Any = {"param_dtype": self.param_dtype}
-        self.first = layers.plane_wave_layer(self.width, scales, **options)
+        self.first = layers.plane_wave_layer(self.width, scales)
         uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
-        self.hidden = [
-            nn.Dense(width, kernel_init=uniform, **options) for width in self.widths
-        ]
-        self.last = layers.small_output_layer(self.outputs, **options)
+        self.hidden = [nn.Dense(width, kernel_init=uniform) for width in self.widths]
+        self.last = layers.small_output_layer()
 
     def __call__(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
@@ -48,7 +45,7 @@ class PINN(layers.SineNetwork):
             frequency: Frequency in Hz, () or (n,); used with `frequency_input` only.
 
         Returns:
-            (n, outputs).
+            (n, 2).
 
         Raises:
             ValueError: if an argument's shape does not fit or the frequency is missing.
@@ -67,7 +64,7 @@ class PINN(layers.SineNetwork):
     def jets(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> Jets:
-        """The output (n, outputs) of a call with its derivatives along each axis."""
+        """The output (n, 2) of a call with its derivatives along each axis."""
         inputs = self._inputs(points, source, frequency)
         jets = layers.first_layer_jets(self.first, inputs, self.ndim)
         for layer in self.hidden:

@@ -53,16 +53,6 @@ def test_rows_may_have_their_own_singular_values():
         np.testing.assert_allclose(together[row], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_float64():
-    with jax.enable_x64(True):
-        inputs, sigma = INPUTS.astype(jnp.float64), SIGMA.astype(jnp.float64)
-        layer = LowRankDense(32, 8, 1.0, param_dtype=jnp.float64)
-        params = layer.init(KEY, inputs, sigma)["params"]
-        gram = params["U"].T @ params["U"]
-        np.testing.assert_allclose(gram, np.eye(8), atol=1e-14)
-        assert layer.apply({"params": params}, inputs, sigma).dtype == jnp.float64
-
-
 def test_rank_above_the_width():
     with pytest.raises(ValueError, match="got rank 30 for 24 inputs and 32 units"):
         LowRankDense(32, 30, 1.0).init(KEY, INPUTS, jnp.ones(30))
