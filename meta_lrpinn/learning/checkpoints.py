@@ -312,14 +312,11 @@ def load_run_parameters(
 
     Args:
         directory: The run's folder, or that of its checkpoints.
-        step: See `RunCheckpoints.restore`; no damaged one is set aside.
+        step: As of `RunCheckpoints.restore`, but no damaged one is set aside.
 
     Returns:
         Parameters on the first local device, the settings they were trained under, and
         the step.
-
-    Raises:
-        ValueError: if there is no such checkpoint, or it is unreadable.
     """
     directory = Path(directory)
     if (directory / FOLDER).is_dir():

@@ -80,13 +80,6 @@ def make_evaluation(
     adaptation to held tasks (`own_output_evaluation`), by the published optimiser where
     the losses are the published ones; of known wavefields it is the error of the Galerkin
     solution over the features (`galerkin_evaluation`).
-
-    Args:
-        config: The whole configuration.
-        model: Network.
-        objective: What it is trained on.
-        metric: What SOAP begins with, where it adapts the network; None for nothing.
-        progress: Show a progress bar over the tasks.
     """
     if config.objective.learns_from_wavefields:
         return galerkin_evaluation(config.tasks, model, progress)
@@ -112,15 +105,7 @@ def galerkin_evaluation(
     """Relative L2 error of the Galerkin solution over the features as they are.
 
     Without a step of adaptation, in double precision: features of many a network nearly
-    depend on each other.
-
-    Args:
-        distribution: Of the training tasks, with an absorbing layer.
-        model: Network with features.
-        progress: Show a progress bar over the tasks.
-
-    Returns:
-        `(params, step)` to the mean over the held tasks (`error`) and that of each.
+    depend on each other. The first figure is the mean over the held tasks (`error`).
     """
     tasks = held_tasks(distribution, _HELD)
 

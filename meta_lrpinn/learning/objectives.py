@@ -242,14 +242,7 @@ def own_output_objective(model: nn.Module, number_of_points: int) -> Objective:
 def own_output_error(model: nn.Module, params: Params, task: Task) -> jax.Array:
     """Relative L2 error of the own output against the known wavefield in the model, ().
 
-    Args:
-        model: Network whose output is the δu of `unit_problem`.
-        params: Its parameters.
-        task: One velocity, with `points` and `scattered`; points in the layer do not
-            count.
-
-    Raises:
-        ValueError: if the task has no known wavefield.
+    Of a task of one velocity. Raises ValueError if it has no known wavefield.
     """
     problem = task.problem
     points, known = _known(task)
@@ -362,13 +355,10 @@ def galerkin_error(
 ) -> jax.Array:
     """Relative L2 error of the Galerkin solution over the features, ().
 
-    The mean over the velocities of a task, against their known wavefields. Only points of
-    the model itself count, not those of the layer.
+    The mean over the velocities of a task, against their known wavefields in the model.
 
     Args:
-        model: Network with features.
-        params: Its parameters.
-        task: With `points` and `scattered`.
+        model, params, task: The network, and a task with `points` and `scattered`.
         quadrature: Quadrature points along each axis, coordinate order.
         damping: See `weak_form.solve_weights`.
     """

@@ -134,8 +134,8 @@ def measure_metric(
 ) -> Metric:
     """What the gradients of tasks are like while SOAP adapts a network to them.
 
-    The means over all steps of all tasks, of gradients as SOAP is given them in
-    adaptation, clipped at norm one.
+    The means, in single precision, over all steps of all tasks, of gradients as SOAP is
+    given them in adaptation, clipped at norm one.
 
     Args:
         objective: Loss of one task.
@@ -144,9 +144,6 @@ def measure_metric(
         key: Random key.
         steps: Steps of each task; the rate falls to zero at the last (cosine).
         learning_rate: Of the first step.
-
-    Returns:
-        The metric, in single precision.
     """
     means = _mean_products(objective, params, tasks, key, steps, learning_rate)
     return {

@@ -135,7 +135,7 @@ def save_task_set(
         path: File to write, .npz; the manifest is the same with .json.
         tasks: Tasks of equal shapes and spacing; all with their wavefields, or none.
         distribution: What they were drawn from.
-        seed: Of the task_sets.
+        seed: Of the drawing.
     """
     path = Path(path)
     stacked = task_sets.stack_tasks(tasks)
@@ -203,15 +203,10 @@ def file_sampler(
     distribution: TaskDistribution,
     training: TrainingConfig,
 ) -> TaskSampler:
-    """Sampler of the tasks of files, the support and query tasks of a batch distinct.
-
-    Args:
-        paths: Task sets; see `save_task_set`.
-        distribution: What training expects of their grids.
-        training: What a batch is.
+    """Sampler of the tasks of files of `save_task_set`.
 
     Raises:
-        ValueError: if the files have too few tasks, or do not fit.
+        ValueError: if they have too few tasks, or do not fit the distribution.
     """
     sets = [load_task_set(path, distribution) for path in paths]
     name = ", ".join(map(str, paths))
@@ -234,21 +229,17 @@ def collect(
     solve_all: executors.Mapper = map,
     progress: bool = True,
 ) -> None:
-    """Draws tasks and writes them as one file, going on where a call was stopped.
+    """Writes so many tasks of `draw` as one file, going on where a call was stopped.
 
     Until all are there, they are kept in a folder beside the file, `part` by `part`,
     with the state of the random generator.
 
     Args:
-        path: File to write, .npz.
+        path, number, seed, distribution, progress: As of `make_task_set`.
         draw: Next tasks.
-        number: How many in all.
-        seed: Of the task_sets.
-        distribution: What is drawn from.
         settings: What else the tasks depend on; plain values.
         part: Tasks, at least, between two writes.
         solve_all: Where wavefields are solved, see `executors.mapper`.
-        progress: Show a progress bar.
 
     Raises:
         ValueError: if the folder holds tasks of other settings, or is damaged.

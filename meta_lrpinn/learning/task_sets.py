@@ -236,12 +236,7 @@ def streaming_sampler(
 
 
 def set_sampler(tasks: Task, training: TrainingConfig, name: str) -> TaskSampler:
-    """Sampler of a fixed set of tasks.
-
-    Args:
-        tasks: All of them, with a leading task axis.
-        training: What a batch is.
-        name: What holds them, in messages.
+    """Sampler of a fixed set of tasks, leaves (tasks, ...), with a name for messages.
 
     Raises:
         ValueError: if a batch needs more tasks.

@@ -1,10 +1,13 @@
 """The networks.
 
-All are Flax modules with `init` and `apply`. `MetaLRPINN`, `PINN` and `PlaneWaves`
-share one call: `(points, source, frequency)` gives the output (n, 2), the real and
-imaginary part of the field, and `method="features"` the last hidden layer (n, features).
-Points are in km, `source` is the source's horizontal position in km, the frequency is
-in Hz. Results have the type that points and parameters promote to.
+All are Flax modules with `init` and `apply`. `MetaLRPINN` and `PINN` share one call,
+`(points, source, frequency)`: points (n, ndim) in km with columns (x, z) or (x, y, z),
+the source's horizontal position in km, (ndim − 1,) or (n, ndim − 1), and the frequency in
+Hz, () or (n,), without effect on networks that do not depend on it. It gives the output
+(n, 2), the real and imaginary part of the field; `method="features"` gives the last
+hidden layer (n, features), and `method="jets"` the output with its derivatives. Results
+have the type that points and parameters promote to; shapes that do not fit, or a missing
+frequency, are a ValueError.
 """
 
 from meta_lrpinn.models.layers import Jets

@@ -115,18 +115,10 @@ def first_layer_jets(layer: nn.Dense, inputs: jax.Array, ndim: int) -> Jets:
 
 
 def network_input(points: jax.Array, source: jax.Array) -> jax.Array:
-    """Appends the horizontal source position to every point.
+    """Appends the horizontal source position to points (..., ndim): (..., 2 ndim − 1).
 
-    Args:
-        points: (..., ndim) in km, columns (x, z) or (x, y, z).
-        source: Horizontal source position in km, (ndim - 1,) for all points or
-            (..., ndim - 1) for each; in 2D also a number.
-
-    Returns:
-        (..., 2 ndim - 1).
-
-    Raises:
-        ValueError: if the shape of `source` does not fit.
+    The source is (ndim − 1,) for all points or (..., ndim − 1) for each, in 2D also a
+    number; a shape that does not fit is a ValueError.
     """
     points, source = jnp.asarray(points), jnp.asarray(source)
     shape = (*points.shape[:-1], points.shape[-1] - 1)
@@ -250,14 +242,9 @@ class LowRankDense(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, singular_values: jax.Array) -> jax.Array:
-        """Applies gain · U diag(σ) Vᵀ to each row, never forming W.
+        """W applied to each row of the inputs (..., in), and never formed: (..., features).
 
-        Args:
-            inputs: (..., in).
-            singular_values: (rank,), or (..., rank) to give each row its own.
-
-        Returns:
-            (..., features).
+        Singular values are (rank,), or (..., rank) to give each row its own.
 
         Raises:
             ValueError: if the rank exceeds a dimension of W, or the initialisation is

@@ -40,13 +40,7 @@ class FrequencyEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, frequency: jax.Array) -> SingularValues:
-        """Singular values of all hidden layers.
-
-        Args:
-            frequency: Frequency in Hz, of shape () or (n,).
-
-        Returns:
-            For each hidden layer σ of shape (rank,) or (n, rank).
+        """σ of each hidden layer, (rank,) or (n, rank), at frequencies () or (n,) in Hz.
 
         Raises:
             ValueError: if `rank` does not match `depth`, or the initialisation is
@@ -144,25 +138,13 @@ class LRPINN(layers.SineNetwork):
     def __call__(
         self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> jax.Array:
-        """The network's output.
-
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            singular_values: For each hidden layer σ of shape (rank,) or (n, rank).
-
-        Returns:
-            (n, 2).
-
-        Raises:
-            ValueError: if an argument's shape does not fit.
-        """
+        """The output (n, 2), as of `meta_lrpinn.models` but with σ for the frequency."""
         return self.last(self.features(points, source, singular_values))
 
     def features(
         self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> jax.Array:
-        """The last hidden layer, (n, number_of_features), for the arguments of a call."""
+        """The last hidden layer, (n, number_of_features)."""
         hidden = sine(self.first(self._inputs(points, source, singular_values)))
         for layer, sigma in zip(self.hidden, singular_values, strict=True):
             hidden = sine(layer(hidden, sigma))
@@ -171,7 +153,7 @@ class LRPINN(layers.SineNetwork):
     def jets(
         self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> Jets:
-        """The output (n, 2) of a call with its derivatives along each axis."""
+        """The output (n, 2) with its derivatives along each axis."""
         inputs = self._inputs(points, source, singular_values)
         jets = layers.first_layer_jets(self.first, inputs, self.ndim)
         for layer, sigma in zip(self.hidden, singular_values, strict=True):
@@ -221,40 +203,24 @@ class MetaLRPINN(nn.Module):
     def __call__(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> jax.Array:
-        """The network's output.
-
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            frequency: Frequency in Hz, () or (n,); without effect once pruned.
-
-        Returns:
-            (n, 2).
-
-        Raises:
-            ValueError: if an argument's shape does not fit.
-        """
+        """The output (n, 2); for the arguments see `meta_lrpinn.models`."""
         return self.network(points, source, self.embedding(frequency))
 
     def features(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> jax.Array:
-        """The last hidden layer, (n, number_of_features), for the arguments of a call."""
+        """The last hidden layer, (n, number_of_features)."""
         return self.network.features(points, source, self.embedding(frequency))
 
     def jets(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> Jets:
-        """The output (n, 2) of a call with its derivatives along each axis."""
+        """The output (n, 2) with its derivatives along each axis."""
         return self.network.jets(points, source, self.embedding(frequency))
 
 
 def make_meta_lrpinn(**network: Any) -> MetaLRPINN:
-    """Composes a low-rank network and the hypernetwork that fits it.
-
-    Args:
-        **network: Attributes of `LRPINN`; without any, the network is the paper's.
-    """
+    """A low-rank network of these attributes, with the hypernetwork that fits it."""
     low_rank = LRPINN(**network)
     embedding = FrequencyEmbedding(
         rank=low_rank.rank,

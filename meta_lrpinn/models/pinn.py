@@ -37,25 +37,13 @@ class PINN(layers.SineNetwork):
     def __call__(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> jax.Array:
-        """The network's output.
-
-        Args:
-            points: (n, ndim) in km.
-            source: Horizontal source position in km, (ndim - 1,) or (n, ndim - 1).
-            frequency: Frequency in Hz, () or (n,); used with `frequency_input` only.
-
-        Returns:
-            (n, 2).
-
-        Raises:
-            ValueError: if an argument's shape does not fit or the frequency is missing.
-        """
+        """The output (n, 2); for the arguments see `meta_lrpinn.models`."""
         return self.last(self.features(points, source, frequency))
 
     def features(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> jax.Array:
-        """The last hidden layer, (n, number_of_features), for the arguments of a call."""
+        """The last hidden layer, (n, number_of_features)."""
         hidden = sine(self.first(self._inputs(points, source, frequency)))
         for layer in self.hidden:
             hidden = sine(layer(hidden))
@@ -64,7 +52,7 @@ class PINN(layers.SineNetwork):
     def jets(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> Jets:
-        """The output (n, 2) of a call with its derivatives along each axis."""
+        """The output (n, 2) with its derivatives along each axis."""
         inputs = self._inputs(points, source, frequency)
         jets = layers.first_layer_jets(self.first, inputs, self.ndim)
         for layer in self.hidden:
