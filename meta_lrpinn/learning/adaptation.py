@@ -57,19 +57,16 @@ def make_optimiser(
 ) -> optax.GradientTransformation:
     """The optimiser of meta-testing.
 
+    It is the same for the same arguments, so that what was compiled for it is used again.
+
     Args:
         name: "adamw" or "soap".
         learning_rate: Of the first step.
         schedule: "cosine", to zero at the last step, or "halved", see `paper_schedule`.
         steps: Number of steps.
-        weight_decay: Decoupled, as of AdamW: a step shrinks the parameters by this
-            fraction of the learning rate.
+        weight_decay: Fraction of the learning rate by which a step shrinks parameters.
         clip_norm: Largest norm of a gradient; None does not clip.
         free_bases: False leaves the bases U and V of low-rank layers as they are.
-
-    Returns:
-        The optimiser; the same one for the same arguments, so that what was compiled for
-        it is used again.
     """
     rate = {
         "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),

@@ -317,25 +317,26 @@ def network_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
     return NetworkConfig(**values)
 
 
+_HALF_LAYER = 0.5  # in half of the default the field changes by less than 1 %
+_TASKS = TaskDistribution(
+    minimum_frequency=2.5,
+    maximum_frequency=8.0,
+    log_frequency=True,
+    absorbing=True,
+    layer_fraction=_HALF_LAYER,
+    largest_size=101,
+)
 # What `own_output` and `meta_pinn` share: Reptile, whose inner steps are those that adapt
 # the network to a new problem (Adam at 2e-3, clipped at 1). Adam moves what a task does
 # not care for at random: orthonormal bases keep that from adding up; measured, without
 # them the error after 50 steps rises again from 300 tasks on. Few points along an axis,
 # never the same ones, get further in the same seconds than many (measured, 24 and 48).
-_HALF_LAYER = 0.5  # in half of the default the field changes by less than 1 %
 _OWN_OUTPUT = MetaConfig(
     network=NetworkConfig(
         width=192, depth=3, rank=64, first_scale=4.0, layer_fraction=_HALF_LAYER
     ),
     objective=ObjectiveConfig(name="own_output", points=32 * 32),
-    tasks=TaskDistribution(
-        minimum_frequency=2.5,
-        maximum_frequency=8.0,
-        log_frequency=True,
-        absorbing=True,
-        layer_fraction=_HALF_LAYER,
-        largest_size=101,
-    ),
+    tasks=_TASKS,
     training=TrainingConfig(
         algorithm=Reptile(
             inner=InnerSteps(steps=20, optimiser="adam", learning_rate=2e-3, clip_norm=1.0),
@@ -393,15 +394,8 @@ PRESETS = {
         objective=ObjectiveConfig(
             name="projection", points=2048, leading=(128, 192, 256, 384)
         ),
-        tasks=TaskDistribution(
-            minimum_frequency=2.5,
-            maximum_frequency=12.0,
-            log_frequency=True,
-            velocities_per_task=8,
-            absorbing=True,
-            layer_fraction=_HALF_LAYER,
-            known_points=3072,
-            largest_size=101,
+        tasks=dataclasses.replace(
+            _TASKS, maximum_frequency=12.0, velocities_per_task=8, known_points=3072
         ),
         training=TrainingConfig(
             algorithm=JointTraining(),

@@ -33,7 +33,6 @@ class Network:
 
     module: nn.Module
     params: Any  # parameter tree of the module
-    is_trained: bool = True  # False for random parameters; adaptation starts more boldly
     has_free_bases: bool = True  # False if adaptation is to leave U and V as they are
     # What SOAP begins with. It was learned from these very parameters, all of them free:
     # a network that is reduced, frozen in part or random has none.
@@ -89,14 +88,9 @@ class Network:
     def truncate(
         self, *, fraction: float | None = None, count: int | None = None
     ) -> "Network":
-        """With the largest singular values of each layer only (see `models.truncate`).
+        """With a fraction or number of the largest singular values of each layer only.
 
-        Args:
-            fraction: Fraction of the singular values to keep, in (0, 1].
-            count: Number to keep.
-
-        Raises:
-            ValueError: if not exactly one is given, or the network is not pruned.
+        For its arguments and errors see `models.truncate`.
         """
         module, criterion = self._low_rank("reduced in rank"), (fraction, count)
         return self._replaced(*models.truncate(module, self.params, *criterion))
@@ -114,7 +108,7 @@ class Network:
     def reinitialised(self, seed: int | jax.Array) -> "Network":
         """The same network with random parameters, by a seed or a random key."""
         params = random_network(self.module, seed).params
-        return dataclasses.replace(self, params=params, is_trained=False, metric=None)
+        return dataclasses.replace(self, params=params, metric=None)
 
     def with_parameters(self, params: Any) -> "Network":
         """The same network with other parameters of the same structure."""
@@ -146,7 +140,7 @@ def random_network(module: nn.Module, seed: int | jax.Array) -> Network:
     """A module with random parameters, by a seed or a random key."""
     key = jax.random.key(seed) if isinstance(seed, int) else seed
     params = models.initial_parameters(module, key)
-    return Network(module, params, is_trained=False)
+    return Network(module, params)
 
 
 def load_network(
