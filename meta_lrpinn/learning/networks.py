@@ -161,9 +161,6 @@ def load_network(
         ndim: Space dimension, likewise; random parameters are for 2D by default.
         seed: Seed, or random key, of random parameters.
 
-    Returns:
-        The network.
-
     Raises:
         ValueError: if there is no such initialisation, or it is of another kind or space
             dimension.

@@ -8,9 +8,10 @@ parameters, a `Task` and the key that draws its points:
   right-hand side;
 - `projection_objective`: the distance of known wavefields from what the features span.
 
-The own output is the δu of the problem of unit amplitude, whatever the task's amplitude
-(`unit_problem`). A maker called twice with the same arguments returns the same function,
-so that what was compiled for it is used again.
+A maker is given the network and the number of points of a call. The own output is the δu
+of the problem of unit amplitude, whatever the task's amplitude (`unit_problem`), and its
+tasks hold one velocity each. A maker called twice with the same arguments returns the
+same function, so that what was compiled for it is used again.
 """
 
 import functools
@@ -110,15 +111,8 @@ def paper_objective(
     """The paper's loss, 0.1 (L_pde + L_reg + L_ort), on the network's own output.
 
     With an absorbing layer (thickness above zero) the points fill the layer too and the
-    residual is the stretched one; without, it is the paper's setting.
-
-    Args:
-        model: Network called with (points, source, frequency).
-        number_of_points: Collocation points drawn per call.
-        source_penalty: Strength of L_reg; 1 is the paper's, 0 switches it off.
-
-    Returns:
-        The objective; tasks must hold one velocity each.
+    residual is the stretched one; without, it is the paper's setting. `source_penalty` is
+    the strength of L_reg; 1 is the paper's, 0 switches it off.
     """
 
     @full_precision
@@ -202,16 +196,8 @@ def own_output_objective(model: nn.Module, number_of_points: int) -> Objective:
     zero output has the loss one at every frequency and amplitude, where L_pde grows
     like ω², so that of several tasks none drowns the others; and δu is of order one, as
     the output of a network is. The points are a regular grid over the model and its
-    layer, shifted at random: no part is left out at any step. No source penalty: the
-    layer makes the problem well-posed.
-
-    Args:
-        model: Network called with (points, source, frequency).
-        number_of_points: Collocation points of a call, rounded to a square grid (or
-            cube).
-
-    Returns:
-        The objective; tasks must hold one velocity each.
+    layer, as many along each axis, shifted at random: no part is left out at any step. No
+    source penalty: the layer makes the problem well-posed.
     """
     shape = (round(number_of_points ** (1 / model.ndim)),) * model.ndim
 
@@ -278,16 +264,9 @@ def projection_objective(
     themselves, as principal components are: one triangular factor of all features
     answers for each of the leading parts (nested bases, Rippel et al. 2014).
 
-    Args:
-        model: Network with features.
-        number_of_points: How many of a task's points to draw per call; several times
-            the number of features.
-        leading: Sizes of leading parts of the features; all of them always count too.
-
-    Returns:
-        The objective; tasks must hold `points` and `scattered`. Its scalars are the
-        mean relative distance from all features, and from each leading part. It raises
-        ValueError for tasks with fewer points than it draws.
+    Tasks must hold `points` and `scattered`, at more points than are drawn, of which there
+    should be several times the number of features. The scalars are the mean relative
+    distance from all features, and from each leading part.
     """
 
     @full_precision

@@ -137,9 +137,6 @@ def learn_metric(
 
     Returns:
         The folder; its card is that of `init` with an entry `metric`.
-
-    Raises:
-        ValueError: if the folder exists, or `init` is of another network.
     """
     checkpoints.check_is_new(out)
     params, card, _ = _load_start(init, config.network)

@@ -268,11 +268,8 @@ def with_scattered(tasks: list[Task], number: int, seed: int) -> list[Task]:
     Args:
         tasks: Concrete tasks that share frequency, velocities and an absorbing layer,
             as `make_tasks` gives them.
-        number: Points of each task, p.
+        number: Points of each task.
         seed: Of the points.
-
-    Returns:
-        The tasks with `points` (p, ndim) and `scattered` (g, p), complex64.
     """
     first = tasks[0].problem
     frequency = float(first.omega) / (2 * np.pi)

@@ -28,6 +28,9 @@ from meta_lrpinn.learning.soap import Metric
 from meta_lrpinn.learning.task_sets import Task, TaskSampler
 from meta_lrpinn.runtime.options import as_dict
 
+# Batches drawn while an update runs; not tuned.
+_AHEAD = 2
+
 Evaluation = Callable[[Params, int], Mapping[str, float]]
 
 
@@ -366,13 +369,13 @@ class _Loop:
 
 
 def _prefetch(
-    task_sampler: TaskSampler, seed: int, start: int, stop: int, ahead: int = 2
+    task_sampler: TaskSampler, seed: int, start: int, stop: int
 ) -> Generator[tuple[Task, Task], None, None]:
     """Batches of steps start to stop, drawn in order by one thread."""
     pool = concurrent.futures.ThreadPoolExecutor(1, "task sampler")
     drawn = (pool.submit(task_sampler, seed, step) for step in range(start, stop))
     try:
-        pending = collections.deque(itertools.islice(drawn, ahead))
+        pending = collections.deque(itertools.islice(drawn, _AHEAD))
         while pending:
             pending.extend(itertools.islice(drawn, 1))
             yield pending.popleft().result()

@@ -66,8 +66,7 @@ class FreeSingularValues(nn.Module):
     """Singular values as parameters: what replaces the hypernetwork once it is pruned.
 
     Attributes:
-        rank: Number of singular values of every hidden layer, or of each.
-        depth: Number of hidden layers of the low-rank network.
+        rank, depth: As of `FrequencyEmbedding`.
     """
 
     rank: int | tuple[int, ...] = 100
