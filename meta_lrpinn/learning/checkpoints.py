@@ -25,11 +25,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import (
-    AnyPreservationPolicy,
-    BestN,
-    LatestN,
-)
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from meta_lrpinn.files import writing
 from meta_lrpinn.learning.soap import Metric
@@ -88,10 +84,7 @@ class RunCheckpoints:
             self._clear(_UNFINISHED)
             multihost_utils.sync_global_devices("checkpoint directory cleared")
         best = BestN(
-            get_metric_fn=_score,
-            reverse=True,
-            n=1,
-            keep_checkpoints_without_metrics=False,
+            get_metric_fn=_score, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
         options = ocp.CheckpointManagerOptions(
             create=not read_only,
@@ -352,11 +345,18 @@ def save_initialisation(
     check_is_new(path)
     text = json.dumps({"model": dict(model_config), "card": dict(card)}, indent=2)
     trees = {_PARAMETERS: params} | ({} if metric is None else {_METRIC: metric})
+    me = jax.process_index()
+    # From the calling process alone.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
 
     def write(folder: Path) -> None:
         _check_room(folder.parent, trees)
         for name, tree in trees.items():
-            _save_tree(folder / name, tree)
+            with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+                tree = jax.tree.map(np.asarray, tree)
+                checkpointer.save(Path(os.path.abspath(folder / name)), tree)
             # Orbax's marker holds the absolute path of this machine, not to be shipped.
             (folder / name / _COMMITTED).write_text("committed\n")
         (folder / CARD).write_text(text + "\n")
@@ -446,16 +446,6 @@ def _check_room(folder: Path, trees: Any) -> None:
     writing.check_room(folder, size + _OVERHEAD)
 
 
-def _save_tree(path: Path, tree: Any) -> None:
-    """Saves a tree of arrays as a new folder, from the calling process alone."""
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
-    )
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-        checkpointer.save(Path(os.path.abspath(path)), jax.tree.map(np.asarray, tree))
-
-
 def _load_tree(path: Path) -> Any:
     """Loads a tree of dictionaries of arrays on the first local device."""
     path = Path(os.path.abspath(path))
@@ -469,8 +459,7 @@ def _abstract(tree: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )
 
 

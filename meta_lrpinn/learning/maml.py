@@ -15,12 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from meta_lrpinn.learning import soap
-from meta_lrpinn.learning.configs import (
-    MAML,
-    Algorithm,
-    InnerSteps,
-    Reptile,
-)
+from meta_lrpinn.learning.configs import MAML, Algorithm, InnerSteps, Reptile
 from meta_lrpinn.learning.objectives import Objective, Params, Scalars
 from meta_lrpinn.learning.task_sets import Task
 

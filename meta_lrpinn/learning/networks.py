@@ -201,12 +201,12 @@ def find_initialisation(name: str | Path) -> Path:
         return ASSETS / DEFAULT
     if isinstance(name, str) and name in shipped():
         return ASSETS / name
-    if not Path(name).is_dir():
-        raise ValueError(
-            f"there is no folder {name} of an initialisation, and none of that name is "
-            f"shipped ({', '.join(shipped())})"
-        )
-    return Path(name)
+    if Path(name).is_dir():
+        return Path(name)
+    raise ValueError(
+        f"there is no folder {name} of an initialisation, and none of that name is "
+        f"shipped ({', '.join(shipped())})"
+    )
 
 
 def number_of_features(module: nn.Module, params: Any) -> int:

@@ -37,10 +37,7 @@ _CUT = 3e-5
 
 
 def solve(
-    model: nn.Module,
-    params: Params,
-    problem: HelmholtzProblem,
-    double: bool = False,
+    model: nn.Module, params: Params, problem: HelmholtzProblem, double: bool = False
 ) -> jax.Array:
     """Complex output weights (width,) of all features, see `solve_nested`."""
     return solve_nested(model, params, problem, (1.0,), double)[:, 0]

@@ -199,9 +199,7 @@ def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
 
 
 def file_sampler(
-    paths: Sequence[str | Path],
-    distribution: TaskDistribution,
-    training: TrainingConfig,
+    paths: Sequence[str | Path], distribution: TaskDistribution, training: TrainingConfig
 ) -> TaskSampler:
     """Sampler of the tasks of files of `save_task_set`.
 

@@ -26,7 +26,11 @@ MINIMUM_FREQUENCY = 2.0  # Hz
 MAXIMUM_FREQUENCY = 20.0  # Hz
 SOURCE_SCALE = 2.0  # as `SineNetwork.first_scale`, along the source's coordinates, rad/km
 OUTPUTS = 2  # real and imaginary part
-INITIALISATIONS = ("orthonormal", "xavier")
+# How U and V start.
+_INITIALISERS = {
+    "orthonormal": nn.initializers.orthogonal(),
+    "xavier": nn.initializers.xavier_normal(),
+}
 
 # π in four parts whose products with small integers are exact (Shibata and Petrogalli
 # 2020, SLEEF), and the polynomial of sin r for |r| ≤ π/2 from the same source.
@@ -81,9 +85,10 @@ class Jets(NamedTuple):
 
 def dense_jets(layer: nn.Dense, jets: Jets) -> Jets:
     """Jets after a dense layer, whose bias adds to the value alone."""
+    value = layer(jets.value)
     kernel = layer.variables["params"]["kernel"]
-    mapped = jax.tree.map(lambda x: x @ kernel, jets._replace(value=jets.value[:0]))
-    return mapped._replace(value=layer(jets.value))
+    slopes, curvatures = jax.tree.map(lambda x: x @ kernel, jets[1:])
+    return Jets(value, slopes, curvatures)
 
 
 def sine_jets(jets: Jets) -> Jets:
@@ -200,10 +205,9 @@ def layer_ranks(rank: int | Sequence[int], depth: int) -> tuple[int, ...]:
 
 def check_initialisation(name: str) -> None:
     """Raises ValueError unless `name` is "orthonormal" or "xavier"."""
-    if name not in INITIALISATIONS:
-        raise ValueError(
-            f"initialisation must be one of {', '.join(INITIALISATIONS)}, got {name!r}"
-        )
+    if name not in _INITIALISERS:
+        names = ", ".join(_INITIALISERS)
+        raise ValueError(f"initialisation must be one of {names}, got {name!r}")
 
 
 def default_gain(features: int, rank: int, initialisation: str) -> float:
@@ -257,10 +261,7 @@ class LowRankDense(nn.Module):
                 "rank must not exceed the width of the layer, got rank "
                 f"{self.rank} for {inputs.shape[-1]} inputs and {self.features} units"
             )
-        init = {
-            "orthonormal": nn.initializers.orthogonal(),
-            "xavier": nn.initializers.xavier_normal(),
-        }[self.initialisation]
+        init = _INITIALISERS[self.initialisation]
         U = self.param("U", init, (self.features, self.rank), jnp.float32)
         V = self.param("V", init, (inputs.shape[-1], self.rank), jnp.float32)
         return ((inputs @ V) * (self.gain * singular_values)) @ U.T

@@ -222,9 +222,7 @@ def make_meta_lrpinn(**network: Any) -> MetaLRPINN:
     """A low-rank network of these attributes, with the hypernetwork that fits it."""
     low_rank = LRPINN(**network)
     embedding = FrequencyEmbedding(
-        rank=low_rank.rank,
-        depth=low_rank.depth,
-        initialisation=low_rank.initialisation,
+        rank=low_rank.rank, depth=low_rank.depth, initialisation=low_rank.initialisation
     )
     return MetaLRPINN(network=low_rank, embedding=embedding)
 

@@ -51,8 +51,7 @@ def prune_hypernetwork(
     values: Any = model.embedding.apply({"params": params["embedding"]}, frequency)
     network = model.network
     pruned = MetaLRPINN(
-        network=network.clone(),
-        embedding=FreeSingularValues(network.rank, network.depth),
+        network=network.clone(), embedding=FreeSingularValues(network.rank, network.depth)
     )
     return pruned, {"network": params["network"], "embedding": _by_layer(values)}
 
