@@ -72,7 +72,7 @@ def cosine(x: jax.Array) -> jax.Array:
 
 
 class Jets(NamedTuple):
-    """Values at n points with their pure derivatives along each axis."""
+    """Values at n points with their pure derivatives along each axis, or along none."""
 
     value: jax.Array  # (n, units)
     slopes: tuple[jax.Array, ...]  # ∂/∂x_d, ndim times (n, units) [1/km]
@@ -104,14 +104,14 @@ def sine_jets(jets: Jets) -> Jets:
     )
 
 
-def first_layer_jets(layer: nn.Dense, inputs: jax.Array, ndim: int) -> Jets:
-    """Jets of the sine of the first layer, for inputs (n, inputs).
+def first_layer_jets(layer: nn.Dense, inputs: jax.Array, axes: int) -> Jets:
+    """Jets of the sine of the first layer along the first so many inputs (n, inputs).
 
-    Their first `ndim` columns are x, z (or x, y, z); others do not depend on these.
+    These are coordinates; the other inputs do not depend on them.
     """
     phase = layer(inputs)
     value, factor = sine(phase), cosine(phase)
-    wavenumbers = layer.variables["params"]["kernel"][:ndim]
+    wavenumbers = layer.variables["params"]["kernel"][:axes]
     return Jets(
         value=value,
         slopes=tuple(factor * wavenumber for wavenumber in wavenumbers),

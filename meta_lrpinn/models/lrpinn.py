@@ -144,29 +144,32 @@ class LRPINN(layers.SineNetwork):
         self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> jax.Array:
         """The last hidden layer, (n, number_of_features)."""
-        hidden = sine(self.first(self._inputs(points, source, singular_values)))
-        for layer, sigma in zip(self.hidden, singular_values, strict=True):
-            hidden = sine(layer(hidden, sigma))
-        return hidden
+        return self._hidden(points, source, singular_values, 0).value
 
     def jets(
         self, points: jax.Array, source: jax.Array, singular_values: SingularValues
     ) -> Jets:
         """The output (n, 2) with its derivatives along each axis."""
-        inputs = self._inputs(points, source, singular_values)
-        jets = layers.first_layer_jets(self.first, inputs, self.ndim)
+        hidden = self._hidden(points, source, singular_values, self.ndim)
+        return layers.dense_jets(self.last, hidden)
+
+    def _hidden(
+        self,
+        points: jax.Array,
+        source: jax.Array,
+        singular_values: SingularValues,
+        axes: int,
+    ) -> Jets:
+        """The last hidden layer with its derivatives along the first so many axes."""
+        chex.assert_axis_dimension(points, -1, self.ndim)
+        chex.assert_equal(len(singular_values), self.depth)
+        inputs = layers.network_input(points, source)
+        jets = layers.first_layer_jets(self.first, inputs, axes)
         for layer, sigma in zip(self.hidden, singular_values, strict=True):
             # Without bias, the layer maps derivatives as it maps values.
             jets = jax.tree.map(lambda h, w=layer, sigma=sigma: w(h, sigma), jets)
             jets = layers.sine_jets(jets)
-        return layers.dense_jets(self.last, jets)
-
-    def _inputs(
-        self, points: jax.Array, source: jax.Array, singular_values: SingularValues
-    ) -> jax.Array:
-        chex.assert_axis_dimension(points, -1, self.ndim)
-        chex.assert_equal(len(singular_values), self.depth)
-        return layers.network_input(points, source)
+        return jets
 
 
 class MetaLRPINN(nn.Module):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from meta_lrpinn.models import layers
-from meta_lrpinn.models.layers import Jets, sine
+from meta_lrpinn.models.layers import Jets
 
 # Nested, the leaves arrays.
 Parameters = Mapping[str, Any]
@@ -44,24 +44,19 @@ class PINN(layers.SineNetwork):
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> jax.Array:
         """The last hidden layer, (n, number_of_features)."""
-        hidden = sine(self.first(self._inputs(points, source, frequency)))
-        for layer in self.hidden:
-            hidden = sine(layer(hidden))
-        return hidden
+        return self._hidden(points, source, frequency, 0).value
 
     def jets(
         self, points: jax.Array, source: jax.Array, frequency: jax.Array | None = None
     ) -> Jets:
         """The output (n, 2) with its derivatives along each axis."""
-        inputs = self._inputs(points, source, frequency)
-        jets = layers.first_layer_jets(self.first, inputs, self.ndim)
-        for layer in self.hidden:
-            jets = layers.sine_jets(layers.dense_jets(layer, jets))
-        return layers.dense_jets(self.last, jets)
+        hidden = self._hidden(points, source, frequency, self.ndim)
+        return layers.dense_jets(self.last, hidden)
 
-    def _inputs(
-        self, points: jax.Array, source: jax.Array, frequency: jax.Array | None
-    ) -> jax.Array:
+    def _hidden(
+        self, points: jax.Array, source: jax.Array, frequency: jax.Array | None, axes: int
+    ) -> Jets:
+        """The last hidden layer with its derivatives along the first so many axes."""
         chex.assert_axis_dimension(points, -1, self.ndim)
         inputs = layers.network_input(points, source)
         if self.frequency_input:
@@ -70,7 +65,10 @@ class PINN(layers.SineNetwork):
             column = layers.normalise_frequency(frequency)[..., None]
             column = jnp.broadcast_to(column, (*inputs.shape[:-1], 1))
             inputs = jnp.concatenate([inputs, column], axis=-1)
-        return inputs
+        jets = layers.first_layer_jets(self.first, inputs, axes)
+        for layer in self.hidden:
+            jets = layers.sine_jets(layers.dense_jets(layer, jets))
+        return jets
 
 
 def initial_parameters(model: nn.Module, key: jax.Array) -> Parameters:
