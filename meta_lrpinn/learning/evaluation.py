@@ -111,9 +111,7 @@ def galerkin_evaluation(
 
     @jax.jit
     def error_of(params, task):
-        return objectives.galerkin_error(
-            model, params, task, _QUADRATURE, damping=output_layer.DAMPING
-        )
+        return output_layer.galerkin_error(model, params, task, _QUADRATURE)
 
     def evaluate(params, step):
         del step

@@ -27,7 +27,7 @@ from meta_lrpinn import models
 from meta_lrpinn.learning import configs
 from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
-from meta_lrpinn.physics import absorbing, derivatives, losses, residual
+from meta_lrpinn.physics import derivatives, losses, residual
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.runtime.precision import full_precision
@@ -46,10 +46,6 @@ _PROJECTION_FLOOR = 1e-2
 _CACHED_POINTS = 600
 # Least size of a right-hand side, relative to ω² m₀ at unit amplitude; less is rounding.
 _SMALLEST_SOURCE = 1e-6
-# Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`.
-_REFINEMENT = 4
-# Keeps features that vanish everywhere from a division by zero.
-_SMALLEST_NORM = 1e-6
 
 
 def frequency_of(problem: HelmholtzProblem) -> jax.Array:
@@ -231,20 +227,20 @@ def own_output_error(model: nn.Module, params: Params, task: Task) -> jax.Array:
     Of a task of one velocity. Raises ValueError if it has no known wavefield.
     """
     problem = task.problem
-    points, known = _known(task)
+    points, known = known_wavefields(task)
     outputs = output_function(model, params, problem)(points)
     scattered = problem.amplitude * residual.as_complex(outputs)
-    return _relative_error(problem, points, scattered, known[0])
+    return relative_error(problem, points, scattered, known[0])
 
 
-def _known(task: Task) -> tuple[jax.Array, jax.Array]:
+def known_wavefields(task: Task) -> tuple[jax.Array, jax.Array]:
     """Points (p, ndim) and wavefields (g, p) that a task knows; ValueError if none."""
     if task.points is None or task.scattered is None:
         raise ValueError("the task holds no known wavefield")
     return task.points, task.scattered
 
 
-def _relative_error(
+def relative_error(
     problem: HelmholtzProblem, points: jax.Array, field: Any, truth: jax.Array
 ) -> jax.Array:
     """Relative L2 error of a field (n,) at the points that lie in no layer, ()."""
@@ -322,53 +318,6 @@ def _nested_weights(
         return jnp.pad(weights, ((0, width - size), (0, 0)))
 
     return scale[:, None] * jnp.concatenate([of_part(size) for size in parts], axis=1)
-
-
-@full_precision
-def galerkin_error(
-    model: nn.Module,
-    params: Params,
-    task: Task,
-    quadrature: tuple[int, ...],
-    damping: float,
-) -> jax.Array:
-    """Relative L2 error of the Galerkin solution over the features, ().
-
-    The mean over the velocities of a task, against their known wavefields in the model.
-
-    Args:
-        model, params, task: The network, and a task with `points` and `scattered`.
-        quadrature: Quadrature points along each axis, coordinate order.
-        damping: See `weak_form.solve_weights`.
-    """
-    problem = task.problem
-    refinement = (_REFINEMENT,) * problem.ndim
-    points = weak_form.quadrature_points(problem, quadrature)
-    cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
-    features = feature_function(model, params, problem)
-    samples = weak_form.sample_features(features, points)
-    stretch = absorbing.stretch(problem.layer, points, problem.omega)
-    stiffness = weak_form.stiffness_matrix(samples, stretch, cell)
-    norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
-
-    known_points, known_fields = _known(task)
-    at_points = features(known_points)
-
-    def error_of(known):
-        velocity, background_velocity, scattered = known
-        member = task.member(velocity, background_velocity)
-        collocation = weak_form.collocate_grid(member, quadrature, refinement)
-        weights = weak_form.solve_weights(
-            stiffness + weak_form.mass_matrix(samples.value, collocation, cell),
-            weak_form.load_vector(samples.value, collocation, cell),
-            1 / (norm + _SMALLEST_NORM),
-            damping,
-        )
-        return _relative_error(problem, known_points, at_points @ weights, scattered)
-
-    # One after the other: see `linear.weak_form.solve_weights`.
-    members = (task.velocities, task.background_velocities, known_fields)
-    return jnp.mean(jax.lax.map(error_of, members))
 
 
 def _energy(field: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from meta_lrpinn import models
 from meta_lrpinn.learning import objectives
 from meta_lrpinn.learning.networks import number_of_features
 from meta_lrpinn.learning.objectives import Params
+from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics import residual
 from meta_lrpinn.physics.problem import Collocation, HelmholtzProblem
@@ -30,7 +31,9 @@ _POINTS_PER_FEATURE = 4
 # smaller they are, the more of them have none.
 _CHUNK = 256
 # Relative to the scaled diagonal, of systems whose features nearly depend on each other.
-DAMPING = 1e-11
+_DAMPING = 1e-11
+# Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`; not tuned.
+_REFINEMENT = 4
 # Singular values of features, over the largest, below which single precision, in which
 # layers of them are rounded to some 1e-7, knows too little of a direction; measured.
 _CUT = 3e-5
@@ -115,17 +118,53 @@ def _in_chunks(
     return jax.tree.map(split, collocation)
 
 
+@full_precision
+def galerkin_error(
+    model: nn.Module, params: Params, task: Task, quadrature: tuple[int, ...]
+) -> jax.Array:
+    """Relative L2 error of the Galerkin solution over the features, (); needs x64.
+
+    The mean over the velocities of a task, against their known wavefields in the model.
+
+    Args:
+        model, params, task: The network, and a task with `points` and `scattered`.
+        quadrature: Quadrature points along each axis, coordinate order.
+    """
+    points, fields = objectives.known_wavefields(task)
+    features = objectives.feature_function(model, params, task.problem)
+    at_points = features(points)
+    refinement = (_REFINEMENT,) * task.problem.ndim
+
+    def error_of(known):
+        velocity, background_velocity, truth = known
+        problem = task.member(velocity, background_velocity)
+        collocation = weak_form.collocate_grid(problem, quadrature, refinement)
+        one_chunk = jax.tree.map(lambda x: jnp.asarray(x)[None], collocation)
+        matrix, rhs, energy = _assemble(features, problem, one_chunk)
+        weights = weak_form.solve_weights(matrix, rhs, _scale(energy), _DAMPING)
+        return objectives.relative_error(problem, points, at_points @ weights, truth)
+
+    # One after the other: see `linear.weak_form.solve_weights`.
+    members = (task.velocities, task.background_velocities, fields)
+    return jnp.mean(jax.lax.map(error_of, members))
+
+
+def _scale(energy: jax.Array) -> jax.Array:
+    """What makes features of these energies those of norm one."""
+    return jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
+
+
 @partial(programs.jit_latest, static_argnames=("model", "fractions", "double"))
 @full_precision
 def _galerkin(model, params, chunks, problem, fractions, double):
     features = objectives.feature_function(model, params, problem)
     if double:
         matrix, rhs, energy = _assemble(features, problem, chunks)
-        scale = jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
+        scale = _scale(energy)
 
         def of_leading(size):
             return weak_form.solve_weights(
-                matrix[:size, :size], rhs[:size], scale[:size], DAMPING
+                matrix[:size, :size], rhs[:size], scale[:size], _DAMPING
             )
 
         return _of_parts(of_leading, len(rhs), fractions)

@@ -401,20 +401,23 @@ def test_projection_gradient_against_finite_differences(double):
     np.testing.assert_allclose(slope, float(above - below) / (2 * step), rtol=2e-3)
 
 
-def galerkin_error(model, number, damping):
-    return jax.jit(
-        lambda params, task: objectives.galerkin_error(
-            model, params, task, (number, number), damping
-        )
+def galerkin_error(model, number):
+    """A function of (params, task), in double precision."""
+    error_of = jax.jit(
+        lambda *network: output_layer.galerkin_error(model, *network, (number, number))
     )
+
+    def in_double(params, task):
+        with jax.enable_x64(True):
+            return float(error_of(*evaluation._double((params, task))))
+
+    return in_double
 
 
 def test_galerkin_error_is_that_of_the_solution(problem, task):
     """With a fine quadrature: relative L2 by the way `solve` goes."""
     model, params = pinn(width=150)
-    with jax.enable_x64(True):
-        double = evaluation._double((params, task.replace(problem=problem)))
-        found = float(galerkin_error(model, 30, 1e-11)(*double))
+    found = galerkin_error(model, 30)(params, task.replace(problem=problem))
     weights = output_layer.solve(model, params, problem, double=True)
     field = output_layer.FeatureField(model, params, problem, weights, double=True)
     points = np.asarray(task.points)
@@ -427,7 +430,7 @@ def test_galerkin_error_is_that_of_the_solution(problem, task):
 
 def test_galerkin_error_does_not_see_fields_in_the_layer(task):
     model, params = pinn()
-    error_of = galerkin_error(model, 16, 1e-4)
+    error_of = galerkin_error(model, 16)
     error = error_of(params, task)
     outside = jnp.any((task.points < 0) | (task.points > 1), axis=1)
     other = task.replace(scattered=jnp.where(outside, 100.0, task.scattered))
@@ -439,7 +442,7 @@ def test_galerkin_error_does_not_see_fields_in_the_layer(task):
 def test_galerkin_error_does_not_see_a_continued_grid(task):
     """Nodes beyond the model, where the layer is, leave the error as it is."""
     model, params = pinn()
-    error_of = galerkin_error(model, 16, 1e-4)
+    error_of = galerkin_error(model, 16)
     velocity = jnp.pad(task.velocities, ((0, 0), (0, 4), (0, 4)), mode="edge")
     padded = task.replace(
         problem=task.problem.replace(model=VelocityModel(velocity[0], 0.1)),
