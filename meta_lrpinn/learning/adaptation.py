@@ -143,9 +143,7 @@ def finetune(
     makes it worse.
 
     Args:
-        objective: From `meta_lrpinn.learning.objectives`.
-        params: Parameters to start from.
-        task: The task, usually of one velocity.
+        objective, params, task: Loss to descend, parameters to start from, and one task.
         steps: Number of steps; 0 returns the parameters as they are.
         optimiser: Any optax optimiser.
         key: Random key, see `advance`.

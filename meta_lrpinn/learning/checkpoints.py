@@ -71,12 +71,8 @@ class RunCheckpoints:
     def __init__(self, directory: str | Path, *, read_only: bool = False):
         """Opens the directory, creating it and clearing what a killed process left.
 
-        Args:
-            directory: Folder of the checkpoints.
-            read_only: Leaves all as it is, for a look at a run in progress.
-
-        Raises:
-            ValueError: if the directory holds something else than checkpoints.
+        With `read_only` all is left as it is, for a look at a run in progress. It is a
+        ValueError if the directory holds something else than checkpoints.
         """
         self.directory = Path(os.path.abspath(directory))
         self._read_only = read_only
@@ -333,14 +329,11 @@ def save_initialisation(
     """Saves a meta-initialisation to be shipped.
 
     Args:
-        path: Folder to create; it must not exist.
+        path: Folder to create; a ValueError if it exists.
         params: Parameters, nested dictionaries of arrays.
         model_config: What builds the network; JSON.
         card: The model card: on what, how and how long it was trained; JSON.
         metric: Learned over tasks from these parameters, see `soap.measure_metric`.
-
-    Raises:
-        ValueError: if the folder exists.
     """
     check_is_new(path)
     text = json.dumps({"model": dict(model_config), "card": dict(card)}, indent=2)
@@ -371,10 +364,9 @@ def check_is_new(path: str | Path) -> None:
 
 
 def load_initialisation(path: str | Path) -> tuple[Any, dict, dict]:
-    """Loads what `save_initialisation` wrote; the folder is only read.
+    """Parameters, model configuration and card that `save_initialisation` wrote.
 
-    Returns:
-        Parameters on the first local device, model configuration, and card.
+    Parameters are on the first local device; the folder is only read.
 
     Raises:
         ValueError: if the folder does not hold a whole initialisation.
@@ -391,11 +383,7 @@ def load_initialisation(path: str | Path) -> tuple[Any, dict, dict]:
 
 
 def load_metric(path: str | Path) -> Metric | None:
-    """The metric beside an initialisation, if one was learned.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
+    """The metric beside an initialisation, if one was learned; ValueError if damaged."""
     path = Path(path) / _METRIC
     return _load_tree(path) if path.exists() else None
 

@@ -47,7 +47,7 @@ def held_tasks(
 
     Args:
         distribution: Of the training tasks; their shapes and layer are the same.
-        settings: Frequencies (Hz) and source positions (km); by default seven.
+        settings: Frequencies (Hz) and source positions (km).
         velocities: Random velocities at each setting.
 
     Returns:

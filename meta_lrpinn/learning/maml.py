@@ -44,9 +44,7 @@ def adapt(
     """Adapts parameters to one task by a few steps of SGD, Adam or SOAP.
 
     Args:
-        objective: Loss to descend.
-        params: Parameters to start from.
-        task: One task.
+        objective, params, task: Loss to descend, parameters to start from, and one task.
         key: Random key; every step draws from its own.
         inner: The steps. "soap" is of first order only: eigenvectors have no stable
             derivatives.

@@ -77,8 +77,7 @@ class Network:
     def prune(self, frequency: float) -> "Network":
         """Without its hypernetwork: the singular values at a frequency [Hz] are free.
 
-        Raises:
-            ValueError: if it has no hypernetwork, or none left, or f is not positive.
+        A ValueError if it has no hypernetwork, or none left, or f is not positive.
         """
         module = self._low_rank("pruned")
         pruned = models.prune_hypernetwork(module, self.params, frequency)
@@ -162,8 +161,7 @@ def load_network(
         seed: Seed, or random key, of random parameters.
 
     Raises:
-        ValueError: if there is no such initialisation, or it is of another kind or space
-            dimension.
+        ValueError: if there is no such initialisation, or it is another network's.
     """
     if name is None:
         small = configs.PRESETS["small"].network

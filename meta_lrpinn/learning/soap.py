@@ -68,10 +68,7 @@ def scale_by_soap() -> optax.GradientTransformation:
     back; arrays of other dimensions are treated as by Adam. The first gradient gives the
     first bases and no step. From then on bases follow by orthogonal iteration, always
     after the step: in a basis made from the very gradient, the error after 50 steps is
-    80 % instead of 33 %.
-
-    Returns:
-        The transformation; no learning rate, no sign, no weight decay.
+    80 % instead of 33 %. There is no learning rate, sign or weight decay.
     """
 
     def init(params: Any) -> SoapState:
@@ -95,15 +92,9 @@ def initial_state(
 ) -> Any:
     """An optimiser's state before the first step, in which SOAP begins with the metric.
 
-    The mean gradient is zero, so that the first steps are short.
-
-    Args:
-        optimiser: Any; without `scale_by_soap` in it, the metric has no effect.
-        params: Parameters, nested dictionaries.
-        metric: Learned on the same network; None for nothing.
-
-    Raises:
-        ValueError: if the metric is of other arrays.
+    The mean gradient is zero, so that the first steps are short. Without `scale_by_soap`
+    in the optimiser the metric has no effect; learned on another network than that of the
+    parameters, nested dictionaries, it is a ValueError.
     """
     state = optimiser.init(params)
     if metric is None:

@@ -129,13 +129,10 @@ def at_frequencies(distribution: TaskDistribution, frequencies: np.ndarray) -> D
 def save_task_set(
     path: str | Path, tasks: list[Task], distribution: TaskDistribution, seed: int
 ) -> None:
-    """Writes tasks as one .npz file, with a manifest beside it.
+    """Writes tasks as one .npz file, with a manifest (.json) beside it.
 
-    Args:
-        path: File to write, .npz; the manifest is the same with .json.
-        tasks: Tasks of equal shapes and spacing; all with their wavefields, or none.
-        distribution: What they were drawn from.
-        seed: Of the drawing.
+    They are of equal shapes and spacing, all with their wavefields, or none; distribution
+    and seed are what they were drawn from.
     """
     path = Path(path)
     stacked = task_sets.stack_tasks(tasks)
@@ -159,18 +156,10 @@ def save_task_set(
 
 
 def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
-    """Reads a file of `save_task_set`.
-
-    Args:
-        path: The .npz file.
-        distribution: What training expects; its grid must be the file's.
-
-    Returns:
-        All tasks as one pytree with a leading task axis; with `scattered` if the file
-        has it.
+    """All tasks of a file of `save_task_set`, leaves (tasks, ...).
 
     Raises:
-        ValueError: if the file is not a task set, or one of other grids.
+        ValueError: if it is not a task set, or not on the grid of the distribution.
     """
     unknown = dataclasses.replace(distribution, known_points=0)
     example = task_sets.stack_tasks(task_sets.draw_tasks(unknown, np.random.default_rng(0)))

@@ -85,14 +85,13 @@ def make_tasks(
 ) -> list[Task]:
     """Tasks of several models of the same size, continued to the largest size.
 
+    They share a layer, and have NumPy leaves in single precision.
+
     Args:
         models: g velocity models on one grid.
         frequency: Frequency [Hz].
         sources_x: Horizontal positions of the sources [km], a task each.
         distribution: Source depth, layer and largest size.
-
-    Returns:
-        The tasks, with NumPy leaves in single precision; they share a layer.
     """
     spacing, fraction = models[0].spacing, distribution.layer_fraction
     mean = VelocityModel(np.mean([model.velocity for model in models], axis=0), spacing)

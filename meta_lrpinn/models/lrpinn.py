@@ -24,10 +24,8 @@ class FrequencyEmbedding(nn.Module):
     low-rank network has one linear head with GELU (Cheng and Alkhalifah, 2025).
 
     Attributes:
-        rank: Number of singular values of every hidden layer, or of each.
-        depth: Number of hidden layers of the low-rank network.
-        width: Units of each layer of the embedding.
-        hidden: Number of its layers.
+        rank, depth: As of the `LRPINN`, whose singular values they are.
+        width, hidden: Units of each layer of the embedding, and number of its layers.
         initialisation: "orthonormal" starts with all σ near one, as orthonormal factors
             need; "xavier" is the published choice (see `published_dense`), near zero.
     """

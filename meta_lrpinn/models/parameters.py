@@ -57,13 +57,10 @@ def prune_hypernetwork(
 
 
 def known_of_pruned(known: Mapping[str, Known]) -> dict[str, Known]:
-    """What is known of each array, by its name, for the arrays of the pruned network.
+    """What is known of each array of a network, by its dotted name, once it is pruned.
 
     Of singular values it is what is known of the biases of their heads: they differ by
     the slope of GELU, which is near one at the singular values of the start.
-
-    Args:
-        known: By dotted names of the arrays of a `MetaLRPINN` that is not pruned.
     """
     kept = {name: value for name, value in known.items() if name.startswith("network.")}
     depth = sum(name.endswith(".V") for name in kept)
@@ -86,11 +83,7 @@ def truncate(
     at its rank, and their difference in the spectral norm is the gain times the largest
     |σ| dropped (Eckart and Young, 1936). The gain of each layer is not changed.
 
-    Args:
-        model: A pruned network.
-        params: Its parameter tree.
-        fraction: Fraction of the singular values to keep, in (0, 1].
-        count: Number of singular values to keep, instead.
+    Either a fraction of them, in (0, 1], or a number of them is kept.
 
     Raises:
         ValueError: if not exactly one criterion is given or it is out of its range, or
@@ -201,11 +194,9 @@ def output_kernel(params: Parameters) -> jax.Array:
 
 
 def with_output(params: Parameters, kernel: jax.Array) -> Parameters:
-    """The tree of any network with another output layer, without bias.
+    """The tree of any network with another output layer (features, 2), without bias.
 
-    Args:
-        params: Its parameter tree.
-        kernel: (features, outputs), which takes the type of the old one.
+    It takes the type of the old one.
     """
     kernel = kernel.astype(output_kernel(params).dtype)
     last = {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1], kernel.dtype)}
