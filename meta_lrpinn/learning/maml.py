@@ -7,8 +7,6 @@ same problem at other points. Gradients follow Finn et al. (2017); Cheng and Alk
 (2025) take support and query from different tasks. Reptile follows Nichol et al. (2018).
 """
 
-from typing import Any
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -119,7 +117,27 @@ def gradient(
 
     def of_task(task):
         support, query, key = task
-        return _of_task(objective, params, support, query, key, algorithm, metric)
+        if isinstance(algorithm, Reptile):
+            # Nothing is differentiated through the steps.
+            inner = algorithm.inner
+            adapted, losses = adapt(objective, params, support, key, inner, metric=metric)
+            way = jax.tree.map(jnp.subtract, params, adapted)
+            return (losses[-1], {"support_loss": losses[0]}), way
+
+        support_key, query_key = jax.random.split(key)
+
+        def loss_of(params):
+            if not isinstance(algorithm, MAML):
+                return objective(params, query, query_key)
+            adapted, losses = adapt(
+                *(objective, params, support, support_key, algorithm.inner),
+                first_order=algorithm.first_order,
+                metric=metric,
+            )
+            loss, scalars = objective(adapted, query, query_key)
+            return loss, {**scalars, "support_loss": losses[0]}
+
+        return jax.value_and_grad(loss_of, has_aux=True)(params)
 
     if task_axis == "vmap":
         each = jax.vmap(of_task)(batch)
@@ -132,36 +150,3 @@ def gradient(
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     total, _ = jax.lax.scan(accumulate, zeros, batch)
     return jax.tree.map(lambda leaf: leaf / number, total)
-
-
-def _of_task(
-    objective: Objective,
-    params: Params,
-    support: Task,
-    query: Task,
-    key: jax.Array,
-    algorithm: Algorithm,
-    metric: soap.Metric | None,
-) -> Any:
-    """`gradient` of one support and one query task."""
-    if isinstance(algorithm, Reptile):
-        # Nothing is differentiated through the steps.
-        inner = algorithm.inner
-        adapted, losses = adapt(objective, params, support, key, inner, metric=metric)
-        way = jax.tree.map(jnp.subtract, params, adapted)
-        return (losses[-1], {"support_loss": losses[0]}), way
-
-    support_key, query_key = jax.random.split(key)
-
-    def loss_of(params):
-        if not isinstance(algorithm, MAML):
-            return objective(params, query, query_key)
-        adapted, losses = adapt(
-            *(objective, params, support, support_key, algorithm.inner),
-            first_order=algorithm.first_order,
-            metric=metric,
-        )
-        loss, scalars = objective(adapted, query, query_key)
-        return loss, {**scalars, "support_loss": losses[0]}
-
-    return jax.value_and_grad(loss_of, has_aux=True)(params)

@@ -140,7 +140,7 @@ def _own_residual(
 ) -> tuple[jax.Array, jax.Array]:
     """The network's own δu, decaying in the layer, and its strong residual, complex (n,).
 
-    Derivatives are carried through the network layer by layer, see `models.Jets`.
+    Derivatives are carried through the network layer by layer, see `models.layers.Jets`.
     """
     points = collocation.points
     number, ndim = points.shape

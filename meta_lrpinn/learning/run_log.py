@@ -39,7 +39,13 @@ class RunLog:
         rows = read_rows(self._path) if self._path.exists() else []
         rows = [row for row in rows if row["step"] <= step]
         self._columns = list(rows[0]) if rows else []
-        _rewrite(self._path, self._columns, rows)
+        text = io.StringIO(newline="")
+        if rows:
+            writer = csv.DictWriter(text, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        content = text.getvalue().encode()
+        writing.write_together({self._path: lambda file: file.write(content)})
         self._file = self._path.open("a", newline="")
         # Opened with the first row, so that a sitting without any writes nothing. The
         # library's summary writer is a thread, whose errors are not raised but printed.
@@ -90,12 +96,3 @@ def read_rows(path: str | Path) -> list[dict[str, float]]:
     lines = list(csv.reader(whole.splitlines()))
     rows = [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
     return [{**row, "step": int(row["step"])} for row in rows]
-
-
-def _rewrite(path: Path, columns: list[str], rows: list[dict[str, float]]) -> None:
-    text = io.StringIO(newline="")
-    if columns:
-        writer = csv.DictWriter(text, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    writing.write_together({path: lambda file: file.write(text.getvalue().encode())})

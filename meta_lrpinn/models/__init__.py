@@ -10,7 +10,6 @@ have the type that points and parameters promote to; shapes that do not fit, or 
 frequency, are a ValueError.
 """
 
-from meta_lrpinn.models.layers import Jets
 from meta_lrpinn.models.lrpinn import (
     LRPINN,
     FrequencyEmbedding,
@@ -37,7 +36,6 @@ __all__ = [
     "LRPINN",
     "PINN",
     "FrequencyEmbedding",
-    "Jets",
     "MetaLRPINN",
     "are_bases",
     "check_pruned",
