@@ -202,8 +202,7 @@ class RunCheckpoints:
     def find(self, step: int | str) -> int | None:
         """Number of the "latest", "best" or numbered step; None if there is none.
 
-        Raises:
-            ValueError: if a numbered step does not exist.
+        It is a ValueError if a numbered step does not exist.
         """
         if step == "latest":
             return self._manager.latest_step()

@@ -64,8 +64,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def local_tasks(number: int, mesh: Mesh) -> slice:
     """The tasks of a whole batch of `number` that this process feeds.
 
-    Raises:
-        ValueError: if the devices cannot share the batch equally.
+    It is a ValueError if the devices cannot share the batch equally.
     """
     _check_tasks_per_batch(number, mesh)
     each = number // mesh.size
@@ -78,13 +77,10 @@ def local_tasks(number: int, mesh: Mesh) -> slice:
 
 
 def shard_tasks(tasks: Task, mesh: Mesh) -> Task:
-    """Puts this process's tasks, on the host, leaves (tasks, ...), on its devices.
+    """This process's tasks, on the host, as part of the batch of all processes.
 
-    Returns:
-        The batch of all processes, leaves (tasks, ...), sharded along its first axis.
-
-    Raises:
-        ValueError: if the devices cannot share the batch equally.
+    Its leaves (tasks, ...) are sharded along their first axis. It is a ValueError if the
+    devices cannot share the batch equally.
     """
     processes = len({device.process_index for device in mesh.devices.flat})
     _check_tasks_per_batch(processes * maml.number_of_tasks(tasks), mesh)
@@ -132,13 +128,8 @@ def sharded_meta_gradient(
 ) -> Callable[..., tuple]:
     """`maml.gradient` with the tasks spread over a mesh.
 
-    Args:
-        objective, algorithm, task_axis, metric: As of `maml.gradient`, on each device.
-        mesh: Mesh from `task_mesh`.
-
-    Returns:
-        A function of (params, support, query, key), to be jitted, whose result is on
-        every device and does not depend on how many there are, but for rounding.
+    It is a function of (params, support, query, key), to be jitted, whose result is on
+    every device and does not depend on how many there are, but for rounding.
     """
 
     def local(params, support, query, keys):

@@ -142,9 +142,7 @@ def own_output_evaluation(
     with, and it is the objective, at points that no step draws.
 
     Args:
-        distribution: Of the training tasks.
-        model: Network.
-        objective: That the steps descend.
+        distribution, model, objective: Of the training tasks, and what the steps descend.
         settings: Frequencies (Hz) and source positions (km) of the held tasks.
         steps: Numbers of steps after which the figure is taken, in order.
         optimiser: Of the steps; by default AdamW, along a half cosine.

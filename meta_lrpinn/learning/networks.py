@@ -75,10 +75,7 @@ class Network:
         return checkpoints.checksum(self.params)
 
     def prune(self, frequency: float) -> "Network":
-        """Without its hypernetwork: the singular values at a frequency [Hz] are free.
-
-        A ValueError if it has no hypernetwork, or none left, or f is not positive.
-        """
+        """Without its hypernetwork: the singular values at a frequency [Hz] are free."""
         module = self._low_rank("pruned")
         pruned = models.prune_hypernetwork(module, self.params, frequency)
         metric = None if self.metric is None else models.known_of_pruned(self.metric)
@@ -87,10 +84,7 @@ class Network:
     def truncate(
         self, *, fraction: float | None = None, count: int | None = None
     ) -> "Network":
-        """With a fraction or number of the largest singular values of each layer only.
-
-        For its arguments and errors see `models.truncate`.
-        """
+        """With the largest singular values of each layer only; see `models.truncate`."""
         module, criterion = self._low_rank("reduced in rank"), (fraction, count)
         return self._replaced(*models.truncate(module, self.params, *criterion))
 

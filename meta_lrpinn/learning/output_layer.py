@@ -124,11 +124,8 @@ def galerkin_error(
 ) -> jax.Array:
     """Relative L2 error of the Galerkin solution over the features, (); needs x64.
 
-    The mean over the velocities of a task, against their known wavefields in the model.
-
-    Args:
-        model, params, task: The network, and a task with `points` and `scattered`.
-        quadrature: Quadrature points along each axis, coordinate order.
+    The mean over the velocities of a task, against their known wavefields in the model,
+    with so many quadrature points along each axis, coordinate order.
     """
     points, fields = objectives.known_wavefields(task)
     features = objectives.feature_function(model, params, task.problem)

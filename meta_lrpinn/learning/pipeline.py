@@ -216,13 +216,9 @@ def _load_start(
 def export(
     config: configs.MetaConfig, directory: Path, target: Path, about: dict[str, Any]
 ) -> None:
-    """Writes the best checkpoint of a run as an initialisation with its card.
+    """Writes the best checkpoint of a run's directory as an initialisation.
 
-    Args:
-        config: What was trained.
-        directory: Folder of the run.
-        target: Folder of the initialisation.
-        about: What else the card says.
+    Its card says what was trained, how, and the curve, beside what `about` says.
     """
     params, _, step = checkpoints.load_run_parameters(directory, "best")
     log = directory / "evaluation.csv"

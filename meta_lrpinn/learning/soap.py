@@ -129,8 +129,7 @@ def measure_metric(
     given them in adaptation, clipped at norm one.
 
     Args:
-        objective: Loss of one task.
-        params: Parameters to start from, nested dictionaries.
+        objective, params: Loss of one task; parameters to start from, nested dictionaries.
         tasks: Tasks, leaves (tasks, ...).
         key: Random key.
         steps: Steps of each task; the rate falls to zero at the last (cosine).

@@ -136,8 +136,7 @@ def train(
     stopped (bit for bit on CPU).
 
     Args:
-        config: Training configuration.
-        objective: Loss of one task.
+        config, objective: How to train, and the loss of one task.
         task_sampler: `(seed, step)` to (support, query), each a batch of
             `tasks_per_batch` tasks as NumPy arrays, leaves (tasks, ...). It must depend
             on nothing else. It is called ahead of time, in another thread.
