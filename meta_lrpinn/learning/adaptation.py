@@ -159,10 +159,7 @@ def finetune(
     Returns:
         Adapted parameters and the history: step, loss (mean since the last record),
         held_out loss, seconds without those of compilation, the objective's scalars,
-        and what `evaluate` gives.
-
-    Raises:
-        FloatingPointError: if the loss is no longer finite.
+        and what `evaluate` gives. A loss that is not finite is a FloatingPointError.
     """
     figures = {} if evaluate is None else evaluate(params)
     if not steps:

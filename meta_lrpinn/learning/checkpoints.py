@@ -296,15 +296,10 @@ def latest_step(directory: str | Path) -> int:
 def load_run_parameters(
     directory: str | Path, step: int | str = "best"
 ) -> tuple[Any, dict[str, Any], int]:
-    """Parameters of a run, finished or in progress, without knowing its network.
+    """Parameters of a run, finished or in progress, their settings, and the step.
 
-    Args:
-        directory: The run's folder, or that of its checkpoints.
-        step: As of `RunCheckpoints.restore`, but no damaged one is set aside.
-
-    Returns:
-        Parameters on the first local device, the settings they were trained under, and
-        the step.
+    The directory is the run's, or that of its checkpoints. Parameters are on the first
+    local device. A step is as of `RunCheckpoints.restore`, but none is set aside.
     """
     directory = Path(directory)
     if (directory / FOLDER).is_dir():

@@ -32,8 +32,7 @@ def initialise_distributed(
 
     Args:
         coordinator: Address "host:port" of process 0.
-        processes: Number of processes.
-        process: Number of this process, from 0.
+        processes, process: How many there are, and the number of this one, from 0.
         detect: Whether JAX finds all three itself, as it can under SLURM, Open MPI and
             on Cloud TPU. Without `detect` and `coordinator` nothing happens.
 

@@ -45,13 +45,8 @@ def held_tasks(
 ) -> list[Task]:
     """Tasks that training never draws, by default two velocities at seven settings.
 
-    Args:
-        distribution: Of the training tasks; their shapes and layer are the same.
-        settings: Frequencies (Hz) and source positions (km).
-        velocities: Random velocities at each setting.
-
-    Returns:
-        Tasks with NumPy leaves; with the known wavefield where there is a layer.
+    Settings are frequencies (Hz) and source positions (km). Shapes and layer are those of
+    the training tasks; with a layer the tasks hold the known wavefield. Leaves are NumPy's.
     """
     rng = np.random.default_rng(_HELD_SEED)
     size = min(max(_HELD_SIZE, distribution.smallest_size), distribution.largest_size)

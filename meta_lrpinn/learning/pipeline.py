@@ -131,8 +131,7 @@ def learn_metric(
         config: Whose network, objective, tasks and seed count.
         out: Folder to write; it must not exist.
         init: Initialisation, of this very network. A metric of its own is replaced.
-        tasks: Number of tasks.
-        steps: Steps of each task.
+        tasks, steps: Number of tasks, and of steps of each.
         command: Command line, for the card.
 
     Returns:

@@ -26,12 +26,10 @@ class RunLog:
     """
 
     def __init__(self, directory: str | Path, name: str, step: int = -1):
-        """Opens the files of a run.
+        """Opens the files of a run, to go on after a step, or anew after −1.
 
-        Args:
-            directory: Where the run is; `tensorboard/` inside holds the event files.
-            name: Of the CSV file, and prefix of the TensorBoard tags.
-            step: Last step to keep, -1 to start anew.
+        The directory is the run's, in which `tensorboard/` holds the event files; the name
+        is that of the CSV file, and prefix of the TensorBoard tags.
         """
         self._name = name
         self._path = Path(directory) / f"{name}.csv"

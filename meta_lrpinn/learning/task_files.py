@@ -67,8 +67,7 @@ def make_task_set(
         Number of tasks; the same ones wherever they are solved.
 
     Raises:
-        ValueError: if an argument is out of its range, or the file's folder of parts
-            holds tasks of other settings.
+        ValueError: if an argument is out of its range, or as of `collect`.
         OSError: if no scheduler answers.
     """
     _check_numbers(seed, sources=sources, models=models, points=points)

@@ -168,12 +168,8 @@ def published_dense(features: int, inputs: int, name: str | None = None) -> nn.D
 def plane_wave_layer(features: int, scales: Sequence[float]) -> nn.Dense:
     """A first layer that, with its sine, starts as random plane waves.
 
-    The weights are normal, the biases uniform in [-π, π]. Xavier weights on inputs in km
-    give wavelengths of tens of km instead.
-
-    Args:
-        features: Number of units.
-        scales: Standard deviation of the weights of each input, in rad per its unit.
+    The weights of each input are normal with its scale, in rad per its unit, the biases
+    uniform in [-π, π]. Xavier weights on inputs in km give wavelengths of tens of km.
     """
     deviations = np.asarray(scales)[:, None]
 
@@ -232,9 +228,7 @@ class LowRankDense(nn.Module):
     that the paper's meaning holds exactly: U and V orthonormal, σ near one.
 
     Attributes:
-        features: Number of units.
-        rank: Number of singular values.
-        gain: Constant factor of W.
+        features, rank, gain: Number of units, of singular values, and the factor of W.
         initialisation: "orthonormal", or "xavier" for the published choice, under
             which signals vanish with depth.
     """
