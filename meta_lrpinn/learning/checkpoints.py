@@ -35,12 +35,10 @@ FOLDER = "checkpoints"  # within the directory of a run
 CARD = "card.json"
 _PARAMETERS = "parameters"
 _METRIC = "metric"
-_COMMITTED = "commit_success.txt"
 _PROGRESS = "progress"
 _RECORD = "record"
 _KEPT = 2  # of the latest, beside the best; not tuned
 _DELETED = "deleted"
-_DAMAGED = ".damaged"  # a suffix
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 _ORBAX = f"{os.sep}orbax{os.sep}"
 # Beside the arrays [bytes]: descriptions, and the rest of disk blocks. An estimate.
@@ -230,7 +228,7 @@ class RunCheckpoints:
             return
         if jax.process_index() == 0:
             for step in steps:
-                aside = self.path(step).with_name(f"{step}{_DAMAGED}")
+                aside = self.path(step).with_name(f"{step}.damaged")
                 shutil.rmtree(aside, ignore_errors=True)
                 self.path(step).rename(aside)
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
@@ -345,7 +343,7 @@ def save_initialisation(
                 tree = jax.tree.map(np.asarray, tree)
                 checkpointer.save(Path(os.path.abspath(folder / name)), tree)
             # Orbax's marker holds the absolute path of this machine, not to be shipped.
-            (folder / name / _COMMITTED).write_text("committed\n")
+            (folder / name / "commit_success.txt").write_text("committed\n")
         (folder / CARD).write_text(text + "\n")
 
     writing.write_together({Path(path): writing.FolderWriter(write)})

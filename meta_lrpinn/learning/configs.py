@@ -24,6 +24,7 @@ INNER_OPTIMISERS = ("sgd", "adam", "soap")
 LARGEST_SEED = 2**32 - 1
 # Each has a random key, all drawn at once.
 _MOST_INNER_STEPS = 1_000_000
+_INNER = {"prefix": "inner_"}  # of the options of inner steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,9 +167,7 @@ class JointTraining:
 class MAML(JointTraining):
     """AdamW on the loss after inner steps (Finn et al. 2017); by default as published."""
 
-    inner: InnerSteps = dataclasses.field(
-        default=InnerSteps(), metadata={"prefix": "inner_"}
-    )
+    inner: InnerSteps = dataclasses.field(default=InnerSteps(), metadata=_INNER)
     first_order: bool = option(True, "First-order meta-gradient; no: second-order.")
     same_task: bool = option(
         False, "Query points of the support tasks, instead of other tasks."
@@ -189,9 +188,7 @@ class MAML(JointTraining):
 class Reptile:
     """A fraction of the way to the mean of the adapted parameters (Nichol et al. 2018)."""
 
-    inner: InnerSteps = dataclasses.field(
-        default=InnerSteps(), metadata={"prefix": "inner_"}
-    )
+    inner: InnerSteps = dataclasses.field(default=InnerSteps(), metadata=_INNER)
     step: float = option(0.5, "Fraction of the way to the adapted parameters, at most 1.")
 
     draws_query: ClassVar[bool] = False

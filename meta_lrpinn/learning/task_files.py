@@ -21,7 +21,6 @@ from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import executors
 from meta_lrpinn.runtime.memory import check_memory
 
-_STATE = "state.json"
 _MOST_POINTS = 10_000_000  # of a wavefield, which are interpolated together
 # Draws the next tasks, given how many there are.
 Draw = Callable[[np.random.Generator, int], list[Drawn]]
@@ -238,7 +237,7 @@ def collect(
         "distribution": dataclasses.asdict(distribution),
         **settings,
     }
-    state, rng = folder / _STATE, np.random.default_rng(seed)
+    state, rng = folder / "state.json", np.random.default_rng(seed)
     with writing.locked(folder):
         sizes = _read_state(state, settings, rng) if state.exists() else []
         with tqdm.tqdm(

@@ -9,7 +9,7 @@ models smaller than the largest are continued by their edge values, as the absor
 layer demands anyway, and the layer begins where the model ends.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -208,12 +208,6 @@ def fixed_tasks(distribution: TaskDistribution, seed: int) -> Task:
 def stack_tasks(tasks: Sequence[Task]) -> Task:
     """Tasks of equal shapes as one pytree with a leading task axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
-
-
-def unstacked(tasks: Task) -> Iterator[Task]:
-    """The tasks of a pytree with a leading task axis."""
-    for index in range(len(tasks.velocities)):
-        yield jax.tree.map(lambda leaf, index=index: leaf[index], tasks)
 
 
 def streaming_sampler(

@@ -22,8 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-MINIMUM_FREQUENCY = 2.0  # Hz
-MAXIMUM_FREQUENCY = 20.0  # Hz
 SOURCE_SCALE = 2.0  # as `SineNetwork.first_scale`, along the source's coordinates, rad/km
 OUTPUTS = 2  # real and imaginary part
 # How U and V start.
@@ -138,9 +136,8 @@ def network_input(points: jax.Array, source: jax.Array) -> jax.Array:
 
 
 def normalise_frequency(frequency: jax.Array) -> jax.Array:
-    """Maps frequencies [Hz] of any shape linearly: 2 Hz to −1 and 20 Hz to 1."""
-    middle = MAXIMUM_FREQUENCY + MINIMUM_FREQUENCY
-    return (2.0 * jnp.asarray(frequency) - middle) / (MAXIMUM_FREQUENCY - MINIMUM_FREQUENCY)
+    """Maps frequencies [Hz] of any shape linearly, as published: 2 to −1 and 20 to 1."""
+    return (2.0 * jnp.asarray(frequency) - 22.0) / 18.0
 
 
 def uniform_phase(

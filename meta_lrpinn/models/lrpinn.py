@@ -63,8 +63,7 @@ class FrequencyEmbedding(nn.Module):
 class FreeSingularValues(nn.Module):
     """Singular values as parameters: what replaces the hypernetwork once it is pruned.
 
-    Attributes:
-        rank, depth: As of `FrequencyEmbedding`.
+    Its rank and depth are those of the `FrequencyEmbedding`.
     """
 
     rank: int | tuple[int, ...] = 100
@@ -152,18 +151,14 @@ class LRPINN(layers.SineNetwork):
         return layers.dense_jets(self.last, hidden)
 
     def _hidden(
-        self,
-        points: jax.Array,
-        source: jax.Array,
-        singular_values: SingularValues,
-        axes: int,
+        self, points: jax.Array, source: jax.Array, values: SingularValues, axes: int
     ) -> Jets:
         """The last hidden layer with its derivatives along the first so many axes."""
         chex.assert_axis_dimension(points, -1, self.ndim)
-        chex.assert_equal(len(singular_values), self.depth)
+        chex.assert_equal(len(values), self.depth)
         inputs = layers.network_input(points, source)
         jets = layers.first_layer_jets(self.first, inputs, axes)
-        for layer, sigma in zip(self.hidden, singular_values, strict=True):
+        for layer, sigma in zip(self.hidden, values, strict=True):
             # Without bias, the layer maps derivatives as it maps values.
             jets = jax.tree.map(lambda h, w=layer, sigma=sigma: w(h, sigma), jets)
             jets = layers.sine_jets(jets)
