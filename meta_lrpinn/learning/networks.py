@@ -132,8 +132,7 @@ def make_network(config: configs.NetworkConfig) -> nn.Module:
 def random_network(module: nn.Module, seed: int | jax.Array) -> Network:
     """A module with random parameters, by a seed or a random key."""
     key = jax.random.key(seed) if isinstance(seed, int) else seed
-    params = models.initial_parameters(module, key)
-    return Network(module, params)
+    return Network(module, models.initial_parameters(module, key))
 
 
 def load_network(

@@ -249,10 +249,10 @@ def collect(
                 save_task_set(folder / f"{len(sizes)}.npz", tasks, distribution, seed)
                 sizes.append(len(tasks))
                 _write_state(state, settings, sizes, rng)
-        parts = [
-            load_task_set(folder / f"{i}.npz", distribution) for i in range(len(sizes))
-        ]
-        tasks = [task for stacked in parts for task in task_sets.unstacked(stacked)]
+        tasks = []
+        for index, size in enumerate(sizes):
+            stacked = load_task_set(folder / f"{index}.npz", distribution)
+            tasks += [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(size)]
         save_task_set(path, tasks, distribution, seed)
         # First of all, so that what is half removed is not gone on with.
         state.unlink()
