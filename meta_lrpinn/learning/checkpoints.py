@@ -110,18 +110,14 @@ class RunCheckpoints:
         record: Mapping[str, Any],
         score: float | None = None,
     ) -> Path:
-        """Saves one step; returns when it is on disk.
+        """Saves one step; returns when it is on disk, and raises OSError if it cannot be.
 
         Args:
             step: Number of updates done.
-            params: Parameters.
-            progress: The rest of the training state, a pytree of arrays.
+            params, progress: Parameters and the rest of the training state, of arrays.
             settings: What must be the same when the run is resumed; JSON.
             record: What else to remember; JSON.
             score: Error of the parameters, less being better; None if not measured.
-
-        Raises:
-            OSError: if it cannot be written, as on a full disk.
         """
         if step in self._manager.all_steps():
             return self.path(step)
@@ -358,10 +354,8 @@ def check_is_new(path: str | Path) -> None:
 def load_initialisation(path: str | Path) -> tuple[Any, dict, dict]:
     """Parameters, model configuration and card that `save_initialisation` wrote.
 
-    Parameters are on the first local device; the folder is only read.
-
-    Raises:
-        ValueError: if the folder does not hold a whole initialisation.
+    Parameters are on the first local device; the folder is only read. It is a ValueError
+    if it does not hold a whole initialisation.
     """
     path = Path(path)
     try:

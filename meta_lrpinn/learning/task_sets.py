@@ -155,9 +155,8 @@ def draw_unsolved(
     models = draw_velocities(distribution, rng, size)
     sources_x = rng.uniform(0, (size - 1) * distribution.spacing, sources)
     tasks = make_tasks(models, frequency, sources_x, distribution)
-    if not distribution.known_points:
-        return Drawn(tasks)
-    return Drawn(tasks, distribution.known_points, int(rng.integers(2**31)))
+    points = distribution.known_points
+    return Drawn(tasks, points, int(rng.integers(2**31)) if points else 0)
 
 
 def draw_tasks(

@@ -129,10 +129,7 @@ def leading_features(model: MetaLRPINN, params: Parameters, number: int) -> Chan
 def with_ranks(
     model: MetaLRPINN, params: Parameters, factors: Factors, values: Sequence[jax.Array]
 ) -> Changed:
-    """A pruned network with other bases and σ of each layer, of whatever ranks.
-
-    The gain of each layer is not changed.
-    """
+    """A pruned network with other bases and σ of each layer, at the same gains."""
     network = model.network
     ranks = tuple(len(sigma) for sigma in values)
     changed = MetaLRPINN(
