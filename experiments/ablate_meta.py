@@ -37,7 +37,7 @@ from experiments import common, histories, study
 from meta_lrpinn import generators
 from meta_lrpinn.learning import configs, networks, objectives
 from meta_lrpinn.learning.networks import Network
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.physics import derivatives, losses, problem, residual
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.runtime import scripts

@@ -32,7 +32,7 @@ import meta_lrpinn as ml
 from experiments import common, histories
 from meta_lrpinn import generators, models
 from meta_lrpinn.learning import configs, devices, networks, objectives, task_sets, training
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.physics import problem
 from meta_lrpinn.runtime import scripts
 from meta_lrpinn.runtime.precision import full_precision, matrix_precision

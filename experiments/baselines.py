@@ -34,7 +34,14 @@ from matplotlib.figure import Figure
 
 from experiments import common, costs, histories, study
 from meta_lrpinn import generators
-from meta_lrpinn.learning import checkpoints, configs, networks, pipeline, task_sets
+from meta_lrpinn.learning import (
+    checkpoints,
+    configs,
+    networks,
+    pipeline,
+    task_files,
+    task_sets,
+)
 from meta_lrpinn.learning.run_log import read_rows
 from meta_lrpinn.learning.training import TrainingDiverged
 from meta_lrpinn.runtime import options, scripts
@@ -157,7 +164,7 @@ def task_file(config: configs.MetaConfig) -> list[Path]:
         rng, tasks = np.random.default_rng(0), []
         while len(tasks) < FLAGS.meta_task_set:
             tasks += task_sets.draw_tasks(config.tasks, rng, sources=4)
-        task_sets.save_task_set(path, tasks, config.tasks, seed=0)
+        task_files.save_task_set(path, tasks, config.tasks, seed=0)
     return [path]
 
 

@@ -38,7 +38,7 @@ from experiments import common, costs, histories, rank_growth, study
 from meta_lrpinn import generators
 from meta_lrpinn.learning import adaptation, objectives, output_layer
 from meta_lrpinn.learning.networks import Network
-from meta_lrpinn.learning.tasks import Task, single_task
+from meta_lrpinn.learning.task_sets import Task, single_task
 from meta_lrpinn.physics import problem
 from meta_lrpinn.runtime import scripts
 

@@ -28,7 +28,6 @@ from meta_lrpinn.learning import (
     soap,
     task_sets,
 )
-from meta_lrpinn.learning.metric import measure_metric
 from meta_lrpinn.runtime import scripts
 
 FLAGS = flags.FLAGS
@@ -75,7 +74,7 @@ def beginning(
     drawn = [task_sets.draw_tasks(distribution, rng)[0] for _ in range(FLAGS.metric_tasks)]
     objective = objectives.own_output_objective(network.module, FLAGS.metric_points)
     tasks = task_sets.stack_tasks(drawn)
-    return params, measure_metric(objective, params, tasks, jax.random.key(seed))
+    return params, soap.measure_metric(objective, params, tasks, jax.random.key(seed))
 
 
 def measure(name: str, seed: int) -> list[dict[str, Any]]:

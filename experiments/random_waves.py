@@ -7,8 +7,8 @@ import numpy as np
 from flax import linen as nn
 from scipy.stats import qmc
 
-from meta_lrpinn.models.activations import sine, uniform_phase
-from meta_lrpinn.models.pinn import Parameters, small_output_layer
+from meta_lrpinn.models.layers import sine, small_output_layer, uniform_phase
+from meta_lrpinn.models.pinn import Parameters
 
 
 class PlaneWaves(nn.Module):
@@ -22,7 +22,6 @@ class PlaneWaves(nn.Module):
         number: Number of waves; None for as many as the parameters hold.
         maximum_wavenumber: Largest |k| of the initial waves, in rad/km.
         minimum_wavenumber: Smallest |k| of the initial waves, in rad/km.
-        outputs: Number of outputs: real and imaginary part.
         param_dtype: Type of the parameters.
     """
 
@@ -30,7 +29,6 @@ class PlaneWaves(nn.Module):
     number: int | None = None
     maximum_wavenumber: float = 40.0
     minimum_wavenumber: float = 0.0
-    outputs: int = 2
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     def setup(self):
@@ -43,7 +41,7 @@ class PlaneWaves(nn.Module):
 
         self.wave_vectors = self.param("wave_vectors", wave_vectors)
         self.phases = self.param("phases", uniform_phase, (number,), self.param_dtype)
-        self.last = small_output_layer(self.outputs, param_dtype=self.param_dtype)
+        self.last = small_output_layer()
 
     def _number(self) -> int:
         if self.number is not None:
@@ -66,7 +64,7 @@ class PlaneWaves(nn.Module):
             frequency: Not used, likewise.
 
         Returns:
-            (n, outputs).
+            (n, 2).
 
         Raises:
             ValueError: if the shape of `points` does not fit.

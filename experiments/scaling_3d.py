@@ -6,7 +6,7 @@ Cheng and Alkhalifah (2025) leave 3D and elastic media to future work. Put to th
   form, and the features of a small random 3D LRPINN, solved for likewise. Its
   velocity is sampled on a grid, which by itself costs a few per cent. The network needs
   initial wavenumbers below ω/v.
-- Seconds and bytes of a meta-step of one task (`maml.meta_gradient`) for the paper's
+- Seconds and bytes of a meta-step of one task (`maml.gradient`) for the paper's
   objective (one inner step, no absorbing layer) and for the residual relative to the
   right-hand side (none, with one), in 2D and 3D, against points, width and rank, each
   varied alone. Seconds are medians of three calls of the compiled program, bytes its own
@@ -37,7 +37,7 @@ from experiments import common, costs, histories, study
 from meta_lrpinn import models, reference
 from meta_lrpinn.files.cases import Case
 from meta_lrpinn.learning import configs, maml, networks, objectives
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.physics.problem import default_thickness, make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import scripts
@@ -199,7 +199,7 @@ def compiled_step(objective: str, ndim: int, points: int, width: int, rank: int)
         return models.initial_parameters(network, key), batch, key
 
     def step(params, tasks, key):
-        return maml.meta_gradient(loss, params, tasks, tasks, key, algorithm)
+        return maml.gradient(loss, params, tasks, tasks, key[None], algorithm)
 
     return jax.jit(step).lower(*arguments(0)).compile(), arguments
 

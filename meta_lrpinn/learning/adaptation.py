@@ -1,8 +1,9 @@
 """Gradient adaptation of a network to one problem: AdamW or SOAP on any objective."""
 
 import functools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -12,11 +13,8 @@ import tqdm
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import soap
-from meta_lrpinn.learning.objectives import Objective, Params
-from meta_lrpinn.learning.tasks import Task
-
-# The paper halves its rate of 1e-3 at these steps of meta-testing.
-PAPER_BOUNDARIES = (2000, 4000, 8000)
+from meta_lrpinn.learning.objectives import Objective, Params, Scalars
+from meta_lrpinn.learning.task_sets import Task
 
 # Of a record: the loss at points that no step draws.
 HELD_OUT = "held_out"
@@ -28,9 +26,8 @@ Evaluate = Callable[[Params], dict[str, float]]
 
 def paper_schedule(learning_rate: float = 1e-3) -> optax.Schedule:
     """The paper's schedule of meta-testing: halved at steps 2,000, 4,000 and 8,000."""
-    return optax.piecewise_constant_schedule(
-        learning_rate, {boundary: 0.5 for boundary in PAPER_BOUNDARIES}
-    )
+    halvings = {2000: 0.5, 4000: 0.5, 8000: 0.5}
+    return optax.piecewise_constant_schedule(learning_rate, halvings)
 
 
 # Of the scaled residual, measured. SOAP that begins with a metric bears longer steps, which
@@ -47,14 +44,6 @@ def default_rate(name: str, steps: int, metric: soap.Metric | None = None) -> fl
     return _RATE_WITH_METRIC if is_bold else _RATE[name]
 
 
-def initial_state(
-    optimiser: optax.GradientTransformation, params: Params, metric: soap.Metric | None
-) -> Any:
-    """The optimiser's state before the first step; SOAP's begins with the metric."""
-    state = optimiser.init(params)
-    return state if metric is None else soap.begin_with(state, params, metric)
-
-
 @functools.cache
 def make_optimiser(
     name: str,
@@ -68,19 +57,16 @@ def make_optimiser(
 ) -> optax.GradientTransformation:
     """The optimiser of meta-testing.
 
+    It is the same for the same arguments, so that what was compiled for it is used again.
+
     Args:
         name: "adamw" or "soap".
         learning_rate: Of the first step.
         schedule: "cosine", to zero at the last step, or "halved", see `paper_schedule`.
         steps: Number of steps.
-        weight_decay: Decoupled, as of AdamW: a step shrinks the parameters by this
-            fraction of the learning rate.
+        weight_decay: Fraction of the learning rate by which a step shrinks parameters.
         clip_norm: Largest norm of a gradient; None does not clip.
         free_bases: False leaves the bases U and V of low-rank layers as they are.
-
-    Returns:
-        The optimiser; the same one for the same arguments, so that what was compiled for
-        it is used again.
     """
     rate = {
         "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
@@ -96,21 +82,28 @@ def make_optimiser(
     )
     if free_bases:
         return optimiser
-    return optax.partition({"free": optimiser, "frozen": optax.set_to_zero()}, _bases_apart)
-
-
-def _bases_apart(params: Params) -> Params:
-    return jax.tree.map(
-        lambda is_basis: "frozen" if is_basis else "free", models.are_bases(params)
-    )
+    groups: dict[Hashable, Any] = {False: optimiser, True: optax.set_to_zero()}
+    return optax.partition(groups, models.are_bases)
 
 
 @functools.partial(jax.jit, static_argnames=("objective", "optimiser", "fixed_points"))
-def _advance(objective, optimiser, fixed_points, state, task, key, start, length):
-    """`length` steps; returns the state and the mean loss and scalars.
+def advance(
+    objective: Objective,
+    optimiser: optax.GradientTransformation,
+    fixed_points: bool,
+    state: Any,
+    task: Task,
+    key: jax.Array,
+    start: int | jax.Array,
+    length: int | jax.Array,
+) -> tuple[Any, tuple[jax.Array, Scalars]]:
+    """Steps `start` to `start + length`; step i draws its points from `fold_in(key, i)`.
 
     The number of steps is no constant of the program, so that one compilation serves
     all, and a call for none of them serves to compile.
+
+    Returns:
+        The state, (params, state of the optimiser), and the mean loss and scalars.
     """
 
     def step(index, carry):
@@ -141,88 +134,75 @@ def finetune(
     report_every: int = 10,
     patience: int | None = None,
     evaluate: Evaluate | None = None,
-    choose: str = HELD_OUT,
     progress: bool = False,
 ) -> tuple[Params, tuple[dict[str, Any], ...]]:
     """Minimise an objective over all parameters, by default with new points at every step.
 
-    One figure of the records decides which parameters are returned: those of the record
-    where it was smallest, the initial ones included, so that adaptation never makes it
-    worse. By default it is the loss at points that no step draws.
+    The loss at points that no step draws decides which parameters are returned: those of
+    the record where it was smallest, the initial ones included, so that adaptation never
+    makes it worse.
 
     Args:
-        objective: From `meta_lrpinn.learning.objectives`.
-        params: Parameters to start from.
-        task: The task, usually of one velocity.
+        objective, params, task: Loss to descend, parameters to start from, and one task.
         steps: Number of steps; 0 returns the parameters as they are.
         optimiser: Any optax optimiser.
-        key: Random key; step i draws its points from `fold_in(key, i)`.
-        fixed_points: Take those of the first step at every step.
-        metric: What SOAP begins with, see `soap.begin_with`; None for nothing.
+        key: Random key, see `advance`.
+        fixed_points: Take the points of the first step at every step.
+        metric: What SOAP begins with, see `soap.initial_state`; None for nothing.
         report_every: Steps between records of the history.
-        patience: Stop after so many records without a smaller figure; None takes all
-            steps.
+        patience: Stop after so many records without a smaller held-out loss; None takes
+            all steps.
         evaluate: Optional figures of merit of the parameters, added to each record;
             its time does not count.
-        choose: The deciding figure, "held_out" or one that `evaluate` gives.
         progress: Show a progress bar.
 
     Returns:
         Adapted parameters and the history: step, loss (mean since the last record),
         held_out loss, seconds without those of compilation, the objective's scalars,
-        and what `evaluate` gives.
-
-    Raises:
-        FloatingPointError: if the loss is no longer finite.
+        and what `evaluate` gives. A loss that is not finite is a FloatingPointError.
     """
     figures = {} if evaluate is None else evaluate(params)
     if not steps:
         return params, ({"step": 0, "seconds": 0.0, **figures},) if figures else ()
     held_out_key = jax.random.fold_in(key, HELD_OUT_FOLD)
-    held_out = float(objective_value(objective, params, task, held_out_key))
-    history = [{"step": 0, HELD_OUT: held_out, "seconds": 0.0, **figures}]
-    best, smallest = params, history[0][choose]
-    advance = functools.partial(_advance, objective, optimiser, fixed_points)
-    state = (params, initial_state(optimiser, params, metric))
+
+    def held_out(params):
+        return {HELD_OUT: float(_value(objective, params, task, held_out_key))}
+
+    history = [{"step": 0, **held_out(params), "seconds": 0.0, **figures}]
+    best, smallest = params, history[0][HELD_OUT]
+    run = functools.partial(advance, objective, optimiser, fixed_points)
+    state = (params, soap.initial_state(optimiser, params, metric))
     seconds, waited = 0.0, 0
     for _ in range(2):  # compile; the second time for a state that a program returned
-        state, _ = advance(state, task, key, 0, 0)
+        state, _ = run(state, task, key, 0, 0)
     with tqdm.tqdm(total=steps, disable=not progress, unit="step") as bar:
         for start in range(0, steps, report_every):
             length = min(report_every, steps - start)
             began = time.perf_counter()
-            state, (loss, scalars) = jax.block_until_ready(
-                advance(state, task, key, start, length)
-            )
+            state, means = jax.block_until_ready(run(state, task, key, start, length))
             seconds += time.perf_counter() - began
-            if not jnp.isfinite(loss):
+            loss, scalars = jax.tree.map(float, means)
+            if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss is {float(loss)} after {start + length} steps; try a "
-                    "smaller learning rate"
+                    f"the loss is {loss} after {start + length} steps; try a smaller "
+                    "learning rate"
                 )
-            record = {
-                "step": start + length,
-                "loss": float(loss),
-                HELD_OUT: float(objective_value(objective, state[0], task, held_out_key)),
-                "seconds": seconds,
-            }
-            record |= {name: float(value) for name, value in scalars.items()}
-            if evaluate is not None:
-                record |= evaluate(state[0])
+            record = {"step": start + length, "loss": loss, **held_out(state[0])}
+            record |= {"seconds": seconds, **scalars}
+            record |= {} if evaluate is None else evaluate(state[0])
             history.append(record)
             waited += 1
-            if record[choose] < smallest:
-                best, smallest, waited = state[0], record[choose], 0
+            if record[HELD_OUT] < smallest:
+                best, smallest, waited = state[0], record[HELD_OUT], 0
             bar.update(length)
-            bar.set_postfix(loss=f"{float(loss):.3g}")
+            bar.set_postfix(loss=f"{loss:.3g}")
             if patience is not None and waited >= patience:
                 break
     return best, tuple(history)
 
 
 @functools.partial(jax.jit, static_argnames="objective")
-def objective_value(
-    objective: Objective, params: Params, task: Task, key: jax.Array
-) -> jax.Array:
+def _value(objective: Objective, params: Params, task: Task, key: jax.Array) -> jax.Array:
     """Value () of an objective, without its scalars."""
     return objective(params, task, key)[0]

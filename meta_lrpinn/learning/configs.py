@@ -24,6 +24,7 @@ INNER_OPTIMISERS = ("sgd", "adam", "soap")
 LARGEST_SEED = 2**32 - 1
 # Each has a random key, all drawn at once.
 _MOST_INNER_STEPS = 1_000_000
+_INNER = {"prefix": "inner_"}  # of the options of inner steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,6 @@ class ObjectiveConfig:
     name: str = option("paper", "What is minimised.", OBJECTIVES, "objective")
     points: int = option(4000, "Points per task.")
     source_penalty: float = option(1.0, "Strength of L_reg; of paper.")
-    orthogonality: float = option(0.0, "Weight of L_ort; of own_output.")
     leading: tuple[int, ...] = option(
         (), "Leading parts of the features that are bases themselves; of projection."
     )
@@ -72,11 +72,7 @@ class ObjectiveConfig:
         check_choices(self)
         check_positive(self, "points")
         check_whole(self, "points")
-        check_not_negative(self, "orthogonality", "source_penalty")
-        if self.orthogonality and self.name != "own_output":
-            raise ValueError(
-                f"objective {self.name} has no weight of orthogonality to choose"
-            )
+        check_not_negative(self, "source_penalty")
 
     @property
     def learns_from_wavefields(self) -> bool:
@@ -117,14 +113,8 @@ class TaskDistribution:
             )
         sizes = ("velocities_per_task", "smallest_size", "largest_size")
         check_whole(self, *sizes, "known_points", "fixed_models", "fixed_frequencies")
-        check_positive(
-            self,
-            *sizes,
-            "fixed_frequencies",
-            "spacing",
-            "minimum_velocity",
-            "layer_fraction",
-        )
+        lengths = ("spacing", "minimum_velocity", "layer_fraction")
+        check_positive(self, *sizes, *lengths, "fixed_frequencies")
         check_not_negative(self, "source_depth")
         if self.smallest_size > self.largest_size:
             raise ValueError("smallest_size must not exceed largest_size")
@@ -177,9 +167,7 @@ class JointTraining:
 class MAML(JointTraining):
     """AdamW on the loss after inner steps (Finn et al. 2017); by default as published."""
 
-    inner: InnerSteps = dataclasses.field(
-        default=InnerSteps(), metadata={"prefix": "inner_"}
-    )
+    inner: InnerSteps = dataclasses.field(default=InnerSteps(), metadata=_INNER)
     first_order: bool = option(True, "First-order meta-gradient; no: second-order.")
     same_task: bool = option(
         False, "Query points of the support tasks, instead of other tasks."
@@ -200,9 +188,7 @@ class MAML(JointTraining):
 class Reptile:
     """A fraction of the way to the mean of the adapted parameters (Nichol et al. 2018)."""
 
-    inner: InnerSteps = dataclasses.field(
-        default=InnerSteps(), metadata={"prefix": "inner_"}
-    )
+    inner: InnerSteps = dataclasses.field(default=InnerSteps(), metadata=_INNER)
     step: float = option(0.5, "Fraction of the way to the adapted parameters, at most 1.")
 
     draws_query: ClassVar[bool] = False
@@ -259,18 +245,22 @@ class TrainingConfig:
     seed: int = option(0, "Seed of parameters and tasks.")
 
     def __post_init__(self):
-        numbers = (
-            "iterations tasks_per_batch evaluate_every checkpoint_every log_every".split()
-        )
-        check_positive(self, *numbers, "clip_norm")
-        check_whole(self, *numbers)
+        counts = ("iterations", "tasks_per_batch")
+        intervals = ("evaluate_every", "checkpoint_every", "log_every")
+        check_positive(self, *counts, *intervals, "clip_norm")
+        check_whole(self, *counts, *intervals)
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ValueError(f"seed must be 0 to {LARGEST_SEED}, got {self.seed}")
         check_choices(self)
-        inner = getattr(self.algorithm, "inner", None)
-        if inner is not None and inner.optimiser == "soap" and self.task_axis != "map":
+        if self.uses_soap and self.task_axis != "map":
             # Its decompositions, batched, can deadlock jaxlib on two cores.
             raise ValueError("inner_optimiser soap needs task_axis map")
+
+    @property
+    def uses_soap(self) -> bool:
+        """Whether the inner steps are those of SOAP."""
+        inner = getattr(self.algorithm, "inner", None)
+        return inner is not None and inner.optimiser == "soap"
 
     @property
     def free_on_resume(self) -> tuple[str, ...]:
@@ -293,25 +283,21 @@ class MetaConfig:
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self):
-        if (
-            self.tasks.absorbing
-            and self.tasks.layer_fraction != self.network.layer_fraction
-        ):
+        tasks, name = self.tasks, self.objective.name
+        thickness = self.network.layer_fraction
+        if tasks.absorbing and tasks.layer_fraction != thickness:
             raise ValueError(
-                f"tasks with a layer of {self.tasks.layer_fraction:g} of the default "
-                f"thickness cannot train a network for {self.network.layer_fraction:g}"
+                f"tasks with a layer of {tasks.layer_fraction:g} of the default "
+                f"thickness cannot train a network for {thickness:g}"
             )
-        if self.objective.name != "paper" and not self.tasks.absorbing:
+        if name != "paper" and not tasks.absorbing:
+            raise ValueError(f"objective {name} needs tasks with an absorbing layer")
+        if not self.objective.learns_from_wavefields and tasks.velocities_per_task > 1:
             raise ValueError(
-                f"objective {self.objective.name} needs tasks with an absorbing layer"
+                f"objective {name} learns from one velocity a task, got "
+                f"velocities_per_task {tasks.velocities_per_task}"
             )
-        if not self.objective.learns_from_wavefields and self.tasks.velocities_per_task > 1:
-            raise ValueError(
-                f"objective {self.objective.name} learns from one velocity a task, got "
-                f"velocities_per_task {self.tasks.velocities_per_task}"
-            )
-        wants_bases = self.objective.orthogonality or self.training.orthonormal_bases
-        if wants_bases and self.network.kind != "lrpinn":
+        if self.training.orthonormal_bases and self.network.kind != "lrpinn":
             raise ValueError("only a low-rank network has bases to keep orthogonal")
 
     def as_dict(self) -> dict[str, Any]:
@@ -319,42 +305,35 @@ class MetaConfig:
         return as_dict(self)
 
 
-_RENAMED = {"layer_share": " (now layer_fraction: rename it in the card)"}
-
-
 def network_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
-    """The network's configuration from what `as_dict` gave.
-
-    Raises:
-        ValueError: if a field is unknown; of one that was renamed it says the name now.
-    """
+    """The network's configuration from what `as_dict` gave; unknown fields are refused."""
     known = {field.name for field in dataclasses.fields(NetworkConfig)}
     unknown = sorted(set(values) - known)
     if unknown:
-        names = [f"{name}{_RENAMED.get(name, '')}" for name in unknown]
-        raise ValueError(f"unknown network fields: {', '.join(names)}")
+        raise ValueError(f"unknown network fields: {', '.join(unknown)}")
     return NetworkConfig(**values)
 
 
+_HALF_LAYER = 0.5  # in half of the default the field changes by less than 1 %
+_TASKS = TaskDistribution(
+    minimum_frequency=2.5,
+    maximum_frequency=8.0,
+    log_frequency=True,
+    absorbing=True,
+    layer_fraction=_HALF_LAYER,
+    largest_size=101,
+)
 # What `own_output` and `meta_pinn` share: Reptile, whose inner steps are those that adapt
 # the network to a new problem (Adam at 2e-3, clipped at 1). Adam moves what a task does
 # not care for at random: orthonormal bases keep that from adding up; measured, without
 # them the error after 50 steps rises again from 300 tasks on. Few points along an axis,
 # never the same ones, get further in the same seconds than many (measured, 24 and 48).
-_OWN_OUTPUT_LAYER = 0.5  # in half of the default the field changes by less than 1 %
 _OWN_OUTPUT = MetaConfig(
     network=NetworkConfig(
-        width=192, depth=3, rank=64, first_scale=4.0, layer_fraction=_OWN_OUTPUT_LAYER
+        width=192, depth=3, rank=64, first_scale=4.0, layer_fraction=_HALF_LAYER
     ),
     objective=ObjectiveConfig(name="own_output", points=32 * 32),
-    tasks=TaskDistribution(
-        minimum_frequency=2.5,
-        maximum_frequency=8.0,
-        log_frequency=True,
-        absorbing=True,
-        layer_fraction=_OWN_OUTPUT_LAYER,
-        largest_size=101,
-    ),
+    tasks=_TASKS,
     training=TrainingConfig(
         algorithm=Reptile(
             inner=InnerSteps(steps=20, optimiser="adam", learning_rate=2e-3, clip_norm=1.0),
@@ -379,8 +358,8 @@ _OWN_OUTPUT = MetaConfig(
 # `small` trains on two CPU cores, with the absorbing layer, so that wavefields are unique
 # and known: its features are trained to span them, which takes values only. Measured,
 # the Galerkin solution over them is within a factor of two of the best in their span,
-# and two minutes of this do what an hour and a half on residuals did not. In half of
-# the default layer the field changes by less than 1 %, and there is less to span.
+# and two minutes of this do what an hour and a half on residuals did not. A thin layer
+# leaves less to span.
 PRESETS = {
     "paper": MetaConfig(
         network=NetworkConfig(initialisation="xavier"),
@@ -396,7 +375,7 @@ PRESETS = {
             depth=3,
             frequency_input=True,
             first_scale=4.0,
-            layer_fraction=_OWN_OUTPUT_LAYER,
+            layer_fraction=_HALF_LAYER,
         ),
         training=dataclasses.replace(_OWN_OUTPUT.training, orthonormal_bases=False),
     ),
@@ -407,20 +386,13 @@ PRESETS = {
             rank=64,
             first_scale=1.0,
             features=512,
-            layer_fraction=0.5,
+            layer_fraction=_HALF_LAYER,
         ),
         objective=ObjectiveConfig(
             name="projection", points=2048, leading=(128, 192, 256, 384)
         ),
-        tasks=TaskDistribution(
-            minimum_frequency=2.5,
-            maximum_frequency=12.0,
-            log_frequency=True,
-            velocities_per_task=8,
-            absorbing=True,
-            layer_fraction=0.5,
-            known_points=3072,
-            largest_size=101,
+        tasks=dataclasses.replace(
+            _TASKS, maximum_frequency=12.0, velocities_per_task=8, known_points=3072
         ),
         training=TrainingConfig(
             algorithm=JointTraining(),

@@ -14,9 +14,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from meta_lrpinn.learning import maml
 from meta_lrpinn.learning.configs import Algorithm
+from meta_lrpinn.learning.objectives import Objective
 from meta_lrpinn.learning.soap import Metric
+from meta_lrpinn.learning.task_sets import Task
 
-AXIS = "tasks"
+_AXIS = "tasks"
 
 
 def initialise_distributed(
@@ -30,34 +32,27 @@ def initialise_distributed(
 
     Args:
         coordinator: Address "host:port" of process 0.
-        processes: Number of processes.
-        process: Number of this process, from 0.
+        processes, process: How many there are, and the number of this one, from 0.
         detect: Whether JAX finds all three itself, as it can under SLURM, Open MPI and
             on Cloud TPU. Without `detect` and `coordinator` nothing happens.
 
     Raises:
         ValueError: if only some of coordinator, processes and process are given.
     """
-    explicit = (coordinator, processes, process)
-    if any(part is not None for part in explicit):
-        if any(part is None for part in explicit):
-            raise ValueError(
-                "coordinator, number of processes and process number go together, got "
-                f"{coordinator}, {processes}, {process}"
-            )
+    given = [part is not None for part in (coordinator, processes, process)]
+    if any(given) and not all(given):
+        raise ValueError(
+            "coordinator, number of processes and process number go together, got "
+            f"{coordinator}, {processes}, {process}"
+        )
+    if any(given) or detect:
         jax.distributed.initialize(coordinator, processes, process)
-    elif detect:
-        jax.distributed.initialize()
 
 
 def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh of one axis, over which tasks are spread.
-
-    Args:
-        devices: Devices to use; by default all, of all processes.
-    """
+    """Mesh of one axis, over which tasks are spread; by default of all devices."""
     devices = jax.devices() if devices is None else devices
-    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -65,22 +60,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_tasks_per_batch(number: int, mesh: Mesh) -> None:
-    """Raises ValueError unless the devices can share a batch of tasks equally."""
-    if number % mesh.size:
-        raise ValueError(
-            "tasks per batch must be a multiple of the number of devices, got "
-            f"{number} tasks for {mesh.size} devices"
-        )
-
-
 def local_tasks(number: int, mesh: Mesh) -> slice:
     """The tasks of a whole batch of `number` that this process feeds.
 
-    Raises:
-        ValueError: if the devices cannot share the batch equally.
+    It is a ValueError if the devices cannot share the batch equally.
     """
-    check_tasks_per_batch(number, mesh)
+    _check_tasks_per_batch(number, mesh)
     each = number // mesh.size
     ours = [
         index
@@ -90,23 +75,15 @@ def local_tasks(number: int, mesh: Mesh) -> slice:
     return slice(each * ours[0], each * (ours[-1] + 1))
 
 
-def shard_tasks(tasks: maml.Task, mesh: Mesh) -> maml.Task:
-    """Puts this process's tasks on its devices.
+def shard_tasks(tasks: Task, mesh: Mesh) -> Task:
+    """This process's tasks, on the host, as part of the batch of all processes.
 
-    Args:
-        tasks: Batch on the host, leaves (tasks of this process, ...); with one process
-            that is the whole batch.
-        mesh: Mesh from `task_mesh`.
-
-    Returns:
-        The batch of all processes, leaves (tasks, ...), sharded along its first axis.
-
-    Raises:
-        ValueError: if the devices cannot share the batch equally.
+    Its leaves (tasks, ...) are sharded along their first axis. It is a ValueError if the
+    devices cannot share the batch equally.
     """
     processes = len({device.process_index for device in mesh.devices.flat})
-    check_tasks_per_batch(processes * maml.number_of_tasks(tasks), mesh)
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    _check_tasks_per_batch(processes * maml.number_of_tasks(tasks), mesh)
+    sharding = NamedSharding(mesh, PartitionSpec(_AXIS))
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(
             sharding, np.asarray(leaf), (processes * len(leaf), *np.shape(leaf)[1:])
@@ -142,7 +119,7 @@ def of_first_process(value: np.ndarray) -> np.ndarray:
 
 
 def sharded_meta_gradient(
-    objective: maml.Objective,
+    objective: Objective,
     mesh: Mesh,
     algorithm: Algorithm,
     task_axis: str = "vmap",
@@ -150,24 +127,16 @@ def sharded_meta_gradient(
 ) -> Callable[..., tuple]:
     """`maml.gradient` with the tasks spread over a mesh.
 
-    Args:
-        objective: Loss of one task.
-        mesh: Mesh from `task_mesh`.
-        algorithm: How to meta-train.
-        task_axis: How each device treats its tasks, see `maml.meta_gradient`.
-        metric: What the inner steps of SOAP begin with.
-
-    Returns:
-        A function of (params, support, query, key), to be jitted, whose result is on
-        every device and does not depend on how many there are, but for rounding.
+    It is a function of (params, support, query, key), to be jitted, whose result is on
+    every device and does not depend on how many there are, but for rounding.
     """
 
     def local(params, support, query, keys):
         batch = support, query, keys
         result = maml.gradient(objective, params, *batch, algorithm, task_axis, metric)
-        return jax.lax.pmean(result, AXIS)
+        return jax.lax.pmean(result, _AXIS)
 
-    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    whole, split = PartitionSpec(), PartitionSpec(_AXIS)
     # Gradients are taken inside, of replicated parameters, which must stay local until
     # the mean: with check_vma they would be summed over devices in every inner step.
     spread = jax.shard_map(
@@ -179,7 +148,15 @@ def sharded_meta_gradient(
     )
 
     def gradient(params, support, query, key):
-        keys = maml.per_task_keys(key, maml.number_of_tasks(support))
+        keys = jax.random.split(key, maml.number_of_tasks(support))
         return spread(params, support, query, keys)
 
     return gradient
+
+
+def _check_tasks_per_batch(number: int, mesh: Mesh) -> None:
+    if number % mesh.size:
+        raise ValueError(
+            "tasks per batch must be a multiple of the number of devices, got "
+            f"{number} tasks for {mesh.size} devices"
+        )

@@ -1,5 +1,6 @@
 """What is watched during meta-training: figures of merit on held tasks."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from meta_lrpinn.learning import (
     task_sets,
     training,
 )
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.runtime.precision import double_precision
 
 # Held tasks: their seeds, frequencies (Hz) and source positions never change, so that
@@ -40,29 +41,21 @@ _OWN_STEPS = (0, 20, 50)
 
 def held_tasks(
     distribution: configs.TaskDistribution,
-    settings: Sequence[tuple[float, float]] | None = None,
+    settings: Sequence[tuple[float, float]] = _HELD,
     velocities: int = 2,
 ) -> list[Task]:
     """Tasks that training never draws, by default two velocities at seven settings.
 
-    Args:
-        distribution: Of the training tasks; their shapes and layer are the same.
-        settings: Frequencies (Hz) and source positions (km); by default seven.
-        velocities: Random velocities at each setting.
-
-    Returns:
-        Tasks with NumPy leaves; with the known wavefield where there is a layer.
+    Settings are frequencies (Hz) and source positions (km). Shapes and layer are those of
+    the training tasks; with a layer the tasks hold the known wavefield. Leaves are NumPy's.
     """
     rng = np.random.default_rng(_HELD_SEED)
     size = min(max(_HELD_SIZE, distribution.smallest_size), distribution.largest_size)
     tasks = []
-    for frequency, source_x in _HELD if settings is None else settings:
-        members = [
-            generators.random_velocity(
-                int(rng.integers(2**31)), (size, size), distribution.spacing
-            )
-            for _ in range(velocities)
-        ]
+    for frequency, source_x in settings:
+        seeds = (int(rng.integers(2**31)) for _ in range(velocities))
+        shape, spacing = (size, size), distribution.spacing
+        members = [generators.random_velocity(seed, shape, spacing) for seed in seeds]
         alike = task_sets.make_tasks(members, frequency, [source_x], distribution)
         if distribution.absorbing:
             alike = task_sets.with_scattered(alike, _HELD_POINTS, _HELD_SEED)
@@ -80,29 +73,23 @@ def make_evaluation(
     """What is watched during training, first the figure that chooses the best.
 
     Of objectives of the own output it is what an initialisation is for, the network after
-    adaptation to held tasks (`own_output_evaluation`); of known wavefields it is the
-    error of the Galerkin solution over the features (`galerkin_evaluation`).
-
-    Args:
-        config: The whole configuration.
-        model: Network.
-        objective: What it is trained on.
-        metric: What SOAP begins with, where it adapts the network; None for nothing.
-        progress: Show a progress bar over the tasks.
-
-    Returns:
-        `(params, step)` to the mean figure over the held tasks (`error`, or `loss` without
-        a layer), and the figure of each task.
+    adaptation to held tasks (`own_output_evaluation`), by the published optimiser where
+    the losses are the published ones; of known wavefields it is the error of the Galerkin
+    solution over the features (`galerkin_evaluation`).
     """
     if config.objective.learns_from_wavefields:
         return galerkin_evaluation(config.tasks, model, progress)
+    steps = _OWN_STEPS[-1]
+    if config.objective.name == "paper":
+        optimiser = adaptation.make_optimiser(
+            "adamw", 1e-3, "halved", steps, weight_decay=4e-5, clip_norm=None
+        )
+    else:
+        name = "soap" if config.training.uses_soap else "adamw"
+        rate = adaptation.default_rate(name, steps, metric)
+        optimiser = adaptation.make_optimiser(name, rate, "cosine", steps)
     return own_output_evaluation(
-        config.tasks,
-        model,
-        objective,
-        _OWN_HELD,
-        _OWN_STEPS,
-        adaptation_of(config, _OWN_STEPS[-1], metric),
+        *(config.tasks, model, objective, _OWN_HELD, _OWN_STEPS, optimiser),
         metric=metric,
         progress=progress,
     )
@@ -114,23 +101,13 @@ def galerkin_evaluation(
     """Relative L2 error of the Galerkin solution over the features as they are.
 
     Without a step of adaptation, in double precision: features of many a network nearly
-    depend on each other.
-
-    Args:
-        distribution: Of the training tasks, with an absorbing layer.
-        model: Network with features.
-        progress: Show a progress bar over the tasks.
-
-    Returns:
-        `(params, step)` to the mean over the held tasks (`error`) and that of each.
+    depend on each other. The first figure is the mean over the held tasks (`error`).
     """
-    tasks = held_tasks(distribution)
+    tasks = held_tasks(distribution, _HELD)
 
     @jax.jit
     def error_of(params, task):
-        return objectives.galerkin_error(
-            model, params, task, _QUADRATURE, damping=output_layer.DAMPING
-        )
+        return output_layer.galerkin_error(model, params, task, _QUADRATURE)
 
     def evaluate(params, step):
         del step
@@ -139,26 +116,9 @@ def galerkin_evaluation(
             errors = [
                 float(error_of(params, _double(task))) for task in _shown(tasks, progress)
             ]
-        each = dict(zip(map(_name_of, _HELD), errors, strict=True))
-        return {"error": float(np.mean(errors)), **each}
+        return {"error": float(np.mean(errors)), **_named(_HELD, errors)}
 
     return evaluate
-
-
-def adaptation_of(
-    config: configs.MetaConfig, steps: int, metric: soap.Metric | None = None
-) -> optax.GradientTransformation:
-    """The optimiser of so many steps of meta-testing, of a network that is trained so.
-
-    That of the published losses is the published one.
-    """
-    if config.objective.name == "paper":
-        return adaptation.make_optimiser(
-            "adamw", 1e-3, "halved", steps, weight_decay=4e-5, clip_norm=None
-        )
-    name = "soap" if is_soap(config) else "adamw"
-    rate = adaptation.default_rate(name, steps, metric)
-    return adaptation.make_optimiser(name, rate, "cosine", steps)
 
 
 def own_output_evaluation(
@@ -178,9 +138,7 @@ def own_output_evaluation(
     with, and it is the objective, at points that no step draws.
 
     Args:
-        distribution: Of the training tasks.
-        model: Network.
-        objective: That the steps descend.
+        distribution, model, objective: Of the training tasks, and what the steps descend.
         settings: Frequencies (Hz) and source positions (km) of the held tasks.
         steps: Numbers of steps after which the figure is taken, in order.
         optimiser: Of the steps; by default AdamW, along a half cosine.
@@ -196,7 +154,8 @@ def own_output_evaluation(
         rate = adaptation.default_rate("adamw", steps[-1])
         optimiser = adaptation.make_optimiser("adamw", rate, "cosine", steps[-1])
     figure = "error" if distribution.absorbing else "loss"
-    held_out = jax.random.fold_in(jax.random.key(_HELD_SEED), adaptation.HELD_OUT_FOLD)
+    key = jax.random.key(_HELD_SEED)
+    held_out = jax.random.fold_in(key, adaptation.HELD_OUT_FOLD)
 
     def measure(params, task):
         if distribution.absorbing:
@@ -205,23 +164,23 @@ def own_output_evaluation(
 
     @jax.jit
     def figures_of(params, task):
-        start = adaptation.initial_state(optimiser, params, metric)
-        state, figures, done = (params, start), [], 0
-        for number in steps:
-            state = _descend(objective, optimiser, state, task, done, number)
+        state = params, soap.initial_state(optimiser, params, metric)
+        figures = []
+        for first, last in itertools.pairwise((0, *steps)):
+            state, _ = adaptation.advance(
+                *(objective, optimiser, False, state, task, key, first, last - first)
+            )
             figures.append(measure(state[0], task))
-            done = number
         return jnp.stack(figures)
 
     def evaluate(params, step):
         del step
         rows = [np.asarray(figures_of(params, task)) for task in _shown(tasks, progress)]
         figures = np.asarray(rows, float)
-        means = dict(zip(steps, figures.mean(axis=0), strict=True))
-        scalars = {figure: float(means.pop(steps[-1]))}
-        scalars |= {f"{figure}_{number}": float(mean) for number, mean in means.items()}
-        scalars |= zip(map(_name_of, settings), map(float, figures[:, -1]), strict=True)
-        return scalars
+        *others, last = map(float, figures.mean(axis=0))
+        names = [f"{figure}_{number}" for number in steps[:-1]]
+        named = dict(zip(names, others, strict=True))
+        return {figure: last, **named, **_named(settings, figures[:, -1])}
 
     return evaluate
 
@@ -233,36 +192,18 @@ def _shown(tasks: Sequence[Task], progress: bool) -> Iterable[Task]:
     )
 
 
-def _name_of(setting: tuple[float, float]) -> str:
-    frequency, source_x = setting
-    return f"{frequency:g}Hz_{source_x:g}km"
-
-
-def _descend(objective, optimiser, state, task, first: int, last: int):
-    """(params, optimiser state) after the steps from first to last."""
-
-    def step(state, index):
-        params, optimiser_state = state
-        key = jax.random.fold_in(jax.random.key(_HELD_SEED), index)
-        gradient = jax.grad(objective, has_aux=True)(params, task, key)[0]
-        updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
-        return (optax.apply_updates(params, updates), optimiser_state), None
-
-    return jax.lax.scan(step, state, jnp.arange(first, last))[0]
-
-
-def is_soap(config: configs.MetaConfig) -> bool:
-    """Whether the inner steps of a training are those of SOAP."""
-    inner = getattr(config.training.algorithm, "inner", None)
-    return inner is not None and inner.optimiser == "soap"
+def _named(
+    settings: Sequence[tuple[float, float]], figures: Iterable[float]
+) -> dict[str, float]:
+    """Figures by the frequency and source position of their tasks."""
+    return {
+        f"{frequency:g}Hz_{source_x:g}km": float(value)
+        for (frequency, source_x), value in zip(settings, figures, strict=True)
+    }
 
 
 def _double(tree: Any) -> Any:
     """Floating-point leaves in double precision; needs x64."""
-
-    def cast(leaf):
-        leaf = np.asarray(leaf)
-        is_complex = np.iscomplexobj(leaf)
-        return leaf.astype(np.complex128 if is_complex else np.float64)
-
-    return jax.tree.map(cast, tree)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf, complex if np.iscomplexobj(leaf) else float), tree
+    )

@@ -7,7 +7,6 @@ Every method returns another network; nothing is changed in place.
 
 import dataclasses
 import functools
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from meta_lrpinn import models
-from meta_lrpinn.learning import checkpoints, configs, parameter_files, soap
+from meta_lrpinn.learning import checkpoints, configs, soap
 
 ASSETS = Path(__file__).parents[1] / "assets"
 # What is loaded by the name "default".
@@ -34,7 +33,6 @@ class Network:
 
     module: nn.Module
     params: Any  # parameter tree of the module
-    is_trained: bool = True  # False for random parameters; adaptation starts more boldly
     has_free_bases: bool = True  # False if adaptation is to leave U and V as they are
     # What SOAP begins with. It was learned from these very parameters, all of them free:
     # a network that is reduced, frozen in part or random has none.
@@ -59,15 +57,13 @@ class Network:
     def is_pruned(self) -> bool:
         """Whether its singular values are parameters, not functions of the frequency."""
         module = self.module
-        return isinstance(module, models.MetaLRPINN) and models.is_pruned(module)
+        return isinstance(module, models.MetaLRPINN) and module.is_pruned
 
     @property
     def ranks(self) -> tuple[int, ...] | None:
         """Rank of each hidden layer; None for a dense network."""
-        if not isinstance(self.module, models.MetaLRPINN):
-            return None
-        network = self.module.network
-        return models.layer_ranks(network.rank, network.depth)
+        module = self.module
+        return module.network.ranks if isinstance(module, models.MetaLRPINN) else None
 
     @property
     def number_of_features(self) -> int:
@@ -76,61 +72,36 @@ class Network:
 
     def checksum(self) -> str:
         """SHA-256 of the parameters: names, shapes and values, in hexadecimal."""
-        return parameter_files.checksum(self.params)
+        return checkpoints.checksum(self.params)
 
     def prune(self, frequency: float) -> "Network":
-        """Without its hypernetwork: the singular values at a frequency [Hz] are free.
-
-        Raises:
-            ValueError: if it has no hypernetwork, or none left, or f is not positive.
-        """
+        """Without its hypernetwork: the singular values at a frequency [Hz] are free."""
         module = self._low_rank("pruned")
         pruned = models.prune_hypernetwork(module, self.params, frequency)
         metric = None if self.metric is None else models.known_of_pruned(self.metric)
         return dataclasses.replace(self._replaced(*pruned), metric=metric)
 
     def truncate(
-        self,
-        *,
-        fraction: float | None = None,
-        count: int | None = None,
+        self, *, fraction: float | None = None, count: int | None = None
     ) -> "Network":
-        """With the largest singular values of each layer only (see `models.truncate`).
-
-        Args:
-            fraction: Fraction of the singular values to keep, in (0, 1].
-            count: Number to keep.
-
-        Raises:
-            ValueError: if not exactly one is given, or the network is not pruned.
-        """
-        module = self._low_rank("reduced in rank")
-        return self._replaced(
-            *models.truncate(module, self.params, fraction=fraction, count=count)
-        )
+        """With the largest singular values of each layer only; see `models.truncate`."""
+        module, criterion = self._low_rank("reduced in rank"), (fraction, count)
+        return self._replaced(*models.truncate(module, self.params, *criterion))
 
     def leading(self, number: int) -> "Network":
-        """With the first features only; see `models.leading_features`.
-
-        Raises:
-            ValueError: if it has not so many, or is a dense network.
-        """
+        """With the first features only; see `models.leading_features`."""
         module = self._low_rank("reduced to leading features")
         return self._replaced(*models.leading_features(module, self.params, number))
 
     def freeze_bases(self) -> "Network":
-        """Whose U and V are not adapted.
-
-        Raises:
-            ValueError: if it is a dense network, which has no U and V.
-        """
+        """Whose U and V are not adapted; only a low-rank network has them."""
         self._low_rank("adapted with frozen bases")
         return dataclasses.replace(self, has_free_bases=False, metric=None)
 
     def reinitialised(self, seed: int | jax.Array) -> "Network":
         """The same network with random parameters, by a seed or a random key."""
         params = random_network(self.module, seed).params
-        return dataclasses.replace(self, params=params, is_trained=False, metric=None)
+        return dataclasses.replace(self, params=params, metric=None)
 
     def with_parameters(self, params: Any) -> "Network":
         """The same network with other parameters of the same structure."""
@@ -148,14 +119,9 @@ class Network:
 
 def make_network(config: configs.NetworkConfig) -> nn.Module:
     """The module of a configuration."""
-    common = {
-        "width": config.width,
-        "depth": config.depth,
-        "ndim": config.ndim,
-        "first_scale": config.first_scale,
-        "last_width": config.features,
-        "layer_fraction": config.layer_fraction,
-    }
+    names = ("width", "depth", "ndim", "first_scale", "layer_fraction")
+    common = {name: getattr(config, name) for name in names}
+    common["last_width"] = config.features
     if config.kind == "pinn":
         return models.PINN(**common, frequency_input=config.frequency_input)
     return models.make_meta_lrpinn(
@@ -166,8 +132,7 @@ def make_network(config: configs.NetworkConfig) -> nn.Module:
 def random_network(module: nn.Module, seed: int | jax.Array) -> Network:
     """A module with random parameters, by a seed or a random key."""
     key = jax.random.key(seed) if isinstance(seed, int) else seed
-    params = models.initial_parameters(module, key)
-    return Network(module, params, is_trained=False)
+    return Network(module, models.initial_parameters(module, key))
 
 
 def load_network(
@@ -188,12 +153,8 @@ def load_network(
         ndim: Space dimension, likewise; random parameters are for 2D by default.
         seed: Seed, or random key, of random parameters.
 
-    Returns:
-        The network.
-
     Raises:
-        ValueError: if there is no such initialisation, or it is of another kind or space
-            dimension.
+        ValueError: if there is no such initialisation, or it is another network's.
     """
     if name is None:
         small = configs.PRESETS["small"].network
@@ -231,12 +192,12 @@ def find_initialisation(name: str | Path) -> Path:
         return ASSETS / DEFAULT
     if isinstance(name, str) and name in shipped():
         return ASSETS / name
-    if not Path(name).is_dir():
-        raise ValueError(
-            f"there is no folder {name} of an initialisation, and none of that name is "
-            f"shipped ({', '.join(shipped())})"
-        )
-    return Path(name)
+    if Path(name).is_dir():
+        return Path(name)
+    raise ValueError(
+        f"there is no folder {name} of an initialisation, and none of that name is "
+        f"shipped ({', '.join(shipped())})"
+    )
 
 
 def number_of_features(module: nn.Module, params: Any) -> int:
@@ -247,15 +208,10 @@ def number_of_features(module: nn.Module, params: Any) -> int:
 
 
 @functools.lru_cache  # tracing a network takes a third of an exact solve
-def _number_of_features(module: nn.Module, structure: Any, leaves: tuple) -> int:
-    shape = jax.eval_shape(
-        lambda params: module.apply(
-            {"params": params},
-            jnp.zeros((1, module.ndim)),
-            jnp.zeros(module.ndim - 1),
-            jnp.ones(()),
-            method="features",
-        ),
-        jax.tree.unflatten(structure, leaves),
+def _number_of_features(module: nn.Module, structure: Any, shapes: tuple) -> int:
+    inputs = jnp.zeros((1, module.ndim)), jnp.zeros(module.ndim - 1), jnp.ones(())
+    features: Any = jax.eval_shape(
+        lambda params: module.apply({"params": params}, *inputs, method="features"),
+        jax.tree.unflatten(structure, shapes),
     )
-    return math.prod(shape.shape[-1:])
+    return features.shape[-1]

@@ -8,9 +8,10 @@ parameters, a `Task` and the key that draws its points:
   right-hand side;
 - `projection_objective`: the distance of known wavefields from what the features span.
 
-The own output is the δu of the problem of unit amplitude, whatever the task's amplitude
-(`unit_problem`). A maker called twice with the same arguments returns the same function,
-so that what was compiled for it is used again.
+A maker is given the network and the number of points of a call. The own output is the δu
+of the problem of unit amplitude, whatever the task's amplitude (`unit_problem`), and its
+tasks hold one velocity each. A maker called twice with the same arguments returns the
+same function, so that what was compiled for it is used again.
 """
 
 import functools
@@ -24,15 +25,16 @@ from flax import linen as nn
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import configs
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
-from meta_lrpinn.physics import absorbing, derivatives, losses, residual
+from meta_lrpinn.physics import derivatives, losses, residual
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.runtime.precision import full_precision
 
 Params = Any
-Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+Scalars = dict[str, jax.Array]
+Objective = Callable[[Params, Task, jax.Array], tuple[jax.Array, Scalars]]
 
 # Under the root of a mean square: keeps rounding from mattering in single precision.
 _PROJECTION_RIDGE = 1e-9
@@ -44,10 +46,6 @@ _PROJECTION_FLOOR = 1e-2
 _CACHED_POINTS = 600
 # Least size of a right-hand side, relative to ω² m₀ at unit amplitude; less is rounding.
 _SMALLEST_SOURCE = 1e-6
-# Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`.
-_REFINEMENT = 4
-# Keeps features that vanish everywhere from a division by zero.
-_SMALLEST_NORM = 1e-6
 
 
 def frequency_of(problem: HelmholtzProblem) -> jax.Array:
@@ -59,30 +57,24 @@ def output_function(
     model: nn.Module, params: Params, problem: HelmholtzProblem
 ) -> Callable[[jax.Array], jax.Array]:
     """The network's own δu as (real, imaginary), decaying in the layer: (n, 2)."""
-
-    def outputs(points: jax.Array) -> Any:
-        return model.apply(
-            {"params": params}, points, problem.source[:-1], frequency_of(problem)
-        )
-
-    return weak_form.with_envelope(outputs, problem)
+    return weak_form.with_envelope(_network(model, params, problem, "__call__"), problem)
 
 
 def feature_function(
     model: nn.Module, params: Params, problem: HelmholtzProblem
 ) -> weak_form.Features:
     """The network's last hidden layer, decaying in the layer: (n, width)."""
+    return weak_form.with_envelope(_network(model, params, problem, "features"), problem)
 
-    def features(points: jax.Array) -> Any:
-        return model.apply(
-            {"params": params},
-            points,
-            problem.source[:-1],
-            frequency_of(problem),
-            method="features",
-        )
 
-    return weak_form.with_envelope(features, problem)
+def _network(
+    model: nn.Module, params: Params, problem: HelmholtzProblem, method: str
+) -> Callable[[jax.Array], Any]:
+    """A method of a network as a function of points (n, ndim) [km] alone."""
+    source, frequency = problem.source[:-1], frequency_of(problem)
+    return lambda points: model.apply(
+        {"params": params}, points, source, frequency, method=method
+    )
 
 
 def unit_problem(problem: HelmholtzProblem) -> HelmholtzProblem:
@@ -99,33 +91,24 @@ def _only_problem(task: Task) -> HelmholtzProblem:
 
 def make_objective(config: configs.ObjectiveConfig, model: nn.Module) -> Objective:
     """The objective of a configuration, for a network."""
-    if config.name == "paper":
-        return paper_objective(model, config.points, config.source_penalty)
-    if config.name == "own_output":
-        return own_output_objective(model, config.points, config.orthogonality)
-    # "projection": a configuration has checked the name.
-    return projection_objective(model, config.points, tuple(config.leading))
+    match config.name:
+        case "paper":
+            return paper_objective(model, config.points, config.source_penalty)
+        case "own_output":
+            return own_output_objective(model, config.points)
+        case _:  # "projection": a configuration has checked the name.
+            return projection_objective(model, config.points, tuple(config.leading))
 
 
 @functools.cache
 def paper_objective(
-    model: nn.Module,
-    number_of_points: int,
-    source_penalty: float = 1.0,
+    model: nn.Module, number_of_points: int, source_penalty: float = 1.0
 ) -> Objective:
     """The paper's loss, 0.1 (L_pde + L_reg + L_ort), on the network's own output.
 
-    The output is the δu of `unit_problem`, as in every objective of the own output. With
-    an absorbing layer (thickness above zero) the points fill the layer too and the
-    residual is the stretched one; without, it is the paper's setting.
-
-    Args:
-        model: Network called with (points, source, frequency).
-        number_of_points: Collocation points drawn per call.
-        source_penalty: Strength of L_reg; 1 is the paper's, 0 switches it off.
-
-    Returns:
-        The objective; tasks must hold one velocity each.
+    With an absorbing layer (thickness above zero) the points fill the layer too and the
+    residual is the stretched one; without, it is the paper's setting. `source_penalty` is
+    the strength of L_reg; 1 is the paper's, 0 switches it off.
     """
 
     @full_precision
@@ -149,61 +132,33 @@ def paper_objective(
     return objective
 
 
-def own_derivatives(
-    model: nn.Module,
-    params: Params,
-    problem: HelmholtzProblem,
-    points: jax.Array,
-) -> derivatives.Derivatives:
-    """The network's own δu, decaying in the layer, with its derivatives.
-
-    They are carried through the network layer by layer, see `models.jets`.
-
-    Args:
-        model: Network called with (points, source, frequency).
-        params: Its parameters.
-        problem: The problem.
-        points: Coordinates (n, ndim) [km].
-
-    Returns:
-        The derivatives of (real, imaginary), two outputs.
-    """
-    jets: Any = model.apply(
-        {"params": params},
-        points,
-        problem.source[:-1],
-        frequency_of(problem),
-        method="jets",
-    )
-    value, slope, curvature = models.stacked(jets)
-    number, ndim = points.shape
-    chex.assert_shape(value, (number, 2))
-    chex.assert_shape([slope, curvature], (number, ndim, 2))
-    decay = derivatives.derivatives(
-        lambda x: problems.envelope_at(problem, x)[:, None], points
-    )
-    whole, flat = decay.value[:, None], value[:, None]
-    return derivatives.Derivatives(
-        value=decay.value * value,
-        gradient=whole * slope + decay.gradient * flat,
-        second=whole * curvature + 2 * decay.gradient * slope + decay.second * flat,
-    )
-
-
 def _own_residual(
     model: nn.Module,
     params: Params,
     problem: HelmholtzProblem,
     collocation: problems.Collocation,
 ) -> tuple[jax.Array, jax.Array]:
-    """The network's own δu and its strong residual at points, both complex (n,)."""
-    outputs = own_derivatives(model, params, problem, collocation.points)
-    scattered = residual.as_complex(outputs.value)
+    """The network's own δu, decaying in the layer, and its strong residual, complex (n,).
+
+    Derivatives are carried through the network layer by layer, see `models.layers.Jets`.
+    """
+    points = collocation.points
+    number, ndim = points.shape
+    value, slope, curvature = _network(model, params, problem, "jets")(points).stacked()
+    chex.assert_shape(value, (number, 2))
+    chex.assert_shape([slope, curvature], (number, ndim, 2))
+    decay = derivatives.derivatives(
+        lambda x: problems.envelope_at(problem, x)[:, None], points
+    )
+    whole, flat = decay.value[:, None], value[:, None]
+    gradient = whole * slope + decay.gradient * flat
+    second = whole * curvature + 2 * decay.gradient * slope + decay.second * flat
+    scattered = residual.as_complex(decay.value * value)
     # Of one shape, so that none is repeated along the other's points.
     chex.assert_equal_shape([scattered, collocation.scattering_source])
     laplacian = residual.stretched_laplacian(
-        residual.as_complex(outputs.gradient),
-        residual.as_complex(outputs.second),
+        residual.as_complex(gradient),
+        residual.as_complex(second),
         collocation.stretch,
         collocation.stretch_slope,
     )
@@ -229,11 +184,7 @@ def points_at_a_time(number: int) -> int:
 
 
 @functools.cache
-def own_output_objective(
-    model: nn.Module,
-    number_of_points: int,
-    orthogonality: float = 0.0,
-) -> Objective:
+def own_output_objective(model: nn.Module, number_of_points: int) -> Objective:
     """The residual of the network's own output relative to the right-hand side.
 
     √(mean |L δu − f|² / mean |f|²) of the unit problem, f = −ω² (m − m₀) u₀: the
@@ -241,25 +192,9 @@ def own_output_objective(
     zero output has the loss one at every frequency and amplitude, where L_pde grows
     like ω², so that of several tasks none drowns the others; and δu is of order one, as
     the output of a network is. The points are a regular grid over the model and its
-    layer, shifted at random: no part is left out at any step. No source penalty: the
-    layer makes the problem well-posed.
-
-    Args:
-        model: Network called with (points, source, frequency); its output is the δu of
-            `unit_problem`.
-        number_of_points: Collocation points of a call, rounded to a square grid (or
-            cube).
-        orthogonality: Weight of the paper's L_ort, of low-rank networks only.
-
-    Returns:
-        The objective; tasks must hold one velocity each.
-
-    Raises:
-        ValueError: if a network without low-rank factors is given an orthogonality weight.
+    layer, as many along each axis, shifted at random: no part is left out at any step. No
+    source penalty: the layer makes the problem well-posed.
     """
-    low_rank = isinstance(model, models.MetaLRPINN)
-    if orthogonality and not low_rank:
-        raise ValueError("only a low-rank network has bases to keep orthogonal")
     shape = (round(number_of_points ** (1 / model.ndim)),) * model.ndim
 
     @full_precision
@@ -281,12 +216,7 @@ def own_output_objective(
         smallest = _SMALLEST_SOURCE * problem.omega**2 / problem.background_speed**2
         size = jnp.maximum(losses.safe_sqrt(source / len(points)), smallest)
         loss = losses.safe_sqrt(remainder / len(points)) / size
-        scalars = {"residual": loss}
-        if orthogonality:
-            deviation = losses.orthogonality_loss(models.orthogonal_factors(params))
-            scalars["orthogonality"] = deviation
-            loss = loss + orthogonality * deviation
-        return loss, scalars
+        return loss, {"residual": loss}
 
     return objective
 
@@ -294,35 +224,29 @@ def own_output_objective(
 def own_output_error(model: nn.Module, params: Params, task: Task) -> jax.Array:
     """Relative L2 error of the own output against the known wavefield in the model, ().
 
-    Args:
-        model: Network whose output is the δu of `unit_problem`.
-        params: Its parameters.
-        task: One velocity, with `points` and `scattered`; points in the layer do not
-            count.
-
-    Raises:
-        ValueError: if the task has no known wavefield.
+    Of a task of one velocity. Raises ValueError if it has no known wavefield.
     """
     problem = task.problem
-    points, known = _known(task)
+    points, known = known_wavefields(task)
     outputs = output_function(model, params, problem)(points)
-    inside = _inside(problem, points)
-    scattered = inside * problem.amplitude * residual.as_complex(outputs)
-    truth = inside * known[0]
-    return jnp.sqrt(_energy(scattered - truth) / _energy(truth))
+    scattered = problem.amplitude * residual.as_complex(outputs)
+    return relative_error(problem, points, scattered, known[0])
 
 
-def _known(task: Task) -> tuple[jax.Array, jax.Array]:
+def known_wavefields(task: Task) -> tuple[jax.Array, jax.Array]:
     """Points (p, ndim) and wavefields (g, p) that a task knows; ValueError if none."""
     if task.points is None or task.scattered is None:
         raise ValueError("the task holds no known wavefield")
     return task.points, task.scattered
 
 
-def _inside(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
-    """Whether points (n, ndim) lie in the model and not in its layer, (n,)."""
+def relative_error(
+    problem: HelmholtzProblem, points: jax.Array, field: Any, truth: jax.Array
+) -> jax.Array:
+    """Relative L2 error of a field (n,) at the points that lie in no layer, ()."""
     layer = problem.layer
-    return jnp.all((points >= layer.lower) & (points <= layer.upper), axis=-1)
+    inside = jnp.all((points >= layer.lower) & (points <= layer.upper), axis=-1)
+    return jnp.sqrt(_energy(inside * (field - truth)) / _energy(inside * truth))
 
 
 @functools.cache
@@ -336,16 +260,9 @@ def projection_objective(
     themselves, as principal components are: one triangular factor of all features
     answers for each of the leading parts (nested bases, Rippel et al. 2014).
 
-    Args:
-        model: Network with features.
-        number_of_points: How many of a task's points to draw per call; several times
-            the number of features.
-        leading: Sizes of leading parts of the features; all of them always count too.
-
-    Returns:
-        The objective; tasks must hold `points` and `scattered`. Its scalars are the
-        mean relative distance from all features, and from each leading part. It raises
-        ValueError for tasks with fewer points than it draws.
+    Tasks must hold `points` and `scattered`, at more points than are drawn, of which there
+    should be several times the number of features. The scalars are the mean relative
+    distance from all features, and from each leading part.
     """
 
     @full_precision
@@ -382,15 +299,9 @@ def projection_objective(
 def _nested_weights(
     features: jax.Array, targets: jax.Array, parts: Sequence[int]
 ) -> jax.Array:
-    """Least-squares weights of the leading parts of features.
+    """Least-squares weights of the leading parts, of these sizes, of features (n, width).
 
-    Args:
-        features: (n, width).
-        targets: (n, t).
-        parts: Sizes of the leading parts.
-
-    Returns:
-        (width, parts × t), zero beyond each part.
+    For targets (n, t) they are (width, parts × t), zero beyond each part.
     """
     width = features.shape[1]
     scale = jax.lax.rsqrt(jnp.sum(features**2, axis=0) + jnp.finfo(features.dtype).tiny)
@@ -407,58 +318,6 @@ def _nested_weights(
         return jnp.pad(weights, ((0, width - size), (0, 0)))
 
     return scale[:, None] * jnp.concatenate([of_part(size) for size in parts], axis=1)
-
-
-@full_precision
-def galerkin_error(
-    model: nn.Module,
-    params: Params,
-    task: Task,
-    quadrature: tuple[int, ...],
-    damping: float,
-) -> jax.Array:
-    """Relative L2 error of the Galerkin solution over the features, ().
-
-    The mean over the velocities of a task, against their known wavefields. Only points of
-    the model itself count, not those of the layer.
-
-    Args:
-        model: Network with features.
-        params: Its parameters.
-        task: With `points` and `scattered`.
-        quadrature: Quadrature points along each axis, coordinate order.
-        damping: See `weak_form.solve_weights`.
-    """
-    problem = task.problem
-    refinement = (_REFINEMENT,) * problem.ndim
-    points = weak_form.quadrature_points(problem, quadrature)
-    cell = jnp.prod(problem.upper - problem.lower) / points.shape[0]
-    features = feature_function(model, params, problem)
-    samples = weak_form.sample_features(features, points)
-    stretch = absorbing.stretch(problem.layer, points, problem.omega)
-    stiffness = weak_form.stiffness_matrix(samples, stretch, cell)
-    norm = jnp.sqrt(jnp.sum(samples.value**2, axis=0) * cell)
-
-    known_points, known_fields = _known(task)
-    inside = _inside(problem, known_points)
-    at_points = inside[:, None] * features(known_points)
-
-    def error_of(known):
-        velocity, background_velocity, scattered = known
-        member = task.member(velocity, background_velocity)
-        collocation = weak_form.collocate_grid(member, quadrature, refinement)
-        weights = weak_form.solve_weights(
-            stiffness + weak_form.mass_matrix(samples.value, collocation, cell),
-            weak_form.load_vector(samples.value, collocation, cell),
-            1 / (norm + _SMALLEST_NORM),
-            damping,
-        )
-        truth = inside * scattered
-        return jnp.sqrt(_energy(at_points @ weights - truth) / _energy(truth))
-
-    # One after the other: see `linear.weak_form.solve_weights`.
-    members = (task.velocities, task.background_velocities, known_fields)
-    return jnp.mean(jax.lax.map(error_of, members))
 
 
 def _energy(field: jax.Array) -> jax.Array:

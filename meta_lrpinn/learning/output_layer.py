@@ -14,6 +14,7 @@ from meta_lrpinn import models
 from meta_lrpinn.learning import objectives
 from meta_lrpinn.learning.networks import number_of_features
 from meta_lrpinn.learning.objectives import Params
+from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics import residual
 from meta_lrpinn.physics.problem import Collocation, HelmholtzProblem
@@ -30,29 +31,18 @@ _POINTS_PER_FEATURE = 4
 # smaller they are, the more of them have none.
 _CHUNK = 256
 # Relative to the scaled diagonal, of systems whose features nearly depend on each other.
-DAMPING = 1e-11
+_DAMPING = 1e-11
+# Points of a finer grid in a quadrature cell, see `weak_form.collocate_grid`; not tuned.
+_REFINEMENT = 4
 # Singular values of features, over the largest, below which single precision, in which
 # layers of them are rounded to some 1e-7, knows too little of a direction; measured.
 _CUT = 3e-5
 
 
 def solve(
-    model: nn.Module,
-    params: Params,
-    problem: HelmholtzProblem,
-    double: bool = False,
+    model: nn.Module, params: Params, problem: HelmholtzProblem, double: bool = False
 ) -> np.ndarray:
-    """Output weights of a network's features, solved exactly in the weak form.
-
-    Args:
-        model: Network with features of some width.
-        params: Its parameters.
-        problem: The problem, concrete.
-        double: Work in double precision.
-
-    Returns:
-        Complex weights (width,).
-    """
+    """Complex output weights (width,) of all features, see `solve_nested`."""
     return solve_nested(model, params, problem, (1.0,), double)[:, 0]
 
 
@@ -63,11 +53,14 @@ def solve_nested(
     fractions: tuple[float, ...],
     double: bool = False,
 ) -> np.ndarray:
-    """Exact output weights of leading parts of the features, assembled once.
+    """Output weights of leading parts of the features, solved exactly in the weak form.
 
     Args:
-        model, params, problem, double: As of `solve`.
+        model: Network with features of some width.
+        params: Its parameters.
+        problem: The problem, concrete.
         fractions: The leading parts, in (0, 1], of the number of features.
+        double: Work in double precision.
 
     Returns:
         Complex weights (width, parts), zero beyond each part.
@@ -77,15 +70,9 @@ def solve_nested(
         rows = -(-_CHUNK // int(np.prod(shape[1:])))
         shape = (-(-shape[0] // rows) * rows, *shape[1:])
         refinement = weak_form.refinement_of(problem, shape)
-        weights = _galerkin(
-            model,
-            _cast(params, double),
-            _in_chunks(problem, shape, refinement, rows),
-            problem,
-            fractions,
-            double,
-        )
-        return np.asarray(weights)
+        chunks = _in_chunks(problem, shape, refinement, rows)
+        params = _cast(params, double)
+        return np.asarray(_galerkin(model, params, chunks, problem, fractions, double))
 
 
 def quadrature_shape(
@@ -126,14 +113,46 @@ def _in_chunks(
     collocation = weak_form.collocate_grid(problem, shape, refinement)
     number = shape[0] // rows
     order = jnp.argsort(jnp.all(jnp.imag(collocation.stretch) == 0, axis=-1))
-    return jax.tree.map(
-        lambda x: (
-            x[order].reshape(number, -1, *x.shape[1:])
-            if x.ndim
-            else jnp.broadcast_to(x, (number,))
-        ),
-        collocation,
-    )
+
+    def split(x):
+        if not x.ndim:
+            return jnp.broadcast_to(x, (number,))
+        return x[order].reshape(number, -1, *x.shape[1:])
+
+    return jax.tree.map(split, collocation)
+
+
+@full_precision
+def galerkin_error(
+    model: nn.Module, params: Params, task: Task, quadrature: tuple[int, ...]
+) -> jax.Array:
+    """Relative L2 error of the Galerkin solution over the features, (); needs x64.
+
+    The mean over the velocities of a task, against their known wavefields in the model,
+    with so many quadrature points along each axis, coordinate order.
+    """
+    points, fields = objectives.known_wavefields(task)
+    features = objectives.feature_function(model, params, task.problem)
+    at_points = features(points)
+    refinement = (_REFINEMENT,) * task.problem.ndim
+
+    def error_of(known):
+        velocity, background_velocity, truth = known
+        problem = task.member(velocity, background_velocity)
+        collocation = weak_form.collocate_grid(problem, quadrature, refinement)
+        one_chunk = jax.tree.map(lambda x: jnp.asarray(x)[None], collocation)
+        matrix, rhs, energy = _assemble(features, problem, one_chunk)
+        weights = weak_form.solve_weights(matrix, rhs, _scale(energy), _DAMPING)
+        return objectives.relative_error(problem, points, at_points @ weights, truth)
+
+    # One after the other: see `linear.weak_form.solve_weights`.
+    members = (task.velocities, task.background_velocities, fields)
+    return jnp.mean(jax.lax.map(error_of, members))
+
+
+def _scale(energy: jax.Array) -> jax.Array:
+    """What makes features of these energies those of norm one."""
+    return jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
 
 
 @partial(programs.jit_latest, static_argnames=("model", "fractions", "double"))
@@ -142,11 +161,11 @@ def _galerkin(model, params, chunks, problem, fractions, double):
     features = objectives.feature_function(model, params, problem)
     if double:
         matrix, rhs, energy = _assemble(features, problem, chunks)
-        scale = jax.lax.rsqrt(energy + jnp.finfo(energy.dtype).tiny)
+        scale = _scale(energy)
 
         def of_leading(size):
             return weak_form.solve_weights(
-                matrix[:size, :size], rhs[:size], scale[:size], DAMPING
+                matrix[:size, :size], rhs[:size], scale[:size], _DAMPING
             )
 
         return _of_parts(of_leading, len(rhs), fractions)
@@ -186,10 +205,8 @@ def _assemble(features, problem, chunks):
         return jax.tree.map(jnp.add, total, part), None
 
     first = jax.tree.map(lambda x: x[0], chunks)
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype),
-        jax.eval_shape(lambda c: add((0.0, 0.0, 0.0), c)[0], first),
-    )
+    shapes = jax.eval_shape(lambda c: add((0.0, 0.0, 0.0), c)[0], first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, chunks)[0]
 
 
@@ -211,24 +228,20 @@ class FeatureField:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n, ...), complex."""
         with double_precision(self.double):
-            return np.asarray(
-                _apply_features(
-                    self.model,
-                    _cast(self.params, self.double),
-                    self.problem,
-                    self.weights,
-                    np.asarray(points, _dtype(self.double)),
-                )
-            )
+            params, points = _cast((self.params, points), self.double)
+            fields = _features_at(self.model, params, self.problem, self.weights, points)
+            return np.asarray(fields)
 
 
 @partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
-def _apply_features(model, params, problem, weights, points):
+def _features_at(model, params, problem, weights, points):
     features = objectives.feature_function(model, params, problem)
-    return jax.lax.map(
-        lambda point: features(point[None])[0] @ weights, points, batch_size=4096
-    )
+
+    def at(point):
+        return features(point[None])[0] @ weights
+
+    return jax.lax.map(at, points, batch_size=4096)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,13 +254,13 @@ class OwnField:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, ndim) [km] → δu (n,), complex."""
-        outputs = _apply(self.model, self.params, self.problem, jnp.asarray(points))
+        outputs = _output_at(self.model, self.params, self.problem, jnp.asarray(points))
         return np.asarray(outputs)
 
 
 @partial(programs.jit_latest, static_argnames=("model",))
 @full_precision
-def _apply(model, params, problem, points):
+def _output_at(model, params, problem, points):
     outputs = objectives.output_function(model, params, problem)(points)
     chex.assert_shape(outputs, (len(points), 2))
     return residual.as_complex(outputs)

@@ -1,7 +1,6 @@
 """A whole meta-training from its configuration to an initialisation that can ship."""
 
 import contextlib
-import csv
 import dataclasses
 import math
 import subprocess
@@ -26,9 +25,9 @@ from meta_lrpinn.learning import (
     task_sets,
     training,
 )
-from meta_lrpinn.learning.metric import measure_metric
-from meta_lrpinn.learning.task_files import fixed_tasks
-from meta_lrpinn.learning.tasks import TaskSampler
+from meta_lrpinn.learning.run_log import read_rows
+from meta_lrpinn.learning.task_files import file_sampler
+from meta_lrpinn.learning.task_sets import TaskSampler
 from meta_lrpinn.runtime.machine import check_memory
 from meta_lrpinn.runtime.options import check_settings
 
@@ -89,10 +88,12 @@ def meta_train(
         key = jax.random.key(config.training.seed)
         params, origin, metric = models.initial_parameters(model, key), None, None
     else:
-        params, origin, metric = load_start(init, config.network)
-    if not evaluation.is_soap(config):
+        params, origin, metric = _load_start(init, config.network)
+    if not config.training.uses_soap:
         metric = None
-    with _alone(directory):
+    # The first process of a run holds the lock for all.
+    is_first = jax.process_index() == 0
+    with writing.locked(directory) if is_first else contextlib.nullcontext():
         before = checkpoints.latest_step(directory)
         state = training.train(
             config.training,
@@ -107,24 +108,12 @@ def meta_train(
             progress=progress,
         )
         iterations = int(devices.local_copy(state.step)) - before
-        written = _initialisations(directory)
+        written, new = _initialisations(directory)
         if not iterations and written:
             return Trained(written[-1], 0)
-        folder = export(config, directory, command, commit, origin)
-        return Trained(folder, iterations)
-
-
-def _initialisations(directory: Path) -> list[Path]:
-    """Those that a run has written, in order."""
-    folders: list[Path] = []
-    while (folder := _initialisation(directory, len(folders) + 1)).exists():
-        folders.append(folder)
-    return folders
-
-
-def _initialisation(directory: Path, number: int) -> Path:
-    suffix = "" if number == 1 else f"_{number}"
-    return directory / f"{INITIALISATION}{suffix}"
+        card = {"command": command, "commit": commit, "started_from": origin}
+        export(config, directory, new, card)
+        return Trained(new, iterations)
 
 
 def learn_metric(
@@ -142,18 +131,14 @@ def learn_metric(
         config: Whose network, objective, tasks and seed count.
         out: Folder to write; it must not exist.
         init: Initialisation, of this very network. A metric of its own is replaced.
-        tasks: Number of tasks.
-        steps: Steps of each task.
+        tasks, steps: Number of tasks, and of steps of each.
         command: Command line, for the card.
 
     Returns:
         The folder; its card is that of `init` with an entry `metric`.
-
-    Raises:
-        ValueError: if the folder exists, or `init` is of another network.
     """
     checkpoints.check_is_new(out)
-    params, card, _ = load_start(init, config.network)
+    params, card, _ = _load_start(init, config.network)
     objective = objectives.make_objective(
         config.objective, networks.make_network(config.network)
     )
@@ -162,7 +147,7 @@ def learn_metric(
     rng = np.random.default_rng([_METRIC_SEED, seed])
     drawn = [task_sets.draw_tasks(distribution, rng)[0] for _ in range(tasks)]
     began = time.process_time()
-    learned = measure_metric(
+    learned = soap.measure_metric(
         objective, params, task_sets.stack_tasks(drawn), jax.random.key(seed), steps=steps
     )
     jax.block_until_ready(learned)
@@ -193,26 +178,19 @@ def _check_room(config: configs.MetaConfig) -> None:
     )
 
 
-def _alone(directory: Path) -> contextlib.AbstractContextManager:
-    """A lock of the run's folder, which the first process of a run holds for all."""
-    if jax.process_index() == 0:
-        return writing.locked(directory)
-    return contextlib.nullcontext()
-
-
 def _make_sampler(
     config: configs.MetaConfig, task_files: Sequence[str | Path]
 ) -> TaskSampler:
     needs = config.objective.learns_from_wavefields
     if task_files:
-        sampler = task_sets.file_sampler(task_files, config.tasks, config.training)
+        sampler = file_sampler(task_files, config.tasks, config.training)
         known = sampler(config.training.seed, 0)[0].scattered is not None
     else:
         distribution = config.tasks
         if not needs:
             distribution = dataclasses.replace(distribution, known_points=0)
         if distribution.fixed_models:
-            tasks = fixed_tasks(distribution, config.training.seed)
+            tasks = task_sets.fixed_tasks(distribution, config.training.seed)
             sampler = task_sets.set_sampler(tasks, config.training, "the fixed set")
         else:
             sampler = task_sets.streaming_sampler(distribution, config.training)
@@ -225,65 +203,49 @@ def _make_sampler(
     return sampler
 
 
-def load_start(
+def _load_start(
     init: str | Path, network: configs.NetworkConfig
 ) -> tuple[objectives.Params, dict[str, Any], soap.Metric | None]:
-    """Parameters of an initialisation to train further, its card, and its metric.
-
-    Raises:
-        ValueError: if it is of another network than the one to train.
-    """
+    """Parameters, card and metric of an initialisation of this very network."""
     params, saved, card = checkpoints.load_initialisation(init)
     check_settings(saved, dataclasses.asdict(network), path=init)
     return params, card, checkpoints.load_metric(init)
 
 
 def export(
-    config: configs.MetaConfig,
-    directory: Path,
-    command: str,
-    commit: str,
-    origin: dict[str, Any] | None = None,
-) -> Path:
-    """Writes the best checkpoint of a run as an initialisation with its card.
+    config: configs.MetaConfig, directory: Path, target: Path, about: dict[str, Any]
+) -> None:
+    """Writes the best checkpoint of a run's directory as an initialisation.
 
-    Args:
-        config: What was trained.
-        directory: Folder of the run.
-        command: Command line.
-        commit: Of the code that ran.
-        origin: Card of the initialisation that the run started from, if any.
-
-    Returns:
-        Folder of the initialisation.
+    Its card says what was trained, how, and the curve, beside what `about` says.
     """
-    params, _, step = checkpoints.load_run_parameters(directory / "checkpoints", "best")
-    target = _initialisation(directory, len(_initialisations(directory)) + 1)
-    curve = _read_curve(directory / "evaluation.csv")
+    params, _, step = checkpoints.load_run_parameters(directory, "best")
+    log = directory / "evaluation.csv"
+    rows = read_rows(log) if log.exists() else []
+    curve = [{name: float(f"{x:.4g}") for name, x in row.items()} for row in rows]
     card = {
-        "command": command,
-        "commit": commit,
+        **about,
         "date": time.strftime("%Y-%m-%d"),
         "device": f"{jax.device_count()} {jax.devices()[0].platform}",
         "configuration": config.as_dict(),
         "step": step,
-        "seconds": round(float(curve[-1]["elapsed"])) if curve else None,
+        "seconds": round(curve[-1]["elapsed"]) if curve else None,
         "curve": curve,
-        "started_from": origin,
     }
     if jax.process_index() == 0:
-        checkpoints.save_initialisation(
-            target, params, dataclasses.asdict(config.network), card
-        )
-    return target
+        network = dataclasses.asdict(config.network)
+        checkpoints.save_initialisation(target, params, network, card)
 
 
-def _read_curve(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: float(f"{float(x):.4g}") for name, x in row.items()} for row in rows]
+def _initialisations(directory: Path) -> tuple[list[Path], Path]:
+    """Those that a run has written, in order, and the next one."""
+    folders: list[Path] = []
+    while True:
+        suffix = f"_{len(folders) + 1}" if folders else ""
+        folder = directory / f"{INITIALISATION}{suffix}"
+        if not folder.exists():
+            return folders, folder
+        folders.append(folder)
 
 
 def _commit() -> str:

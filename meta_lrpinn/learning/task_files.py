@@ -1,4 +1,4 @@
-"""Task sets drawn part by part, so that a call can go on where one was stopped."""
+"""Files of tasks, drawn part by part, so that a call can go on where one was stopped."""
 
 import dataclasses
 import json
@@ -12,93 +12,23 @@ import numpy as np
 import tqdm
 
 from meta_lrpinn.files import writing
+from meta_lrpinn.files.readers.contents import one_line
 from meta_lrpinn.learning import configs, task_sets
-from meta_lrpinn.learning.task_sets import Drawn
-from meta_lrpinn.learning.tasks import Task
+from meta_lrpinn.learning.configs import TaskDistribution, TrainingConfig
+from meta_lrpinn.learning.task_sets import Drawn, Task, TaskSampler
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import executors
 from meta_lrpinn.runtime.machine import check_memory
 
-_STATE = "state.json"
 _MOST_POINTS = 10_000_000  # of a wavefield, which are interpolated together
 # Draws the next tasks, given how many there are.
 Draw = Callable[[np.random.Generator, int], list[Drawn]]
 
 
-def of_models(distribution: configs.TaskDistribution, frequencies: np.ndarray) -> Draw:
-    """The velocities of a task at every frequency, each with a source of its own.
-
-    Args:
-        distribution: Grid, velocities per task, source depth, layer, and whether
-            wavefields are known.
-        frequencies: Frequencies [Hz].
-    """
-    size, points = distribution.largest_size, distribution.known_points
-    width = (size - 1) * distribution.spacing
-
-    def draw(rng, done):
-        del done
-        models = task_sets.draw_velocities(distribution, rng, size)
-        groups = []
-        for frequency in frequencies:
-            source_x = rng.uniform(0, width)
-            tasks = task_sets.make_tasks(models, frequency, [source_x], distribution)
-            seed = int(rng.integers(2**31)) if points else 0
-            groups.append(Drawn(tasks, points, seed))
-        return groups
-
-    return draw
-
-
-def at_random(
-    distribution: configs.TaskDistribution, number: int, sources: int = 1
-) -> Draw:
-    """Tasks drawn as meta-training draws them, those of several sources together.
-
-    Args:
-        distribution: What to draw from.
-        number: Number of tasks in all.
-        sources: Tasks that share velocities, frequency and layer.
-    """
-
-    def draw(rng, done):
-        return [task_sets.draw_unsolved(distribution, rng, min(sources, number - done))]
-
-    return draw
-
-
-def even_frequencies(distribution: configs.TaskDistribution) -> np.ndarray:
-    """The frequencies of a fixed set of tasks [Hz], evenly spaced over the range."""
-    return np.linspace(
-        distribution.minimum_frequency,
-        distribution.maximum_frequency,
-        distribution.fixed_frequencies,
-    )
-
-
-def fixed_tasks(distribution: configs.TaskDistribution, seed: int) -> Task:
-    """The fixed set of tasks of a distribution, the same for the same seed.
-
-    They are those that `make_task_set` writes, stacked in their order: the published
-    560 for 40 models at 14 frequencies.
-
-    Args:
-        distribution: With `fixed_models` above zero.
-        seed: Seed.
-    """
-    rng = np.random.default_rng(seed)
-    draw = of_models(distribution, even_frequencies(distribution))
-    tasks: list[Task] = []
-    for _ in range(distribution.fixed_models):
-        for drawn in draw(rng, len(tasks)):
-            tasks += drawn.solved()
-    return task_sets.stack_tasks(tasks)
-
-
 def make_task_set(
     path: Path,
-    distribution: configs.TaskDistribution,
+    distribution: TaskDistribution,
     *,
     random: int | None = None,
     sources: int = 1,
@@ -136,8 +66,7 @@ def make_task_set(
         Number of tasks; the same ones wherever they are solved.
 
     Raises:
-        ValueError: if an argument is out of its range, or the file's folder of parts
-            holds tasks of other settings.
+        ValueError: if an argument is out of its range, or as of `collect`.
         OSError: if no scheduler answers.
     """
     _check_numbers(seed, sources=sources, models=models, points=points)
@@ -154,7 +83,7 @@ def make_task_set(
         settings: dict[str, Any] = {"sources": sources}
     else:
         if frequencies is None:
-            frequencies = even_frequencies(distribution)
+            frequencies = task_sets.even_frequencies(distribution)
         frequencies = problems.check_frequencies(frequencies)
         _check_scale(distribution, frequencies)
         distribution = dataclasses.replace(
@@ -162,7 +91,7 @@ def make_task_set(
             minimum_frequency=float(min(frequencies)),
             maximum_frequency=float(max(frequencies)),
         )
-        draw, number = of_models(distribution, frequencies), models * len(frequencies)
+        draw, number = at_frequencies(distribution, frequencies), models * len(frequencies)
         settings = {"frequencies": frequencies.tolist()}
     check_memory(
         2 * float(number) * task_sets.bytes_of_task(distribution),
@@ -183,25 +112,95 @@ def make_task_set(
     return number
 
 
-def _check_numbers(seed: int, **numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if numbers["points"] > _MOST_POINTS:
+def at_random(distribution: TaskDistribution, number: int, sources: int = 1) -> Draw:
+    """Draws `number` tasks as meta-training does, those of so many sources together."""
+    return lambda rng, done: [
+        task_sets.draw_unsolved(distribution, rng, min(sources, number - done))
+    ]
+
+
+def at_frequencies(distribution: TaskDistribution, frequencies: np.ndarray) -> Draw:
+    """Draws velocities, which are solved at every frequency [Hz]."""
+    return lambda rng, _: task_sets.draw_at_frequencies(distribution, rng, frequencies)
+
+
+def save_task_set(
+    path: str | Path, tasks: list[Task], distribution: TaskDistribution, seed: int
+) -> None:
+    """Writes tasks as one .npz file, with a manifest (.json) beside it.
+
+    They are of equal shapes and spacing, all with their wavefields, or none; distribution
+    and seed are what they were drawn from.
+    """
+    path = Path(path)
+    stacked = task_sets.stack_tasks(tasks)
+    leaves = jax.tree_util.tree_flatten_with_path(stacked)[0]
+    arrays = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
+    arrays["spacing"] = np.asarray(tasks[0].problem.model.spacing)
+    manifest = {
+        "tasks": len(tasks),
+        "seed": seed,
+        "distribution": dataclasses.asdict(distribution),
+        "frequencies": [round(float(t.problem.omega) / (2 * np.pi), 6) for t in tasks],
+        "sources": [np.round(t.problem.source, 6).tolist() for t in tasks],
+    }
+    text = json.dumps(manifest, indent=1) + "\n"
+    writing.write_together(
+        {
+            path.with_suffix(".json"): lambda file: file.write(text.encode()),
+            path: lambda file: np.savez_compressed(file, **arrays),
+        }
+    )
+
+
+def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
+    """All tasks of a file of `save_task_set`, leaves (tasks, ...).
+
+    Raises:
+        ValueError: if it is not a task set, or not on the grid of the distribution.
+    """
+    unknown = dataclasses.replace(distribution, known_points=0)
+    example = task_sets.stack_tasks(task_sets.draw_tasks(unknown, np.random.default_rng(0)))
+    try:
+        # Of a damaged file NumPy would not close what it had opened itself.
+        with open(path, "rb") as opened, np.load(opened) as file:
+            if ".scattered" in file:
+                # Of these the file says how many there are.
+                known = {"points": file[".points"], "scattered": file[".scattered"]}
+                example = example.replace(**known)
+            leaves, structure = jax.tree_util.tree_flatten_with_path(example)
+            arrays = [file[jax.tree_util.keystr(name)] for name, _ in leaves]
+            spacing = tuple(file["spacing"].tolist())
+    except Exception as error:  # Readers raise nearly anything.
+        reason = str(error) or type(error).__name__
+        raise ValueError(one_line(f"{path} is not a task set: {reason}")) from None
+    expected = example.problem.model.spacing
+    if spacing != expected:
         raise ValueError(
-            f"points must be at most {_MOST_POINTS:,}, got {numbers['points']}"
+            f"{path} has a grid spacing of {spacing} km, training expects {expected} km"
         )
-    if not 0 <= seed <= configs.LARGEST_SEED:
-        raise ValueError(f"seed must be from 0 to {configs.LARGEST_SEED}, got {seed}")
+    number = len(np.atleast_1d(arrays[0]))
+    for (name, leaf), array in zip(leaves, arrays, strict=True):
+        _check_array(f"{path} holds {jax.tree_util.keystr(name)}", array, leaf, number)
+    return jax.tree_util.tree_unflatten(structure, arrays)
 
 
-def _check_scale(distribution: configs.TaskDistribution, frequencies: np.ndarray) -> None:
-    """Refuses frequencies that are not in Hz."""
-    shape = (distribution.largest_size,) * 2
-    velocity = np.full(shape, distribution.minimum_velocity)
-    model = VelocityModel(velocity, distribution.spacing)
-    for frequency in (min(frequencies), max(frequencies)):
-        problems.check_scale(model, frequency)
+def file_sampler(
+    paths: Sequence[str | Path], distribution: TaskDistribution, training: TrainingConfig
+) -> TaskSampler:
+    """Sampler of the tasks of files of `save_task_set`.
+
+    Raises:
+        ValueError: if they have too few tasks, or do not fit the distribution.
+    """
+    sets = [load_task_set(path, distribution) for path in paths]
+    name = ", ".join(map(str, paths))
+    if len({jax.tree.structure(tasks) for tasks in sets}) > 1:
+        raise ValueError(f"of {name}, only some hold wavefields")
+    if len({None if t.points is None else t.points.shape[1:] for t in sets}) > 1:
+        raise ValueError(f"{name} hold wavefields at different numbers of points")
+    everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *sets)
+    return task_sets.set_sampler(everything, training, name)
 
 
 def collect(
@@ -209,27 +208,23 @@ def collect(
     draw: Draw,
     number: int,
     seed: int,
-    distribution: configs.TaskDistribution,
+    distribution: TaskDistribution,
     settings: Mapping[str, Any],
     part: int = 100,
     solve_all: executors.Mapper = map,
     progress: bool = True,
 ) -> None:
-    """Draws tasks and writes them as one file, going on where a call was stopped.
+    """Writes so many tasks of `draw` as one file, going on where a call was stopped.
 
     Until all are there, they are kept in a folder beside the file, `part` by `part`,
     with the state of the random generator.
 
     Args:
-        path: File to write, .npz.
+        path, number, seed, distribution, progress: As of `make_task_set`.
         draw: Next tasks.
-        number: How many in all.
-        seed: Of the drawing.
-        distribution: What is drawn from.
         settings: What else the tasks depend on; plain values.
         part: Tasks, at least, between two writes.
         solve_all: Where wavefields are solved, see `executors.mapper`.
-        progress: Show a progress bar.
 
     Raises:
         ValueError: if the folder holds tasks of other settings, or is damaged.
@@ -242,52 +237,36 @@ def collect(
         "distribution": dataclasses.asdict(distribution),
         **settings,
     }
+    state, rng = folder / "state.json", np.random.default_rng(seed)
     with writing.locked(folder):
-        sizes = _draw_parts(folder, draw, settings, distribution, part, solve_all, progress)
+        sizes = _read_state(state, settings, rng) if state.exists() else []
+        with tqdm.tqdm(
+            total=number, initial=sum(sizes), unit="task", disable=not progress
+        ) as bar:
+            while (done := sum(sizes)) < number:
+                groups = _draw_part(draw, rng, done, min(done + part, number))
+                tasks = _solved(groups, solve_all, bar)
+                save_task_set(folder / f"{len(sizes)}.npz", tasks, distribution, seed)
+                sizes.append(len(tasks))
+                _write_state(state, settings, sizes, rng)
         tasks = []
         for index, size in enumerate(sizes):
-            stacked = task_sets.load_task_set(folder / f"{index}.npz", distribution)
-            for i in range(size):
-                tasks.append(jax.tree.map(lambda leaf: leaf[i], stacked))
-        task_sets.save_task_set(path, tasks, distribution, seed)
+            stacked = load_task_set(folder / f"{index}.npz", distribution)
+            tasks += [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(size)]
+        save_task_set(path, tasks, distribution, seed)
         # First of all, so that what is half removed is not gone on with.
-        (folder / _STATE).unlink()
+        state.unlink()
         shutil.rmtree(folder)
 
 
-def _draw_parts(
-    folder: Path,
-    draw: Draw,
-    settings: Mapping[str, Any],
-    distribution: configs.TaskDistribution,
-    part: int,
-    solve_all: executors.Mapper,
-    progress: bool,
-) -> list[int]:
-    """Draws the parts that are missing in a folder; the number of tasks of each."""
-    file = folder / _STATE
-    number, seed = settings["number"], settings["seed"]
-    rng = np.random.default_rng(seed)
-    sizes = _read_state(file, settings, rng) if file.exists() else []
-    with tqdm.tqdm(
-        total=number, initial=sum(sizes), unit="task", disable=not progress
-    ) as bar:
-        while (done := sum(sizes)) < number:
-            groups: list[Drawn] = []
-            size = 0
-            while size < part and done + size < number:
-                drawn = draw(rng, done + size)
-                groups += drawn
-                size += sum(len(group.tasks) for group in drawn)
-            file_of_part = folder / f"{len(sizes)}.npz"
-            tasks = _solved(groups, solve_all, bar)
-            task_sets.save_task_set(file_of_part, tasks, distribution, seed)
-            sizes.append(size)
-            state = {"settings": settings, "sizes": sizes}
-            state["rng"] = rng.bit_generator.state
-            text = json.dumps(state).encode()
-            writing.write_together({file: lambda out, text=text: out.write(text)})
-    return sizes
+def _draw_part(draw: Draw, rng: np.random.Generator, first: int, last: int) -> list[Drawn]:
+    """Groups of tasks from number `first`, until there are `last` or more."""
+    groups: list[Drawn] = []
+    while first < last:
+        drawn = draw(rng, first)
+        groups += drawn
+        first += sum(len(group.tasks) for group in drawn)
+    return groups
 
 
 def _solved(
@@ -306,6 +285,14 @@ def _solve_one(numbered: tuple[int, Drawn]) -> tuple[int, list[Task]]:
     return index, drawn.solved()
 
 
+def _write_state(
+    file: Path, settings: Mapping[str, Any], sizes: list[int], rng: np.random.Generator
+) -> None:
+    state = {"settings": settings, "sizes": sizes, "rng": rng.bit_generator.state}
+    text = json.dumps(state).encode()
+    writing.write_together({file: lambda out: out.write(text)})
+
+
 def _read_state(
     file: Path, settings: Mapping[str, Any], rng: np.random.Generator
 ) -> list[int]:
@@ -321,3 +308,35 @@ def _read_state(
     if saved != settings:
         raise ValueError(f"{file.parent} holds tasks of other options; remove it")
     return sizes
+
+
+def _check_numbers(seed: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if numbers["points"] > _MOST_POINTS:
+        raise ValueError(
+            f"points must be at most {_MOST_POINTS:,}, got {numbers['points']}"
+        )
+    if not 0 <= seed <= configs.LARGEST_SEED:
+        raise ValueError(f"seed must be from 0 to {configs.LARGEST_SEED}, got {seed}")
+
+
+def _check_scale(distribution: TaskDistribution, frequencies: np.ndarray) -> None:
+    """Refuses frequencies that are not in Hz."""
+    shape = (distribution.largest_size,) * 2
+    velocity = np.full(shape, distribution.minimum_velocity)
+    model = VelocityModel(velocity, distribution.spacing)
+    for frequency in (min(frequencies), max(frequencies)):
+        problems.check_scale(model, frequency)
+
+
+def _check_array(what: str, array: np.ndarray, expected: np.ndarray, number: int) -> None:
+    """Raises ValueError unless an array of a file is one of so many tasks."""
+    shape = (number, *expected.shape[1:])
+    if array.shape != shape:
+        raise ValueError(f"{what} of shape {array.shape}, training expects {shape}")
+    if not np.can_cast(array.dtype, expected.dtype, "same_kind"):
+        raise ValueError(f"{what} of type {array.dtype}, training expects numbers")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{what} with values that are not finite")

@@ -1,95 +1,57 @@
-"""Where meta-training's tasks come from: a distribution to draw from, or a file.
+"""Velocity–frequency tasks: what meta-training draws and adaptation is given.
+
+A task is one frequency and source with one or several velocity models. The networks see
+points, source and frequency only, so the velocities of a task share every evaluation of
+the network; an objective that eliminates the output layer solves for each of them.
 
 Every task of a batch has arrays of the same shapes, whatever the size of its model:
 models smaller than the largest are continued by their edge values, as the absorbing
 layer demands anyway, and the layer begins where the model ends.
 """
 
-import dataclasses
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from meta_lrpinn import generators, reference
-from meta_lrpinn.files import writing
-from meta_lrpinn.files.readers.contents import one_line
 from meta_lrpinn.learning.configs import TaskDistribution, TrainingConfig
-from meta_lrpinn.learning.tasks import Task, TaskSampler
 from meta_lrpinn.physics.problem import (
+    HelmholtzProblem,
     default_thickness,
     make_problem,
     sample_points,
     velocity_at,
 )
 from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime.precision import Array
 
 
-def make_tasks(
-    models: list[VelocityModel],
-    frequency: float,
-    sources_x: Sequence[float] | np.ndarray,
-    distribution: TaskDistribution,
-) -> list[Task]:
-    """Tasks of several models of the same size, continued to the largest size.
+class Task(struct.PyTreeNode):
+    """One frequency and source, g velocity models; a pytree that can be stacked."""
 
-    Args:
-        models: g velocity models on one grid.
-        frequency: Frequency [Hz].
-        sources_x: Horizontal positions of the sources [km], a task each.
-        distribution: Source depth, layer and largest size.
+    problem: HelmholtzProblem  # frequency, source and layer of all; one of the velocities
+    velocities: Array  # (g, nz, nx) or (g, nz, ny, nx) [km/s]
+    background_velocities: Array  # (g,) km/s, v₀ of each
+    points: jax.Array | None = None  # (p, ndim) km, where δu is known, layer included
+    scattered: jax.Array | None = None  # (g, p) complex, known δu there
 
-    Returns:
-        The tasks, with NumPy leaves in single precision; they share a layer.
-    """
-    mean = VelocityModel(
-        np.mean([model.velocity for model in models], axis=0), models[0].spacing
-    )
-    sources = [np.array([x, distribution.source_depth]) for x in sources_x]
-    v0 = np.array([[velocity_at(m, source) for m in models] for source in sources])
-    thickness = 0.0
-    if distribution.absorbing:
-        fastest = float(v0.mean(axis=1).max())
-        thickness = default_thickness(mean, frequency, fastest, distribution.layer_fraction)
-    missing = distribution.largest_size - mean.shape[0]
-    velocities = np.stack(
-        [np.pad(m.velocity, ((0, missing),) * m.ndim, mode="edge") for m in models]
-    )
-
-    def task_at(source, v0_of_models):
-        problem = make_problem(
-            mean,
-            frequency,
-            source,
-            thickness=thickness,
-            layer_fraction=distribution.layer_fraction,
+    def member(
+        self, velocity: jax.Array, background_velocity: jax.Array
+    ) -> HelmholtzProblem:
+        """The problem of one of the velocities, for use under `vmap` or `map`."""
+        return self.problem.replace(
+            model=self.problem.model.replace_velocity(velocity),
+            background_velocity=background_velocity,
         )
-        task = Task(
-            problem=problem.replace(
-                model=VelocityModel(velocities[0], models[0].spacing),
-                background_velocity=v0_of_models[0],
-            ),
-            velocities=velocities,
-            background_velocities=v0_of_models,
-        )
-        return jax.tree.map(_single_precision, task)
-
-    return [task_at(*arguments) for arguments in zip(sources, v0, strict=True)]
 
 
-def _single_precision(leaf: np.ndarray) -> np.ndarray:
-    is_complex = np.iscomplexobj(leaf)
-    return np.asarray(leaf, np.complex64 if is_complex else np.float32)
-
-
-def bytes_of_task(distribution: TaskDistribution) -> int:
-    """Bytes of the arrays of a task, of which velocities and wavefields are nearly all."""
-    velocities, points = distribution.velocities_per_task, distribution.known_points
-    each = 4 * distribution.largest_size**2 + 8 * points
-    return velocities * each + 8 * points
+# (seed, step) → support and query tasks, each a batch with a leading task axis. They are
+# distinct tasks if the algorithm draws query tasks, else the same at other points.
+TaskSampler = Callable[[int, int], tuple[Task, Task]]
 
 
 class Drawn(NamedTuple):
@@ -106,19 +68,65 @@ class Drawn(NamedTuple):
         return with_scattered(self.tasks, self.points, self.seed)
 
 
+def single_task(problem: HelmholtzProblem) -> Task:
+    """The task of one problem, g = 1."""
+    return Task(
+        problem=problem,
+        velocities=jnp.asarray(problem.model.velocity)[None],
+        background_velocities=jnp.asarray(problem.background_velocity)[None],
+    )
+
+
+def make_tasks(
+    models: list[VelocityModel],
+    frequency: float,
+    sources_x: Sequence[float] | np.ndarray,
+    distribution: TaskDistribution,
+) -> list[Task]:
+    """Tasks of several models of the same size, continued to the largest size.
+
+    They share a layer, and have NumPy leaves in single precision.
+
+    Args:
+        models: g velocity models on one grid.
+        frequency: Frequency [Hz].
+        sources_x: Horizontal positions of the sources [km], a task each.
+        distribution: Source depth, layer and largest size.
+    """
+    spacing, fraction = models[0].spacing, distribution.layer_fraction
+    mean = VelocityModel(np.mean([model.velocity for model in models], axis=0), spacing)
+    sources = [np.array([x, distribution.source_depth]) for x in sources_x]
+    v0 = np.array([[velocity_at(m, source) for m in models] for source in sources])
+    thickness = 0.0
+    if distribution.absorbing:
+        fastest = float(v0.mean(axis=1).max())
+        thickness = default_thickness(mean, frequency, fastest, fraction)
+    missing = distribution.largest_size - mean.shape[0]
+    velocities = np.stack(
+        [np.pad(m.velocity, ((0, missing),) * m.ndim, mode="edge") for m in models]
+    )
+    first = VelocityModel(velocities[0], spacing)
+    layer = {"thickness": thickness, "layer_fraction": fraction}
+
+    def task_at(source, v0_of_models):
+        problem = make_problem(mean, frequency, source, **layer)
+        problem = problem.replace(model=first, background_velocity=v0_of_models[0])
+        return jax.tree.map(_single_precision, Task(problem, velocities, v0_of_models))
+
+    return list(map(task_at, sources, v0))
+
+
+def bytes_of_task(distribution: TaskDistribution) -> int:
+    """Bytes of the arrays of a task, of which velocities and wavefields are nearly all."""
+    velocities, points = distribution.velocities_per_task, distribution.known_points
+    each = 4 * distribution.largest_size**2 + 8 * points
+    return velocities * each + 8 * points
+
+
 def draw_velocities(
     distribution: TaskDistribution, rng: np.random.Generator, size: int
 ) -> list[VelocityModel]:
-    """Draws the velocities of a task.
-
-    Args:
-        distribution: What to draw from.
-        rng: Generator, which is advanced.
-        size: Grid points along each axis.
-
-    Returns:
-        As many random models as a task of the distribution has.
-    """
+    """Draws as many random models, of `size` points along each axis, as a task has."""
     return [
         generators.random_velocity(
             int(rng.integers(2**31)),
@@ -131,25 +139,12 @@ def draw_velocities(
     ]
 
 
-def draw_tasks(
-    distribution: TaskDistribution, rng: np.random.Generator, sources: int = 1
-) -> list[Task]:
-    """Tasks of `draw_unsolved`, with their wavefields if the distribution says so."""
-    return draw_unsolved(distribution, rng, sources).solved()
-
-
 def draw_unsolved(
     distribution: TaskDistribution, rng: np.random.Generator, sources: int = 1
 ) -> Drawn:
-    """Draws a frequency, velocities, and sources anywhere along the top.
+    """Draws a frequency, velocities, and so many sources anywhere along the top.
 
-    Args:
-        distribution: What to draw from.
-        rng: Generator, which is advanced.
-        sources: Number of sources.
-
-    Returns:
-        A task for each source; they share frequency, velocities and layer.
+    Each source has a task; they share frequency, velocities and layer.
     """
     low, high = distribution.minimum_frequency, distribution.maximum_frequency
     if distribution.log_frequency:
@@ -158,14 +153,58 @@ def draw_unsolved(
         frequency = rng.uniform(low, high)
     size = int(rng.integers(distribution.smallest_size, distribution.largest_size + 1))
     models = draw_velocities(distribution, rng, size)
-    places = rng.uniform(0, (size - 1) * distribution.spacing, sources)
-    tasks = make_tasks(models, frequency, places, distribution)
-    if not distribution.known_points:
-        return Drawn(tasks)
-    return Drawn(tasks, distribution.known_points, int(rng.integers(2**31)))
+    sources_x = rng.uniform(0, (size - 1) * distribution.spacing, sources)
+    tasks = make_tasks(models, frequency, sources_x, distribution)
+    points = distribution.known_points
+    return Drawn(tasks, points, int(rng.integers(2**31)) if points else 0)
 
 
-def stack_tasks(tasks: list[Task]) -> Task:
+def draw_tasks(
+    distribution: TaskDistribution, rng: np.random.Generator, sources: int = 1
+) -> list[Task]:
+    """Tasks of `draw_unsolved`, with their wavefields if the distribution says so."""
+    return draw_unsolved(distribution, rng, sources).solved()
+
+
+def draw_at_frequencies(
+    distribution: TaskDistribution, rng: np.random.Generator, frequencies: np.ndarray
+) -> list[Drawn]:
+    """Draws the velocities of a task, at each frequency [Hz] with a source of its own."""
+    size, points = distribution.largest_size, distribution.known_points
+    models = draw_velocities(distribution, rng, size)
+    groups = []
+    for frequency in frequencies:
+        source_x = rng.uniform(0, (size - 1) * distribution.spacing)
+        tasks = make_tasks(models, frequency, [source_x], distribution)
+        groups.append(Drawn(tasks, points, int(rng.integers(2**31)) if points else 0))
+    return groups
+
+
+def even_frequencies(distribution: TaskDistribution) -> np.ndarray:
+    """The frequencies of a fixed set of tasks [Hz], evenly spaced over the range."""
+    return np.linspace(
+        distribution.minimum_frequency,
+        distribution.maximum_frequency,
+        distribution.fixed_frequencies,
+    )
+
+
+def fixed_tasks(distribution: TaskDistribution, seed: int) -> Task:
+    """The fixed set of tasks of a distribution, the same for the same seed.
+
+    They are those that `task_files.make_task_set` writes, stacked in their order: the
+    published 560 for 40 models at 14 frequencies.
+    """
+    rng, frequencies = np.random.default_rng(seed), even_frequencies(distribution)
+    groups = (
+        group
+        for _ in range(distribution.fixed_models)
+        for group in draw_at_frequencies(distribution, rng, frequencies)
+    )
+    return stack_tasks([task for group in groups for task in group.solved()])
+
+
+def stack_tasks(tasks: Sequence[Task]) -> Task:
     """Tasks of equal shapes as one pytree with a leading task axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
 
@@ -173,16 +212,7 @@ def stack_tasks(tasks: list[Task]) -> Task:
 def streaming_sampler(
     distribution: TaskDistribution, training: TrainingConfig
 ) -> TaskSampler:
-    """Sampler of new tasks for ever.
-
-    Args:
-        distribution: What to draw.
-        training: How many tasks a batch has, and whether its algorithm draws query tasks
-            or takes the support tasks, at other points.
-
-    Returns:
-        `(seed, step)` → (support, query), batches of NumPy arrays.
-    """
+    """Sampler of new tasks for ever, in batches of NumPy arrays."""
 
     def sample(seed, step):
         rng = np.random.default_rng([seed, step])
@@ -193,6 +223,28 @@ def streaming_sampler(
 
         support = batch()
         return support, batch() if training.algorithm.draws_query else support
+
+    return sample
+
+
+def set_sampler(tasks: Task, training: TrainingConfig, name: str) -> TaskSampler:
+    """Sampler of a fixed set of tasks, leaves (tasks, ...), with a name for messages.
+
+    Raises:
+        ValueError: if a batch needs more tasks.
+    """
+    total, size = len(tasks.velocities), training.tasks_per_batch
+    draws_query = training.algorithm.draws_query
+    needed = 2 * size if draws_query else size
+    if total < needed:
+        raise ValueError(f"{name} holds {total} tasks, a batch needs {needed}")
+
+    def sample(seed, step):
+        chosen = np.random.default_rng([seed, step]).permutation(total)[:needed]
+        support = jax.tree.map(lambda leaf: leaf[chosen[:size]], tasks)
+        if not draws_query:
+            return support, support
+        return support, jax.tree.map(lambda leaf: leaf[chosen[size:]], tasks)
 
     return sample
 
@@ -208,11 +260,8 @@ def with_scattered(tasks: list[Task], number: int, seed: int) -> list[Task]:
     Args:
         tasks: Concrete tasks that share frequency, velocities and an absorbing layer,
             as `make_tasks` gives them.
-        number: Points of each task, p.
+        number: Points of each task.
         seed: Of the points.
-
-    Returns:
-        The tasks with `points` (p, ndim) and `scattered` (g, p), complex64.
     """
     first = tasks[0].problem
     frequency = float(first.omega) / (2 * np.pi)
@@ -243,136 +292,6 @@ def with_scattered(tasks: list[Task], number: int, seed: int) -> list[Task]:
     ]
 
 
-def save_task_set(
-    path: str | Path, tasks: list[Task], distribution: TaskDistribution, seed: int
-) -> None:
-    """Writes tasks as one .npz file, with a manifest beside it.
-
-    Args:
-        path: File to write, .npz; the manifest is the same with .json.
-        tasks: Tasks of equal shapes and spacing; all with their wavefields, or none.
-        distribution: What they were drawn from.
-        seed: Of the drawing.
-    """
-    path = Path(path)
-    stacked = stack_tasks(tasks)
-    leaves = jax.tree_util.tree_flatten_with_path(stacked)[0]
-    arrays = {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
-    arrays["spacing"] = np.asarray(tasks[0].problem.model.spacing)
-    manifest = {
-        "tasks": len(tasks),
-        "seed": seed,
-        "distribution": dataclasses.asdict(distribution),
-        "frequencies": [round(float(t.problem.omega) / (2 * np.pi), 6) for t in tasks],
-        "sources": [np.round(t.problem.source, 6).tolist() for t in tasks],
-    }
-    text = json.dumps(manifest, indent=1) + "\n"
-    writing.write_together(
-        {
-            path.with_suffix(".json"): lambda file: file.write(text.encode()),
-            path: lambda file: np.savez_compressed(file, **arrays),
-        }
-    )
-
-
-def load_task_set(path: str | Path, distribution: TaskDistribution) -> Task:
-    """Reads a file of `save_task_set`.
-
-    Args:
-        path: The .npz file.
-        distribution: What training expects; its grid must be the file's.
-
-    Returns:
-        All tasks as one pytree with a leading task axis; with `scattered` if the file
-        has it.
-
-    Raises:
-        ValueError: if the file is not a task set, or one of other grids.
-    """
-    unknown = dataclasses.replace(distribution, known_points=0)
-    example = stack_tasks(draw_tasks(unknown, np.random.default_rng(0)))
-    try:
-        # Of a damaged file NumPy would not close what it had opened itself.
-        with open(path, "rb") as opened, np.load(opened) as file:
-            if ".scattered" in file:
-                # Of these the file says how many there are.
-                known = {"points": file[".points"], "scattered": file[".scattered"]}
-                example = example.replace(**known)
-            leaves, structure = jax.tree_util.tree_flatten_with_path(example)
-            arrays = [file[jax.tree_util.keystr(name)] for name, _ in leaves]
-            spacing = tuple(file["spacing"].tolist())
-    except Exception as error:  # Readers raise nearly anything.
-        reason = str(error) or type(error).__name__
-        raise ValueError(one_line(f"{path} is not a task set: {reason}")) from None
-    expected = example.problem.model.spacing
-    if spacing != expected:
-        raise ValueError(
-            f"{path} has a grid spacing of {spacing} km, training expects {expected} km"
-        )
-    number = len(np.atleast_1d(arrays[0]))
-    for (name, leaf), array in zip(leaves, arrays, strict=True):
-        _check_array(f"{path} holds {jax.tree_util.keystr(name)}", array, leaf, number)
-    return jax.tree_util.tree_unflatten(structure, arrays)
-
-
-def _check_array(what: str, array: np.ndarray, expected: np.ndarray, number: int) -> None:
-    """Raises ValueError unless an array of a file is one of so many tasks."""
-    shape = (number, *expected.shape[1:])
-    if array.shape != shape:
-        raise ValueError(f"{what} of shape {array.shape}, training expects {shape}")
-    if not np.can_cast(array.dtype, expected.dtype, "same_kind"):
-        raise ValueError(f"{what} of type {array.dtype}, training expects numbers")
-    if not np.all(np.isfinite(array)):
-        raise ValueError(f"{what} with values that are not finite")
-
-
-def file_sampler(
-    paths: Sequence[str | Path],
-    distribution: TaskDistribution,
-    training: TrainingConfig,
-) -> TaskSampler:
-    """Sampler of the tasks of files, the support and query tasks of a batch distinct.
-
-    Args:
-        paths: Task sets; see `save_task_set`.
-        distribution: What training expects of their grids.
-        training: As in `streaming_sampler`.
-
-    Raises:
-        ValueError: if the files have too few tasks, or do not fit.
-    """
-    sets = [load_task_set(path, distribution) for path in paths]
-    name = ", ".join(map(str, paths))
-    if len({jax.tree.structure(tasks) for tasks in sets}) > 1:
-        raise ValueError(f"of {name}, only some hold wavefields")
-    if len({None if t.points is None else t.points.shape[1:] for t in sets}) > 1:
-        raise ValueError(f"{name} hold wavefields at different numbers of points")
-    everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *sets)
-    return set_sampler(everything, training, name)
-
-
-def set_sampler(tasks: Task, training: TrainingConfig, name: str) -> TaskSampler:
-    """Sampler of a fixed set of tasks, the support and query tasks of a batch distinct.
-
-    Args:
-        tasks: All of them, with a leading task axis.
-        training: As in `streaming_sampler`.
-        name: What holds them, in messages.
-
-    Raises:
-        ValueError: if a batch needs more tasks.
-    """
-    total, size = len(tasks.velocities), training.tasks_per_batch
-    draws_query = training.algorithm.draws_query
-    needed = 2 * size if draws_query else size
-    if total < needed:
-        raise ValueError(f"{name} holds {total} tasks, a batch needs {needed}")
-
-    def sample(seed, step):
-        chosen = np.random.default_rng([seed, step]).permutation(total)[:needed]
-        support = jax.tree.map(lambda leaf: leaf[chosen[:size]], tasks)
-        if not draws_query:
-            return support, support
-        return support, jax.tree.map(lambda leaf: leaf[chosen[size:]], tasks)
-
-    return sample
+def _single_precision(leaf: np.ndarray) -> np.ndarray:
+    is_complex = np.iscomplexobj(leaf)
+    return np.asarray(leaf, np.complex64 if is_complex else np.float32)

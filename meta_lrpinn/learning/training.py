@@ -1,14 +1,16 @@
 """The meta-training loop: resumable, and the same on one device and on many."""
 
+import collections
+import concurrent.futures
 import contextlib
+import dataclasses
+import itertools
 import math
-import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +20,18 @@ import tqdm
 from flax import struct
 
 from meta_lrpinn import models
-from meta_lrpinn.learning import checkpoints, devices, maml
+from meta_lrpinn.learning import checkpoints, devices
 from meta_lrpinn.learning.configs import Cosine, Reptile, TrainingConfig
+from meta_lrpinn.learning.objectives import Objective, Params, Scalars
 from meta_lrpinn.learning.run_log import RunLog
 from meta_lrpinn.learning.soap import Metric
-from meta_lrpinn.learning.tasks import TaskSampler
+from meta_lrpinn.learning.task_sets import Task, TaskSampler
 from meta_lrpinn.runtime.options import as_dict
 
-# What is remembered beside the state: seconds of all sittings, and the least error.
-_RECORD: dict[str, Any] = {"elapsed": 0.0, "best": None}
+# Batches drawn while an update runs; not tuned.
+_AHEAD = 2
 
-Evaluation = Callable[[maml.Params, int], Mapping[str, float]]
+Evaluation = Callable[[Params, int], Mapping[str, float]]
 
 
 class TrainingDiverged(RuntimeError):
@@ -67,7 +70,7 @@ def make_optimiser(config: TrainingConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), step)
 
 
-def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
+def initial_state(config: TrainingConfig, params: Params) -> TrainState:
     """State before the first update."""
     params = jax.tree.map(jnp.asarray, params)
     return TrainState(
@@ -80,22 +83,15 @@ def initial_state(config: TrainingConfig, params: maml.Params) -> TrainState:
 
 def make_update(
     config: TrainingConfig,
-    objective: maml.Objective,
+    objective: Objective,
     mesh: jax.sharding.Mesh,
     metric: Metric | None = None,
 ) -> Callable:
-    """The jitted update.
+    """The jitted update, a function of (state, support, query).
 
-    Args:
-        config: Training configuration.
-        objective: Loss of one task.
-        mesh: Mesh over which the tasks are spread.
-        metric: What the inner steps of SOAP begin with; None for nothing.
-
-    Returns:
-        A function of (state, support, query) giving the next state and scalars: the
-        objective's, `loss`, `gradient_norm`, and `finite`, whether both are. The
-        state's buffers are donated.
+    It gives the next state and scalars: the objective's, `loss`, `gradient_norm`, and
+    `finite`, whether both are. The state's buffers are donated. For the arguments see
+    `train`.
     """
     optimiser = make_optimiser(config)
     gradient = devices.sharded_meta_gradient(
@@ -110,12 +106,8 @@ def make_update(
         params: Any = optax.apply_updates(state.params, updates)
         if config.orthonormal_bases:
             params = models.orthonormal_bases(params)
-        scalars = {
-            **scalars,
-            "loss": loss,
-            "gradient_norm": norm,
-            "finite": jnp.isfinite(loss) & jnp.isfinite(norm),
-        }
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        scalars = {**scalars, "loss": loss, "gradient_norm": norm, "finite": finite}
         state = TrainState(
             params=params, opt_state=opt_state, step=state.step + 1, key=state.key
         )
@@ -126,9 +118,9 @@ def make_update(
 
 def train(
     config: TrainingConfig,
-    objective: maml.Objective,
+    objective: Objective,
     task_sampler: TaskSampler,
-    params: maml.Params,
+    params: Params,
     directory: str | Path,
     *,
     metric: Metric | None = None,
@@ -136,7 +128,6 @@ def train(
     settings: Mapping[str, Any] | None = None,
     seconds: float | None = None,
     mesh: jax.sharding.Mesh | None = None,
-    keep: int = 2,
     progress: bool = True,
 ) -> TrainState:
     """Meta-trains, going on from the latest checkpoint in `directory` if there is one.
@@ -145,8 +136,7 @@ def train(
     stopped (bit for bit on CPU).
 
     Args:
-        config: Training configuration.
-        objective: Loss of one task.
+        config, objective: How to train, and the loss of one task.
         task_sampler: `(seed, step)` to (support, query), each a batch of
             `tasks_per_batch` tasks as NumPy arrays, leaves (tasks, ...). It must depend
             on nothing else. It is called ahead of time, in another thread.
@@ -162,7 +152,6 @@ def train(
         seconds: Stop after so much time in total, earlier sittings included, with a
             checkpoint.
         mesh: Devices; by default all.
-        keep: How many of the latest checkpoints to keep beside the best.
         progress: Whether to show a progress bar and messages.
 
     Returns:
@@ -179,28 +168,29 @@ def train(
     directory = Path(directory)
     settings = {**(settings or {}), "training": as_dict(config)}
     progress = progress and jax.process_index() == 0
-    saved = checkpoints.RunCheckpoints(directory / checkpoints.FOLDER, keep=keep)
+    saved = checkpoints.RunCheckpoints(directory / checkpoints.FOLDER)
     with contextlib.closing(saved):
-        state, restored = _restore(saved, config, params, settings, mesh)
-        if restored is not None and progress:
-            text = f"resuming from step {restored.step}, {restored.path}"
-            print(text, file=sys.stderr, flush=True)
+        state, record = _restore(saved, config, params, settings, mesh, progress)
         update = make_update(config, objective, mesh, metric)
-        loop = _Loop(
-            config, directory, saved, settings, evaluate, seconds, progress, restored
-        )
+        budget = math.inf if seconds is None else seconds
+        loop = _Loop(config, directory, saved, settings, evaluate, budget, progress, record)
         batches = _prefetch(task_sampler, config.seed, loop.step, config.iterations)
         with contextlib.closing(loop), contextlib.closing(batches):
             loop.before_first(state)
             while not loop.finished:
-                support, query = jax.tree.map(lambda leaf: leaf[ours], next(batches))
-                state, scalars = update(
-                    state,
-                    devices.shard_tasks(support, mesh),
-                    devices.shard_tasks(query, mesh),
-                )
+                batch = jax.tree.map(lambda leaf: leaf[ours], next(batches))
+                support, query = (devices.shard_tasks(tasks, mesh) for tasks in batch)
+                state, scalars = update(state, support, query)
                 loop.after(state, scalars)
     return state
+
+
+class _Record(NamedTuple):
+    """What is remembered beside the state."""
+
+    step: int = 0  # updates done
+    elapsed: float = 0.0  # seconds of all sittings
+    best: float | None = None  # least error so far
 
 
 def _progress(state: TrainState) -> dict[str, Any]:
@@ -210,10 +200,11 @@ def _progress(state: TrainState) -> dict[str, Any]:
 def _restore(
     saved: checkpoints.RunCheckpoints,
     config: TrainingConfig,
-    params: maml.Params,
+    params: Params,
     settings: Mapping[str, Any],
     mesh: jax.sharding.Mesh,
-) -> tuple[TrainState, checkpoints.Restored | None]:
+    progress: bool,
+) -> tuple[TrainState, _Record]:
     """The latest saved state, else the initial one, on all devices."""
     state = initial_state(config, params)
     restored = saved.restore(
@@ -224,58 +215,59 @@ def _restore(
         ignored={f"training.{name}" for name in config.free_on_resume},
     )
     if restored is None:
-        return devices.replicate(state, mesh), None
-    for name, value in _RECORD.items():
-        if not isinstance(restored.record.get(name, value), int | float | None):
+        return devices.replicate(state, mesh), _Record()
+    if progress:
+        text = f"resuming from step {restored.step}, {restored.path}"
+        print(text, file=sys.stderr, flush=True)
+    record = {name: restored.record.get(name) for name in ("elapsed", "best")}
+    for name, value in record.items():
+        if not isinstance(value, int | float | None):
             raise ValueError(f"{restored.path} has a record of another kind: {name}")
-    return TrainState(params=restored.params, **restored.progress), restored
+    elapsed = record["elapsed"] or 0.0
+    state = TrainState(params=restored.params, **restored.progress)
+    return state, _Record(restored.step, elapsed, record["best"])
 
 
+@dataclasses.dataclass
 class _Loop:
     """What surrounds the updates: counting, logging, evaluating, saving."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        directory: Path,
-        saved: checkpoints.RunCheckpoints,
-        settings: Mapping[str, Any],
-        evaluate: Evaluation | None,
-        seconds: float | None,
-        progress: bool,
-        restored: checkpoints.Restored | None,
-    ):
-        record = _RECORD if restored is None else {**_RECORD, **restored.record}
-        self.step = 0 if restored is None else restored.step
-        self.finished = self.step >= config.iterations
-        self._config = config
-        self._saved = saved
-        self._settings = settings
-        self._evaluation = evaluate
-        self._seconds = math.inf if seconds is None else seconds
-        self._earlier = record["elapsed"]
-        self._best: float = math.inf if record["best"] is None else record["best"]
-        self._pending: list[maml.Scalars] = []
-        self._shown: dict[str, str] = {}
-        self._writers = {}
+    config: TrainingConfig
+    directory: Path
+    saved: checkpoints.RunCheckpoints
+    settings: Mapping[str, Any]
+    evaluation: Evaluation | None
+    seconds: float
+    progress: bool
+    record: _Record
+
+    def __post_init__(self):
+        self.step = self.record.step
+        self.finished = self.step >= self.config.iterations
+        self._best = math.inf if self.record.best is None else self.record.best
+        self._pending: list[Scalars] = []
+        self._logs = {}
         if jax.process_index() == 0:
-            last = -1 if restored is None else self.step
+            last = self.step or -1
             for name in ("training", "evaluation"):
-                self._writers[name] = RunLog(directory, name, last)
+                self._logs[name] = RunLog(self.directory, name, last)
         self._bar = tqdm.tqdm(
-            total=config.iterations,
+            total=self.config.iterations,
             initial=self.step,
-            disable=not progress,
+            disable=not self.progress,
             unit="it",
             desc="meta-training",
         )
-        self._start = self._logged = time.perf_counter()
+        self._shown: dict[str, str] = {}
+        self._logged = time.perf_counter()
+        # As if all sittings had been one, up to what earlier ones saved.
+        self._start = self._logged - self.record.elapsed
 
     def close(self) -> None:
         """Closes the progress bar and the files of metrics."""
         self._bar.close()
-        for writer in self._writers.values():
-            writer.close()
+        for log in self._logs.values():
+            log.close()
 
     def before_first(self, state: TrainState) -> None:
         """Evaluates the initial parameters, if these are they.
@@ -287,9 +279,9 @@ class _Loop:
         else:
             self.finished = self.finished or self._out_of_time()
 
-    def after(self, state: TrainState, scalars: maml.Scalars) -> None:
+    def after(self, state: TrainState, scalars: Scalars) -> None:
         """Logs, evaluates and saves, as due, after one update."""
-        config = self._config
+        config = self.config
         self.step += 1
         self._pending.append(scalars)
         self._bar.update()
@@ -303,9 +295,10 @@ class _Loop:
         self._log()
         self.finished = self.finished or self._out_of_time()
         score = self._evaluate(state) if evaluating or self.finished else None
-        improved = score is not None and score < self._best
-        self._best = min(self._best, math.inf if score is None else score)
-        if saving or improved or self.finished:
+        least = self._best
+        if score is not None:
+            self._best = min(least, score)
+        if saving or self._best < least or self.finished:
             self._save(state, score)
 
     def _log(self) -> None:
@@ -313,21 +306,20 @@ class _Loop:
         rows = jax.device_get([devices.local_copy(row) for row in self._pending])
         self._pending.clear()
         for step, row in enumerate(rows, self.step - len(rows) + 1):
-            if not row["finite"]:
+            if not row.pop("finite"):
                 raise TrainingDiverged(self._diverged(step, row))
         now = time.perf_counter()
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        del means["finite"]
         means["seconds_per_iteration"] = (now - self._logged) / len(rows)
         self._logged = now
         self._write("training", means)
-        self._show(loss=means["loss"])
+        self._show("loss", means["loss"])
 
     def _diverged(self, step: int, row: Mapping[str, Any]) -> str:
-        last = self._saved.find("latest")
+        last = self.saved.find("latest")
         good = "no checkpoint was saved before"
         if last is not None:
-            good = f"the last good checkpoint is {self._saved.path(last)} (step {last})"
+            good = f"the last good checkpoint is {self.saved.path(last)} (step {last})"
         what = "gradient" if np.isfinite(row["loss"]) else "loss"
         return (
             f"{what} is not finite at step {step} (loss {row['loss']}, gradient norm "
@@ -335,77 +327,56 @@ class _Loop:
         )
 
     def _evaluate(self, state: TrainState) -> float | None:
-        if self._evaluation is None:
+        if self.evaluation is None:
             return None
         start = time.perf_counter()
-        scalars = dict(self._evaluation(devices.local_copy(state.params), self.step))
+        scalars = dict(self.evaluation(devices.local_copy(state.params), self.step))
         # Time spent here is not time per iteration.
         self._logged += time.perf_counter() - start
         self._write("evaluation", {**scalars, "elapsed": self._elapsed()})
         name, score = next(iter(scalars.items()))
-        self._show(**{name: float(score)})
+        self._show(name, score)
         return float(devices.of_first_process(np.asarray(score)))
 
     def _save(self, state: TrainState, score: float | None) -> None:
         start = time.perf_counter()
         best = self._best if math.isfinite(self._best) else None
-        self._saved.save(
+        self.saved.save(
             self.step,
             state.params,
             _progress(state),
-            settings=self._settings,
+            settings=self.settings,
             record={"elapsed": self._elapsed(), "best": best},
             score=score,
         )
         self._logged += time.perf_counter() - start
 
     def _elapsed(self) -> float:
-        """Seconds of this sitting, and of the earlier ones up to what they saved."""
-        return self._earlier + time.perf_counter() - self._start
+        return time.perf_counter() - self._start
 
     def _out_of_time(self) -> bool:
-        over = np.asarray(self._elapsed() >= self._seconds)
+        over = np.asarray(self._elapsed() >= self.seconds)
         return bool(devices.of_first_process(over))
 
     def _write(self, name: str, scalars: Mapping[str, float]) -> None:
-        if name in self._writers:
-            self._writers[name].write(self.step, scalars)
+        if name in self._logs:
+            self._logs[name].write(self.step, scalars)
 
-    def _show(self, **scalars: float) -> None:
-        self._shown.update({name: f"{value:.3g}" for name, value in scalars.items()})
+    def _show(self, name: str, value: float) -> None:
+        self._shown[name] = f"{value:.3g}"
         self._bar.set_postfix(self._shown, refresh=False)
 
 
 def _prefetch(
-    task_sampler: TaskSampler, seed: int, start: int, stop: int, ahead: int = 2
-) -> Generator[tuple[maml.Task, maml.Task], None, None]:
+    task_sampler: TaskSampler, seed: int, start: int, stop: int
+) -> Generator[tuple[Task, Task], None, None]:
     """Batches of steps start to stop, drawn in order by one thread."""
-    batches: queue.Queue = queue.Queue(maxsize=ahead)
-    closed = threading.Event()
-
-    def put(item) -> bool:
-        while not closed.is_set():
-            with contextlib.suppress(queue.Full):
-                batches.put(item, timeout=0.1)
-                return True
-        return False
-
-    def draw():
-        try:
-            for step in range(start, stop):
-                if not put((task_sampler(seed, step), None)):
-                    return
-        except Exception as error:  # handed to the consumer, who raises it
-            put((None, error))
-
-    thread = threading.Thread(target=draw, name="task sampler", daemon=True)
-    thread.start()
+    pool = concurrent.futures.ThreadPoolExecutor(1, "task sampler")
+    drawn = (pool.submit(task_sampler, seed, step) for step in range(start, stop))
     try:
-        for _ in range(start, stop):
-            batch, error = batches.get()
-            if error is not None:
-                raise error
-            yield batch
+        pending = collections.deque(itertools.islice(drawn, _AHEAD))
+        while pending:
+            pending.extend(itertools.islice(drawn, 1))
+            yield pending.popleft().result()
     finally:
-        closed.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

@@ -1,28 +1,24 @@
 """The networks.
 
-All are Flax modules with `init` and `apply`. `MetaLRPINN`, `PINN` and `PlaneWaves`
-share one call: `(points, source, frequency)` gives the output (n, 2), the real and
-imaginary part of the field, and `method="features"` the last hidden layer (n, features).
-Points are in km, `source` is the source's horizontal position in km, the frequency is
-in Hz. Results have the type that points and parameters promote to.
+All are Flax modules with `init` and `apply`. `MetaLRPINN` and `PINN` share one call,
+`(points, source, frequency)`: points (n, ndim) in km with columns (x, z) or (x, y, z),
+the source's horizontal position in km, (ndim − 1,) or (n, ndim − 1), and the frequency in
+Hz, () or (n,), without effect on networks that do not depend on it. It gives the output
+(n, 2), the real and imaginary part of the field; `method="features"` gives the last
+hidden layer (n, features), and `method="jets"` the output with its derivatives. Results
+have the type that points and parameters promote to; shapes that do not fit, or a missing
+frequency, are a ValueError.
 """
 
-from meta_lrpinn.models.frequency_embedding import (
-    FreeSingularValues,
-    FrequencyEmbedding,
-    normalise_frequency,
-)
-from meta_lrpinn.models.jets import Jets, stacked
-from meta_lrpinn.models.low_rank import LowRankDense, layer_ranks
 from meta_lrpinn.models.lrpinn import (
     LRPINN,
+    FrequencyEmbedding,
     MetaLRPINN,
     make_meta_lrpinn,
 )
 from meta_lrpinn.models.parameters import (
     are_bases,
     check_pruned,
-    is_pruned,
     known_of_pruned,
     leading_features,
     orthogonal_factors,
@@ -39,26 +35,19 @@ from meta_lrpinn.models.pinn import PINN, initial_parameters
 __all__ = [
     "LRPINN",
     "PINN",
-    "FreeSingularValues",
     "FrequencyEmbedding",
-    "Jets",
-    "LowRankDense",
     "MetaLRPINN",
     "are_bases",
     "check_pruned",
     "initial_parameters",
-    "is_pruned",
     "known_of_pruned",
-    "layer_ranks",
     "leading_features",
     "make_meta_lrpinn",
-    "normalise_frequency",
     "orthogonal_factors",
     "orthonormal_bases",
     "output_kernel",
     "prune_hypernetwork",
     "singular_values",
-    "stacked",
     "truncate",
     "with_output",
     "with_ranks",

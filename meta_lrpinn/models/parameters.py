@@ -2,9 +2,12 @@
 
 A dense network's tree holds its layers by name. That of a `MetaLRPINN` is
 {"network": ..., "embedding": ...}; its hidden layers "hidden_0", "hidden_1", ... hold the
-columns "U" and "V". Here stand meta-testing's changes of network (hypernetwork pruning,
-lower ranks, fewer features), what training needs of the bases, and the exchange of the
-output layer.
+columns "U" (features, rank) and "V" (in, rank), and once pruned the embedding holds the
+singular values (rank,) by the same names. Here stand meta-testing's changes of network
+(hypernetwork pruning, lower ranks, fewer features), what training needs of the bases, and
+the exchange of the output layer.
+
+A change takes a model and its parameter tree, and gives those of the changed network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,45 +17,30 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from meta_lrpinn.models.frequency_embedding import FreeSingularValues
-from meta_lrpinn.models.low_rank import layer_ranks
-from meta_lrpinn.models.lrpinn import MetaLRPINN
+from meta_lrpinn.models.lrpinn import FreeSingularValues, MetaLRPINN
 from meta_lrpinn.models.pinn import Parameters
 
 _HIDDEN = "hidden_"
 # U and V of each hidden layer.
 Factors = list[tuple[jax.Array, jax.Array]]
+Changed = tuple[MetaLRPINN, Parameters]
 Known = TypeVar("Known")
-
-
-def is_pruned(model: MetaLRPINN) -> bool:
-    """Whether singular values are parameters rather than a function of frequency."""
-    return isinstance(model.embedding, FreeSingularValues)
 
 
 def prune_hypernetwork(
     model: MetaLRPINN, params: Parameters, frequency: float | jax.Array
-) -> tuple[MetaLRPINN, Parameters]:
-    """Replaces the hypernetwork by its singular values at one frequency.
+) -> Changed:
+    """Replaces the hypernetwork by its singular values at one frequency () in Hz.
 
     The function at that frequency stays the same. The pruned model is called with a
     frequency too, which has no effect. Works under `jit` and `vmap`, from which only the
     parameters can be returned.
 
-    Args:
-        model: Network with its hypernetwork.
-        params: Its parameter tree.
-        frequency: Frequency in Hz, ().
-
-    Returns:
-        The pruned model and its parameter tree, in which "embedding" holds the singular
-        values of each hidden layer, (rank,).
-
     Raises:
         ValueError: if the model is pruned already, or the frequency is not one positive
             number.
     """
-    if is_pruned(model):
+    if model.is_pruned:
         raise ValueError("the hypernetwork is pruned already")
     if jnp.ndim(frequency) != 0:
         raise ValueError(
@@ -60,24 +48,19 @@ def prune_hypernetwork(
         )
     if not isinstance(frequency, Tracer) and not frequency > 0:
         raise ValueError(f"frequency must be positive, got {float(frequency)} Hz")
-    embedding = {"params": params["embedding"]}
-    values: Any = model.embedding.apply(embedding, frequency)
+    values: Any = model.embedding.apply({"params": params["embedding"]}, frequency)
     network = model.network
     pruned = MetaLRPINN(
-        network=network.clone(),
-        embedding=FreeSingularValues(network.rank, network.depth, network.param_dtype),
+        network=network.clone(), embedding=FreeSingularValues(network.rank, network.depth)
     )
     return pruned, {"network": params["network"], "embedding": _by_layer(values)}
 
 
 def known_of_pruned(known: Mapping[str, Known]) -> dict[str, Known]:
-    """What is known of each array, by its name, for the arrays of the pruned network.
+    """What is known of each array of a network, by its dotted name, once it is pruned.
 
     Of singular values it is what is known of the biases of their heads: they differ by
     the slope of GELU, which is near one at the singular values of the start.
-
-    Args:
-        known: By dotted names of the arrays of a `MetaLRPINN` that is not pruned.
     """
     kept = {name: value for name, value in known.items() if name.startswith("network.")}
     depth = sum(name.endswith(".V") for name in kept)
@@ -91,64 +74,45 @@ def known_of_pruned(known: Mapping[str, Known]) -> dict[str, Known]:
 def truncate(
     model: MetaLRPINN,
     params: Parameters,
-    *,
     fraction: float | None = None,
     count: int | None = None,
-) -> tuple[MetaLRPINN, Parameters]:
+) -> Changed:
     """Keeps the largest singular values of every layer, with their columns of U and V.
 
     For orthonormal U and V the result is the best approximation of each layer's weights
     at its rank, and their difference in the spectral norm is the gain times the largest
     |σ| dropped (Eckart and Young, 1936). The gain of each layer is not changed.
 
-    Args:
-        model: A pruned network.
-        params: Its parameter tree.
-        fraction: Fraction of the singular values to keep, in (0, 1].
-        count: Number of singular values to keep.
-
-    Returns:
-        The reduced model and its parameter tree.
+    Either a fraction of them, in (0, 1], or a number of them is kept.
 
     Raises:
         ValueError: if not exactly one criterion is given or it is out of its range, or
             if the hypernetwork is not pruned.
     """
     check_pruned(model, "reducing the rank")
-    ranks = layer_ranks(model.network.rank, model.network.depth)
-    number_of = _criterion(fraction, count, ranks)
+    number_of = _criterion(fraction, count, model.network.ranks)
     factors, values = [], []
-    sizes = zip(orthogonal_factors(params), singular_values(params), strict=True)
-    for (U, V), sigma in sizes:
+    layers = zip(orthogonal_factors(params), singular_values(params), strict=True)
+    for (U, V), sigma in layers:
         kept = jnp.argsort(-jnp.abs(sigma))[: number_of(len(sigma))]
         values.append(sigma[kept])
         factors.append((U[:, kept], V[:, kept]))
     return with_ranks(model, params, factors, values)
 
 
-def leading_features(
-    model: MetaLRPINN, params: Parameters, number: int
-) -> tuple[MetaLRPINN, Parameters]:
+def leading_features(model: MetaLRPINN, params: Parameters, number: int) -> Changed:
     """Keeps the first units of the last hidden layer, pruned or not.
 
     Features trained by `objectives.projection_objective` come in order of use, so that
     the first so many are a good basis by themselves. They stay as they are; the own
     output of the network loses the terms of the others.
 
-    Args:
-        model: Network with at least so many features.
-        params: Its parameter tree.
-        number: How many features to keep, at least the rank of the last layer.
-
-    Returns:
-        The smaller model and its parameter tree.
-
     Raises:
-        ValueError: if the number is not a whole one in that range.
+        ValueError: if the number is not a whole one from the rank of the last layer to
+            its units.
     """
     network = model.network
-    smallest = layer_ranks(network.rank, network.depth)[-1]
-    largest = network.number_of_features
+    smallest, largest = network.ranks[-1], network.number_of_features
     if not (number == int(number) and smallest <= number <= largest):
         raise ValueError(
             "the number of features must be a whole one from the last layer's rank "
@@ -162,25 +126,38 @@ def leading_features(
     return smaller, {**params, "network": kept}
 
 
-def singular_values(params: Parameters) -> list[jax.Array]:
-    """σ of every hidden layer of a pruned network, each (rank,).
+def with_ranks(
+    model: MetaLRPINN, params: Parameters, factors: Factors, values: Sequence[jax.Array]
+) -> Changed:
+    """A pruned network with other bases and σ of each layer, at the same gains."""
+    network = model.network
+    ranks = tuple(len(sigma) for sigma in values)
+    changed = MetaLRPINN(
+        network=network.clone(rank=ranks, gain=network.gains),
+        embedding=FreeSingularValues(ranks, network.depth),
+    )
+    bases = _by_layer([{"U": U, "V": V} for U, V in factors])
+    tree = {"network": {**params["network"], **bases}, "embedding": _by_layer(values)}
+    return changed, tree
 
-    Args:
-        params: Parameter tree of a pruned `MetaLRPINN`.
-    """
+
+def check_pruned(model: MetaLRPINN, what: str) -> None:
+    """Raises ValueError, which names what needs it, unless the network is pruned."""
+    if not model.is_pruned:
+        raise ValueError(
+            f"prune the hypernetwork before {what}: its singular values still depend on "
+            "frequency"
+        )
+
+
+def singular_values(params: Parameters) -> list[jax.Array]:
+    """σ of every hidden layer of a pruned network, each (rank,)."""
     embedding = params["embedding"]
     return [embedding[_layer(index)] for index in range(len(embedding))]
 
 
 def orthogonal_factors(params: Parameters) -> Factors:
-    """The factors (U, V) of every hidden layer, which the orthogonality loss takes.
-
-    Args:
-        params: Parameter tree of a `MetaLRPINN`, pruned or not.
-
-    Returns:
-        For each hidden layer U (features, rank) and V (in, rank), as of `LowRankDense`.
-    """
+    """U and V of every hidden layer of a `MetaLRPINN`, pruned or not."""
     network = params["network"]
     depth = sum(name.startswith(_HIDDEN) for name in network)
     layers = (network[_layer(index)] for index in range(depth))
@@ -188,16 +165,10 @@ def orthogonal_factors(params: Parameters) -> Factors:
 
 
 def orthonormal_bases(params: Parameters) -> Parameters:
-    """The parameters with the orthonormal bases that are nearest to U and V.
+    """The tree of a `MetaLRPINN` with the orthonormal bases that are nearest to U and V.
 
     Each is the polar factor of the old one: a retraction onto the Stiefel manifold,
     which keeps the meaning of σ when steps have moved U and V off it.
-
-    Args:
-        params: Parameter tree of a `MetaLRPINN`, pruned or not.
-
-    Returns:
-        Another tree of the same structure.
     """
 
     def nearest(leaf, is_basis):
@@ -211,70 +182,24 @@ def orthonormal_bases(params: Parameters) -> Parameters:
 
 def are_bases(params: Parameters) -> Parameters:
     """Whether each array is a basis U or V, in a tree of the same structure."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key in ("U", "V"), params
-    )
+    return jax.tree.map_with_path(lambda path, _: path[-1].key in ("U", "V"), params)
 
 
 def output_kernel(params: Parameters) -> jax.Array:
-    """Weights of the output layer, (features, outputs)."""
+    """Weights of the output layer of any network, (features, outputs)."""
     return params.get("network", params)["last"]["kernel"]
 
 
 def with_output(params: Parameters, kernel: jax.Array) -> Parameters:
-    """Parameters with another output layer, without bias.
+    """The tree of any network with another output layer (features, 2), without bias.
 
-    Args:
-        params: Parameter tree of a `MetaLRPINN` or a `PINN`.
-        kernel: (features, outputs).
-
-    Returns:
-        A tree of the same structure and types.
+    It takes the type of the old one.
     """
     kernel = kernel.astype(output_kernel(params).dtype)
     last = {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1], kernel.dtype)}
     if "network" in params:
         return {**params, "network": {**params["network"], "last": last}}
     return {**params, "last": last}
-
-
-def with_ranks(
-    model: MetaLRPINN,
-    params: Parameters,
-    factors: Factors,
-    values: Sequence[jax.Array],
-) -> tuple[MetaLRPINN, Parameters]:
-    """A pruned network with other bases and singular values, of whatever ranks.
-
-    The gain of each layer is not changed.
-
-    Args:
-        model: A pruned network.
-        params: Its parameter tree.
-        factors: U (features, rank) and V (in, rank) of each hidden layer.
-        values: σ of each hidden layer, (rank,).
-
-    Returns:
-        The network of these ranks and its parameter tree.
-    """
-    network = model.network
-    ranks = tuple(len(sigma) for sigma in values)
-    pruned = MetaLRPINN(
-        network=network.clone(rank=ranks, gain=network.gains),
-        embedding=FreeSingularValues(ranks, network.depth, network.param_dtype),
-    )
-    bases = {_layer(index): {"U": U, "V": V} for index, (U, V) in enumerate(factors)}
-    tree = {"network": {**params["network"], **bases}, "embedding": _by_layer(values)}
-    return pruned, tree
-
-
-def check_pruned(model: MetaLRPINN, what: str) -> None:
-    """Raises ValueError, which names what needs it, unless the network is pruned."""
-    if not is_pruned(model):
-        raise ValueError(
-            f"prune the hypernetwork before {what}: its singular values still depend on "
-            "frequency"
-        )
 
 
 def _criterion(
@@ -299,5 +224,5 @@ def _layer(index: int) -> str:
     return f"{_HIDDEN}{index}"
 
 
-def _by_layer(values: Sequence[jax.Array]) -> Parameters:
-    return {_layer(index): sigma for index, sigma in enumerate(values)}
+def _by_layer(values: Sequence[Any]) -> Parameters:
+    return {_layer(index): value for index, value in enumerate(values)}

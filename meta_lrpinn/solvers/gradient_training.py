@@ -10,7 +10,7 @@ import numpy as np
 
 from meta_lrpinn.learning import adaptation, objectives, output_layer, soap
 from meta_lrpinn.learning.networks import Network
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.runtime.machine import check_memory

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import common
 from meta_lrpinn.files.cases import load_case, load_velocity
-from meta_lrpinn.learning import configs, task_files, task_sets
+from meta_lrpinn.learning import configs, task_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +94,7 @@ def test_task_set_of_models_and_frequencies(tmp_path):
     result = run("data_gen.make_tasks", f"--out={path}", *options)
     assert result.returncode == 0, result.stderr
     distribution = configs.TaskDistribution()
-    tasks = task_sets.load_task_set(path, distribution)
+    tasks = task_files.load_task_set(path, distribution)
     chex.assert_shape(tasks.velocities, (6, 1, 91, 91))
     frequencies = tasks.problem.omega / (2 * np.pi)
     np.testing.assert_allclose(frequencies, 2 * [2.0, 8.5, 15.0], rtol=1e-6)
@@ -108,7 +108,7 @@ def test_random_task_set_with_wavefields(tmp_path):
         "--sources=2", "--wavefields", "--points=50",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
+    tasks = task_files.load_task_set(path, configs.PRESETS["small"].tasks)
     chex.assert_shape([tasks.scattered, tasks.points], [(3, 8, 50), (3, 50, 2)])
     assert np.abs(tasks.scattered).max(axis=2).min() > 0
     # The first two share all but their sources, and the points.
@@ -124,7 +124,7 @@ def test_task_set_of_models_with_wavefields(tmp_path):
         "--frequencies=2,5", "--wavefields", "--points=40",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    tasks = task_sets.load_task_set(path, configs.PRESETS["small"].tasks)
+    tasks = task_files.load_task_set(path, configs.PRESETS["small"].tasks)
     chex.assert_shape(tasks.scattered, (2, 8, 40))
     assert np.abs(tasks.scattered).max(axis=2).min() > 0
     # The eight of a task at both frequencies, and all different.

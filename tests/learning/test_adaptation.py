@@ -97,24 +97,6 @@ def test_parameters_with_the_smallest_held_out_loss_are_kept():
     np.testing.assert_allclose(held_out, [5, 5 * 1.2**2, 5 * 1.2**4], rtol=1e-5)
 
 
-def test_another_figure_decides_where_it_is_asked():
-    """The loss falls at every step; the record nearest to a point on the way is kept."""
-    middle = TARGET * (1 - 0.5**3)
-
-    def evaluate(params):
-        return {"distance": float(np.linalg.norm(params["p"] - middle))}
-
-    options = {"evaluate": evaluate, "report_every": 1}
-    params, history = run(**options, choose="distance")
-    np.testing.assert_allclose(params["p"], middle, rtol=1e-6)
-    held_out = [record["held_out"] for record in history]
-    assert held_out == sorted(held_out, reverse=True)
-    _, short = run(**options, choose="distance", patience=2)
-    assert [record["step"] for record in short] == [0, 1, 2, 3, 4, 5]
-    last, _ = run(**options)
-    np.testing.assert_allclose(last["p"], TARGET * (1 - 0.5**7), rtol=1e-6)
-
-
 def test_divergence_is_an_error():
     with pytest.raises(FloatingPointError, match="after .* steps; try a smaller"):
         run(optimiser=optax.sgd(1e30), steps=40, report_every=10)

@@ -10,8 +10,8 @@ import pytest
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import configs, networks, objectives
-from meta_lrpinn.learning.task_sets import TaskDistribution
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.configs import TaskDistribution
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 
@@ -119,8 +119,7 @@ def test_what_does_not_apply_to_an_algorithm_is_no_field_of_it():
     [
         ({"name": "own_output"}, "own_output needs tasks with an absorbing layer"),
         ({"name": "projection"}, "projection needs tasks with an absorbing layer"),
-        ({"name": "own_output", "orthogonality": -1.0}, "must not be negative"),
-        ({"name": "projection", "orthogonality": 1.0}, "no weight of orthogonality"),
+        ({"source_penalty": -1.0}, "source_penalty must not be negative"),
     ],
 )
 def test_objective_settings_that_do_not_fit_are_refused(objective, message):
@@ -132,7 +131,7 @@ def test_bases_are_those_of_the_low_rank_network():
     own = configs.PRESETS["meta_pinn"]
     with pytest.raises(ValueError, match="only a low-rank network has bases"):
         dataclasses.replace(
-            own, objective=configs.ObjectiveConfig("own_output", orthogonality=1.0)
+            own, training=dataclasses.replace(own.training, orthonormal_bases=True)
         )
 
 
@@ -193,10 +192,6 @@ def test_configuration_survives_json():
             "unknown network fields: bias, heads",
         ),
         (
-            lambda: configs.network_from_dict({"layer_share": 0.5}),
-            "layer_share .now layer_fraction: rename it in the card",
-        ),
-        (
             lambda: configs.MetaConfig(
                 network=configs.NetworkConfig(layer_fraction=0.7),
                 tasks=TaskDistribution(absorbing=True),
@@ -227,8 +222,6 @@ def test_objectives_by_name():
     assert scalars_of("paper", task) == {"pde", "source", "orthogonality"}
     assert scalars_of("paper", task, source_penalty=0.0) == {"pde", "orthogonality"}
     assert scalars_of("own_output", task) == {"residual"}
-    weighed = scalars_of("own_output", task, orthogonality=0.1)
-    assert weighed == {"residual", "orthogonality"}
     known = task.replace(
         points=jnp.zeros((120, 2)), scattered=jnp.zeros((1, 120), jnp.complex64)
     )

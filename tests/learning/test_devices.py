@@ -90,10 +90,9 @@ assert len(split["direction"].sharding.device_set) == 8
 assert split["direction"].addressable_data(3).shape == (1, 2)
 whole_gradient = jax.jit(maml.gradient, static_argnums=(0, 5, 6))
 reptile = configs.Reptile(inner=ADAM)
+keys = jax.random.split(jax.random.key(5), TASKS)
 for options in ((SECOND, "vmap"), (FIRST, "map"), (reptile, "vmap")):
-    alone = whole_gradient(
-        objective, parameters(), tasks(1), tasks(2), jax.random.key(5), *options
-    )
+    alone = whole_gradient(objective, parameters(), tasks(1), tasks(2), keys, *options)
     agree(alone, gradient(eight, *options))
 
 directory = sys.argv[1]

@@ -12,7 +12,7 @@ from meta_lrpinn.learning import (
     devices,
     objectives,
     output_layer,
-    tasks,
+    task_sets,
     training,
 )
 from meta_lrpinn.learning.configs import MAML, InnerSteps, Reptile, TrainingConfig
@@ -37,7 +37,7 @@ def network():
 
 def task_of(problem):
     """With a known wavefield, for the objectives that look at one."""
-    return tasks.single_task(problem).replace(
+    return task_sets.single_task(problem).replace(
         points=jnp.full((20, 2), 0.2), scattered=jnp.ones((1, 20), jnp.complex64)
     )
 
@@ -82,7 +82,7 @@ def test_adaptation(problem, network, make, name):
 
     def steps(params, task, key):
         state = params, optimiser.init(params)
-        advance = adaptation._advance.__wrapped__
+        advance = adaptation.advance.__wrapped__
         return advance(objective, optimiser, False, state, task, key, 0, 3)
 
     check(jax.jit(steps), params, task, jax.random.key(0))

@@ -8,7 +8,7 @@ import pytest
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import evaluation, objectives, output_layer, task_sets
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import absorbing
@@ -27,7 +27,7 @@ def gradient_model(ndim=2):
 
 def lrpinn(**changes):
     sizes = {"width": 24, "depth": 2, "rank": 5, "first_scale": 6.0, **changes}
-    model = models.make_meta_lrpinn(**sizes, embedding_width=8, embedding_hidden=1)
+    model = models.make_meta_lrpinn(**sizes)
     return model, models.initial_parameters(model, jax.random.key(0))
 
 
@@ -221,20 +221,6 @@ def test_own_output_gradient_against_finite_differences(problem):
             np.testing.assert_allclose((there - back) / (2 * step), along, rtol=1e-6)
 
 
-def test_own_output_objective_weighs_the_bases(problem):
-    model, params = lrpinn()
-    params["network"]["hidden_0"]["U"] *= 2.0
-    task = single_task(problem)
-    plain, _ = jax.jit(objectives.own_output_objective(model, 36))(params, task, KEY)
-    weighed = objectives.own_output_objective(model, 36, orthogonality=0.5)
-    loss, scalars = jax.jit(weighed)(params, task, KEY)
-    # ‖4 I − I‖_F / k² with k = 5.
-    np.testing.assert_allclose(scalars["orthogonality"], 3 * 5**0.5 / 25, rtol=1e-4)
-    np.testing.assert_allclose(loss, plain + 0.5 * scalars["orthogonality"], rtol=1e-5)
-    with pytest.raises(ValueError, match="only a low-rank network has bases"):
-        objectives.own_output_objective(pinn()[0], 36, orthogonality=0.5)
-
-
 def test_own_output_objective_of_a_model_without_contrast():
     """Its δu is zero, and so is the loss of zero output; nothing is divided by zero."""
     model, params = lrpinn()
@@ -417,20 +403,23 @@ def test_projection_gradient_against_finite_differences(double):
     np.testing.assert_allclose(slope, float(above - below) / (2 * step), rtol=2e-3)
 
 
-def galerkin_error(model, number, damping):
-    return jax.jit(
-        lambda params, task: objectives.galerkin_error(
-            model, params, task, (number, number), damping
-        )
+def galerkin_error(model, number):
+    """A function of (params, task), in double precision."""
+    error_of = jax.jit(
+        lambda *network: output_layer.galerkin_error(model, *network, (number, number))
     )
+
+    def in_double(params, task):
+        with jax.enable_x64(True):
+            return float(error_of(*evaluation._double((params, task))))
+
+    return in_double
 
 
 def test_galerkin_error_is_that_of_the_solution(problem, task):
     """With a fine quadrature: relative L2 by the way `solve` goes."""
     model, params = pinn(width=150)
-    with jax.enable_x64(True):
-        double = evaluation._double((params, task.replace(problem=problem)))
-        found = float(galerkin_error(model, 30, 1e-11)(*double))
+    found = galerkin_error(model, 30)(params, task.replace(problem=problem))
     weights = output_layer.solve(model, params, problem, double=True)
     field = output_layer.FeatureField(model, params, problem, weights, double=True)
     points = np.asarray(task.points)
@@ -443,7 +432,7 @@ def test_galerkin_error_is_that_of_the_solution(problem, task):
 
 def test_galerkin_error_does_not_see_fields_in_the_layer(task):
     model, params = pinn()
-    error_of = galerkin_error(model, 16, 1e-4)
+    error_of = galerkin_error(model, 16)
     error = error_of(params, task)
     outside = jnp.any((task.points < 0) | (task.points > 1), axis=1)
     other = task.replace(scattered=jnp.where(outside, 100.0, task.scattered))
@@ -455,7 +444,7 @@ def test_galerkin_error_does_not_see_fields_in_the_layer(task):
 def test_galerkin_error_does_not_see_a_continued_grid(task):
     """Nodes beyond the model, where the layer is, leave the error as it is."""
     model, params = pinn()
-    error_of = galerkin_error(model, 16, 1e-4)
+    error_of = galerkin_error(model, 16)
     velocity = jnp.pad(task.velocities, ((0, 0), (0, 4), (0, 4)), mode="edge")
     padded = task.replace(
         problem=task.problem.replace(model=VelocityModel(velocity[0], 0.1)),

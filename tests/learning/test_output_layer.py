@@ -29,8 +29,6 @@ def network():
         depth=1,
         rank=4,
         last_width=WIDTH,
-        embedding_width=6,
-        embedding_hidden=1,
     )
     return model, models.initial_parameters(model, jax.random.key(1))
 

@@ -97,7 +97,7 @@ def test_a_full_disk_is_one_error(tmp_path, which, capfd):
     full = open("/dev/full", "wb" if which == "events" else "w")
     holder, name = (log, "_file")
     if which == "events":
-        holder, name = (log._events._file, "_writer")
+        holder, name = (log._events, "_writer")
     getattr(holder, name).close()
     setattr(holder, name, full)
     with pytest.raises(OSError, match="No space left"), contextlib.closing(log):

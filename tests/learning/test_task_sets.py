@@ -23,7 +23,7 @@ from meta_lrpinn.learning import (
     task_files,
     task_sets,
 )
-from meta_lrpinn.learning.task_sets import TaskDistribution
+from meta_lrpinn.learning.configs import TaskDistribution
 from meta_lrpinn.learning.training import TrainingConfig
 from meta_lrpinn.linear import lattice as lattices
 from meta_lrpinn.metrics import relative_l2
@@ -68,7 +68,7 @@ FIXED = dataclasses.replace(
 
 
 def test_a_fixed_set_is_drawn_once_and_every_batch_is_of_it():
-    tasks = task_files.fixed_tasks(FIXED, 4)
+    tasks = task_sets.fixed_tasks(FIXED, 4)
     assert len(tasks.velocities) == 6
     frequencies = np.asarray(tasks.problem.omega) / (2 * np.pi)
     ends = FIXED.minimum_frequency, FIXED.maximum_frequency
@@ -96,10 +96,10 @@ def test_a_fixed_set_is_what_a_file_of_the_same_seed_holds(tmp_path):
     number = task_files.make_task_set(path, FIXED, models=2, seed=4, progress=False)
     assert number == 6
     chex.assert_trees_all_equal(
-        task_sets.load_task_set(path, FIXED), task_files.fixed_tasks(FIXED, 4)
+        task_files.load_task_set(path, FIXED), task_sets.fixed_tasks(FIXED, 4)
     )
-    other = task_files.fixed_tasks(FIXED, 5)
-    assert not np.array_equal(other.velocities, task_files.fixed_tasks(FIXED, 4).velocities)
+    other = task_sets.fixed_tasks(FIXED, 5)
+    assert not np.array_equal(other.velocities, task_sets.fixed_tasks(FIXED, 4).velocities)
 
 
 def test_batch_shapes(sample):
@@ -205,12 +205,12 @@ def test_bad_distributions(changes, message):
 @pytest.fixture
 def file(tmp_path, tasks):
     path = tmp_path / "tasks.npz"
-    task_sets.save_task_set(path, tasks, DISTRIBUTION, seed=7)
+    task_files.save_task_set(path, tasks, DISTRIBUTION, seed=7)
     return path
 
 
 def test_files_give_back_what_was_saved(file, tasks):
-    loaded = task_sets.load_task_set(file, DISTRIBUTION)
+    loaded = task_files.load_task_set(file, DISTRIBUTION)
     chex.assert_trees_all_equal(loaded, task_sets.stack_tasks(tasks))
     manifest = json.loads(file.with_suffix(".json").read_text())
     assert manifest["tasks"] == 8 and manifest["seed"] == 7
@@ -230,21 +230,21 @@ def test_files_keep_known_wavefields(tmp_path, tasks):
         for i, task in enumerate(tasks)
     ]
     paths = [tmp_path / f"{name}.npz" for name in ("first", "second", "unknown")]
-    task_sets.save_task_set(paths[0], known[:5], DISTRIBUTION, seed=7)
-    task_sets.save_task_set(paths[1], known[5:], DISTRIBUTION, seed=7)
-    task_sets.save_task_set(paths[2], tasks, DISTRIBUTION, seed=7)
-    loaded = task_sets.load_task_set(paths[0], DISTRIBUTION)
+    task_files.save_task_set(paths[0], known[:5], DISTRIBUTION, seed=7)
+    task_files.save_task_set(paths[1], known[5:], DISTRIBUTION, seed=7)
+    task_files.save_task_set(paths[2], tasks, DISTRIBUTION, seed=7)
+    loaded = task_files.load_task_set(paths[0], DISTRIBUTION)
     chex.assert_trees_all_equal(loaded, task_sets.stack_tasks(known[:5]))
     four = dataclasses.replace(TRAINING, tasks_per_batch=4)
-    support, query = task_sets.file_sampler(paths[:2], DISTRIBUTION, four)(0, 0)
+    support, query = task_files.file_sampler(paths[:2], DISTRIBUTION, four)(0, 0)
     drawn = np.concatenate([support.scattered, query.scattered])[:, 0, 0]
     assert sorted(drawn.real) == list(range(8))
     with pytest.raises(ValueError, match="only some hold wavefields"):
-        task_sets.file_sampler(paths, DISTRIBUTION, four)
+        task_files.file_sampler(paths, DISTRIBUTION, four)
 
 
 def test_file_sampler_draws_distinct_tasks(file, tasks):
-    sample = task_sets.file_sampler([file], DISTRIBUTION, TRAINING)
+    sample = task_files.file_sampler([file], DISTRIBUTION, TRAINING)
     support, query = sample(0, 3)
     chex.assert_shape(support.velocities, (3, 2, 16, 16))
     drawn = np.concatenate([support.problem.omega, query.problem.omega])
@@ -257,25 +257,25 @@ def test_file_sampler_draws_distinct_tasks(file, tasks):
 def test_bad_files(file, tmp_path):
     too_large = dataclasses.replace(TRAINING, tasks_per_batch=5)
     with pytest.raises(ValueError, match="holds 8 tasks, a batch needs 10"):
-        task_sets.file_sampler([file], DISTRIBUTION, too_large)
+        task_files.file_sampler([file], DISTRIBUTION, too_large)
     other_grid = dataclasses.replace(DISTRIBUTION, largest_size=17)
     with pytest.raises(
         ValueError, match=r"of shape \(8, 16, 16\), .* expects \(8, 17, 17\)"
     ):
-        task_sets.load_task_set(file, other_grid)
+        task_files.load_task_set(file, other_grid)
     other_spacing = dataclasses.replace(DISTRIBUTION, spacing=0.025)
     with pytest.raises(ValueError, match="spacing"):
-        task_sets.load_task_set(file, other_spacing)
+        task_files.load_task_set(file, other_spacing)
     for name, content in (("noise.npz", b"noise"), ("empty.npz", b"")):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} is not a task set"):
-            task_sets.load_task_set(path, DISTRIBUTION)
+            task_files.load_task_set(path, DISTRIBUTION)
     np.savez(tmp_path / "other.npz", velocity=np.ones((3, 3)))
     with pytest.raises(ValueError, match="other.npz is not a task set"):
-        task_sets.load_task_set(tmp_path / "other.npz", DISTRIBUTION)
+        task_files.load_task_set(tmp_path / "other.npz", DISTRIBUTION)
     with pytest.raises(ValueError, match="absent.npz is not a task set"):
-        task_sets.load_task_set(tmp_path / "absent.npz", DISTRIBUTION)
+        task_files.load_task_set(tmp_path / "absent.npz", DISTRIBUTION)
 
 
 class Trap:
@@ -306,20 +306,20 @@ def test_hostile_files_are_one_clear_error(
 ):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "tasks.npz"
-    task_sets.save_task_set(path, tasks, DISTRIBUTION, 7)
+    task_files.save_task_set(path, tasks, DISTRIBUTION, 7)
     with np.load(path) as file:
         arrays = dict(file)
     arrays[name] = change(arrays[name])
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=message) as error:
-        task_sets.load_task_set(path, DISTRIBUTION)
+        task_files.load_task_set(path, DISTRIBUTION)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
     assert not (tmp_path / "opened").exists()
 
 
 def test_damaged_files_are_one_clear_error(tasks, tmp_path):
     path = tmp_path / "tasks.npz"
-    task_sets.save_task_set(path, tasks, DISTRIBUTION, 7)
+    task_files.save_task_set(path, tasks, DISTRIBUTION, 7)
     good, rng, refusals = path.read_bytes(), np.random.default_rng(0), 0
     for _ in range(60):
         bad = bytearray(good)
@@ -327,7 +327,7 @@ def test_damaged_files_are_one_clear_error(tasks, tmp_path):
             bad[rng.integers(len(bad))] = rng.integers(256)
         path.write_bytes(bad[: rng.integers(len(bad))] if rng.random() < 0.2 else bad)
         try:
-            task_sets.load_task_set(path, DISTRIBUTION)
+            task_files.load_task_set(path, DISTRIBUTION)
         except ValueError as error:
             refusals += 1
             assert "\n" not in str(error) and len(str(error)) <= 300
@@ -341,7 +341,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(tasks, tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez_compressed", fail)
     with pytest.raises(OSError, match="No space left on device: .*tasks.npz"):
-        task_sets.save_task_set(tmp_path / "tasks.npz", tasks, DISTRIBUTION, 7)
+        task_files.save_task_set(tmp_path / "tasks.npz", tasks, DISTRIBUTION, 7)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -504,7 +504,7 @@ def test_evaluation_is_the_error_of_the_solved_fields(monkeypatch):
     assert first != second
     np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
 
-    task, errors = evaluation.held_tasks(config.tasks)[0], []
+    task, errors = evaluation.held_tasks(config.tasks, evaluation._HELD)[0], []
     inside = np.all((task.points >= 0) & (task.points <= 2.3), axis=1)
     assert 50 < np.sum(inside) < len(inside)
     for velocity, v0, known in zip(

@@ -273,7 +273,7 @@ def test_chunks_sum_to_the_whole(problem):
 
 def test_replaced_output_layer_gives_the_solved_field(problem):
     """For both trees: with a hypernetwork beside the network, and without."""
-    model = models.make_meta_lrpinn(width=10, depth=1, rank=3, embedding_width=6)
+    model = models.make_meta_lrpinn(width=10, depth=1, rank=3)
     params = models.initial_parameters(model, jax.random.key(1))
     rng = np.random.default_rng(0)
     weights = jnp.asarray(rng.normal(size=(10, 2)) @ [1, 1j])

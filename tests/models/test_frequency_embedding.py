@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meta_lrpinn.models import FrequencyEmbedding, normalise_frequency
-from meta_lrpinn.models.frequency_embedding import FreeSingularValues
+from meta_lrpinn.models import FrequencyEmbedding
+from meta_lrpinn.models.layers import normalise_frequency
+from meta_lrpinn.models.lrpinn import FreeSingularValues
 
 KEY = jax.random.key(0)
 

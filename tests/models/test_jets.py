@@ -39,8 +39,7 @@ def make(name):
 
 
 def jets_of(model, params, points, source):
-    jets = model.apply({"params": params}, points, source, 5.0, method="jets")
-    return models.stacked(jets)
+    return model.apply({"params": params}, points, source, 5.0, method="jets").stacked()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -50,10 +50,9 @@ def test_polynomial_is_exact(differentiate, ndim):
 )
 def test_derivatives_of_the_network_are_those_of_its_hessian(ndim, dtype):
     with jax.enable_x64(dtype == "float64"):
-        model = models.make_meta_lrpinn(
-            width=24, depth=2, rank=6, ndim=ndim, param_dtype=dtype
-        )
+        model = models.make_meta_lrpinn(width=24, depth=2, rank=6, ndim=ndim)
         params = models.initial_parameters(model, jax.random.key(0))
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
         source = jnp.full(ndim - 1, 0.4, dtype)
 
         def apply(points):

@@ -10,7 +10,7 @@ from jax.extend import core
 
 from meta_lrpinn import models
 from meta_lrpinn.learning import objectives, output_layer
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.precision import double_precision

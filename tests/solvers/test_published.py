@@ -11,7 +11,7 @@ import pytest
 import meta_lrpinn as ml
 from meta_lrpinn import models
 from meta_lrpinn.learning import adaptation, configs, objectives, output_layer
-from meta_lrpinn.learning.tasks import single_task
+from meta_lrpinn.learning.task_sets import single_task
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics import derivatives, residual
 from meta_lrpinn.physics import problem as problems

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meta_lrpinn.models.activations import cosine, sine
+from meta_lrpinn.models.layers import cosine, sine
 
 X = np.linspace(-300, 300, 20_001)
 
