@@ -175,14 +175,15 @@ def descent(name: str) -> list[dict[str, Any]]:
     tasks = task_sets.stack_tasks(drawn)
     inner, first_order = DESCENTS[name]
     algorithm = MAML(inner=inner, same_task=True, first_order=first_order)
-    batch = tasks, tasks, jax.random.key(3), algorithm, "map"
+    keys = jax.random.split(jax.random.key(3), DESCENT_TASKS)
+    batch = tasks, tasks, keys, algorithm, "map"
 
     @jax.jit
     def loss_after(length, direction):
         moved = jax.tree.map(lambda p, d: p - length * d, params, direction)
-        return maml.meta_loss(objective, moved, *batch)[0]
+        return maml.gradient(objective, moved, *batch)[0][0]
 
-    _, gradient = jax.jit(lambda p: maml.meta_gradient(objective, p, *batch))(params)
+    _, gradient = jax.jit(lambda p: maml.gradient(objective, p, *batch))(params)
     direction = jax.tree.map(jnp.sign, gradient)
     loss = float(loss_after(0.0, direction))
     changes = {
