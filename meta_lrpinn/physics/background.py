@@ -8,6 +8,7 @@ an absorbing layer, where they decay (docs/theory.md).
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,18 +110,19 @@ def _far_coefficients(crossover: float, degree: int) -> tuple[complex, ...]:
     return tuple(complex(coefficient) for coefficient in fit)
 
 
-def complex_distance(offset: Array, floor: float = 1e-9) -> jax.Array:
+def complex_distance(offset: Array) -> jax.Array:
     """Distance √(Σ offset²), continued analytically to complex offsets.
 
+    It is `SMALLEST_PHASE` at least, which keeps u₀ finite at the source itself, where the
+    contrast m − m₀ that multiplies it vanishes.
+
     Args:
-        offset: Displacement from the source, shape (..., ndim), in any unit; real or
-            complex.
-        floor: Smallest distance returned, in that unit: keeps u₀ finite at the source
-            itself, where the contrast m − m₀ that multiplies it vanishes.
+        offset: Displacement from the source, shape (..., ndim), over 1/k; real or complex.
 
     Returns:
         Complex array (...) on the branch with non-negative real part.
     """
+    floor = SMALLEST_PHASE
     squared = jnp.sum(jnp.asarray(offset) ** 2, axis=-1)
     squared = squared.astype(jnp.result_type(squared.dtype, jnp.complex64))
     return jnp.sqrt(jnp.where(jnp.abs(squared) < floor**2, floor**2, squared))
@@ -142,19 +144,15 @@ def background_field(
 
     Returns:
         Complex array (...).
-
-    Raises:
-        ValueError: if the offset has neither 2 nor 3 columns.
     """
+    chex.assert_shape(offset, (..., {2, 3}))
     ndim = jnp.shape(offset)[-1]
     # In radians, so that neither floor nor squares depend on the unit of length.
     wavenumber = jnp.asarray(wavenumber)
     phase = complex_distance(offset * wavenumber[..., None])
     if ndim == 2:
         return hankel0(phase) * amplitude
-    if ndim == 3:
-        return jnp.exp(-1j * phase) / phase * wavenumber * amplitude
-    raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
+    return jnp.exp(-1j * phase) / phase * wavenumber * amplitude
 
 
 def mirrored(points: np.ndarray, surface: float) -> np.ndarray:
@@ -210,14 +208,10 @@ def point_source(
 
     Returns:
         Complex (...).
-
-    Raises:
-        ValueError: if the offset has neither 2 nor 3 columns.
     """
     offset = np.asarray(offset)
+    chex.assert_shape(offset, (..., {2, 3}))
     ndim = offset.shape[-1]
-    if ndim not in (2, 3):
-        raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
     if amplitude is None:
         amplitude = default_amplitude(ndim)
     squared = np.sum(offset**2, axis=-1)

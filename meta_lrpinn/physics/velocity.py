@@ -34,7 +34,7 @@ from meta_lrpinn.physics.grid_values import (
     is_traced,
     real_array,
 )
-from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime import host, programs
 from meta_lrpinn.runtime.precision import Array
 
 
@@ -257,7 +257,7 @@ class VelocityModel:
                 "km; is it in metres?"
             )
         slowness = scipy.ndimage.gaussian_filter(
-            1.0 / _in_double(self.complex_velocity),
+            1.0 / host.in_double(self.complex_velocity),
             [length / step for step in self.spacing],
             mode="nearest",
         )
@@ -333,7 +333,7 @@ class VelocityModel:
             indexing="ij",
         )
         squared = scipy.ndimage.map_coordinates(
-            1 / _in_double(self.complex_velocity) ** 2, index, order=1, mode="nearest"
+            1 / host.in_double(self.complex_velocity) ** 2, index, order=1, mode="nearest"
         )
         return self._of_slowness(np.sqrt(squared), spacing)
 
@@ -347,11 +347,6 @@ class VelocityModel:
             quality = -0.5 * np.real(slowness) / np.imag(slowness)
         velocity = (1.0 / np.real(slowness)).astype(dtype)
         return VelocityModel(velocity, spacing, self.origin, quality)
-
-
-def _in_double(values: Any) -> np.ndarray:
-    values = np.asarray(values)
-    return values.astype(np.result_type(values.dtype, np.float64))
 
 
 def _unflatten(static, children) -> VelocityModel:

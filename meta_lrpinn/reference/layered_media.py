@@ -14,11 +14,22 @@ the real axis and the half-spaces' wavenumbers are branch points; with e^{+iωt}
 little damping they all lie below the axis, so the path of integration passes above them.
 The part of u that is singular at the source, the field of a homogeneous medium with the
 source's own velocity, is subtracted in closed form. Double precision, on the host;
-measured accuracy 1e-7 of the largest value or better.
+measured accuracy 1e-7 of the largest value or better. Complex velocities v/(1 − i/2Q)
+stand for a quality factor Q throughout.
+
+All solutions are δu = u − u₀, complex (n,), and share these arguments; each raises
+ValueError where one is out of its range:
+
+    points: Coordinates (n, 2) or (n, 3) [km]; quickest on a grid.
+    frequency: f [Hz].
+    source: Source position (ndim,) [km], where the velocity has no jump.
+    background_velocity: v₀ of the background field [km/s]; that at the source by default.
+    amplitude: A; that of the fundamental solution by default.
 """
 
 from collections.abc import Callable, Iterator
 
+import chex
 import numpy as np
 import scipy.special
 
@@ -26,6 +37,7 @@ from meta_lrpinn.physics import background
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
 from meta_lrpinn.reference.depth_equation import DepthEquation, vertical_wavenumber
+from meta_lrpinn.runtime import host
 
 _LARGEST_WAVENUMBER = 4000.0  # over the medium's largest; the elements resolve it
 # Gauss points of a panel; singularities lie at least half a panel away, and the phase
@@ -36,14 +48,8 @@ _TAIL = 1e-8  # a tenth of the accuracy that is promised above
 _CHUNK = 256  # wavenumbers at a time; it bounds the memory and is not tuned
 
 
-# Complex velocities v/(1 − i/2Q) stand for a quality factor Q throughout.
-
-
 def depth_profile(model: VelocityModel) -> tuple[np.ndarray, np.ndarray]:
     """Depths and velocities of a model that varies with depth alone.
-
-    Args:
-        model: Velocity model, 2D or 3D.
 
     Returns:
         Depths (nz,) [km], and velocities (nz,) [km/s], between which the squared slowness
@@ -52,7 +58,7 @@ def depth_profile(model: VelocityModel) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: if the velocity varies along a layer.
     """
-    velocity = _in_double(model.complex_velocity).reshape(model.shape[0], -1)
+    velocity = host.in_double(model.complex_velocity).reshape(model.shape[0], -1)
     if np.any(velocity != velocity[:, :1]):
         raise ValueError("the velocity must vary with depth alone")
     return model.axes()[0], velocity[:, 0]
@@ -75,43 +81,21 @@ def layered_medium(
     twice is a jump: `depths=[0.5, 0.5], velocities=[1.5, 3.0]` are two ideal half-spaces.
 
     Args:
-        points: Coordinates (n, 2) or (n, 3) [km]; quickest on a grid.
-        frequency: f [Hz].
-        source: Source position (ndim,) [km], not on a jump.
         depths: Depths (m,) [km], not falling.
         velocities: Velocities there (m,) [km/s], real or complex.
-        background_velocity: v₀ of the background field [km/s]; by default that at the
-            source.
-        amplitude: A; by default that of the fundamental solution.
-
-    Returns:
-        δu = u − u₀, complex (n,).
-
-    Raises:
-        ValueError: if an argument is out of its range, or the source lies on a jump.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
     depths, velocities = _checked_profile(depths, velocities)
-    omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
-    ndim = len(source)
-    if points.ndim != 2 or points.shape[1] != ndim or ndim not in (2, 3):
-        raise ValueError(
-            f"points and source must have 2 or 3 columns each, got {points.shape} and "
-            f"{source.shape}"
-        )
+    analytic.check_positive(frequency, "frequency", "Hz")
+    omega = 2 * np.pi * frequency
     depths = _without_slivers(depths, source[-1], 1e-9 * np.real(velocities).min() / omega)
     own_velocity = _velocity_at(source[-1], depths, velocities)
-    heights, height_of = np.unique(points[:, -1], return_inverse=True)
     equation = DepthEquation.make(
-        omega, source[-1], own_velocity, depths, velocities, heights
+        omega, source[-1], own_velocity, depths, velocities, np.unique(points[:, -1])
     )
+    depth = equation.edges[-1] - equation.edges[0]
     scattered = _inverse_transform(
-        equation.scattered_at,
-        np.linalg.norm(points[:, :-1] - source[:-1], axis=1),
-        height_of,
-        depth=equation.edges[-1] - equation.edges[0],
-        wavenumbers=omega / velocities,
-        ndim=ndim,
+        equation.scattered_at, points, source, depth, omega / velocities
     )
     return _with_amplitude(
         scattered, points, frequency, source, own_velocity, background_velocity, amplitude
@@ -136,36 +120,23 @@ def two_half_spaces(
     i e^{−iγ|z − z_s|}/2γ of which the source's field consists (Chew 1995, 2.1 and 2.2).
 
     Args:
-        points: Coordinates (n, 2) or (n, 3) [km].
-        frequency: f [Hz].
-        source: Source position (ndim,) [km], not on the interface.
         interface: Depth of the interface [km].
         velocity_above: Velocity at smaller depths [km/s].
         velocity_below: Velocity at larger depths [km/s].
-        background_velocity: v₀ [km/s]; by default that at the source.
-        amplitude: A; by default that of the fundamental solution.
-
-    Returns:
-        δu = u − u₀, complex (n,).
-
-    Raises:
-        ValueError: if an argument is out of its range, or the source on the interface.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
-    omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
-    velocities = np.array(
-        [
-            _lossy(velocity_above, "velocity above"),
-            _lossy(velocity_below, "velocity below"),
-        ]
-    )
+    analytic.check_positive(frequency, "frequency", "Hz")
+    analytic.check_positive(velocity_above, "velocity above", "km/s")
+    analytic.check_positive(velocity_below, "velocity below", "km/s")
+    omega = 2 * np.pi * frequency
+    velocities = np.array([velocity_above, velocity_below])
     gap = abs(source[-1] - interface)
     if gap == 0:
         raise ValueError(f"the source lies on the interface, at {interface} km")
     if source[-1] > interface:
         velocities = velocities[::-1]
     own, other = omega / velocities
-    heights, height_of = np.unique(points[:, -1], return_inverse=True)
+    heights = np.unique(points[:, -1])
     depth = (heights - interface) * np.sign(source[-1] - interface)  # > 0: source's side
 
     def scattered_at(kappa):
@@ -181,13 +152,9 @@ def two_half_spaces(
         reflected = (near - far) / (near + far) * reflected
         return 0.5j / near * np.where(depth >= 0, reflected, through)
 
+    extent = np.ptp([*heights, source[-1], interface])
     scattered = _inverse_transform(
-        scattered_at,
-        np.linalg.norm(points[:, :-1] - source[:-1], axis=1),
-        height_of,
-        depth=np.ptp([*heights, source[-1], interface]),
-        wavenumbers=np.array([own, other]),
-        ndim=len(source),
+        scattered_at, points, source, extent, np.array([own, other])
     )
     return _with_amplitude(
         scattered, points, frequency, source, velocities[0], background_velocity, amplitude
@@ -213,22 +180,13 @@ def linear_velocity(
     ∫_d^∞ e^{−iνt} (2 cosh t − 2 cosh d)^{−1/2} dt (DLMF 14.12.6), along t = d + (1 − i)s.
 
     Args:
-        points: Coordinates (n, 2) [km], where v > 0.
-        frequency: f [Hz], above b/4π.
-        source: Source position (2,) [km].
+        frequency: Above b/4π [Hz].
         velocity: v₁ at z = 0 [km/s].
         gradient: b, 1/s, not zero.
-        background_velocity: v₀ [km/s]; by default that at the source.
-        amplitude: A; by default i/4, that of the fundamental solution.
-
-    Returns:
-        δu = u − u₀, complex (n,).
-
-    Raises:
-        ValueError: if an argument is out of its range, or v is not positive at a point.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
-    omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
+    analytic.check_positive(frequency, "frequency", "Hz")
+    omega = 2 * np.pi * frequency
     order = (omega / gradient) ** 2 - 0.25 if gradient else 0.0
     if order <= 0:
         raise ValueError(
@@ -268,33 +226,32 @@ def _legendre(order: float, distance: np.ndarray) -> np.ndarray:
 
 def _inverse_transform(
     transform: Callable[[np.ndarray], np.ndarray],
-    offsets: np.ndarray,
-    height_of: np.ndarray,
+    points: np.ndarray,
+    source: np.ndarray,
     depth: float,
     wavenumbers: np.ndarray,
-    ndim: int,
 ) -> np.ndarray:
-    """The field at points from its transform in κ.
+    """The field at points (n, ndim) from its transform in κ, complex (n,).
 
     Args:
-        transform: Wavenumbers (n_kappa,) → values at all heights (n_kappa, n_heights).
-        offsets: Horizontal distance from the source of each point, (n,) [km].
-        height_of: Index of each point's height, (n,).
+        transform: Wavenumbers (n_kappa,) → values at the heights of all points, each once
+            and in order, (n_kappa, n_heights).
+        points: Coordinates (n, ndim) [km].
+        source: Source position (ndim,) [km].
         depth: Extent of medium and points across the layers [km].
         wavenumbers: Wavenumbers of the medium: no pole or branch point beyond them.
-        ndim: Space dimension, 2 or 3.
-
-    Returns:
-        Complex (n,).
     """
+    chex.assert_shape([points, source], [(None, {2, 3}), (points.shape[-1],)])
+    offsets = np.linalg.norm(points[:, :-1] - source[:-1], axis=1)
     reaches, reach_of = np.unique(offsets, return_inverse=True)
+    _, height_of = np.unique(points[:, -1], return_inverse=True)
     field = np.zeros(len(offsets), complex)
     sizes = np.abs(wavenumbers)
     path = _path(sizes.min(), sizes.max(), reaches[-1], depth)
     for kappa, weight in path:
         block = np.zeros(1)
         for part in np.array_split(np.arange(len(kappa)), 1 + len(kappa) // _CHUNK):
-            if ndim == 2:
+            if len(source) == 2:
                 wave = np.cos(np.outer(kappa[part], reaches)) / np.pi
             else:
                 wave = scipy.special.jv(0, np.outer(kappa[part], reaches))
@@ -355,7 +312,7 @@ def _with_amplitude(
     scattered = scattered * (amplitude / default)
     if background_velocity is None or background_velocity == own_velocity:
         return scattered
-    _lossy(background_velocity, "background velocity")
+    analytic.check_positive(background_velocity, "background velocity", "km/s")
     return scattered + analytic.shifted_background(
         points, frequency, source, own_velocity, background_velocity, amplitude
     )
@@ -376,7 +333,7 @@ def _velocity_at(depth: float, depths: np.ndarray, velocities: np.ndarray) -> co
 
 
 def _checked_profile(depths, velocities) -> tuple[np.ndarray, np.ndarray]:
-    depths, velocities = np.asarray(depths, float), _in_double(velocities)
+    depths, velocities = np.asarray(depths, float), host.in_double(velocities)
     if depths.ndim != 1 or depths.shape != velocities.shape or len(depths) == 0:
         raise ValueError(
             "depths and velocities must be lists of the same length, got shapes "
@@ -390,21 +347,3 @@ def _checked_profile(depths, velocities) -> tuple[np.ndarray, np.ndarray]:
     if not np.all(is_fine):
         raise ValueError("velocities must be positive and finite")
     return depths, velocities
-
-
-def _in_double(values) -> np.ndarray:
-    values = np.asarray(values)
-    return values.astype(np.result_type(values.dtype, float))
-
-
-def _lossy(velocity: complex, name: str) -> complex:
-    _positive(np.real(velocity), name, "km/s")
-    if np.imag(velocity) < 0:
-        raise ValueError(f"{name} must not have a negative imaginary part, got {velocity}")
-    return velocity
-
-
-def _positive(value: float, name: str, unit: str) -> float:
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive, got {value} {unit}")
-    return value

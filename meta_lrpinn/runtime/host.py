@@ -1,6 +1,7 @@
 """Functions that run on the host, with an adjoint by hand, as JAX traces them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,7 @@ def _of_traced_bits(bits: jax.Array, dtype: np.dtype) -> jax.Array:
     return jax.lax.bitcast_convert_type(bits, dtype)
 
 
-def in_double(values: np.ndarray) -> np.ndarray:
+def in_double(values: Any) -> np.ndarray:
     """Values in double precision, complex where they are."""
+    values = np.asarray(values)
     return values.astype(np.result_type(values.dtype, float))
