@@ -77,7 +77,7 @@ def quadrature_shape(
         Points along each axis, coordinate order.
     """
     wavelength = 2 * np.pi * problem.model.minimum / float(problem.omega)
-    size = np.asarray(problem.upper) - np.asarray(problem.lower)
+    size = np.asarray(problem.size)
     counts = np.ceil(size * points_per_wavelength / wavelength)
     finer = max(1.0, (least / np.prod(counts)) ** (1 / problem.ndim))
     return tuple(int(count) for count in np.ceil(finer * counts))
@@ -88,7 +88,7 @@ def refinement_of(problem: HelmholtzProblem, shape: tuple[int, ...]) -> tuple[in
 
     So many that they are at most half of the velocity grid's spacing, at least two.
     """
-    size = np.asarray(problem.upper) - np.asarray(problem.lower)
+    size = np.asarray(problem.size)
     cell = size / np.asarray(shape)
     needed = np.ceil(2 * cell / np.asarray(problem.model.spacing)[::-1])
     return tuple(int(count) for count in np.maximum(needed, 2))
@@ -138,7 +138,7 @@ def collocate_grid(
             spectrum = spectrum * phase.reshape(along)
         return jnp.fft.ifftn(spectrum).ravel()
 
-    size = jnp.asarray(problem.upper) - jnp.asarray(problem.lower)
+    size = jnp.asarray(problem.size)
     mean = _mean_squared_slowness(problem, points, size / jnp.asarray(fine))
     slowness = filtered(mean)
     coarse = problems.collocate(problem, quadrature_points(problem, shape, shift))

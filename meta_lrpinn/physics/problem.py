@@ -63,6 +63,11 @@ class HelmholtzProblem(struct.PyTreeNode):
         """Largest coordinates of the model and its layer, (ndim,) [km]."""
         return self.layer.upper + self.layer.thickness
 
+    @property
+    def size(self) -> Array:
+        """Sides of the model with its layer, (ndim,) [km]."""
+        return self.upper - self.lower
+
 
 class Collocation(struct.PyTreeNode):
     """Points of a problem, with all that residuals and weak forms need there."""

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,7 @@ def prepare(settings: FiniteDifferences, setup: Setup) -> Prepared:
     Raises:
         ValueError: if the problem is too large, or an option is out of its range.
     """
-    options = _options(settings, setup)
-    finite_difference.check_first_grid(setup.grid, setup.frequency, **options)
+    _scheme(settings, setup).check(setup.grid, setup.frequency)
     solve = functools.partial(_solve, settings, setup)
     if setup.receivers is None:
         return Prepared(setup, solve)
@@ -61,14 +59,15 @@ def _data(settings: FiniteDifferences, setup: Setup) -> Callable[[jax.Array], ja
     return of_velocity
 
 
-def _options(settings: FiniteDifferences, setup: Setup) -> dict[str, Any]:
-    return {
-        "refinement": settings.refinement,
-        "tolerance": settings.tolerance,
-        "thickness": setup.conditions.thickness,
-        "reflection": setup.conditions.reflection,
-        "scheme_order": settings.scheme_order,
-    }
+def _scheme(settings: FiniteDifferences, setup: Setup) -> finite_difference.Scheme:
+    return finite_difference.Scheme(
+        refinement=settings.refinement,
+        tolerance=settings.tolerance,
+        maximum_refinement=settings.maximum_refinement,
+        thickness=setup.conditions.thickness,
+        reflection=setup.conditions.reflection,
+        order=settings.scheme_order,
+    )
 
 
 def _solve(
@@ -84,9 +83,8 @@ def _solve(
         setup.sources,
         setup.amplitude,
         setup.background_velocities(model),
-        weights=setup.conditions.weights,
-        maximum_refinement=settings.maximum_refinement,
-        **_options(settings, setup),
+        _scheme(settings, setup),
+        setup.conditions.weights,
     )
     history = refined.history
     if truth is not None:

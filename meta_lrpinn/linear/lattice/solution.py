@@ -11,12 +11,12 @@ import functools
 import math
 import warnings
 
+import chex
 import numpy as np
 from flax import struct
 
 from meta_lrpinn.linear import residuals, stencils
 from meta_lrpinn.linear.interpolation import squared_slowness
-from meta_lrpinn.linear.lattice import coarse
 from meta_lrpinn.linear.lattice.operator import (
     Discretisation,
     WeakForm,
@@ -25,7 +25,12 @@ from meta_lrpinn.linear.lattice.operator import (
     right_hand_sides,
     weak_form,
 )
-from meta_lrpinn.linear.lattice.separable import separable_inverse
+from meta_lrpinn.linear.lattice.preconditioners import (
+    CoarseInverse,
+    coarse_inverse,
+    grid_shape,
+    separable_inverse,
+)
 from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
@@ -61,9 +66,9 @@ class System:
         return separable_inverse(self.form)
 
     @functools.cached_property
-    def coarse(self) -> coarse.CoarseInverse:
+    def coarse(self) -> CoarseInverse:
         """The inverse on the coarse grid."""
-        return coarse.coarse_inverse(self.form)
+        return coarse_inverse(self.form)
 
     def smoothed(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Changes by the separable inverse, and their images."""
@@ -96,24 +101,26 @@ class System:
         size = residuals.norm(columns)
         scale = np.where(size > 0, size, 1).reshape(-1, *(1,) * (columns.ndim - 1))
         rest = columns / scale  # so that no product of small numbers is lost
-        found = residuals.Iterate(np.zeros_like(rest), rest, 0)
-        found = residuals.solve(
+        iterate = residuals.solve(
             self.smoothed,
-            found,
+            residuals.Iterate(np.zeros_like(rest), rest, 0),
             tolerance,
             _MOST,
             functools.partial(_is_hopeless, tolerance=tolerance, patience=self.patience),
         )
-        if residuals.norm(found.residual).max(initial=0) > tolerance:
-            improve = self.corrected if np.isfinite(self.patience) else self.smoothed
-            found = residuals.solve(improve, found, tolerance, _MOST - found.iterations)
-        return found._replace(solution=found.solution * scale)
+        if residuals.norm(iterate.residual).max(initial=0) > tolerance:
+            most = _MOST - iterate.iterations
+            iterate = residuals.solve(self.strongest, iterate, tolerance, most)
+        return iterate._replace(solution=iterate.solution * scale)
+
+    @property
+    def strongest(self) -> residuals.Improve:
+        """`corrected`, where there can be a coarse grid, else `smoothed`."""
+        return self.corrected if np.isfinite(self.patience) else self.smoothed
 
     def correction(self, columns: np.ndarray) -> np.ndarray:
         """About K⁻¹ of what iterations have left."""
-        if np.isfinite(self.patience):
-            return self.corrected(columns)[0]
-        return self.smoothed(columns)[0]
+        return self.strongest(columns)[0]
 
 
 def _is_hopeless(norms: list[float], tolerance: float, patience: float) -> bool:
@@ -130,7 +137,7 @@ def _patience(discretisation: Discretisation) -> float:
     """Iterations that cost what factors do; infinite where there can be none."""
     if float(discretisation.problem.layer.thickness) == 0:
         return math.inf  # the waves are periodic then, the grid is not
-    shape = coarse.grid_shape(discretisation)
+    shape = grid_shape(discretisation)
     if math.prod(shape) > 1e7:
         return math.inf
     entries = stencils.factor_entries(shape)
@@ -175,9 +182,9 @@ class Prepared:
     ) -> Solution:
         """Wavefields of several sources on the model's grid, and how far to trust them.
 
-        Every source is solved for a second time with all worse that can be wrong: without
-        the shortest third of the waves, on fewer quadrature points, in a weaker layer, and
-        with a larger residual. A part of the change is the estimate.
+        Every source is solved for a second time with every source of error made larger:
+        without the shortest third of the waves, on fewer quadrature points, in a weaker
+        layer, and with a larger residual. A part of the change is the estimate.
 
         Args:
             model: Velocity on the grid of the problem's.
@@ -190,38 +197,15 @@ class Prepared:
         Returns:
             The solution; a warning is given where iterations end above their residual.
         """
-        given = squared_slowness(model), sources, background_velocities, weights
-        found = _solved(self.main, *given, tolerance)
-        other = _solved(self.check, *given, _CHECK_RESIDUAL * tolerance)
-        problem = self.main.problem
-        # A homogeneous model scatters rounding errors, of which no fraction is asked.
-        floor = 1e3 * np.finfo(float).eps * abs(complex(problem.amplitude))
-        if problem.ndim == 3:  # u₀ is A e^{−ikr}/r
-            floor *= self.main.omega / problem.model.minimum
-        size = _energy(found.fields) + floor**2
-        change = np.sqrt(_energy(other.fields - found.fields) / size)
-        rest = np.sqrt(_energy(found.rest) / size)
-        estimate = np.maximum(_ERROR_OVER_CHANGE * change, _ERROR_OVER_REST * rest)
-        return Solution(
-            weights=found.weights,
-            fields=found.fields,
-            error_estimate=estimate,
-            residual=found.residual,
-            iterations=found.iterations,
-            converged=found.converged & other.converged,
+        chex.assert_shape(sources, (len(background_velocities), model.ndim))
+        case = squared_slowness(model), sources, background_velocities, weights
+        solution = _solved(self.main, *case, tolerance)
+        other = _solved(self.check, *case, _CHECK_RESIDUAL * tolerance)
+        change = _relative(self.main, other.fields - solution.fields, solution.fields)
+        return solution.replace(
+            error_estimate=np.maximum(_ERROR_OVER_CHANGE * change, solution.error_estimate),
+            converged=solution.converged & other.converged,
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """One of the two solutions."""
-
-    weights: np.ndarray
-    fields: np.ndarray
-    rest: np.ndarray  # fields that one more correction would add; zero where converged
-    residual: np.ndarray  # (n_sources,)
-    iterations: int
-    converged: np.ndarray  # (n_sources,)
 
 
 def _solved(
@@ -231,7 +215,8 @@ def _solved(
     background_velocities: np.ndarray,
     weights: np.ndarray | None,
     tolerance: float,
-) -> _Found:
+) -> Solution:
+    """One of the two; its estimate is of what the iterations have left."""
     problem, lattice = discretisation.problem, discretisation.lattice
     system = System(weak_form(discretisation, slowness))
     rhs = right_hand_sides(system.form, sources, background_velocities, weights)
@@ -241,22 +226,34 @@ def _solved(
     residual = residuals.norm(left) / np.where(size > 0, size, 1)
     fields = evaluate_on_grid(problem, lattice, iterate.solution)
     is_left = residual > _ROUNDED * tolerance
-    rest = np.zeros_like(fields)
+    correction = np.zeros_like(fields)  # what one more iteration would add
     if np.any(is_left):
         change = system.correction(left[is_left])
-        rest[is_left] = evaluate_on_grid(problem, lattice, change)
+        correction[is_left] = evaluate_on_grid(problem, lattice, change)
         warnings.warn(
             f"iterations ended at a residual of {residual.max():.2g}, not {tolerance:.2g}",
             stacklevel=2,
         )
-    return _Found(
+    return Solution(
         weights=iterate.solution,
         fields=fields,
-        rest=rest,
+        error_estimate=_ERROR_OVER_REST * _relative(discretisation, correction, fields),
         residual=residual,
         iterations=iterate.iterations,
         converged=~is_left,
     )
+
+
+def _relative(
+    discretisation: Discretisation, changes: np.ndarray, fields: np.ndarray
+) -> np.ndarray:
+    """Relative L2 norm of changes of fields on the grid, (n_sources,)."""
+    problem = discretisation.problem
+    # A homogeneous model scatters rounding errors, of which no fraction is asked.
+    floor = 1e3 * np.finfo(float).eps * abs(complex(problem.amplitude))
+    if problem.ndim == 3:  # u₀ is A e^{−ikr}/r
+        floor *= discretisation.omega / problem.model.minimum
+    return np.sqrt(_energy(changes) / (_energy(fields) + floor**2))
 
 
 def _energy(fields: np.ndarray) -> np.ndarray:
