@@ -32,14 +32,7 @@ SMALLEST_PHASE = 1e-9
 
 
 def default_amplitude(ndim: int) -> complex:
-    """Amplitude A that makes u₀ the fundamental solution, (Δ + ω²m₀)u₀ = δ.
-
-    Args:
-        ndim: Space dimension, 2 or 3.
-
-    Returns:
-        i/4 in 2D, −1/(4π) in 3D.
-    """
+    """A of the fundamental solution, (Δ + ω²m₀)u₀ = δ: i/4 in 2D, −1/(4π) in 3D."""
     return {2: 0.25j, 3: complex(-1 / (4 * np.pi))}[ndim]
 
 
@@ -53,9 +46,6 @@ def hankel0(z: jax.Array) -> jax.Array:
 
     Args:
         z: Complex (or real) arguments of any shape, not zero.
-
-    Returns:
-        Complex array of the same shape.
     """
     z = jnp.asarray(z)
     z = z.astype(jnp.result_type(z.dtype, jnp.complex64))
@@ -122,16 +112,16 @@ def complex_distance(offset: Array) -> jax.Array:
     Returns:
         Complex array (...) on the branch with non-negative real part.
     """
-    floor = SMALLEST_PHASE
     squared = jnp.sum(jnp.asarray(offset) ** 2, axis=-1)
     squared = squared.astype(jnp.result_type(squared.dtype, jnp.complex64))
-    return jnp.sqrt(jnp.where(jnp.abs(squared) < floor**2, floor**2, squared))
+    smallest = SMALLEST_PHASE**2
+    return jnp.sqrt(jnp.where(jnp.abs(squared) < smallest, smallest, squared))
 
 
 def background_field(
     offset: Array, wavenumber: Array | float, amplitude: Array | complex
 ) -> jax.Array:
-    """Background wavefield u₀ of a point source.
+    """Background wavefield u₀ of a point source, complex (...).
 
     A H₀⁽²⁾(k r) in 2D and A e^{−ikr}/r in 3D, with k = ω/v₀ (Cheng and Alkhalifah
     2025, eq. 3).
@@ -141,9 +131,6 @@ def background_field(
             absorbing layer (see `physics.absorbing.stretched_offset`).
         wavenumber: k = ω/v₀ [rad/km], broadcastable to (...).
         amplitude: A, complex, broadcastable to (...).
-
-    Returns:
-        Complex array (...).
     """
     chex.assert_shape(offset, (..., {2, 3}))
     ndim = jnp.shape(offset)[-1]
@@ -170,7 +157,7 @@ def background_of_sources(
     amplitude: complex,
     surface: float | None = None,
 ) -> np.ndarray:
-    """Background wavefields u₀ of several sources, in double precision.
+    """Background wavefields u₀ of several sources, complex128 (n_sources, n).
 
     Args:
         points: Coordinates (n, ndim) [km].
@@ -179,9 +166,6 @@ def background_of_sources(
         velocities: v₀ of each (n_sources,) [km/s].
         amplitude: A.
         surface: Depth of a free surface [km], by which each source has an image.
-
-    Returns:
-        Complex (n_sources, n).
     """
     if surface is not None:
         options = frequency, sources, velocities, amplitude
@@ -196,9 +180,7 @@ def background_of_sources(
 def point_source(
     offset: np.ndarray, wavenumber: complex, amplitude: complex | None = None
 ) -> np.ndarray:
-    """Background wavefield u₀: A H₀⁽²⁾(kr) in 2D and A e^{−ikr}/r in 3D.
-
-    The double-precision host form of `background_field`, which compiles nothing.
+    """The double-precision host form of `background_field`, which compiles nothing.
 
     Args:
         offset: Displacement from the source, (..., 2) or (..., 3) [km]; real, or

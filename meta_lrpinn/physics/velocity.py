@@ -164,7 +164,7 @@ class VelocityModel:
             points: (..., ndim) coordinates (x, z) or (x, y, z) [km].
 
         Returns:
-            (...,) velocities [km/s].
+            (...,) [km/s].
         """
         return 1 / jnp.real(jnp.sqrt(self.squared_slowness_at(points)))
 
@@ -173,24 +173,14 @@ class VelocityModel:
         return 1 / jnp.sqrt(self.squared_slowness_at(points))
 
     def squared_slowness_at(self, points: Array) -> jax.Array:
-        """m of the Helmholtz equation at points, multilinear between grid points.
-
-        Args:
-            points: As for `at`.
-
-        Returns:
-            (...,) [s²/km²], complex with a quality.
-        """
-        return self._interpolated(self.squared_slowness, points)
-
-    def _interpolated(self, values: Any, points: Array) -> jax.Array:
+        """m at points, multilinear between nodes; complex with Q, (...) [s²/km²]."""
         points = jnp.asarray(points)
         if points.ndim == 0 or points.shape[-1] != self.ndim:
             raise ValueError(
                 f"points must have {self.ndim} coordinates {axis_names(self.ndim)} in "
                 f"their last axis, got shape {points.shape}"
             )
-        return _interpolate(values, points, self.spacing, self.origin)
+        return _interpolate(self.squared_slowness, points, self.spacing, self.origin)
 
     def replace_velocity(self, velocity: Any) -> VelocityModel:
         """The same grid and quality with another velocity of the same shape [km/s]."""
@@ -323,15 +313,11 @@ class VelocityModel:
                 raise ValueError(
                     f"spacing {new} km is larger than the model, {extent:g} km in {name}"
                 )
-        index = np.meshgrid(
-            *(
-                np.minimum(np.arange(n) * new / old, count - 1)
-                for n, new, old, count in zip(
-                    shape, spacing, self.spacing, self.shape, strict=True
-                )
-            ),
-            indexing="ij",
+        sizes = zip(shape, spacing, self.spacing, self.shape, strict=True)
+        lines = (
+            np.minimum(np.arange(n) * new / old, size - 1) for n, new, old, size in sizes
         )
+        index = np.meshgrid(*lines, indexing="ij")
         squared = scipy.ndimage.map_coordinates(
             1 / host.in_double(self.complex_velocity) ** 2, index, order=1, mode="nearest"
         )
@@ -420,7 +406,7 @@ def fill_nearest(
 
     Args:
         values: (nz, nx) or (nz, ny, nx), masked or not.
-        spacing: By which distances are measured; that of a cube by default.
+        spacing: By which distances are measured; equal steps by default.
 
     Raises:
         ValueError: if they are not real numbers, or none is there to fill with.
@@ -446,17 +432,10 @@ def transposition_hint(model: VelocityModel) -> str | None:
     values = np.asarray(model.velocity, np.float64)
     if np.ptp(values) == 0:
         return None
+    lines = np.indices(values.shape, sparse=True)
     vertical, horizontal = (
-        np.corrcoef(
-            np.broadcast_to(
-                np.arange(values.shape[axis]).reshape(
-                    [-1 if a == axis else 1 for a in range(values.ndim)]
-                ),
-                values.shape,
-            ).ravel(),
-            values.ravel(),
-        )[0, 1]
-        for axis in (0, values.ndim - 1)
+        np.corrcoef(np.broadcast_to(line, values.shape).ravel(), values.ravel())[0, 1]
+        for line in (lines[0], lines[-1])
     )
     # On Marmousi, Overthrust, Red Sea, Hess and 180 random models: none is suspected, and
     # all but 19 are when transposed.

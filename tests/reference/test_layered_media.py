@@ -6,7 +6,7 @@ import pytest
 
 from meta_lrpinn.metrics import relative_l2
 from meta_lrpinn.physics.velocity import VelocityModel
-from meta_lrpinn.reference import analytic, depth_equation, layered_media
+from meta_lrpinn.reference import analytic, layered_media
 from meta_lrpinn.reference.layered_media import (
     depth_profile,
     layered_medium,
@@ -172,8 +172,8 @@ def test_mirrored_in_x_and_z():
 def test_path_and_elements_do_not_matter(name, monkeypatch):
     field = layered_medium(GRID, FREQUENCY, SOURCE, *PROFILES[name])
     for module, constant, value in (
-        (depth_equation, "_DEGREE", 12),
-        (depth_equation, "_SMALLEST_ELEMENT", 2e-4),
+        (layered_media, "_DEGREE", 12),
+        (layered_media, "_SMALLEST_ELEMENT", 2e-4),
         (layered_media, "_PANEL_PHASE", 4.0),
         (layered_media, "_PANEL_POINTS", 20),
         (layered_media, "_TAIL", 1e-10),

@@ -16,31 +16,21 @@ coarse grid. All of it runs on the host and compiles nothing; the derivative of 
 velocity is written by hand (`data`).
 """
 
-from meta_lrpinn.linear.lattice.data import data_function
-from meta_lrpinn.linear.lattice.operator import discretise, evaluate, evaluate_on_grid
-from meta_lrpinn.linear.lattice.solution import Prepared, Solution, prepare, solve
+from meta_lrpinn.linear.lattice.data import data_function as data_function
+from meta_lrpinn.linear.lattice.operator import discretise as discretise
+from meta_lrpinn.linear.lattice.operator import evaluate as evaluate
+from meta_lrpinn.linear.lattice.operator import evaluate_on_grid as evaluate_on_grid
+from meta_lrpinn.linear.lattice.solution import Prepared as Prepared
+from meta_lrpinn.linear.lattice.solution import Solution as Solution
+from meta_lrpinn.linear.lattice.solution import prepare as prepare
+from meta_lrpinn.linear.lattice.solution import solve as solve
+from meta_lrpinn.linear.lattice.waves import Lattice as Lattice
 from meta_lrpinn.linear.lattice.waves import (
-    Lattice,
-    default_wavenumber_ratio,
-    make_lattice,
-    missing_share,
-    wavenumber_ratio_for,
-    wavenumber_ratio_for_tolerance,
+    default_wavenumber_ratio as default_wavenumber_ratio,
 )
-
-__all__ = [
-    "Lattice",
-    "Prepared",
-    "Solution",
-    "data_function",
-    "default_wavenumber_ratio",
-    "discretise",
-    "evaluate",
-    "evaluate_on_grid",
-    "make_lattice",
-    "missing_share",
-    "prepare",
-    "solve",
-    "wavenumber_ratio_for",
-    "wavenumber_ratio_for_tolerance",
-]
+from meta_lrpinn.linear.lattice.waves import make_lattice as make_lattice
+from meta_lrpinn.linear.lattice.waves import missing_share as missing_share
+from meta_lrpinn.linear.lattice.waves import wavenumber_ratio_for as wavenumber_ratio_for
+from meta_lrpinn.linear.lattice.waves import (
+    wavenumber_ratio_for_tolerance as wavenumber_ratio_for_tolerance,
+)

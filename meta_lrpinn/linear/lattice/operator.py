@@ -17,6 +17,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+import chex
 import numpy as np
 import scipy.fft
 import scipy.sparse
@@ -171,6 +172,7 @@ class WeakForm:
         little over four times the extent give its product exactly, whatever the
         quadrature.
         """
+        chex.assert_shape(weights, (None, *self.discretisation.lattice.shape))
         together = max(1, _TOGETHER // self.kernel.size)
         parts = [
             self._scattered(weights[start : start + together])
@@ -271,6 +273,7 @@ def right_hand_sides(
         weights: (n_sources,) of sources that are fired together, whose one right-hand
             side is wanted, (1, *lattice.shape).
     """
+    chex.assert_shape(sources, (len(background_velocities), form.slowness.ndim))
     discretisation = form.discretisation
     tests = [axis.tests for axis in discretisation.axes]
     rows = len(sources) if weights is None else 1
@@ -297,18 +300,16 @@ def evaluate(
     weights: np.ndarray,
     points: np.ndarray,
 ) -> np.ndarray:
-    """Scattered wavefield at any points.
+    """Scattered wavefield at any points (p, ndim) [km], complex (n_sources, p).
 
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
         weights: Complex output weights (n_sources, *lattice.shape).
-        points: Coordinates (p, ndim) [km].
-
-    Returns:
-        Complex (n_sources, p).
+        points: Coordinates [km].
     """
     points = np.asarray(points, float)
+    chex.assert_shape([points, weights], [(None, problem.ndim), (None, *lattice.shape)])
     size = max(1, _TOGETHER // (len(weights) * max(lattice.number // lattice.shape[-1], 1)))
     result = np.empty((len(weights), len(points)), complex)
     for start in range(0, len(points), size):
@@ -342,22 +343,15 @@ def evaluation_transposed(
 def evaluate_on_grid(
     problem: HelmholtzProblem, lattice: Lattice, weights: np.ndarray
 ) -> np.ndarray:
-    """Scattered wavefield on the model's grid, one axis at a time.
+    """`evaluate` on the model's grid, axis by axis: (n_sources, nz, nx) or in 3D.
 
     A grid may reach beyond the box into the layer, where the waves decay.
-
-    Args:
-        problem: The problem.
-        lattice: From `make_lattice`.
-        weights: Complex output weights (n_sources, *lattice.shape).
-
-    Returns:
-        Complex (n_sources, nz, nx) or (n_sources, nz, ny, nx).
     """
     matrices = [
         waves_at(problem, lattice, axis, coordinates).T
         for axis, coordinates in enumerate(problem.model.axes()[::-1])
     ]
+    chex.assert_shape(weights, (None, *lattice.shape))
     fields = contract(weights, matrices, first=1)
     # (n_sources, x, [y,] z) to (n_sources, z, [y,] x)
     return np.ascontiguousarray(np.transpose(fields, (0, *range(problem.ndim, 0, -1))))
