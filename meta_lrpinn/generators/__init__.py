@@ -321,10 +321,10 @@ def draw_model(
     # A model of ones checks shape, spacing and origin.
     grid = VelocityModel(np.ones(tuple(shape)), spacing, origin)
     nodes = grid.grid_points()
-    places = (np.arange(samples) + 0.5) / samples - 0.5
+    fractions = (np.arange(samples) + 0.5) / samples - 0.5
     total = np.zeros(len(nodes))
     # Sample by sample: all of them at once would take samples^ndim times the memory.
-    for offset in itertools.product(places, repeat=grid.ndim):
+    for offset in itertools.product(fractions, repeat=grid.ndim):
         total += np.asarray(velocity(nodes + np.array(offset) * grid.spacing[::-1])) ** -2.0
     mean = total.reshape(grid.shape) / samples**grid.ndim
     return VelocityModel(mean**-0.5, spacing, origin)

@@ -125,12 +125,11 @@ def _faulted(rng: np.random.Generator, grid: Grid) -> np.ndarray:
     along = grid.x + grid.skew(rng, 0.5)
     restored = grid.z
     count = int(rng.integers(1, 4))
-    places = (np.arange(count) + rng.uniform(0.25, 0.75, count)) / count
-    for place in places:
+    for position in (np.arange(count) + rng.uniform(0.25, 0.75, count)) / count:
         # Measured from mid-depth, so that every fault cuts the model.
         steepness = np.tan(np.radians(rng.uniform(50.0, 75.0)))
         towards = rng.choice([-1.0, 1.0])
-        plane = place * grid.widths[0] + towards * (grid.z - grid.depth / 2) / steepness
+        plane = position * grid.widths[0] + towards * (grid.z - grid.depth / 2) / steepness
         hanging_wall = towards * (along - plane) > 0
         throw = rng.uniform(0.04, 0.13) * grid.depth
         restored = restored - throw * hanging_wall

@@ -142,11 +142,11 @@ def grid_lines(
         model.lower[::-1], model.spacing, model.shape, strengths, strict=True
     ):
         nodes = step / refinement * np.arange((count - 1) * refinement + 1)
+        cells = np.arange(1, _layer_lines(step, refinement, layer) + 1) / refinement
         if isinstance(layer, GradedLayer):
-            beyond = _graded_steps(step, refinement, layer)
+            beyond = _graded(step, layer.growth, cells)
         else:
-            margin = int(np.ceil(float(layer.thickness) / step * refinement - 1e-9))
-            depth = step / refinement * np.arange(1, margin + 1)
+            depth = step * cells
             integral = strength * depth**3 / (3 * layer.thickness**2)
             beyond = depth - 1j * integral / omega
         stretched = np.concatenate([-beyond[::-1], nodes, nodes[-1] + beyond])
@@ -169,9 +169,14 @@ def _graded(step: float, growth: float, cell: np.ndarray | int) -> np.ndarray:
     return step * (cell + _DIRECTION * (np.expm1(growth * cell) / growth - cell))
 
 
-def _graded_steps(step: float, refinement: int, layer: GradedLayer) -> np.ndarray:
-    lines = np.arange(1, layer_cells(step, layer) * refinement + 1)
-    return _graded(step, layer.growth, lines / refinement)
+def _layer_lines(
+    step: float, refinement: int, layer: GradedLayer | absorbing.AbsorbingLayer
+) -> int:
+    """Lines of a layer on each side, the outermost one included."""
+    if isinstance(layer, GradedLayer):
+        return layer_cells(step, layer) * refinement
+    cells = min(float(layer.thickness) / step * refinement, 1e15)
+    return int(np.ceil(cells - 1e-9))
 
 
 def grid_shape(
@@ -180,15 +185,10 @@ def grid_shape(
     layer: GradedLayer | absorbing.AbsorbingLayer,
 ) -> tuple[int, ...]:
     """Unknowns along each array axis, without making a grid."""
-    shape = []
-    for step, count in zip(model.spacing, model.shape, strict=True):
-        if isinstance(layer, GradedLayer):
-            margin = layer_cells(step, layer) * refinement
-        else:
-            cells = min(float(layer.thickness) / step * refinement, 1e15)
-            margin = int(np.ceil(cells - 1e-9))
-        shape.append((count - 1) * refinement + 1 + 2 * (margin - 1))
-    return tuple(shape)
+    return tuple(
+        (count - 1) * refinement + 1 + 2 * (_layer_lines(step, refinement, layer) - 1)
+        for step, count in zip(model.spacing, model.shape, strict=True)
+    )
 
 
 def check_size(

@@ -97,16 +97,22 @@ def layered_medium(
     analytic.check_positive(frequency, "frequency", "Hz")
     omega = 2 * np.pi * frequency
     depths = _without_slivers(depths, source[-1], 1e-9 * np.real(velocities).min() / omega)
-    own_velocity = _velocity_at(source[-1], depths, velocities)
+    source_velocity = _velocity_at(source[-1], depths, velocities)
     equation = _DepthEquation.make(
-        omega, source[-1], own_velocity, depths, velocities, np.unique(points[:, -1])
+        omega, source[-1], source_velocity, depths, velocities, np.unique(points[:, -1])
     )
     depth = equation.edges[-1] - equation.edges[0]
     scattered = _inverse_transform(
         equation.scattered_at, points, source, depth, omega / velocities
     )
     return _with_amplitude(
-        scattered, points, frequency, source, own_velocity, background_velocity, amplitude
+        scattered,
+        points,
+        frequency,
+        source,
+        source_velocity,
+        background_velocity,
+        amplitude,
     )
 
 
@@ -143,14 +149,14 @@ def two_half_spaces(
         raise ValueError(f"the source lies on the interface, at {interface} km")
     if source[-1] > interface:
         velocities = velocities[::-1]
-    own, other = omega / velocities
+    here, beyond = omega / velocities
     heights = np.unique(points[:, -1])
     depth = (heights - interface) * np.sign(source[-1] - interface)  # > 0: source's side
 
     def scattered_at(kappa):
         near, far = (
-            _vertical_wavenumber(own, kappa)[:, None],
-            _vertical_wavenumber(other, kappa)[:, None],
+            _vertical_wavenumber(here, kappa)[:, None],
+            _vertical_wavenumber(beyond, kappa)[:, None],
         )
         # Clipped, since either side's waves would grow on the other.
         behind = np.minimum(depth, 0)
@@ -162,7 +168,7 @@ def two_half_spaces(
 
     extent = np.ptp([*heights, source[-1], interface])
     scattered = _inverse_transform(
-        scattered_at, points, source, extent, np.array([own, other])
+        scattered_at, points, source, extent, np.array([here, beyond])
     )
     return _with_amplitude(
         scattered, points, frequency, source, velocities[0], background_velocity, amplitude
@@ -200,20 +206,26 @@ def linear_velocity(
         raise ValueError(
             f"gradient must not be zero and at most twice ω, got {gradient} 1/s"
         )
-    own_velocity = velocity + gradient * source[-1]
+    source_velocity = velocity + gradient * source[-1]
     speed = velocity + gradient * points[:, 1]
-    if own_velocity <= 0 or np.any(speed <= 0):
+    if source_velocity <= 0 or np.any(speed <= 0):
         raise ValueError("the velocity must be positive at the source and all points")
     squared = np.sum((points - source) ** 2, axis=1)
     # arcosh(1 + 2q²) = 2 arsinh(q) keeps small distances.
-    half = abs(gradient) * np.sqrt(squared / (4 * speed * own_velocity))
+    half = abs(gradient) * np.sqrt(squared / (4 * speed * source_velocity))
     total = _legendre(np.sqrt(order), 2 * np.arcsinh(half)) / (-2 * np.pi)
-    own = analytic.point_source(points - source, omega / own_velocity)
+    singular = analytic.point_source(points - source, omega / source_velocity)
     # Both are infinite at the source, their difference is not.
     limit = scipy.special.digamma(0.5 + 1j * np.sqrt(order)) - np.log(omega / abs(gradient))
-    scattered = np.where(squared > 0, total - own, limit / (2 * np.pi) - 0.25j)
+    scattered = np.where(squared > 0, total - singular, limit / (2 * np.pi) - 0.25j)
     return _with_amplitude(
-        scattered, points, frequency, source, own_velocity, background_velocity, amplitude
+        scattered,
+        points,
+        frequency,
+        source,
+        source_velocity,
+        background_velocity,
+        amplitude,
     )
 
 
@@ -312,17 +324,17 @@ def _panels(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_amplitude(
-    scattered, points, frequency, source, own_velocity, background_velocity, amplitude
+    scattered, points, frequency, source, source_velocity, background_velocity, amplitude
 ):
     """δu for any amplitude and background, from that of the fundamental solution."""
     default = background.default_amplitude(len(source))
     amplitude = default if amplitude is None else complex(amplitude)
     scattered = scattered * (amplitude / default)
-    if background_velocity is None or background_velocity == own_velocity:
+    if background_velocity is None or background_velocity == source_velocity:
         return scattered
     analytic.check_positive(background_velocity, "background velocity", "km/s")
     return scattered + analytic.shifted_background(
-        points, frequency, source, own_velocity, background_velocity, amplitude
+        points, frequency, source, source_velocity, background_velocity, amplitude
     )
 
 
@@ -387,9 +399,9 @@ class _DepthEquation:
     values: np.ndarray  # (n_heights, p − 1) eigenvectors there
 
     @classmethod
-    def make(cls, omega, source, own_velocity, depths, velocities, heights):
+    def make(cls, omega, source, source_velocity, depths, velocities, heights):
         """Elements that cover the profile, the source and all heights."""
-        own = omega / own_velocity
+        at_source = omega / source_velocity
         edges = _element_edges(omega, source, depths, velocities, heights)
         length = np.diff(edges)
         nodes = _lobatto_nodes(_DEGREE)
@@ -403,7 +415,7 @@ class _DepthEquation:
         mass = np.einsum("eq,qi,qj->eij", scaled, basis, basis)
         stiffness = np.einsum("eq,qi,qj->eij", scaled * squared, basis, basis)
         stiffness -= np.einsum("e,q,qi,qj->eij", 2 / length, weights, slopes, slopes)
-        load = -(scaled * (squared - own**2))[..., None] * basis  # (E, q, p + 1)
+        load = -(scaled * (squared - at_source**2))[..., None] * basis  # (E, q, p + 1)
         ends, inner = [0, _DEGREE], slice(1, _DEGREE)
         solved = [
             _eigenvectors(b, m)
@@ -415,7 +427,9 @@ class _DepthEquation:
         local = (heights - middle[element_of]) * 2 / length[element_of]
         at_heights = _lagrange(nodes, local)
         return cls(
-            wavenumbers=np.array([omega / velocities[0], own, omega / velocities[-1]]),
+            wavenumbers=np.array(
+                [omega / velocities[0], at_source, omega / velocities[-1]]
+            ),
             source=source,
             edges=edges,
             stiffness=stiffness[:, ends][..., ends],
@@ -433,11 +447,11 @@ class _DepthEquation:
 
     def scattered_at(self, kappa: np.ndarray) -> np.ndarray:
         """g less that of the source's own velocity, (n_kappa, n_heights)."""
-        above, own, below = (_vertical_wavenumber(k, kappa) for k in self.wavenumbers)
+        above, at_source, below = (_vertical_wavenumber(k, kappa) for k in self.wavenumbers)
 
         def incident(z):  # solves the equation of the source's own velocity
-            phase = np.multiply.outer(own, np.abs(z - self.source))
-            return np.exp(-1j * phase) * (0.5j / own).reshape(-1, *[1] * np.ndim(z))
+            phase = np.multiply.outer(at_source, np.abs(z - self.source))
+            return np.exp(-1j * phase) * (0.5j / at_source).reshape(-1, *[1] * np.ndim(z))
 
         squared = (kappa**2)[:, None, None]
         at_points = incident(self.quadrature)
@@ -456,9 +470,9 @@ class _DepthEquation:
         diagonal[:, 1:] += reduced[..., 1, 1]
         right[:, :-1] += end_load[..., 0]
         right[:, 1:] += end_load[..., 1]
-        for place, gamma in ((0, above), (-1, below)):
-            diagonal[:, place] -= 1j * gamma
-            right[:, place] -= 1j * (own - gamma) * incident(self.edges[place])
+        for end, gamma in ((0, above), (-1, below)):
+            diagonal[:, end] -= 1j * gamma
+            right[:, end] -= 1j * (at_source - gamma) * incident(self.edges[end])
         ends = _tridiagonal(diagonal, reduced[..., 0, 1], right)
 
         ends = np.stack([ends[:, self.element_of], ends[:, self.element_of + 1]], axis=-1)
