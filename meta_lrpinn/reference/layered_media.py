@@ -170,9 +170,8 @@ def two_half_spaces(
     scattered = _inverse_transform(
         scattered_at, points, source, extent, np.array([here, beyond])
     )
-    return _with_amplitude(
-        scattered, points, frequency, source, velocities[0], background_velocity, amplitude
-    )
+    options = velocities[0], background_velocity, amplitude
+    return _with_amplitude(scattered, points, frequency, source, *options)
 
 
 def linear_velocity(
