@@ -76,15 +76,12 @@ def _product(axes: Sequence[jax.Array]) -> jax.Array:
 def quadrature_shape(
     problem: HelmholtzProblem, points_per_wavelength: float = 6.0, least: int = 1
 ) -> tuple[int, ...]:
-    """Points per axis for so many per shortest wavelength, and at least so many in all.
+    """Points along each axis, coordinate order, of a concrete problem.
 
     Args:
-        problem: The problem, concrete.
+        problem: The problem.
         points_per_wavelength: Points per shortest wavelength along each axis.
-        least: Smallest number of points; all axes are refined by one factor to reach it.
-
-    Returns:
-        Points along each axis, coordinate order.
+        least: Smallest number in all; all axes are refined by one factor to reach it.
     """
     wavelength = 2 * np.pi * problem.model.minimum / float(problem.omega)
     size = np.asarray(problem.size)

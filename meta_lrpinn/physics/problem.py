@@ -319,12 +319,9 @@ def background_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
 def scattering_source_at(
     problem: HelmholtzProblem, points: jax.Array, squared_slowness: jax.Array | None = None
 ) -> jax.Array:
-    """Right-hand side −ω² (m − m₀) u₀ at points (n, ndim); complex (n,).
+    """Right-hand side −ω² (m − m₀) u₀ at points (n, ndim) [km]; complex (n,).
 
-    Args:
-        problem: The problem.
-        points: Coordinates (n, ndim) [km].
-        squared_slowness: m at the points, (n,) [s²/km²]; by default the model's.
+    It is of the model's m, or of another at the points, (n,) [s²/km²].
     """
     if squared_slowness is None:
         squared_slowness = problem.model.squared_slowness_at(points)

@@ -196,14 +196,11 @@ class VelocityModel:
         return VelocityModel(self.velocity, self.spacing, self.origin, quality)
 
     def check_contains(self, points: Any, what: str = "source") -> None:
-        """Raises unless every point lies in the model, edges included.
+        """Raises ValueError unless points lie in the model, edges included.
 
         Args:
             points: (ndim,) or (n, ndim) coordinates [km].
             what: What the points are called in the message.
-
-        Raises:
-            ValueError: if a point lies outside or has the wrong number of coordinates.
         """
         points = real_array(points, what)
         if points.ndim not in (1, 2) or points.shape[-1] != self.ndim:
@@ -231,10 +228,10 @@ class VelocityModel:
         """The model with its slowness smoothed, which keeps travel times.
 
         Args:
-            length: Standard deviation of the Gaussian [km]; zero changes nothing.
+            length: Standard deviation of the Gaussian, 0 to the size of the model [km].
 
         Raises:
-            ValueError: if it is negative or larger than the model.
+            ValueError: if it is another.
         """
         if not (np.isfinite(length) and length >= 0):
             raise ValueError(f"smoothing length must be zero or more, got {length} km")
@@ -263,8 +260,7 @@ class VelocityModel:
         """The part of the model between coordinates, which keep their values.
 
         Args:
-            x: First and last x [km]; everything when None. Grid points between them,
-                both included, are kept.
+            x: First and last x, both included [km]; everything when None.
             z: The same in depth.
             y: The same across, in 3D.
 

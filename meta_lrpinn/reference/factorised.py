@@ -67,15 +67,12 @@ class FiniteDifferenceSolver:
     def solve(
         self, source: np.ndarray, amplitude: complex, background_velocity: complex
     ) -> np.ndarray:
-        """Scattered wavefield of one source on the solver's own grid.
+        """δu of one source on the solver's own grid, complex, of shape `shape`.
 
         Args:
             source: Source position (ndim,) [km].
             amplitude: A of the background field.
             background_velocity: v₀ [km/s], complex with attenuation.
-
-        Returns:
-            δu, complex, of shape `shape`.
         """
         return self.solve_together([source], [1.0], amplitude, [background_velocity])
 
@@ -154,16 +151,13 @@ class FiniteDifferenceSolver:
     def interpolate(
         self, field: np.ndarray, points: np.ndarray, *, layer: bool = False
     ) -> np.ndarray:
-        """A field of shape `shape` at points of the model, by cubic splines.
+        """A field of shape `shape` at points of the model, by cubic splines, (n,).
 
         Args:
             field: Complex values on the solver's own grid.
             points: Coordinates (n, ndim) [km].
             layer: Whether points may lie in the absorbing layer too, one of a
                 thickness: the lines of a graded one have no real positions.
-
-        Returns:
-            Complex (n,).
 
         Raises:
             ValueError: if a point lies outside the model (and its layer), or points of a

@@ -57,13 +57,9 @@ class GradedLayer:
 def refinement_for(
     model: VelocityModel, frequency: float, points: float | None = None
 ) -> int:
-    """Smallest refinement with so many grid points per shortest wavelength.
+    """Smallest refinement with so many grid points per shortest wavelength v_min / f.
 
-    Args:
-        model: Velocity model.
-        frequency: f [Hz].
-        points: Grid points per shortest wavelength v_min / f; 10 in 2D and 6 in 3D by
-            default.
+    By default 10 in 2D and 6 in 3D; the frequency is in Hz.
     """
     if points is None:
         points = POINTS_PER_WAVELENGTH[model.ndim]
@@ -90,11 +86,8 @@ def graded_layer(
         model: Velocity model.
         frequency: f [Hz].
         refinement: Of the coarsest grid that the layer is for.
-        reflection: R.
+        reflection: R, between 0 and 1, else ValueError.
         level: 0, or higher for a layer that much better.
-
-    Raises:
-        ValueError: if the reflection is not between 0 and 1.
     """
     if reflection is None:
         reflection = REFLECTION[model.ndim]
@@ -197,11 +190,7 @@ def check_size(
     refinement: int,
     layer: GradedLayer | absorbing.AbsorbingLayer,
 ) -> None:
-    """Raises where the factors would not fit into the machine's memory.
-
-    Raises:
-        ValueError: if they would not.
-    """
+    """Raises ValueError where the factors would not fit into the machine's memory."""
     shape = grid_shape(model, refinement, layer)
     unknowns = float(np.prod(shape, dtype=float))
     # Nested dissection of the largest grids is not worth counting.

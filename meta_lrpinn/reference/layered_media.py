@@ -105,15 +105,8 @@ def layered_medium(
     scattered = _inverse_transform(
         equation.scattered_at, points, source, depth, omega / velocities
     )
-    return _with_amplitude(
-        scattered,
-        points,
-        frequency,
-        source,
-        source_velocity,
-        background_velocity,
-        amplitude,
-    )
+    options = source_velocity, background_velocity, amplitude
+    return _with_amplitude(scattered, points, frequency, source, *options)
 
 
 def two_half_spaces(
@@ -217,15 +210,8 @@ def linear_velocity(
     # Both are infinite at the source, their difference is not.
     limit = scipy.special.digamma(0.5 + 1j * np.sqrt(order)) - np.log(omega / abs(gradient))
     scattered = np.where(squared > 0, total - singular, limit / (2 * np.pi) - 0.25j)
-    return _with_amplitude(
-        scattered,
-        points,
-        frequency,
-        source,
-        source_velocity,
-        background_velocity,
-        amplitude,
-    )
+    options = source_velocity, background_velocity, amplitude
+    return _with_amplitude(scattered, points, frequency, source, *options)
 
 
 def _legendre(order: float, distance: np.ndarray) -> np.ndarray:
@@ -426,9 +412,7 @@ class _DepthEquation:
         local = (heights - middle[element_of]) * 2 / length[element_of]
         at_heights = _lagrange(nodes, local)
         return cls(
-            wavenumbers=np.array(
-                [omega / velocities[0], at_source, omega / velocities[-1]]
-            ),
+            wavenumbers=omega / np.array([velocities[0], source_velocity, velocities[-1]]),
             source=source,
             edges=edges,
             stiffness=stiffness[:, ends][..., ends],

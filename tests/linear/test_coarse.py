@@ -1,5 +1,6 @@
 """The coarse grid as a preconditioner, and what is said where iterations end early."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -59,8 +60,8 @@ def test_the_grid_has_the_points_that_are_asked_for():
     problem, lattice = posed(chequerboard())
     discretisation = lattices.discretise(problem, lattice)
     inverse = preconditioners.coarse_inverse(system_of(problem, lattice)[0].form)
-    sizes = [len(matrix) for matrix in inverse.there]
-    assert tuple(sizes) == preconditioners.grid_shape(discretisation)
+    shapes = zip(preconditioners.grid_shape(discretisation), lattice.shape, strict=True)
+    chex.assert_shape(inverse.there, list(shapes))
     step = 1.15 / preconditioners.cells(discretisation)[0]
     assert 5 <= 1.5 / 3.0 / step < 6
 

@@ -1,5 +1,6 @@
 """The three losses of the paper, on numbers worked out by hand."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,7 @@ def test_source_penalty_reaches_a_quarter_wavelength():
     omega, velocity = 2 * np.pi * 5.0, 2.0  # wavelength 0.4 km
     distance = np.array([0.0, 0.05, 0.0999, 0.1001, 0.3])
     weight = residual.source_penalty_weight(distance, omega, velocity)
+    chex.assert_shape(weight, (5,))
     expected = 1e8 * omega * np.maximum(0.01 - distance**2, 0)
     np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-3 * expected[0])
     np.testing.assert_array_equal(weight > 0, [True, True, True, False, False])
