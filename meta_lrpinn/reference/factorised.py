@@ -194,8 +194,6 @@ def factorise(
     frequency: float,
     *,
     refinement: int | None = None,
-    thickness: float | None = None,
-    reflection: float | None = None,
     layer: absorbing.AbsorbingLayer | grids.GradedLayer | None = None,
     order: int = 4,
 ) -> FiniteDifferenceSolver:
@@ -206,11 +204,7 @@ def factorise(
         frequency: f [Hz].
         refinement: Cells per cell of the model; by default from `refinement_for`. A
             fine model is never coarsened.
-        thickness: Thickness of a layer of equal real steps [km], rounded up to whole
-            cells; by default the layer is graded, see `grids`.
-        reflection: Amplitude that the layer reflects: of thickness, at normal incidence,
-            1e-5 by default; graded, at any angle that the model allows.
-        layer: The layer itself, of a thickness above zero, instead.
+        layer: By default graded, as `make_layer` has it.
         order: 4, or 2 for the classical scheme.
 
     Raises:
@@ -224,7 +218,7 @@ def factorise(
     if refinement is None:
         refinement = grids.refinement_for(model, frequency)
     if layer is None:
-        layer = make_layer(model, frequency, refinement, thickness, reflection)
+        layer = make_layer(model, frequency, refinement)
     grids.check_size(model, frequency, refinement, layer)
     omega = 2 * np.pi * frequency
     lines = grids.grid_lines(model, refinement, layer, omega)
@@ -258,7 +252,17 @@ def make_layer(
     reflection: float | None = None,
     level: int = 0,
 ) -> absorbing.AbsorbingLayer | grids.GradedLayer:
-    """The layer of `factorise`'s arguments, or one that is `level` times better.
+    """An absorbing layer for `factorise`.
+
+    Args:
+        model: Velocity model.
+        frequency: f [Hz].
+        refinement: Of the coarsest grid that the layer is for.
+        thickness: Of a layer of equal real steps [km], rounded up to whole cells; by
+            default the layer is graded, see `grids`.
+        reflection: Amplitude that it reflects: of thickness, at normal incidence, 1e-5 by
+            default; graded, at any angle that the model allows.
+        level: 0, or higher for a layer that much better.
 
     Raises:
         ValueError: if the thickness is not positive, or the reflection outside (0, 1).

@@ -77,7 +77,7 @@ class Scheme:
     # and the estimates are above the tolerance.
     maximum_refinement: int = 8
     thickness: float | None = None  # of a layer of equal steps [km]; None: a graded one
-    reflection: float | None = None  # amplitude that the layer reflects; see `factorise`
+    reflection: float | None = None  # amplitude that the layer reflects; see `make_layer`
     order: int = 4  # or 2
 
     def first_refinement(self, model: VelocityModel, frequency: float) -> int:

@@ -76,18 +76,11 @@ def graded_layer(
     reflection: float | None = None,
     level: int = 0,
 ) -> GradedLayer:
-    """Layer by geometry and wavelength.
+    """Layer by geometry and wavelength; arguments as of `factorised.make_layer`.
 
     A wave straight through decays like exp(−2k Λ sin φ). A reflection that travels X
     along the layer has an image at the complex distance √(X² + 4Λ²e^{−2iφ}) and decays
     like exp(−2k Λ² sin 2φ / X). Both are to be R for the longest wavelength.
-
-    Args:
-        model: Velocity model.
-        frequency: f [Hz].
-        refinement: Of the coarsest grid that the layer is for.
-        reflection: R, between 0 and 1, else ValueError.
-        level: 0, or higher for a layer that much better.
     """
     if reflection is None:
         reflection = REFLECTION[model.ndim]
