@@ -223,14 +223,13 @@ def smooth_inclusion(
     if profile not in ("gaussian", "compact"):
         raise ValueError(f"profile must be gaussian or compact, got {profile!r}")
     grid = Grid(shape, spacing)
-    for what, value in (("background", background), ("peak", peak)):
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{what} must be positive, got {value} km/s")
     extents = (*grid.widths, grid.depth)
     if radius is None:
         radius = min(extents) / (8 if profile == "gaussian" else 4)
-    if not (np.isfinite(radius) and radius > 0):
-        raise ValueError(f"radius must be positive, got {radius} km")
+    speeds = ("background", background, "km/s"), ("peak", peak, "km/s")
+    for what, value, unit in (*speeds, ("radius", radius, "km")):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{what} must be positive, got {value} {unit}")
     if centre is None:
         centre = [extent / 2 for extent in extents]
     if len(centre) != len(extents):

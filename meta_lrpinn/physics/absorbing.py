@@ -15,8 +15,9 @@ from flax import struct
 
 from meta_lrpinn.runtime.precision import Array, namespace
 
-# In a flat model a field varies on its longest axis over this, however long the wave. A
-# guard, not tuned: larger makes layers of flat models thinner and their waves more.
+# A wave longer than the model varies over its shortest side, or over this part of the
+# longest, if that is more. A guard, not tuned: larger makes layers of flat models thinner
+# and their plane waves more.
 _FLATNESS = 8
 # Length over which a wave decays in the layer, in resolved wavelengths: plane waves of
 # up to 2.4 times that wavenumber describe the decay to 0.2 % (0.7 % at 0.45, 2 % at 0.35).

@@ -221,10 +221,10 @@ def _root(squared, smallest: float) -> np.ndarray:
 
 
 def _hankel0_on_host(z: np.ndarray) -> np.ndarray:
-    """H₀⁽²⁾(z); of real arguments, nearly all of them, in a fifth of the time of others.
+    """H₀⁽²⁾(z). Real arguments, which most are, take a fifth of the time of complex ones.
 
-    Of complex ones the far expansion, which holds for −π/2 ≤ arg z ≤ 0, takes a third of
-    the time of the library's function.
+    For these the far expansion, which holds for −π/2 ≤ arg z ≤ 0, takes a third of the time
+    of the library's function.
     """
     is_real = np.imag(z) == 0
     crossover = _CROSSOVER[jnp.complex128]

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import chex
 import numpy as np
@@ -27,7 +28,7 @@ from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.physics import absorbing, background
 from meta_lrpinn.physics.problem import HelmholtzProblem
 
-# Numbers that are transformed, or integrated over, together: 32 MB of complex ones.
+# Complex numbers that are transformed, or integrated over, in one piece: 32 MB.
 _TOGETHER = 2**21
 
 
@@ -52,7 +53,7 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Discretisation:
-    """All about a problem that depends on neither its velocity nor a source."""
+    """What depends on neither the velocity of a problem nor on its source."""
 
     problem: HelmholtzProblem
     lattice: Lattice
@@ -232,16 +233,16 @@ def background_field(
     part: slice,
     source: np.ndarray,
     velocity: complex,
-    where: np.ndarray | None = None,
+    where: Any = ...,
 ) -> np.ndarray:
-    """u₀(r̃) at a part of the quadrature grid (see `slabs`), zero but `where` it is asked.
+    """u₀(r̃) at a part of the quadrature grid (see `slabs`), zero outside `where`.
 
     Args:
         discretisation: From `discretise`.
         part: Of the points of the first axis.
         source: Source (ndim,) [km].
         velocity: v₀ [km/s].
-        where: bool, of the part's shape.
+        where: bool, of the part's shape; everywhere by default.
     """
     squares = [
         (axis.stretched - start) ** 2
@@ -250,11 +251,8 @@ def background_field(
     squares[0] = squares[0][part]
     squared = functools.reduce(lambda a, b: a[..., None] + b, squares)
     options = discretisation.omega / velocity, complex(discretisation.problem.amplitude)
-    ndim = len(squares)
-    if where is None:
-        return background.field_at_distance(squared, *options, ndim)
     field = np.zeros(squared.shape, complex)
-    field[where] = background.field_at_distance(squared[where], *options, ndim)
+    field[where] = background.field_at_distance(squared[where], *options, len(squares))
     return field
 
 

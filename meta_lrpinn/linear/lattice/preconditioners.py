@@ -72,8 +72,8 @@ def separable_inverse(form: WeakForm) -> Callable[[np.ndarray], np.ndarray]:
 def separable_parts(form: WeakForm) -> list[np.ndarray]:
     """Functions μ_d of one coordinate at the quadrature points, Σ_d μ_d ≈ m [s²/km²].
 
-    The means over the other axes, weighted as waves are in the layer, less what is in all
-    of them: exact where m is such a sum.
+    μ_d is the mean of m over the other axes, weighted as waves decay in the layer; the mean
+    over all axes, which each of them holds, is counted once. Exact where m is such a sum.
     """
     axes = form.discretisation.axes
     ndim = len(axes)

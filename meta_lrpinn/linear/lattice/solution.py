@@ -2,8 +2,8 @@
 
 The system is solved by generalised conjugate residuals, preconditioned by the inverse for
 the nearest separable model. Where that model is too far from the true one, iterations
-stall in the waves that travel; an approximate inverse by finite differences on a coarse
-grid then joins it, one after the other in each of the iterations to come.
+stall in the waves that travel; from then on each iteration applies an approximate inverse
+by finite differences on a coarse grid as well.
 """
 
 import dataclasses
@@ -269,7 +269,7 @@ def _energy(fields: np.ndarray) -> np.ndarray:
 
 
 def prepare(problem: HelmholtzProblem, lattice: Lattice) -> Prepared:
-    """All about a problem and a lattice that depends on neither velocity nor source."""
+    """What depends on neither velocity nor source, of a problem and a lattice."""
     layer = problem.layer
     layer = layer.replace(strength=_CHECK_STRENGTH * np.asarray(layer.strength))
     return Prepared(

@@ -22,7 +22,8 @@ from meta_lrpinn.runtime.precision import Array
 
 # Right-hand side, solution and search directions of so many waves take about 1 GiB.
 _MAXIMUM_WAVES = 2_000_000
-# Quadrature points per shortest wavelength, where neither cells nor steps ask for more.
+# Quadrature points per shortest wavelength, where neither cells nor steps ask for more. Not
+# tuned; what they leave is part of the estimate.
 _POINTS_PER_WAVELENGTH = 15
 # The same over κ: products of two waves are twice as short as these.
 _POINTS_PER_RATIO = 5
@@ -40,7 +41,7 @@ _DEFAULT = {2: 2.4, 3: 1.9}
 # waves are enough: beyond that the estimate and a tolerance have to tell. In 2D a layer of
 # 2 km/s and one node in 4 km/s needs four times for 0.5 %.
 _DEFAULT_MISSING, _MORE_WAVES = {2: 0.003, 3: 0.01}, {2: 4.0, 3: 1.8}
-# Likewise, where there is a tolerance, over it.
+# The same where there is a tolerance, the share being in parts of the tolerance.
 _MISSING_OVER_TOLERANCE, _MOST_WAVES = 0.5, {2: 25.0, 3: 8.0}
 _STEP = 0.1  # of the search for a ratio
 
@@ -260,7 +261,7 @@ def wavenumber_ratio_for_tolerance(problem: HelmholtzProblem, tolerance: float) 
 def _enough(
     problem: HelmholtzProblem, least: float, missing: float, more_waves: float
 ) -> float:
-    """Ratio from `least` up beyond which such a share lies, or the most there may be."""
+    """Smallest ratio from `least` on that misses so little, else the largest allowed."""
     most = least * more_waves ** (1 / problem.ndim)
     ratios = np.append(np.arange(least, most, _STEP), most)
     enough = missing_share(problem, ratios) <= missing
