@@ -52,9 +52,10 @@ _ERROR_OVER_REST = 2.0
 _ROUNDED = 1.01
 # Iterations without the coarse grid that those with it, and no factors, are worth. Measured
 # (one source, processor time): an iteration with it takes 6.3 times as long as one without
-# on the layered model at 5 Hz, 2.9 and 2.6 times on whole Marmousi at 5 and 10 Hz, 16 times
-# on 41³ nodes at 5 Hz; iterations to the end are 3 instead of 6, 6 instead of 28, 8 instead
-# of over 120, and 2 instead of 3. So 17 to 32 break even; 12 switch early, at little cost.
+# on the layered model at 5 Hz, 2.9, 2.6 and 2.3 times on whole Marmousi at 5, 10 and 20 Hz,
+# 16 times on 41³ nodes at 5 Hz; iterations to the end are 3 instead of 6, 6 instead of 28,
+# 8 and 15 instead of over 120, 2 instead of 3. So 17 to 34 break even. With 12 Marmousi
+# takes 0.08, 0.46 and 3.1 s; with the grid from the first iteration 0.12, 0.55 and 3.8 s.
 _FEWEST = 12
 # Part of the machine's memory that factors may take; bytes of an entry in single precision
 # with its index, and some to spare. Guards, not tuned.
@@ -154,8 +155,8 @@ def _patience(discretisation: Discretisation) -> float:
     grid = math.prod(lattice.product_shape)
     iteration = 10 * grid * np.log2(grid) + 40 * lattice.number * sum(lattice.shape)
     # Measured, factors take as long as so many iterations: 36 on the layered model (17 by
-    # this rule, small arrays being slow), 13 and 12 on Marmousi at 5 and 10 Hz (10 and 13),
-    # 648 on 41³ nodes (704).
+    # this rule, small arrays being slow), 13, 12 and 12 on Marmousi at 5, 10 and 20 Hz (10,
+    # 13 and 11), 648 on 41³ nodes (704).
     factor, power = {2: (200.0, 0.25), 3: (10.0, 0.5)}[len(shape)]
     factoring = entries * factor * math.prod(shape) ** power
     return _FEWEST + factoring / iteration
