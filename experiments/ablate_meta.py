@@ -38,7 +38,7 @@ from meta_lrpinn import generators
 from meta_lrpinn.learning import configs, networks, objectives
 from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.learning.task_sets import single_task
-from meta_lrpinn.physics import derivatives, losses, problem, residual
+from meta_lrpinn.physics import derivatives, problem, residual
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.runtime import scripts
 
@@ -183,7 +183,7 @@ def _measure(model, params, unit, key, number):
         "paper_loss": 0.1 * sum(paper.values()),
         "output": _size(residual.as_complex(outputs.value)),
         "laplacian": _size(laplacian),
-        "source": losses.pde_loss(problem.scattering_source_at(unit, points)),
+        "source": residual.pde_loss(problem.scattering_source_at(unit, points)),
         "wavenumber": jnp.linalg.norm(kernel, axis=0).max() * slowest / unit.omega,
         "features": _size(features),
         "spectrum": jnp.linalg.svd(features, compute_uv=False),

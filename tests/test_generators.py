@@ -14,8 +14,7 @@ from meta_lrpinn.generators import (
     smooth_inclusion,
     thrust_belt,
 )
-from meta_lrpinn.generators.deformations import DEFORMATIONS
-from meta_lrpinn.generators.grid import Grid
+from meta_lrpinn.generators.geology import DEFORMATIONS, Grid
 from meta_lrpinn.physics.velocity import VelocityModel
 
 SHAPES = {2: (41, 61), 3: (21, 15, 25)}

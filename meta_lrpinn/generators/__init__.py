@@ -2,34 +2,35 @@
 
 Rocks are laid down in flat layers and then deformed, so a model is made the other way
 round: every grid point is restored to the stratigraphic depth at which its rock was
-laid down, and the velocity is looked up there. Lengths are in km, velocities in km/s,
-shapes (nz, nx) or (nz, ny, nx); every generator works in 2D and in 3D.
+laid down, and the velocity is looked up there. Every generator works in 2D and in 3D, and
+raises ValueError where an argument makes no sense. Arguments that they share:
+
+    seed: Of the random choices, a whole number from 0 up.
+    shape: Grid points, (nz, nx) or (nz, ny, nx).
+    spacing: Grid spacing in array order, or one number [km].
+    minimum, maximum: Between which all velocities lie [km/s].
+    smoothing: Standard deviation of the Gaussian smoothing of slowness [km].
 """
 
-from __future__ import annotations
-
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from meta_lrpinn.generators.deformations import DEFORMATIONS, fold_relief, undo_thrust
-from meta_lrpinn.generators.grid import (
-    Grid,
-    check_range,
-    finished,
-    make_rng,
-)
-from meta_lrpinn.generators.grid import (
-    draw_model as draw_model,
-)
-from meta_lrpinn.generators.rocks import (
+from meta_lrpinn.generators.geology import (
+    DEFORMATIONS,
     WATER,
+    Grid,
+    begin,
+    finished,
+    fold_relief,
     irregular_body,
     lay_down,
     lens,
     salt_stem,
     seafloor_depth,
+    undo_thrust,
     velocity_gradient,
 )
 from meta_lrpinn.physics.velocity import VelocityModel
@@ -54,20 +55,11 @@ def layered(
     """Layers whose velocity grows with depth, but for the odd inversion.
 
     Args:
-        seed: Seed of the random choices.
-        shape: Grid points, (nz, nx) or (nz, ny, nx).
-        spacing: Grid spacing in array order, or one number [km].
-        minimum: No velocity is below it [km/s].
-        maximum: No velocity is above it [km/s].
         structure: "flat", "dipping", "folded", "faulted" or "random", one of these.
         layers: Fewest and most layers, a layer of water included.
-        smoothing: Standard deviation of the Gaussian smoothing of slowness [km].
 
     Returns:
         The model; nearly half of all seeds have a layer of water on top.
-
-    Raises:
-        ValueError: if an argument makes no sense.
     """
     if structure not in ("random", *STRUCTURES):
         raise ValueError(
@@ -76,9 +68,7 @@ def layered(
     fewest, most = layers
     if not 1 <= fewest <= most:
         raise ValueError(f"layers must be (fewest, most) from 1 up, got {layers}")
-    rng = make_rng(seed)
-    grid = Grid(shape, spacing)
-    check_range(minimum, maximum)
+    rng, grid = begin(seed, shape, spacing, minimum, maximum)
     if structure == "random":
         structure = str(rng.choice(STRUCTURES))
     count = int(rng.integers(fewest, most + 1))
@@ -111,26 +101,12 @@ def thrust_belt(
     below stays as it was, and the surface is eroded flat.
 
     Args:
-        seed: Seed of the random choices.
-        shape: Grid points, (nz, nx) or (nz, ny, nx).
-        spacing: Grid spacing in array order, or one number [km].
-        minimum: No velocity is below it [km/s].
-        maximum: No velocity is above it [km/s].
         faults: Fewest and most thrust faults.
-        smoothing: Standard deviation of the Gaussian smoothing of slowness [km].
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: if an argument makes no sense.
     """
     fewest, most = faults
     if not 1 <= fewest <= most:
         raise ValueError(f"faults must be (fewest, most) from 1 up, got {faults}")
-    rng = make_rng(seed)
-    grid = Grid(shape, spacing)
-    check_range(minimum, maximum)
+    rng, grid = begin(seed, shape, spacing, minimum, maximum)
     detachment = rng.uniform(0.72, 0.86) * grid.depth
     # Present-day points are carried back through the faults, the youngest first.
     along, z = grid.x + grid.skew(rng, 0.25), grid.z
@@ -171,22 +147,13 @@ def salt_body(
     """Sediments pierced by an irregular body of salt with sharp edges.
 
     Args:
-        seed: Seed of the random choices.
-        shape: Grid points, (nz, nx) or (nz, ny, nx).
-        spacing: Grid spacing in array order, or one number [km].
-        minimum: No sediment is slower [km/s].
-        maximum: No sediment is faster [km/s].
+        minimum: No sediment is slower, and none is faster than `maximum` [km/s].
         salt: Velocity of the salt [km/s].
 
     Returns:
         The model; nothing in it is smoothed.
-
-    Raises:
-        ValueError: if an argument makes no sense.
     """
-    rng = make_rng(seed)
-    grid = Grid(shape, spacing)
-    check_range(minimum, maximum)
+    rng, grid = begin(seed, shape, spacing, minimum, maximum)
     if not (np.isfinite(salt) and salt > 0):
         raise ValueError(f"salt velocity must be positive, got {salt} km/s")
     width = min(grid.depth, *grid.widths)
@@ -245,8 +212,6 @@ def smooth_inclusion(
     """A homogeneous medium with one smooth, round inclusion.
 
     Args:
-        shape: Grid points, (nz, nx) or (nz, ny, nx).
-        spacing: Grid spacing in array order, or one number [km].
         background: Velocity far from the inclusion [km/s].
         peak: Velocity at its centre [km/s].
         centre: Its centre, (x, z) or (x, y, z); the model's by default [km].
@@ -254,24 +219,17 @@ def smooth_inclusion(
             inclusion; by default an eighth, or a quarter, of the shortest side [km].
         profile: "gaussian", or "compact": the bump exp(1 - 1/(1 - r²/R²)), which has
             all derivatives and is exactly zero from R on.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: if an argument makes no sense.
     """
     if profile not in ("gaussian", "compact"):
         raise ValueError(f"profile must be gaussian or compact, got {profile!r}")
     grid = Grid(shape, spacing)
-    for what, value in (("background", background), ("peak", peak)):
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{what} must be positive, got {value} km/s")
     extents = (*grid.widths, grid.depth)
     if radius is None:
         radius = min(extents) / (8 if profile == "gaussian" else 4)
-    if not (np.isfinite(radius) and radius > 0):
-        raise ValueError(f"radius must be positive, got {radius} km")
+    speeds = ("background", background, "km/s"), ("peak", peak, "km/s")
+    for what, value, unit in (*speeds, ("radius", radius, "km")):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{what} must be positive, got {value} {unit}")
     if centre is None:
         centre = [extent / 2 for extent in extents]
     if len(centre) != len(extents):
@@ -302,23 +260,8 @@ def random_velocity(
 
     A mixture of flat, dipping, folded and faulted layers and of plain gradients, some
     with lenses or with gradients inside the layers, smoothed over 0 to 0.1 km.
-
-    Args:
-        seed: Seed of the random choices.
-        shape: Grid points, (nz, nx) or (nz, ny, nx).
-        spacing: Grid spacing in array order, or one number [km].
-        minimum: No velocity is below it [km/s].
-        maximum: No velocity is above it [km/s].
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: if an argument makes no sense.
     """
-    rng = make_rng(seed)
-    grid = Grid(shape, spacing)
-    check_range(minimum, maximum)
+    rng, grid = begin(seed, shape, spacing, minimum, maximum)
     kind = str(rng.choice([*STRUCTURES, "gradient"], p=[0.15, 0.20, 0.30, 0.25, 0.10]))
     span = maximum - minimum
     smoothing = rng.uniform(0.0, 0.1)
@@ -345,6 +288,45 @@ def random_velocity(
     # Lenses may step over the bounds, and smoothing must not spread what is cut off.
     velocity = np.clip(velocity, minimum, maximum)
     return finished(velocity, grid, minimum, maximum, smoothing)
+
+
+def draw_model(
+    velocity: Callable[[np.ndarray], np.ndarray],
+    shape: Sequence[int],
+    spacing: float | Sequence[float],
+    origin: Sequence[float] | None = None,
+    samples: int = 8,
+) -> VelocityModel:
+    """The model of a velocity known everywhere, with its edges where they belong.
+
+    A node gets the mean of the squared slowness over the cell around it. A cylinder of
+    radius 0.3 km drawn at 10 m by values at the nodes is off by 1.6 to 2.1 % at 10 Hz,
+    drawn so by 0.7 to 1.3 % (docs/theory.md).
+
+    Args:
+        velocity: Points (n, ndim) [km] → velocities (n,) [km/s]; called up to half a cell
+            beyond the grid.
+        shape: As of all generators.
+        spacing: Likewise [km].
+        origin: First grid point, (x, z) or (x, y, z); zero by default [km].
+        samples: Points of a cell along each axis.
+
+    Raises:
+        ValueError: if grid or velocities are not those of a model, or samples are not
+            positive.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be positive, got {samples}")
+    # A model of ones checks shape, spacing and origin.
+    grid = VelocityModel(np.ones(tuple(shape)), spacing, origin)
+    nodes = grid.grid_points()
+    fractions = (np.arange(samples) + 0.5) / samples - 0.5
+    total = np.zeros(len(nodes))
+    # Sample by sample: all of them at once would take samples^ndim times the memory.
+    for offset in itertools.product(fractions, repeat=grid.ndim):
+        total += np.asarray(velocity(nodes + np.array(offset) * grid.spacing[::-1])) ** -2.0
+    mean = total.reshape(grid.shape) / samples**grid.ndim
+    return VelocityModel(mean**-0.5, spacing, origin)
 
 
 def builtin(name: str) -> VelocityModel:

@@ -27,7 +27,7 @@ from meta_lrpinn import models
 from meta_lrpinn.learning import configs
 from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
-from meta_lrpinn.physics import derivatives, losses, residual
+from meta_lrpinn.physics import derivatives, residual
 from meta_lrpinn.physics import problem as problems
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.runtime.precision import full_precision
@@ -117,16 +117,16 @@ def paper_objective(
         points = problems.sample_points(key, problem, number_of_points)
         collocation = problems.collocate(problem, points)
         scattered, remainder = _own_residual(model, params, problem, collocation)
-        parts = {"pde": losses.pde_loss(remainder)}
+        parts = {"pde": residual.pde_loss(remainder)}
         if source_penalty:
             distance = jnp.linalg.norm(points - problem.source, axis=-1)
-            weight = losses.source_penalty_weight(
+            weight = residual.source_penalty_weight(
                 distance, collocation.omega, jnp.asarray(problem.background_speed)
             )
-            parts["source"] = source_penalty * losses.source_loss(scattered, weight)
+            parts["source"] = source_penalty * residual.source_loss(scattered, weight)
         if isinstance(model, models.MetaLRPINN):
             factors = models.orthogonal_factors(params)
-            parts["orthogonality"] = losses.orthogonality_loss(factors)
+            parts["orthogonality"] = residual.orthogonality_loss(factors)
         return 0.1 * functools.reduce(jnp.add, parts.values()), parts
 
     return objective
@@ -214,8 +214,8 @@ def own_output_objective(model: nn.Module, number_of_points: int) -> Objective:
         remainder, source = map(jnp.sum, jax.lax.map(energies, parts))
         # A model without contrast has no right-hand side; its δu is zero.
         smallest = _SMALLEST_SOURCE * problem.omega**2 / problem.background_speed**2
-        size = jnp.maximum(losses.safe_sqrt(source / len(points)), smallest)
-        loss = losses.safe_sqrt(remainder / len(points)) / size
+        size = jnp.maximum(residual.safe_sqrt(source / len(points)), smallest)
+        loss = residual.safe_sqrt(remainder / len(points)) / size
         return loss, {"residual": loss}
 
     return objective

@@ -6,6 +6,11 @@ import numpy as np
 import scipy.sparse
 
 from meta_lrpinn.physics.velocity import VelocityModel
+from meta_lrpinn.runtime import host
+
+# A relative contrast of the squared slowness that is rounding: some thousands of units in
+# the last place.
+ROUNDING = 1e-12
 
 
 def along(model: VelocityModel, axis: int, positions: np.ndarray) -> scipy.sparse.csr_array:
@@ -17,10 +22,10 @@ def along(model: VelocityModel, axis: int, positions: np.ndarray) -> scipy.spars
         positions: Coordinates along it [km]; beyond the grid its edge values hold.
     """
     count = model.shape[axis]
-    place = (positions - model.axes()[axis][0]) / model.spacing[axis]
-    place = np.clip(place, 0, count - 1)
-    cell = np.minimum(place.astype(int), count - 2)
-    weight = place - cell
+    number = (positions - model.axes()[axis][0]) / model.spacing[axis]
+    number = np.clip(number, 0, count - 1)
+    cell = np.minimum(number.astype(int), count - 2)
+    weight = number - cell
     rows = np.arange(len(positions))
     return scipy.sparse.csr_array(
         (
@@ -33,8 +38,7 @@ def along(model: VelocityModel, axis: int, positions: np.ndarray) -> scipy.spars
 
 def squared_slowness(model: VelocityModel) -> np.ndarray:
     """`model.squared_slowness` in double precision, of the velocity's shape [s²/km²]."""
-    velocity = np.asarray(model.complex_velocity)
-    return velocity.astype(np.result_type(velocity.dtype, float)) ** -2
+    return host.in_double(model.complex_velocity) ** -2
 
 
 def squared_slowness_on(
@@ -42,8 +46,8 @@ def squared_slowness_on(
 ) -> np.ndarray:
     """`model.squared_slowness_at` on a grid of positions along each array axis."""
     values = squared_slowness(model)
-    for axis, places in enumerate(positions):
-        values = applied(along(model, axis, places), values, axis)
+    for axis, coordinates in enumerate(positions):
+        values = applied(along(model, axis, coordinates), values, axis)
     return values
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Changes that are kept; beyond that the oldest is forgotten.
+# Changes that are kept; beyond that the oldest is forgotten. It bounds the memory: whole
+# Marmousi takes 8 to 20 iterations with the coarse grid. Not tuned.
 KEPT = 40
 
 # Residuals (c, ...) → changes of the solution that lower them, and their images by the

@@ -10,16 +10,22 @@ and real, so K is complex symmetric.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from meta_lrpinn.physics import derivatives
-from meta_lrpinn.physics import problem as problems
-from meta_lrpinn.physics.problem import Collocation, HelmholtzProblem
+from meta_lrpinn.physics.problem import (
+    Collocation,
+    HelmholtzProblem,
+    collocate,
+    envelope_at,
+    scattering_source_at,
+)
 
 # Points along each axis of a cell of half the velocity grid's spacing, or less. Measured on
 # a layer one node thick: 2.5 % with four, 2.2 % in the limit, 8.4 % with one.
@@ -39,7 +45,7 @@ def with_envelope(features: Features, problem: HelmholtzProblem) -> Features:
     """Features times the absorbing envelope of a problem, which is 1 in the model."""
 
     def decaying(points):
-        return problems.envelope_at(problem, points)[:, None] * features(points)
+        return envelope_at(problem, points)[:, None] * features(points)
 
     return decaying
 
@@ -47,7 +53,7 @@ def with_envelope(features: Features, problem: HelmholtzProblem) -> Features:
 def quadrature_points(
     problem: HelmholtzProblem, shape: tuple[int, ...], shift: jax.Array | float = 0.5
 ) -> jax.Array:
-    """Regular grid over the model and its layer.
+    """Regular grid over the model and its layer, one point for each cell.
 
     Args:
         problem: The problem.
@@ -55,29 +61,30 @@ def quadrature_points(
         shift: Position of the point in its cell, 0 to 1; a number or (ndim,).
 
     Returns:
-        Points (Π shape, ndim) [km]; each stands for the volume of one cell.
+        Points (Π shape, ndim) [km].
     """
-    lower, upper = jnp.asarray(problem.lower), jnp.asarray(problem.upper)
-    axes = jnp.meshgrid(*(jnp.arange(count) for count in shape), indexing="ij")
-    cells = jnp.stack([axis.ravel() for axis in axes], axis=-1)
-    return lower + (cells + shift) * (upper - lower) / jnp.asarray(shape)
+    cells = _product([jnp.arange(count) for count in shape])
+    size = jnp.asarray(problem.size)
+    return jnp.asarray(problem.lower) + (cells + shift) * size / jnp.asarray(shape)
+
+
+def _product(axes: Sequence[jax.Array]) -> jax.Array:
+    """All combinations of values (n_d,) of ndim axes, (Π n_d, ndim)."""
+    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
 
 
 def quadrature_shape(
     problem: HelmholtzProblem, points_per_wavelength: float = 6.0, least: int = 1
 ) -> tuple[int, ...]:
-    """Points per axis for so many per shortest wavelength, and at least so many in all.
+    """Points along each axis, coordinate order, of a concrete problem.
 
     Args:
-        problem: The problem, concrete.
+        problem: The problem.
         points_per_wavelength: Points per shortest wavelength along each axis.
-        least: Smallest number of points; all axes are refined by one factor to reach it.
-
-    Returns:
-        Points along each axis, coordinate order.
+        least: Smallest number in all; all axes are refined by one factor to reach it.
     """
     wavelength = 2 * np.pi * problem.model.minimum / float(problem.omega)
-    size = np.asarray(problem.upper) - np.asarray(problem.lower)
+    size = np.asarray(problem.size)
     counts = np.ceil(size * points_per_wavelength / wavelength)
     finer = max(1.0, (least / np.prod(counts)) ** (1 / problem.ndim))
     return tuple(int(count) for count in np.ceil(finer * counts))
@@ -88,7 +95,7 @@ def refinement_of(problem: HelmholtzProblem, shape: tuple[int, ...]) -> tuple[in
 
     So many that they are at most half of the velocity grid's spacing, at least two.
     """
-    size = np.asarray(problem.upper) - np.asarray(problem.lower)
+    size = np.asarray(problem.size)
     cell = size / np.asarray(shape)
     needed = np.ceil(2 * cell / np.asarray(problem.model.spacing)[::-1])
     return tuple(int(count) for count in np.maximum(needed, 2))
@@ -138,13 +145,13 @@ def collocate_grid(
             spectrum = spectrum * phase.reshape(along)
         return jnp.fft.ifftn(spectrum).ravel()
 
-    size = jnp.asarray(problem.upper) - jnp.asarray(problem.lower)
+    size = jnp.asarray(problem.size)
     mean = _mean_squared_slowness(problem, points, size / jnp.asarray(fine))
     slowness = filtered(mean)
-    coarse = problems.collocate(problem, quadrature_points(problem, shape, shift))
+    coarse = collocate(problem, quadrature_points(problem, shape, shift))
     return coarse.replace(
         squared_slowness=slowness if jnp.iscomplexobj(mean) else jnp.real(slowness),
-        scattering_source=filtered(problems.scattering_source_at(problem, points, mean)),
+        scattering_source=filtered(scattering_source_at(problem, points, mean)),
     )
 
 
@@ -152,9 +159,8 @@ def _mean_squared_slowness(
     problem: HelmholtzProblem, points: jax.Array, cell: jax.Array
 ) -> jax.Array:
     """Squared slowness averaged over cells (ndim,) [km] around points (n, ndim), (n,)."""
-    places = (jnp.arange(_MEAN_POINTS) + 0.5) / _MEAN_POINTS - 0.5
-    axes = jnp.meshgrid(*(places * size for size in cell), indexing="ij")
-    offsets = jnp.stack([axis.ravel() for axis in axes], axis=-1)
+    parts = (jnp.arange(_MEAN_POINTS) + 0.5) / _MEAN_POINTS - 0.5
+    offsets = _product([parts * size for size in cell])
 
     def add(total, offset):
         return total + problem.model.squared_slowness_at(points + offset), None
@@ -182,6 +188,7 @@ def stiffness_matrix(
     Returns:
         (w, w), complex symmetric.
     """
+    chex.assert_shape(samples.gradient, (*stretch.shape, None))
     volume = jnp.prod(stretch, axis=-1) * cell
     weights = volume[:, None] / stretch**2
     terms = (
@@ -202,6 +209,7 @@ def mass_matrix(value: jax.Array, collocation: Collocation, cell: jax.Array) -> 
     Returns:
         (w, w), complex symmetric.
     """
+    chex.assert_shape(value, (len(collocation.points), None))
     volume = jnp.prod(collocation.stretch, axis=-1) * cell
     weight = collocation.omega**2 * collocation.squared_slowness * volume
     return _weighted_gram(value, weight)
@@ -209,9 +217,10 @@ def mass_matrix(value: jax.Array, collocation: Collocation, cell: jax.Array) -> 
 
 def load_vector(value: jax.Array, collocation: Collocation, cell: jax.Array) -> jax.Array:
     """Right-hand side −∫ ω² (m − m₀) u₀ S φ_i dx, (w,), complex; arguments as above."""
+    chex.assert_shape(value, (len(collocation.points), None))
     volume = jnp.prod(collocation.stretch, axis=-1) * cell
     weighted = volume * collocation.scattering_source
-    return _real_times_complex(value.T, weighted)
+    return jax.lax.complex(value.T @ jnp.real(weighted), value.T @ jnp.imag(weighted))
 
 
 def whitening(values: jax.Array, cut: float) -> jax.Array:
@@ -254,8 +263,10 @@ def solve_weights(
     Returns:
         a, of the shape of rhs.
     """
+    width = len(scale)
+    chex.assert_shape([matrix, rhs], [(width, width), (width, ...)])
     scaled = scale[:, None] * matrix * scale
-    scaled = scaled + 1j * damping * jnp.eye(len(scale), dtype=matrix.real.dtype)
+    scaled = scaled + 1j * damping * jnp.eye(width, dtype=matrix.real.dtype)
     scale = scale.reshape(scale.shape + (1,) * (rhs.ndim - 1))
     return scale * jnp.linalg.solve(scaled, scale * rhs)
 
@@ -275,7 +286,3 @@ def _weighted_gram(features: jax.Array, weight: jax.Array) -> jax.Array:
         jnp.imag(weight),
     )
     return jax.lax.complex(real, imaginary)
-
-
-def _real_times_complex(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jax.lax.complex(matrix @ jnp.real(vector), matrix @ jnp.imag(vector))

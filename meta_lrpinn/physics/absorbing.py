@@ -2,19 +2,22 @@
 
 Each axis is stretched, x̃ = x + ∫σ dx/(iω), s = dx̃/dx = 1 − iσ/ω, with σ quadratic in
 the depth inside the layer and zero in the box. A wave e^{−ikx} then decays like
-exp(−∫σ dx / v). All functions are written over the columns of their points, so that
-2D and 3D are the same code, and give arrays of NumPy where they are given no other.
+exp(−∫σ dx / v). All functions of points take coordinates (n, ndim) [km], are written over
+their columns, so that 2D and 3D are the same code, and give arrays of NumPy where they are
+given no other.
 """
 
 from typing import Any
 
+import chex
 import numpy as np
 from flax import struct
 
 from meta_lrpinn.runtime.precision import Array, namespace
 
-# In a flat model a field varies on its longest axis over this, however long the wave. A
-# guard, not tuned: larger makes layers of flat models thinner and their waves more.
+# A wave longer than the model varies over its shortest side, or over this part of the
+# longest, if that is more. A guard, not tuned: larger makes layers of flat models thinner
+# and their plane waves more.
 _FLATNESS = 8
 # Length over which a wave decays in the layer, in resolved wavelengths: plane waves of
 # up to 2.4 times that wavenumber describe the decay to 0.2 % (0.7 % at 0.45, 2 % at 0.35).
@@ -48,9 +51,6 @@ def make_layer(
         thickness: Layer thickness L on every side [km]; 0 switches the layer off.
         velocity: Velocity v that R refers to [km/s].
         reflection: Amplitude R of the reflected wave.
-
-    Returns:
-        The layer.
 
     Raises:
         ValueError: if the thickness is negative, or the reflection outside (0, 1).
@@ -144,30 +144,28 @@ def layer_by_geometry(
 
 def excess(layer: AbsorbingLayer, velocity: float, reflection: float) -> np.ndarray:
     """Strength of a layer over that of `make_layer`, by axis; one without a layer."""
-    thickness = float(layer.thickness)
-    plain = 1.5 * velocity * np.log(1 / reflection)
-    if thickness == 0:
+    if float(layer.thickness) == 0:
         # Nothing decays there; one keeps the velocity of the envelope finite.
         return np.ones_like(layer.strength)
-    return np.asarray(layer.strength) * thickness / plain
+    plain = 1.5 * velocity * np.log(1 / reflection)
+    return np.asarray(layer.strength) * float(layer.thickness) / plain
 
 
 def _depth_inside(layer: AbsorbingLayer, points: Array) -> Any:
     """Signed depth inside the layer, (n, ndim) km; negative on the lower sides."""
+    chex.assert_shape(points, (None, *np.shape(layer.upper)))
     xp = namespace(points, layer.upper)
     return xp.maximum(points - layer.upper, 0) + xp.minimum(points - layer.lower, 0)
 
 
+def _safe_thickness(layer: AbsorbingLayer) -> Any:
+    # Depths are zero without a layer, and 0/0 would make values and gradients NaN.
+    xp = namespace(layer.thickness)
+    return xp.where(layer.thickness > 0, layer.thickness, 1.0)
+
+
 def damping(layer: AbsorbingLayer, points: Array) -> Any:
-    """Damping σ = σ_max (d/L)² along each axis.
-
-    Args:
-        layer: The absorbing layer.
-        points: Coordinates (n, ndim) [km].
-
-    Returns:
-        σ, (n, ndim) [rad/s].
-    """
+    """Damping σ = σ_max (d/L)² along each axis, (n, ndim) [rad/s]."""
     depth = _depth_inside(layer, points)
     return (depth / _safe_thickness(layer)) ** 2 * layer.strength
 
@@ -179,27 +177,17 @@ def damping_slope(layer: AbsorbingLayer, points: Array) -> Any:
 
 
 def damping_integral(layer: AbsorbingLayer, points: Array) -> Any:
-    """Integral of σ from the box outwards, signed like the direction.
-
-    Args:
-        layer: The absorbing layer.
-        points: Coordinates (n, ndim) [km].
+    """∫σ dx from the box outwards, positive past `upper`, negative before `lower`.
 
     Returns:
-        ∫σ dx, (n, ndim) [km rad/s]: positive past `upper`, negative before `lower`.
+        (n, ndim) [km rad/s].
     """
     depth = _depth_inside(layer, points)
     return depth**3 * layer.strength / (3 * _safe_thickness(layer) ** 2)
 
 
-def _safe_thickness(layer: AbsorbingLayer) -> Any:
-    # Depths are zero without a layer, and 0/0 would make values and gradients NaN.
-    xp = namespace(layer.thickness)
-    return xp.where(layer.thickness > 0, layer.thickness, 1.0)
-
-
 def stretch(layer: AbsorbingLayer, points: Array, omega: Array | float) -> Any:
-    """Stretching factors s = 1 − iσ/ω along each axis, (n, ndim), complex."""
+    """Stretching factors s = 1 − iσ/ω along each axis, (n, ndim), complex; ω in rad/s."""
     return 1 - 1j * damping(layer, points) / omega
 
 
@@ -211,16 +199,13 @@ def stretch_slope(layer: AbsorbingLayer, points: Array, omega: Array | float) ->
 def stretched_offset(
     layer: AbsorbingLayer, points: Array, source: Array | float, omega: Array | float
 ) -> Any:
-    """Displacement x̃ − x_s from a source in the box, in stretched coordinates.
+    """Displacement x̃ − x_s from a source in the box, complex (n, ndim) [km].
 
     Args:
         layer: The absorbing layer.
         points: Coordinates (n, ndim) [km].
         source: Source position (ndim,) [km], inside the box.
         omega: Angular frequency ω [rad/s].
-
-    Returns:
-        Complex (n, ndim) [km].
     """
     return points - source - 1j * damping_integral(layer, points) / omega
 

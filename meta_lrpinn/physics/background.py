@@ -8,6 +8,7 @@ an absorbing layer, where they decay (docs/theory.md).
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,14 +32,7 @@ SMALLEST_PHASE = 1e-9
 
 
 def default_amplitude(ndim: int) -> complex:
-    """Amplitude A that makes u₀ the fundamental solution, (Δ + ω²m₀)u₀ = δ.
-
-    Args:
-        ndim: Space dimension, 2 or 3.
-
-    Returns:
-        i/4 in 2D, −1/(4π) in 3D.
-    """
+    """A of the fundamental solution, (Δ + ω²m₀)u₀ = δ: i/4 in 2D, −1/(4π) in 3D."""
     return {2: 0.25j, 3: complex(-1 / (4 * np.pi))}[ndim]
 
 
@@ -52,9 +46,6 @@ def hankel0(z: jax.Array) -> jax.Array:
 
     Args:
         z: Complex (or real) arguments of any shape, not zero.
-
-    Returns:
-        Complex array of the same shape.
     """
     z = jnp.asarray(z)
     z = z.astype(jnp.result_type(z.dtype, jnp.complex64))
@@ -109,27 +100,28 @@ def _far_coefficients(crossover: float, degree: int) -> tuple[complex, ...]:
     return tuple(complex(coefficient) for coefficient in fit)
 
 
-def complex_distance(offset: Array, floor: float = 1e-9) -> jax.Array:
+def complex_distance(offset: Array) -> jax.Array:
     """Distance √(Σ offset²), continued analytically to complex offsets.
 
+    It is `SMALLEST_PHASE` at least, which keeps u₀ finite at the source itself, where the
+    contrast m − m₀ that multiplies it vanishes.
+
     Args:
-        offset: Displacement from the source, shape (..., ndim), in any unit; real or
-            complex.
-        floor: Smallest distance returned, in that unit: keeps u₀ finite at the source
-            itself, where the contrast m − m₀ that multiplies it vanishes.
+        offset: Displacement from the source, shape (..., ndim), over 1/k; real or complex.
 
     Returns:
         Complex array (...) on the branch with non-negative real part.
     """
     squared = jnp.sum(jnp.asarray(offset) ** 2, axis=-1)
     squared = squared.astype(jnp.result_type(squared.dtype, jnp.complex64))
-    return jnp.sqrt(jnp.where(jnp.abs(squared) < floor**2, floor**2, squared))
+    smallest = SMALLEST_PHASE**2
+    return jnp.sqrt(jnp.where(jnp.abs(squared) < smallest, smallest, squared))
 
 
 def background_field(
     offset: Array, wavenumber: Array | float, amplitude: Array | complex
 ) -> jax.Array:
-    """Background wavefield u₀ of a point source.
+    """Background wavefield u₀ of a point source, complex (...).
 
     A H₀⁽²⁾(k r) in 2D and A e^{−ikr}/r in 3D, with k = ω/v₀ (Cheng and Alkhalifah
     2025, eq. 3).
@@ -139,22 +131,15 @@ def background_field(
             absorbing layer (see `physics.absorbing.stretched_offset`).
         wavenumber: k = ω/v₀ [rad/km], broadcastable to (...).
         amplitude: A, complex, broadcastable to (...).
-
-    Returns:
-        Complex array (...).
-
-    Raises:
-        ValueError: if the offset has neither 2 nor 3 columns.
     """
+    chex.assert_shape(offset, (..., {2, 3}))
     ndim = jnp.shape(offset)[-1]
     # In radians, so that neither floor nor squares depend on the unit of length.
     wavenumber = jnp.asarray(wavenumber)
     phase = complex_distance(offset * wavenumber[..., None])
     if ndim == 2:
         return hankel0(phase) * amplitude
-    if ndim == 3:
-        return jnp.exp(-1j * phase) / phase * wavenumber * amplitude
-    raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
+    return jnp.exp(-1j * phase) / phase * wavenumber * amplitude
 
 
 def mirrored(points: np.ndarray, surface: float) -> np.ndarray:
@@ -172,7 +157,7 @@ def background_of_sources(
     amplitude: complex,
     surface: float | None = None,
 ) -> np.ndarray:
-    """Background wavefields u₀ of several sources, in double precision.
+    """Background wavefields u₀ of several sources, complex128 (n_sources, n).
 
     Args:
         points: Coordinates (n, ndim) [km].
@@ -181,9 +166,6 @@ def background_of_sources(
         velocities: v₀ of each (n_sources,) [km/s].
         amplitude: A.
         surface: Depth of a free surface [km], by which each source has an image.
-
-    Returns:
-        Complex (n_sources, n).
     """
     if surface is not None:
         options = frequency, sources, velocities, amplitude
@@ -198,9 +180,7 @@ def background_of_sources(
 def point_source(
     offset: np.ndarray, wavenumber: complex, amplitude: complex | None = None
 ) -> np.ndarray:
-    """Background wavefield u₀: A H₀⁽²⁾(kr) in 2D and A e^{−ikr}/r in 3D.
-
-    The double-precision host form of `background_field`, which compiles nothing.
+    """The double-precision host form of `background_field`, which compiles nothing.
 
     Args:
         offset: Displacement from the source, (..., 2) or (..., 3) [km]; real, or
@@ -210,14 +190,10 @@ def point_source(
 
     Returns:
         Complex (...).
-
-    Raises:
-        ValueError: if the offset has neither 2 nor 3 columns.
     """
     offset = np.asarray(offset)
+    chex.assert_shape(offset, (..., {2, 3}))
     ndim = offset.shape[-1]
-    if ndim not in (2, 3):
-        raise ValueError(f"offsets must have 2 or 3 columns, got {ndim}")
     if amplitude is None:
         amplitude = default_amplitude(ndim)
     squared = np.sum(offset**2, axis=-1)
@@ -245,10 +221,10 @@ def _root(squared, smallest: float) -> np.ndarray:
 
 
 def _hankel0_on_host(z: np.ndarray) -> np.ndarray:
-    """H₀⁽²⁾(z); of real arguments, nearly all of them, in a fifth of the time of others.
+    """H₀⁽²⁾(z). Real arguments, which most are, take a fifth of the time of complex ones.
 
-    Of complex ones the far expansion, which holds for −π/2 ≤ arg z ≤ 0, takes a third of
-    the time of the library's function.
+    For these the far expansion, which holds for −π/2 ≤ arg z ≤ 0, takes a third of the time
+    of the library's function.
     """
     is_real = np.imag(z) == 0
     crossover = _CROSSOVER[jnp.complex128]

@@ -8,6 +8,7 @@ Hessian by `jax.hessian` is the oracle that tests it.
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -40,6 +41,7 @@ def derivatives(apply: Apply, points: jax.Array) -> Derivatives:
     Returns:
         The derivatives, per km and per km².
     """
+    chex.assert_rank(points, 2)
 
     # A loop over axes, not vmap: its reverse mode takes less than half the time on CPU.
     def series(tangent):
@@ -77,6 +79,7 @@ def first_derivatives(apply: Apply, points: jax.Array) -> tuple[jax.Array, jax.A
         apply: As in `derivatives`.
         points: Coordinates (n, ndim) [km].
     """
+    chex.assert_rank(points, 2)
     # Linearised once: the values are shared by the tangents of all axes.
     value, along = jax.linearize(apply, points)
     return value, jnp.stack([along(axis) for axis in _axis_tangents(points)], axis=1)

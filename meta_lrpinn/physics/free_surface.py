@@ -13,6 +13,7 @@ bottoms, none at the surface.
 
 from typing import Any
 
+import chex
 import numpy as np
 
 from meta_lrpinn.physics.background import mirrored
@@ -24,14 +25,9 @@ _NEAREST = 1e-3
 
 
 def check_sources(model: VelocityModel, sources: np.ndarray) -> None:
-    """Refuses sources on the surface, where they and their images cancel.
+    """Raises ValueError for sources (n, ndim) [km] on the surface, the model's top.
 
-    Args:
-        model: The model, whose top is the surface.
-        sources: (n_sources, ndim) [km].
-
-    Raises:
-        ValueError: if one stands there.
+    They and their images cancel there.
     """
     depth = sources[:, -1] - model.lower[-1]
     if np.any(depth < _NEAREST * model.spacing[0]):
@@ -55,12 +51,11 @@ def mirrored_model(model: VelocityModel) -> VelocityModel:
 
 
 def odd_part(model: VelocityModel, fields: np.ndarray) -> np.ndarray:
-    """Fields less their images, on the grid of a model.
+    """Fields on the grid of `mirrored_model`, less their images, on that of the model.
 
-    Args:
-        model: The model below the surface.
-        fields: On the grid of `mirrored_model`, (..., 2 nz − 1, [ny,] nx).
+    (..., 2 nz − 1, [ny,] nx) → (..., nz, [ny,] nx).
     """
+    chex.assert_shape(fields, (..., 2 * model.shape[0] - 1, *model.shape[1:]))
     axis, top = -model.ndim, model.shape[0] - 1
     below = np.take(fields, range(top, 2 * top + 1), axis)
     return below - np.flip(np.take(fields, range(top + 1), axis), axis)
@@ -72,13 +67,11 @@ def with_images(points: np.ndarray, model: VelocityModel) -> np.ndarray:
 
 
 def odd_values(both: Any, points: np.ndarray, model: VelocityModel) -> Any:
-    """Values (..., n) at points, less those at their images.
+    """Values at `with_images` (..., 2 n), less those at the images, (..., n).
 
-    Args:
-        both: At `with_images`, (..., 2 n), of NumPy or traced by JAX.
-        points: (n, ndim) [km].
-        model: The model below the surface.
+    They may be of NumPy, or traced by JAX.
     """
     number = len(points)
+    chex.assert_shape(both, (..., 2 * number))
     is_below = np.asarray(points)[:, -1] != model.lower[-1]
     return (both[..., :number] - both[..., number:]) * is_below

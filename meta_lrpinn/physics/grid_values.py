@@ -1,4 +1,7 @@
-"""What the values of a model on a grid may be: arrays, spacing, origin and extent."""
+"""What the values of a model on a grid may be: arrays, spacing, origin and extent.
+
+Functions that check give the values in their form, or raise ValueError in one line.
+"""
 
 from typing import Any
 
@@ -19,14 +22,11 @@ _LONGEST_SIDE = 1e5
 
 
 def real_array(values: Any, what: str) -> np.ndarray:
-    """The values as a floating-point array.
+    """Anything that NumPy makes an array of, as a floating-point array.
 
     Args:
-        values: Anything that NumPy makes an array of.
-        what: What it is called in the message.
-
-    Raises:
-        ValueError: if they are not real numbers, or some of them are masked.
+        values: Real numbers, none of them masked.
+        what: What they are called in the message.
     """
     if np.ma.is_masked(values):
         raise ValueError(
@@ -55,8 +55,7 @@ def axis_names(ndim: int) -> str:
 def checked_velocity(velocity: Any) -> Any:
     """A velocity (nz, nx) or (nz, ny, nx) [km/s], as an array of floats.
 
-    Raises:
-        ValueError: if it is not real, finite, of two or three axes, or of 0.1 to 100 km/s.
+    It is real, finite, of two or three axes, and of 0.1 to 100 km/s.
     """
     if not is_traced(velocity):
         array = real_array(velocity, "velocity")
@@ -97,14 +96,9 @@ def checked_velocity(velocity: Any) -> Any:
 
 
 def checked_quality(quality: Any, velocity: Any) -> Any:
-    """A quality factor Q on the grid of a velocity, from one number or an array.
+    """A quality factor Q on the grid of a checked velocity, finite and at least 1.
 
-    Args:
-        quality: One number, or an array of the velocity's shape; None for none.
-        velocity: The checked velocity.
-
-    Raises:
-        ValueError: if it is of another shape, not finite, or below 1.
+    It may be one number, or an array of the velocity's shape; None is for none.
     """
     if quality is None:
         return None
@@ -135,11 +129,7 @@ def checked_quality(quality: Any, velocity: Any) -> Any:
 
 
 def checked_spacing(spacing: Any, ndim: int) -> tuple[float, ...]:
-    """Steps in array order (ndim,) [km], from as many numbers or one.
-
-    Raises:
-        ValueError: if they are of another number, or one is not positive and finite.
-    """
+    """Positive finite steps in array order (ndim,) [km], from as many numbers or one."""
     steps = real_array(spacing, "spacing").ravel()
     if steps.size == 1:  # one number stands for all axes
         steps = np.repeat(steps, ndim)
@@ -155,11 +145,7 @@ def checked_spacing(spacing: Any, ndim: int) -> tuple[float, ...]:
 
 
 def check_extent(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
-    """Refuses a grid whose sides no model has.
-
-    Raises:
-        ValueError: if one is shorter than a micrometre, or longer than 100,000 km.
-    """
+    """Refuses a grid with a side shorter than a micrometre, or longer than 100,000 km."""
     for name, count, step in zip(GRID_AXES[len(shape)], shape, spacing, strict=True):
         extent = (count - 1) * step
         if extent > _LONGEST_SIDE:
@@ -171,11 +157,7 @@ def check_extent(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
 
 
 def checked_origin(origin: Any, ndim: int) -> tuple[float, ...]:
-    """The first point in coordinate order (ndim,) [km]; zeros for None.
-
-    Raises:
-        ValueError: if it is not of so many finite coordinates.
-    """
+    """The first point, finite, in coordinate order (ndim,) [km]; zeros for None."""
     if origin is None:
         return (0.0,) * ndim
     start = real_array(origin, "origin").ravel()

@@ -1,9 +1,13 @@
-"""The Helmholtz problem of one source, and the points at which a solver meets it."""
+"""The Helmholtz problem of one source, and the points at which a solver meets it.
+
+The functions `check_…` give what they are given, or raise ValueError in one line.
+"""
 
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +66,11 @@ class HelmholtzProblem(struct.PyTreeNode):
     def upper(self) -> Array:
         """Largest coordinates of the model and its layer, (ndim,) [km]."""
         return self.layer.upper + self.layer.thickness
+
+    @property
+    def size(self) -> Array:
+        """Sides of the model with its layer, (ndim,) [km]."""
+        return self.upper - self.lower
 
 
 class Collocation(struct.PyTreeNode):
@@ -141,23 +150,17 @@ def make_problem(
         amplitude = background.default_amplitude(model.ndim)
     amplitude = check_amplitude(amplitude)
     omega = 2 * np.pi * frequency
+    box = model.lower, model.upper
     if layer_fraction is None:
-        layer = absorbing.layer_by_geometry(
-            model.lower,
-            model.upper,
-            omega,
-            model.minimum,
-            model.maximum,
-            reflection,
-            thickness,
-        )
+        velocities = model.minimum, model.maximum
+        layer = absorbing.layer_by_geometry(*box, omega, *velocities, reflection, thickness)
         # Features decay like the wave that decays least, at any incidence.
         envelope = model.maximum * absorbing.excess(layer, model.maximum, reflection)
     else:
         if thickness is None:
             thickness = default_thickness(model, frequency, v0.real, layer_fraction)
         mean = float(np.mean(model.velocity))
-        layer = absorbing.make_layer(model.lower, model.upper, thickness, mean, reflection)
+        layer = absorbing.make_layer(*box, thickness, mean, reflection)
         # A little below the mean, so that features decay with most waves. Not tuned; the
         # shipped networks were trained with it.
         envelope = 0.9 * mean
@@ -173,20 +176,12 @@ def make_problem(
 
 
 def check_frequency(frequency: float) -> float:
-    """One positive finite frequency [Hz], as a float.
-
-    Raises:
-        ValueError: if it is anything else.
-    """
+    """One positive finite frequency [Hz], as a float."""
     return _check_positive(frequency, "frequency", "Hz")
 
 
 def check_frequencies(frequencies: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Different positive finite frequencies, (n_frequencies,) [Hz].
-
-    Raises:
-        ValueError: if they are anything else.
-    """
+    """Different positive finite frequencies, (n_frequencies,) [Hz]."""
     if np.ndim(frequencies) != 1 or not np.size(frequencies):
         raise ValueError("frequencies must be a list of one or more numbers in Hz")
     checked = np.array([check_frequency(frequency) for frequency in frequencies])
@@ -197,11 +192,10 @@ def check_frequencies(frequencies: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def check_scale(model: VelocityModel, frequency: float) -> None:
-    """Refuses a model and a frequency that belong to different units.
+    """Refuses a model and a frequency [Hz] that belong to different units.
 
-    Raises:
-        ValueError: if the model is less than a millionth of its shortest wavelength, or
-            more than a million of them, long.
+    They do where the model is less than a millionth of its shortest wavelength long, or
+    more than a million of them.
     """
     wavelengths = _longest_side(model) * float(frequency) / model.minimum
     if not 1 / _MOST_WAVELENGTHS <= wavelengths <= _MOST_WAVELENGTHS:
@@ -222,13 +216,9 @@ def check_layer(
     Args:
         model: Velocity model.
         frequency: Frequency [Hz].
-        thickness: Absorbing layer [km], 0 for none; None for a default.
-        reflection: Amplitude that it reflects; None for a default.
-
-    Raises:
-        ValueError: if the thickness is negative, over ten times the model and the longest
-            wavelength, or positive and less than a millionth of the model; or if the
-            reflection is not between 1e-30 and 1.
+        thickness: At least a millionth of the model, and at most ten times the model and
+            the longest wavelength [km]; 0 for no layer, None for a default.
+        reflection: Amplitude that it reflects, from 1e-30 to 1; None for a default.
     """
     if reflection is not None and not _LEAST_REFLECTION <= reflection < 1:
         raise ValueError(
@@ -259,9 +249,6 @@ def check_velocity(velocity: Any) -> complex:
     """One background velocity that sound can have [km/s].
 
     It is a float, or complex with attenuation: v/(1 − i/2Q) has a positive imaginary part.
-
-    Raises:
-        ValueError: if it is anything else.
     """
     if np.iscomplexobj(velocity) and np.ndim(velocity) == 0:
         loss = float(np.imag(velocity))
@@ -291,11 +278,7 @@ def _check_positive(value: float, what: str, unit: str) -> float:
 
 
 def check_amplitude(amplitude: complex) -> complex:
-    """One finite amplitude A that is not zero, as a complex number.
-
-    Raises:
-        ValueError: if it is anything else.
-    """
+    """One finite amplitude A that is not zero, as a complex number."""
     if np.ndim(amplitude) or not np.issubdtype(np.asarray(amplitude).dtype, np.number):
         raise ValueError(f"amplitude must be one number, got {amplitude!r}"[:300])
     if not (np.isfinite(amplitude) and amplitude != 0):
@@ -336,12 +319,9 @@ def background_at(problem: HelmholtzProblem, points: jax.Array) -> jax.Array:
 def scattering_source_at(
     problem: HelmholtzProblem, points: jax.Array, squared_slowness: jax.Array | None = None
 ) -> jax.Array:
-    """Right-hand side −ω² (m − m₀) u₀ at points (n, ndim); complex (n,).
+    """Right-hand side −ω² (m − m₀) u₀ at points (n, ndim) [km]; complex (n,).
 
-    Args:
-        problem: The problem.
-        points: Coordinates (n, ndim) [km].
-        squared_slowness: m at the points, (n,) [s²/km²]; by default the model's.
+    It is of the model's m, or of another at the points, (n,) [s²/km²].
     """
     if squared_slowness is None:
         squared_slowness = problem.model.squared_slowness_at(points)
@@ -354,15 +334,11 @@ def scattering_source_at(
 
 
 def collocate(problem: HelmholtzProblem, points: jax.Array) -> Collocation:
-    """Evaluates a problem's coefficients at points.
+    """A problem's coefficients at points (n, ndim) [km], in the model or its layer.
 
-    Args:
-        problem: The problem.
-        points: Coordinates (n, ndim) [km], in the model or its layer.
-
-    Returns:
-        The collocation; pure, so that it can be jitted and vmapped over tasks.
+    Pure, so that it can be jitted and vmapped over tasks.
     """
+    chex.assert_shape(points, (None, problem.ndim))
     omega = jnp.asarray(problem.omega)
     return Collocation(
         points=points,
@@ -385,7 +361,7 @@ def sample_points(
     number: int,
     near_source: float = 0.1,
 ) -> jax.Array:
-    """Draws collocation points in the model and its layer.
+    """Draws collocation points in the model and its layer, (number, ndim) [km].
 
     Args:
         key: Random key.
@@ -394,9 +370,6 @@ def sample_points(
         near_source: Fraction drawn from a normal distribution of half a background
             wavelength around the source, where the right-hand side varies fastest. Its
             default trades points there for points elsewhere; it is not tuned.
-
-    Returns:
-        Coordinates (number, ndim) [km].
     """
     number_near = int(round(near_source * number))
     key_far, key_near = jax.random.split(key)

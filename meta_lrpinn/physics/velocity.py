@@ -34,7 +34,7 @@ from meta_lrpinn.physics.grid_values import (
     is_traced,
     real_array,
 )
-from meta_lrpinn.runtime import programs
+from meta_lrpinn.runtime import host, programs
 from meta_lrpinn.runtime.precision import Array
 
 
@@ -164,7 +164,7 @@ class VelocityModel:
             points: (..., ndim) coordinates (x, z) or (x, y, z) [km].
 
         Returns:
-            (...,) velocities [km/s].
+            (...,) [km/s].
         """
         return 1 / jnp.real(jnp.sqrt(self.squared_slowness_at(points)))
 
@@ -173,24 +173,14 @@ class VelocityModel:
         return 1 / jnp.sqrt(self.squared_slowness_at(points))
 
     def squared_slowness_at(self, points: Array) -> jax.Array:
-        """m of the Helmholtz equation at points, multilinear between grid points.
-
-        Args:
-            points: As for `at`.
-
-        Returns:
-            (...,) [s²/km²], complex with a quality.
-        """
-        return self._interpolated(self.squared_slowness, points)
-
-    def _interpolated(self, values: Any, points: Array) -> jax.Array:
+        """m at points, multilinear between nodes; complex with Q, (...) [s²/km²]."""
         points = jnp.asarray(points)
         if points.ndim == 0 or points.shape[-1] != self.ndim:
             raise ValueError(
                 f"points must have {self.ndim} coordinates {axis_names(self.ndim)} in "
                 f"their last axis, got shape {points.shape}"
             )
-        return _interpolate(values, points, self.spacing, self.origin)
+        return _interpolate(self.squared_slowness, points, self.spacing, self.origin)
 
     def replace_velocity(self, velocity: Any) -> VelocityModel:
         """The same grid and quality with another velocity of the same shape [km/s]."""
@@ -206,14 +196,11 @@ class VelocityModel:
         return VelocityModel(self.velocity, self.spacing, self.origin, quality)
 
     def check_contains(self, points: Any, what: str = "source") -> None:
-        """Raises unless every point lies in the model, edges included.
+        """Raises ValueError unless points lie in the model, edges included.
 
         Args:
             points: (ndim,) or (n, ndim) coordinates [km].
             what: What the points are called in the message.
-
-        Raises:
-            ValueError: if a point lies outside or has the wrong number of coordinates.
         """
         points = real_array(points, what)
         if points.ndim not in (1, 2) or points.shape[-1] != self.ndim:
@@ -241,10 +228,10 @@ class VelocityModel:
         """The model with its slowness smoothed, which keeps travel times.
 
         Args:
-            length: Standard deviation of the Gaussian [km]; zero changes nothing.
+            length: Standard deviation of the Gaussian, 0 to the size of the model [km].
 
         Raises:
-            ValueError: if it is negative or larger than the model.
+            ValueError: if it is another.
         """
         if not (np.isfinite(length) and length >= 0):
             raise ValueError(f"smoothing length must be zero or more, got {length} km")
@@ -257,7 +244,7 @@ class VelocityModel:
                 "km; is it in metres?"
             )
         slowness = scipy.ndimage.gaussian_filter(
-            1.0 / _in_double(self.complex_velocity),
+            1.0 / host.in_double(self.complex_velocity),
             [length / step for step in self.spacing],
             mode="nearest",
         )
@@ -273,8 +260,7 @@ class VelocityModel:
         """The part of the model between coordinates, which keep their values.
 
         Args:
-            x: First and last x [km]; everything when None. Grid points between them,
-                both included, are kept.
+            x: First and last x, both included [km]; everything when None.
             z: The same in depth.
             y: The same across, in 3D.
 
@@ -323,17 +309,13 @@ class VelocityModel:
                 raise ValueError(
                     f"spacing {new} km is larger than the model, {extent:g} km in {name}"
                 )
-        index = np.meshgrid(
-            *(
-                np.minimum(np.arange(n) * new / old, count - 1)
-                for n, new, old, count in zip(
-                    shape, spacing, self.spacing, self.shape, strict=True
-                )
-            ),
-            indexing="ij",
+        sizes = zip(shape, spacing, self.spacing, self.shape, strict=True)
+        lines = (
+            np.minimum(np.arange(n) * new / old, size - 1) for n, new, old, size in sizes
         )
+        index = np.meshgrid(*lines, indexing="ij")
         squared = scipy.ndimage.map_coordinates(
-            1 / _in_double(self.complex_velocity) ** 2, index, order=1, mode="nearest"
+            1 / host.in_double(self.complex_velocity) ** 2, index, order=1, mode="nearest"
         )
         return self._of_slowness(np.sqrt(squared), spacing)
 
@@ -347,11 +329,6 @@ class VelocityModel:
             quality = -0.5 * np.real(slowness) / np.imag(slowness)
         velocity = (1.0 / np.real(slowness)).astype(dtype)
         return VelocityModel(velocity, spacing, self.origin, quality)
-
-
-def _in_double(values: Any) -> np.ndarray:
-    values = np.asarray(values)
-    return values.astype(np.result_type(values.dtype, np.float64))
 
 
 def _unflatten(static, children) -> VelocityModel:
@@ -425,7 +402,7 @@ def fill_nearest(
 
     Args:
         values: (nz, nx) or (nz, ny, nx), masked or not.
-        spacing: By which distances are measured; that of a cube by default.
+        spacing: By which distances are measured; equal steps by default.
 
     Raises:
         ValueError: if they are not real numbers, or none is there to fill with.
@@ -451,17 +428,10 @@ def transposition_hint(model: VelocityModel) -> str | None:
     values = np.asarray(model.velocity, np.float64)
     if np.ptp(values) == 0:
         return None
+    depth = np.arange(len(values)).reshape(-1, *[1] * (values.ndim - 1))
     vertical, horizontal = (
-        np.corrcoef(
-            np.broadcast_to(
-                np.arange(values.shape[axis]).reshape(
-                    [-1 if a == axis else 1 for a in range(values.ndim)]
-                ),
-                values.shape,
-            ).ravel(),
-            values.ravel(),
-        )[0, 1]
-        for axis in (0, values.ndim - 1)
+        np.corrcoef(np.broadcast_to(line, values.shape).ravel(), values.ravel())[0, 1]
+        for line in (depth, np.arange(values.shape[-1]))
     )
     # On Marmousi, Overthrust, Red Sea, Hess and 180 random models: none is suspected, and
     # all but 19 are when transposed.

@@ -15,20 +15,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
-import scipy.sparse.linalg
-import threadpoolctl
 
 from meta_lrpinn.linear import stencils
-from meta_lrpinn.linear.interpolation import squared_slowness_on
-from meta_lrpinn.physics import absorbing
+from meta_lrpinn.linear.interpolation import ROUNDING, squared_slowness_on
+from meta_lrpinn.physics import absorbing, background
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic, grids
 
-# Of a layer of a thickness, at normal incidence.
+# Of a layer of a thickness, at normal incidence: below the error of the grid. Not tuned.
 REFLECTION = 1e-5
-# A relative contrast of the squared slowness below this is rounding: some thousands of
-# units in the last place.
-_ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +38,12 @@ class FiniteDifferenceSolver:
     squared_slowness: np.ndarray  # m at the quadrature points [s²/km²], maybe complex
     is_graded: bool  # whether the layer's lines stand at graded complex positions
     is_corrected: bool  # whether the leading error of the dispersion is taken off
-    elimination: np.ndarray  # (unknowns,) order of the unknowns in the factors
-    factors: scipy.sparse.linalg.SuperLU | None  # None once all is solved
+    inverse: stencils.Inverse | None  # None once all is solved
+
+    @property
+    def omega(self) -> float:
+        """ω [rad/s]."""
+        return 2 * np.pi * self.frequency
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,20 +57,22 @@ class FiniteDifferenceSolver:
 
     def without_factors(self) -> "FiniteDifferenceSolver":
         """For interpolation only: factors are large, and cannot be pickled."""
-        return dataclasses.replace(self, factors=None)
+        return dataclasses.replace(self, inverse=None)
+
+    def inverted(self, loads: np.ndarray, transposed: bool = False) -> np.ndarray:
+        """Solution for loads of shape `shape`, or of the transposed operator."""
+        assert self.inverse is not None, "the factors were dropped"
+        return self.inverse(loads.ravel(), transposed).reshape(self.shape)
 
     def solve(
         self, source: np.ndarray, amplitude: complex, background_velocity: complex
     ) -> np.ndarray:
-        """Scattered wavefield of one source on the solver's own grid.
+        """δu of one source on the solver's own grid, complex, of shape `shape`.
 
         Args:
             source: Source position (ndim,) [km].
             amplitude: A of the background field.
             background_velocity: v₀ [km/s], complex with attenuation.
-
-        Returns:
-            δu, complex, of shape `shape`.
         """
         return self.solve_together([source], [1.0], amplitude, [background_velocity])
 
@@ -83,19 +84,16 @@ class FiniteDifferenceSolver:
         background_velocities: Sequence[complex] | np.ndarray,
     ) -> np.ndarray:
         """As `solve`, of weighted sources that are fired together: one right-hand side."""
-        assert self.factors is not None, "the factors were dropped"
         loads, shift = [], 0.0
         for source, weight, v0 in zip(sources, weights, background_velocities, strict=True):
-            place = np.asarray(source, float)
-            own = squared_slowness_on(self.model, place[::-1, None]).item() ** -0.5
-            loads.append(weight * self._scattering_source(place, amplitude, own))
-            if abs(v0 / own - 1) > _ROUNDING:
-                shift = shift + weight * self.shift(place, amplitude, own, v0)
-        load = stencils.project(np.sum(loads, axis=0), self.axes).ravel()
-        solution = np.empty(self.unknowns, complex)
-        with threadpoolctl.threadpool_limits(1):
-            solution[self.elimination] = self.factors.solve(load[self.elimination])
-        return solution.reshape(self.shape) + shift
+            position = np.asarray(source, float)
+            slowness = squared_slowness_on(self.model, position[::-1, None]).item()
+            velocity = slowness**-0.5
+            loads.append(weight * self._scattering_source(position, amplitude, velocity))
+            if abs(v0 / velocity - 1) > ROUNDING:
+                shift = shift + weight * self.shift(position, amplitude, velocity, v0)
+        load = stencils.project(np.sum(loads, axis=0), self.axes)
+        return self.inverted(load) + shift
 
     def shift(
         self,
@@ -105,44 +103,32 @@ class FiniteDifferenceSolver:
         background_velocity: complex,
     ) -> np.ndarray:
         """u₀(r̃) of a velocity less that of another at all nodes, of shape `shape`."""
-        omega = 2 * np.pi * self.frequency
-        offset = np.meshgrid(
-            *(
-                axis.nodes - start
-                for axis, start in zip(self.axes, source[::-1], strict=True)
-            ),
-            indexing="ij",
-        )
         return analytic.background_difference(
-            np.stack(offset[::-1], axis=-1),
-            omega / velocity,
-            omega / background_velocity,
+            offsets([axis.nodes for axis in self.axes], source),
+            self.omega / velocity,
+            self.omega / background_velocity,
             amplitude,
         )
 
     def _scattering_source(
-        self, source: np.ndarray, amplitude: complex, own_velocity: complex
+        self, source: np.ndarray, amplitude: complex, source_velocity: complex
     ) -> np.ndarray:
         """−ω² (m − m_s) u_s(r̃) at the quadrature points, (q_1, ..., q_d).
 
         Of the source's own velocity, so that the contrast vanishes where u_s is infinite.
         """
-        omega = 2 * np.pi * self.frequency
-        contrast = self.squared_slowness - own_velocity**-2
+        contrast = self.squared_slowness - source_velocity**-2
         # Hankel functions are dear: none where the contrast is rounding only.
-        place = np.nonzero(np.abs(contrast) > _ROUNDING * abs(own_velocity**-2))
-        offset = np.stack(
-            [
-                axis.stretched[index] - start
-                for axis, index, start in zip(
-                    self.axes[::-1], place[::-1], source, strict=True
-                )
-            ],
-            axis=-1,
+        where = np.nonzero(np.abs(contrast) > ROUNDING * abs(source_velocity**-2))
+        columns = [
+            axis.stretched[index] - start
+            for axis, index, start in zip(self.axes, where, source[::-1], strict=True)
+        ]
+        incident = background.point_source(
+            np.stack(columns[::-1], axis=-1), self.omega / source_velocity, amplitude
         )
-        incident = analytic.point_source(offset, omega / own_velocity, amplitude)
         load = np.zeros(contrast.shape, complex)
-        load[place] = -(omega**2) * contrast[place] * incident
+        load[where] = -(self.omega**2) * contrast[where] * incident
         return load
 
     def on_model_grid(self, field: np.ndarray) -> np.ndarray:
@@ -153,19 +139,25 @@ class FiniteDifferenceSolver:
             )
         ]
 
+    def node_numbers(self, points: np.ndarray) -> list[np.ndarray]:
+        """Positions (n, ndim) [km] in nodes along each array axis, ndim times (n,)."""
+        return [
+            (column - axis.positions[margin]) / axis.step + margin
+            for column, axis, margin in zip(
+                points.T[::-1], self.axes, self.margins, strict=True
+            )
+        ]
+
     def interpolate(
         self, field: np.ndarray, points: np.ndarray, *, layer: bool = False
     ) -> np.ndarray:
-        """A field of shape `shape` at points of the model, by cubic splines.
+        """A field of shape `shape` at points of the model, by cubic splines, (n,).
 
         Args:
             field: Complex values on the solver's own grid.
             points: Coordinates (n, ndim) [km].
             layer: Whether points may lie in the absorbing layer too, one of a
                 thickness: the lines of a graded one have no real positions.
-
-        Returns:
-            Complex (n,).
 
         Raises:
             ValueError: if a point lies outside the model (and its layer), or points of a
@@ -180,18 +172,21 @@ class FiniteDifferenceSolver:
             axes = self.axes[::-1]
             lower = np.array([axis.positions[0] - axis.step for axis in axes]) - slack
             upper = np.array([axis.positions[-1] + axis.step for axis in axes]) + slack
-        inside = (points >= lower) & (points <= upper)
-        if not np.all(inside):
-            outside = np.count_nonzero(~np.all(inside, axis=-1))
+        is_outside = ~np.all((points >= lower) & (points <= upper), axis=-1)
+        if np.any(is_outside):
             where = "model and its layer" if layer else "model"
-            raise ValueError(f"{outside} of {len(points)} points lie outside the {where}")
-        place = [
-            (column - axis.positions[margin]) / axis.step + margin
-            for column, axis, margin in zip(
-                points.T[::-1], self.axes, self.margins, strict=True
+            raise ValueError(
+                f"{is_outside.sum()} of {len(points)} points lie outside the {where}"
             )
-        ]
-        return scipy.ndimage.map_coordinates(field, place, order=3, mode="nearest")
+        return scipy.ndimage.map_coordinates(
+            field, self.node_numbers(points), order=3, mode="nearest"
+        )
+
+
+def offsets(lines: Sequence[np.ndarray], source: np.ndarray) -> np.ndarray:
+    """Displacements from a source (ndim,) on lines in array order, (..., ndim)."""
+    axes = [line - start for line, start in zip(lines, source[::-1], strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij")[::-1], axis=-1)
 
 
 def factorise(
@@ -199,8 +194,6 @@ def factorise(
     frequency: float,
     *,
     refinement: int | None = None,
-    thickness: float | None = None,
-    reflection: float | None = None,
     layer: absorbing.AbsorbingLayer | grids.GradedLayer | None = None,
     order: int = 4,
 ) -> FiniteDifferenceSolver:
@@ -211,52 +204,43 @@ def factorise(
         frequency: f [Hz].
         refinement: Cells per cell of the model; by default from `refinement_for`. A
             fine model is never coarsened.
-        thickness: Thickness of a layer of equal real steps [km], rounded up to whole
-            cells; by default the layer is graded, see `grids`.
-        reflection: Amplitude that the layer reflects: of thickness, at normal incidence,
-            1e-5 by default; graded, at any angle that the model allows.
-        layer: The layer itself, of a thickness above zero, instead.
+        layer: By default graded, as `make_layer` has it.
         order: 4, or 2 for the classical scheme.
-
-    Returns:
-        The solver.
 
     Raises:
         ValueError: if an argument is out of its range, or the factors would not fit into
             the machine's memory.
     """
-    check_arguments(frequency, refinement, thickness, order)
+    if not (np.isfinite(frequency) and frequency > 0):
+        raise ValueError(f"frequency must be positive, got {frequency} Hz")
+    if order not in stencils.ORDERS:
+        raise ValueError(f"order must be 2 or 4, got {order}")
     if refinement is None:
         refinement = grids.refinement_for(model, frequency)
     if layer is None:
-        layer = make_layer(model, frequency, refinement, thickness, reflection)
+        layer = make_layer(model, frequency, refinement)
     grids.check_size(model, frequency, refinement, layer)
     omega = 2 * np.pi * frequency
     lines = grids.grid_lines(model, refinement, layer, omega)
     axes = tuple(
-        stencils.make_axis(one.positions, one.stretched, order, step / refinement)
-        for one, step in zip(lines, model.spacing, strict=True)
+        stencils.make_axis(line.positions, line.stretched, order, step / refinement)
+        for line, step in zip(lines, model.spacing, strict=True)
     )
-    squared_slowness = squared_slowness_on(model, [axis.quadrature for axis in axes])
-    operator = stencils.laplacian(axes)
-    operator = operator + omega**2 * stencils.weighted_mass(squared_slowness, axes)
+    at_points = squared_slowness_on(model, [axis.quadrature for axis in axes])
+    at_nodes = None
     if order == 4:
-        slowness = squared_slowness_on(model, [axis.positions for axis in axes]) ** 0.5
-        operator += stencils.dispersion_correction(axes, omega * slowness)
-    matrix = stencils.sparse_matrix(operator)
-    del operator
-    elimination = stencils.dissection(tuple(len(axis.positions) for axis in axes))
+        at_nodes = squared_slowness_on(model, [axis.positions for axis in axes])
+    operator = stencils.helmholtz(axes, omega, at_points, at_nodes)
     return FiniteDifferenceSolver(
         model=model,
         frequency=frequency,
         refinement=refinement,
-        margins=tuple(one.margin for one in lines),
+        margins=tuple(line.margin for line in lines),
         axes=axes,
-        squared_slowness=squared_slowness,
+        squared_slowness=at_points,
         is_graded=isinstance(layer, grids.GradedLayer),
         is_corrected=order == 4,
-        elimination=elimination,
-        factors=stencils.factors(matrix[elimination][:, elimination].tocsc()),
+        inverse=stencils.inverse(operator),
     )
 
 
@@ -268,9 +252,25 @@ def make_layer(
     reflection: float | None = None,
     level: int = 0,
 ) -> absorbing.AbsorbingLayer | grids.GradedLayer:
-    """The layer of `factorise`'s arguments, or one that is `level` times better."""
+    """An absorbing layer for `factorise`.
+
+    Args:
+        model: Velocity model.
+        frequency: f [Hz].
+        refinement: Of the coarsest grid that the layer is for.
+        thickness: Of a layer of equal real steps [km], rounded up to whole cells; by
+            default the layer is graded, see `grids`.
+        reflection: Amplitude that it reflects: of thickness, at normal incidence, 1e-5 by
+            default; graded, at any angle that the model allows.
+        level: 0, or higher for a layer that much better.
+
+    Raises:
+        ValueError: if the thickness is not positive, or the reflection outside (0, 1).
+    """
     if thickness is None:
         return grids.graded_layer(model, frequency, refinement, reflection, level)
+    if not thickness > 0:
+        raise ValueError(f"absorbing layer thickness must be positive, got {thickness} km")
     return absorbing.make_layer(
         model.lower,
         model.upper,
@@ -278,27 +278,3 @@ def make_layer(
         model.maximum,
         (REFLECTION if reflection is None else reflection) ** (1 + level),
     )
-
-
-def check_arguments(
-    frequency: float,
-    refinement: int | None,
-    thickness: float | None,
-    order: int,
-    tolerance: float | None = None,
-) -> None:
-    """Raises where one of the arguments is out of its range.
-
-    Raises:
-        ValueError: if it is.
-    """
-    if not (np.isfinite(frequency) and frequency > 0):
-        raise ValueError(f"frequency must be positive, got {frequency} Hz")
-    if refinement is not None and (refinement != int(refinement) or refinement < 1):
-        raise ValueError(f"refinement must be 1, 2, 3, ..., got {refinement}")
-    if thickness is not None and not thickness > 0:
-        raise ValueError(f"absorbing layer thickness must be positive, got {thickness} km")
-    if order not in stencils.ORDERS:
-        raise ValueError(f"order must be 2 or 4, got {order}")
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance must be positive, got {tolerance}")

@@ -8,6 +8,7 @@ of the error has a part for each.
 import dataclasses
 import time
 
+import chex
 import numpy as np
 
 from meta_lrpinn.metrics import relative_l2
@@ -15,7 +16,6 @@ from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import grids
 from meta_lrpinn.reference.factorised import (
     FiniteDifferenceSolver,
-    check_arguments,
     factorise,
     make_layer,
 )
@@ -45,20 +45,68 @@ class RefinedField:
     converged: bool | None  # whether the tolerance was reached; likewise
 
 
+@dataclasses.dataclass(frozen=True)
+class GridField:
+    """Fields of a grid as a function of points; can be pickled without factors."""
+
+    solver: FiniteDifferenceSolver
+    fields: tuple[np.ndarray, ...]  # δu of each source on the solver's own grid
+    record: dict  # for the history
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, ndim) [km] → δu (n_sources, n)."""
+        return np.stack([self.solver.interpolate(field, points) for field in self.fields])
+
+    def on_model_grid(self) -> np.ndarray:
+        """δu on the model's grid, (n_sources, nz, [ny,] nx)."""
+        return np.stack([self.solver.on_model_grid(field) for field in self.fields])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """Which grids, in which layers; by default one grid, by the wavelength.
+
+    With a tolerance the grid is refined, 1, 2, 3, ..., until δu on the model's grid
+    changes by less than it, relative L2 of every source; then the layer is bettered until
+    that changes δu by less than half of it.
+    """
+
+    refinement: int | None = None  # cells per cell of the model, of the first grid
+    tolerance: float | None = None
+    # Where refinement stops even if the tolerance is not met; `converged` is then False
+    # and the estimates are above the tolerance.
+    maximum_refinement: int = 8
+    thickness: float | None = None  # of a layer of equal steps [km]; None: a graded one
+    reflection: float | None = None  # amplitude that the layer reflects; see `make_layer`
+    order: int = 4  # or 2
+
+    def first_refinement(self, model: VelocityModel, frequency: float) -> int:
+        """Cells of the first grid per cell of the model."""
+        points = None
+        if self.tolerance is not None:
+            points = grids.FIRST_POINTS_PER_WAVELENGTH
+        return self.refinement or grids.refinement_for(model, frequency, points)
+
+    def check(self, model: VelocityModel, frequency: float) -> None:
+        """Refuses, before anything is built, what `refined_field` could not begin.
+
+        Raises:
+            ValueError: if an option is out of its range, or the factors of the first grid
+                would not fit into the machine's memory.
+        """
+        first = self.first_refinement(model, frequency)
+        layer = make_layer(model, frequency, first, self.thickness, self.reflection)
+        grids.check_size(model, frequency, first, layer)
+
+
 def refined_field(
     model: VelocityModel,
     frequency: float,
     sources: np.ndarray,
     amplitude: complex,
     background_velocities: np.ndarray,
-    *,
+    scheme: Scheme,
     weights: np.ndarray | None = None,
-    refinement: int | None = None,
-    tolerance: float | None = None,
-    maximum_refinement: int = 8,
-    thickness: float | None = None,
-    reflection: float | None = None,
-    scheme_order: int = 4,
 ) -> RefinedField:
     """Scattered wavefields by finite differences, in double precision on the host.
 
@@ -72,33 +120,24 @@ def refined_field(
         sources: Sources (n_sources, ndim) [km], in the model.
         amplitude: A of the background field.
         background_velocities: v₀ of each source, (n_sources,) [km/s].
+        scheme: Grids and layers.
         weights: (n_sources,) of sources that are fired together, which have one field;
             by default each has its own.
-        refinement: Cells per cell of the model; by default from the wavelength.
-        tolerance: Where given, the grid is refined, 1, 2, 3, ... (from `refinement`,
-            if that is given too), until δu on the model grid changes by less than
-            this, relative L2 of every source; then the layer is bettered until that
-            changes δu by less than half of it.
-        maximum_refinement: Where refinement stops even if the tolerance is not met;
-            `converged` is then False and the estimates are above the tolerance.
-        thickness: Thickness of a layer of equal steps [km]; by default the layer is
-            graded, by geometry and wavelength. Where a tolerance decides, the first.
-        reflection: Amplitude that the layer reflects; see `factorise`.
-        scheme_order: 4 or 2.
 
     Raises:
         ValueError: if an argument is out of its range, or the factors would not fit into
             the machine's memory.
     """
+    chex.assert_shape(sources, (len(background_velocities), model.ndim))
     started = time.perf_counter()
-    check_arguments(frequency, refinement, thickness, scheme_order, tolerance)
-    first = _first_refinement(model, frequency, refinement, tolerance)
+    first = scheme.first_refinement(model, frequency)
     smallest = model.minimum / (frequency * max(model.spacing))
 
     def solved(factor, level):
-        layer = make_layer(model, frequency, first, thickness, reflection, level)
+        options = first, scheme.thickness, scheme.reflection, level
+        layer = make_layer(model, frequency, *options)
         solver = factorise(
-            model, frequency, refinement=factor, layer=layer, order=scheme_order
+            model, frequency, refinement=factor, layer=layer, order=scheme.order
         )
         if weights is None:
             pairs = zip(sources, background_velocities, strict=True)
@@ -113,89 +152,34 @@ def refined_field(
             "unknowns": solver.unknowns,
             "elapsed": time.perf_counter() - started,
         }
-        return _GridFields(solver, fields, record)
+        return GridField(solver, tuple(fields), record)
 
     solution = solved(first, 0)
     history, errors, converged = [solution.record], None, None
-    if tolerance is not None:
+    if scheme.tolerance is not None:
         solution, history, errors, converged = _refined(
             solved,
             solution,
-            max(first + 1, maximum_refinement),
-            tolerance,
-            _order_of_errors(model, scheme_order),
+            max(first + 1, scheme.maximum_refinement),
+            scheme.tolerance,
+            _order_of_errors(model, scheme.order),
         )
+    solver = solution.solver.without_factors()
     return RefinedField(
         scattered=solution.on_model_grid(),
-        evaluate=GridField(solution.solver.without_factors(), tuple(solution.fields)),
-        unknowns=solution.solver.unknowns,
+        evaluate=dataclasses.replace(solution, solver=solver),
+        unknowns=solver.unknowns,
         history=tuple(history),
         error_estimates=errors,
         converged=converged,
     )
 
 
-def check_first_grid(
-    model: VelocityModel,
-    frequency: float,
-    *,
-    refinement: int | None,
-    tolerance: float | None,
-    thickness: float | None,
-    reflection: float | None,
-    scheme_order: int,
-) -> None:
-    """Refuses, before anything is built, what `refined_field` could not begin.
-
-    Raises:
-        ValueError: if an argument is out of its range, or the factors of the first grid
-            would not fit into the machine's memory.
-    """
-    check_arguments(frequency, refinement, thickness, scheme_order, tolerance)
-    first = _first_refinement(model, frequency, refinement, tolerance)
-    layer = make_layer(model, frequency, first, thickness, reflection)
-    grids.check_size(model, frequency, first, layer)
-
-
-def _first_refinement(
-    model: VelocityModel,
-    frequency: float,
-    refinement: int | None,
-    tolerance: float | None,
-) -> int:
-    points = None if tolerance is None else grids.FIRST_POINTS_PER_WAVELENGTH
-    return refinement or grids.refinement_for(model, frequency, points)
-
-
-@dataclasses.dataclass(frozen=True)
-class GridField:
-    """Fields of a grid as a function of points; can be pickled."""
-
-    solver: FiniteDifferenceSolver
-    fields: tuple[np.ndarray, ...]  # δu of each source on the solver's own grid
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, ndim) [km] → δu (n_sources, n)."""
-        return np.stack([self.solver.interpolate(field, points) for field in self.fields])
-
-
-@dataclasses.dataclass(frozen=True)
-class _GridFields:
-    """Fields of all sources on one grid with one layer."""
-
-    solver: FiniteDifferenceSolver
-    fields: list[np.ndarray]  # δu of each source on the solver's own grid
-    record: dict  # for the history
-
-    def on_model_grid(self) -> np.ndarray:
-        return np.stack([self.solver.on_model_grid(field) for field in self.fields])
-
-
 def _refined(solved, solution, last, tolerance, order):
     """Refines the grid, then betters the layer, until neither changes much.
 
     Args:
-        solved: (refinement, level of the layer) → `_GridFields`.
+        solved: (refinement, level of the layer) → `GridField`.
         solution: The first one, at level 0.
         last: Largest refinement.
         tolerance: Largest change.
@@ -256,16 +240,10 @@ def _order_of_errors(model: VelocityModel, scheme_order: int) -> float:
     return min(scheme_order, _ORDER_AT_STEPS) if has_steps else scheme_order
 
 
-def _changes(solution: _GridFields, previous: _GridFields) -> np.ndarray:
+def _changes(solution: GridField, previous: GridField) -> np.ndarray:
     """Relative change of each source's field, (n_sources,).
 
     A homogeneous model scatters nothing, which does not change.
     """
-    return np.array(
-        [
-            relative_l2(before, now) if np.any(now) else 0.0
-            for before, now in zip(
-                previous.on_model_grid(), solution.on_model_grid(), strict=True
-            )
-        ]
-    )
+    pairs = zip(previous.on_model_grid(), solution.on_model_grid(), strict=True)
+    return np.array([relative_l2(old, new) if np.any(new) else 0.0 for old, new in pairs])

@@ -57,13 +57,9 @@ class GradedLayer:
 def refinement_for(
     model: VelocityModel, frequency: float, points: float | None = None
 ) -> int:
-    """Smallest refinement with so many grid points per shortest wavelength.
+    """Smallest refinement with so many grid points per shortest wavelength v_min / f.
 
-    Args:
-        model: Velocity model.
-        frequency: f [Hz].
-        points: Grid points per shortest wavelength v_min / f; 10 in 2D and 6 in 3D by
-            default.
+    By default 10 in 2D and 6 in 3D; the frequency is in Hz.
     """
     if points is None:
         points = POINTS_PER_WAVELENGTH[model.ndim]
@@ -80,21 +76,11 @@ def graded_layer(
     reflection: float | None = None,
     level: int = 0,
 ) -> GradedLayer:
-    """Layer by geometry and wavelength.
+    """Layer by geometry and wavelength; arguments as of `factorised.make_layer`.
 
     A wave straight through decays like exp(−2k Λ sin φ). A reflection that travels X
     along the layer has an image at the complex distance √(X² + 4Λ²e^{−2iφ}) and decays
     like exp(−2k Λ² sin 2φ / X). Both are to be R for the longest wavelength.
-
-    Args:
-        model: Velocity model.
-        frequency: f [Hz].
-        refinement: Of the coarsest grid that the layer is for.
-        reflection: R.
-        level: 0, or higher for a layer that much better.
-
-    Raises:
-        ValueError: if the reflection is not between 0 and 1.
     """
     if reflection is None:
         reflection = REFLECTION[model.ndim]
@@ -142,11 +128,11 @@ def grid_lines(
         model.lower[::-1], model.spacing, model.shape, strengths, strict=True
     ):
         nodes = step / refinement * np.arange((count - 1) * refinement + 1)
+        cells = np.arange(1, _layer_lines(step, refinement, layer) + 1) / refinement
         if isinstance(layer, GradedLayer):
-            beyond = _graded_steps(step, refinement, layer)
+            beyond = _graded(step, layer.growth, cells)
         else:
-            margin = int(np.ceil(float(layer.thickness) / step * refinement - 1e-9))
-            depth = step / refinement * np.arange(1, margin + 1)
+            depth = step * cells
             integral = strength * depth**3 / (3 * layer.thickness**2)
             beyond = depth - 1j * integral / omega
         stretched = np.concatenate([-beyond[::-1], nodes, nodes[-1] + beyond])
@@ -169,9 +155,14 @@ def _graded(step: float, growth: float, cell: np.ndarray | int) -> np.ndarray:
     return step * (cell + _DIRECTION * (np.expm1(growth * cell) / growth - cell))
 
 
-def _graded_steps(step: float, refinement: int, layer: GradedLayer) -> np.ndarray:
-    lines = np.arange(1, layer_cells(step, layer) * refinement + 1)
-    return _graded(step, layer.growth, lines / refinement)
+def _layer_lines(
+    step: float, refinement: int, layer: GradedLayer | absorbing.AbsorbingLayer
+) -> int:
+    """Lines of a layer on each side, the outermost one included."""
+    if isinstance(layer, GradedLayer):
+        return layer_cells(step, layer) * refinement
+    cells = min(float(layer.thickness) / step * refinement, 1e15)
+    return int(np.ceil(cells - 1e-9))
 
 
 def grid_shape(
@@ -180,15 +171,10 @@ def grid_shape(
     layer: GradedLayer | absorbing.AbsorbingLayer,
 ) -> tuple[int, ...]:
     """Unknowns along each array axis, without making a grid."""
-    shape = []
-    for step, count in zip(model.spacing, model.shape, strict=True):
-        if isinstance(layer, GradedLayer):
-            margin = layer_cells(step, layer) * refinement
-        else:
-            cells = min(float(layer.thickness) / step * refinement, 1e15)
-            margin = int(np.ceil(cells - 1e-9))
-        shape.append((count - 1) * refinement + 1 + 2 * (margin - 1))
-    return tuple(shape)
+    return tuple(
+        (count - 1) * refinement + 1 + 2 * (_layer_lines(step, refinement, layer) - 1)
+        for step, count in zip(model.spacing, model.shape, strict=True)
+    )
 
 
 def check_size(
@@ -197,11 +183,7 @@ def check_size(
     refinement: int,
     layer: GradedLayer | absorbing.AbsorbingLayer,
 ) -> None:
-    """Raises where the factors would not fit into the machine's memory.
-
-    Raises:
-        ValueError: if they would not.
-    """
+    """Raises ValueError where the factors would not fit into the machine's memory."""
     shape = grid_shape(model, refinement, layer)
     unknowns = float(np.prod(shape, dtype=float))
     # Nested dissection of the largest grids is not worth counting.

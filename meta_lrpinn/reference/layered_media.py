@@ -13,20 +13,40 @@ outgoing in the half-spaces above and below, and the field back in space is
 the real axis and the half-spaces' wavenumbers are branch points; with e^{+iωt} and a
 little damping they all lie below the axis, so the path of integration passes above them.
 The part of u that is singular at the source, the field of a homogeneous medium with the
-source's own velocity, is subtracted in closed form. Double precision, on the host;
-measured accuracy 1e-7 of the largest value or better.
+source's own velocity, is subtracted in closed form. In any v(z) g comes by spectral
+elements. Double precision, on the host;
+measured accuracy 1e-7 of the largest value or better. Complex velocities v/(1 − i/2Q)
+stand for a quality factor Q throughout.
+
+All solutions are δu = u − u₀, complex (n,), and share these arguments; each raises
+ValueError where one is out of its range:
+
+    points: Coordinates (n, 2) or (n, 3) [km]; quickest on a grid.
+    frequency: f [Hz].
+    source: Source position (ndim,) [km], where the velocity has no jump.
+    background_velocity: v₀ of the background field [km/s]; that at the source by default.
+    amplitude: A; that of the fundamental solution by default.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
+import chex
 import numpy as np
+import scipy.linalg
 import scipy.special
 
 from meta_lrpinn.physics import background
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.reference import analytic
-from meta_lrpinn.reference.depth_equation import DepthEquation, vertical_wavenumber
+from meta_lrpinn.runtime import host
 
+# Polynomials of the elements in depth, and quadrature points for them and 1/v².
+_DEGREE, _QUADRATURE = 10, 14
+# Phase k h, and velocity ratio, of an element that these polynomials resolve to 1e-10.
+_ELEMENT_PHASE, _ELEMENT_RATIO = 1.5, 1.25
+# The elements at the source, over 1/k: they resolve wavenumbers up to 4,000 k.
+_SMALLEST_ELEMENT = 1e-3
 _LARGEST_WAVENUMBER = 4000.0  # over the medium's largest; the elements resolve it
 # Gauss points of a panel; singularities lie at least half a panel away, and the phase
 # of a panel is at most this: each leaves less than 1e-12.
@@ -36,14 +56,8 @@ _TAIL = 1e-8  # a tenth of the accuracy that is promised above
 _CHUNK = 256  # wavenumbers at a time; it bounds the memory and is not tuned
 
 
-# Complex velocities v/(1 − i/2Q) stand for a quality factor Q throughout.
-
-
 def depth_profile(model: VelocityModel) -> tuple[np.ndarray, np.ndarray]:
     """Depths and velocities of a model that varies with depth alone.
-
-    Args:
-        model: Velocity model, 2D or 3D.
 
     Returns:
         Depths (nz,) [km], and velocities (nz,) [km/s], between which the squared slowness
@@ -52,7 +66,7 @@ def depth_profile(model: VelocityModel) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: if the velocity varies along a layer.
     """
-    velocity = _in_double(model.complex_velocity).reshape(model.shape[0], -1)
+    velocity = host.in_double(model.complex_velocity).reshape(model.shape[0], -1)
     if np.any(velocity != velocity[:, :1]):
         raise ValueError("the velocity must vary with depth alone")
     return model.axes()[0], velocity[:, 0]
@@ -75,47 +89,24 @@ def layered_medium(
     twice is a jump: `depths=[0.5, 0.5], velocities=[1.5, 3.0]` are two ideal half-spaces.
 
     Args:
-        points: Coordinates (n, 2) or (n, 3) [km]; quickest on a grid.
-        frequency: f [Hz].
-        source: Source position (ndim,) [km], not on a jump.
         depths: Depths (m,) [km], not falling.
         velocities: Velocities there (m,) [km/s], real or complex.
-        background_velocity: v₀ of the background field [km/s]; by default that at the
-            source.
-        amplitude: A; by default that of the fundamental solution.
-
-    Returns:
-        δu = u − u₀, complex (n,).
-
-    Raises:
-        ValueError: if an argument is out of its range, or the source lies on a jump.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
     depths, velocities = _checked_profile(depths, velocities)
-    omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
-    ndim = len(source)
-    if points.ndim != 2 or points.shape[1] != ndim or ndim not in (2, 3):
-        raise ValueError(
-            f"points and source must have 2 or 3 columns each, got {points.shape} and "
-            f"{source.shape}"
-        )
+    analytic.check_positive(frequency, "frequency", "Hz")
+    omega = 2 * np.pi * frequency
     depths = _without_slivers(depths, source[-1], 1e-9 * np.real(velocities).min() / omega)
-    own_velocity = _velocity_at(source[-1], depths, velocities)
-    heights, height_of = np.unique(points[:, -1], return_inverse=True)
-    equation = DepthEquation.make(
-        omega, source[-1], own_velocity, depths, velocities, heights
+    source_velocity = _velocity_at(source[-1], depths, velocities)
+    equation = _DepthEquation.make(
+        omega, source[-1], source_velocity, depths, velocities, np.unique(points[:, -1])
     )
+    depth = equation.edges[-1] - equation.edges[0]
     scattered = _inverse_transform(
-        equation.scattered_at,
-        np.linalg.norm(points[:, :-1] - source[:-1], axis=1),
-        height_of,
-        depth=equation.edges[-1] - equation.edges[0],
-        wavenumbers=omega / velocities,
-        ndim=ndim,
+        equation.scattered_at, points, source, depth, omega / velocities
     )
-    return _with_amplitude(
-        scattered, points, frequency, source, own_velocity, background_velocity, amplitude
-    )
+    options = source_velocity, background_velocity, amplitude
+    return _with_amplitude(scattered, points, frequency, source, *options)
 
 
 def two_half_spaces(
@@ -136,42 +127,29 @@ def two_half_spaces(
     i e^{−iγ|z − z_s|}/2γ of which the source's field consists (Chew 1995, 2.1 and 2.2).
 
     Args:
-        points: Coordinates (n, 2) or (n, 3) [km].
-        frequency: f [Hz].
-        source: Source position (ndim,) [km], not on the interface.
         interface: Depth of the interface [km].
         velocity_above: Velocity at smaller depths [km/s].
         velocity_below: Velocity at larger depths [km/s].
-        background_velocity: v₀ [km/s]; by default that at the source.
-        amplitude: A; by default that of the fundamental solution.
-
-    Returns:
-        δu = u − u₀, complex (n,).
-
-    Raises:
-        ValueError: if an argument is out of its range, or the source on the interface.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
-    omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
-    velocities = np.array(
-        [
-            _lossy(velocity_above, "velocity above"),
-            _lossy(velocity_below, "velocity below"),
-        ]
-    )
+    analytic.check_positive(frequency, "frequency", "Hz")
+    analytic.check_positive(velocity_above, "velocity above", "km/s")
+    analytic.check_positive(velocity_below, "velocity below", "km/s")
+    omega = 2 * np.pi * frequency
+    velocities = np.array([velocity_above, velocity_below])
     gap = abs(source[-1] - interface)
     if gap == 0:
         raise ValueError(f"the source lies on the interface, at {interface} km")
     if source[-1] > interface:
         velocities = velocities[::-1]
-    own, other = omega / velocities
-    heights, height_of = np.unique(points[:, -1], return_inverse=True)
+    here, beyond = omega / velocities
+    heights = np.unique(points[:, -1])
     depth = (heights - interface) * np.sign(source[-1] - interface)  # > 0: source's side
 
     def scattered_at(kappa):
         near, far = (
-            vertical_wavenumber(own, kappa)[:, None],
-            vertical_wavenumber(other, kappa)[:, None],
+            _vertical_wavenumber(here, kappa)[:, None],
+            _vertical_wavenumber(beyond, kappa)[:, None],
         )
         # Clipped, since either side's waves would grow on the other.
         behind = np.minimum(depth, 0)
@@ -181,17 +159,12 @@ def two_half_spaces(
         reflected = (near - far) / (near + far) * reflected
         return 0.5j / near * np.where(depth >= 0, reflected, through)
 
+    extent = np.ptp([*heights, source[-1], interface])
     scattered = _inverse_transform(
-        scattered_at,
-        np.linalg.norm(points[:, :-1] - source[:-1], axis=1),
-        height_of,
-        depth=np.ptp([*heights, source[-1], interface]),
-        wavenumbers=np.array([own, other]),
-        ndim=len(source),
+        scattered_at, points, source, extent, np.array([here, beyond])
     )
-    return _with_amplitude(
-        scattered, points, frequency, source, velocities[0], background_velocity, amplitude
-    )
+    options = velocities[0], background_velocity, amplitude
+    return _with_amplitude(scattered, points, frequency, source, *options)
 
 
 def linear_velocity(
@@ -213,42 +186,32 @@ def linear_velocity(
     ∫_d^∞ e^{−iνt} (2 cosh t − 2 cosh d)^{−1/2} dt (DLMF 14.12.6), along t = d + (1 − i)s.
 
     Args:
-        points: Coordinates (n, 2) [km], where v > 0.
-        frequency: f [Hz], above b/4π.
-        source: Source position (2,) [km].
+        frequency: Above b/4π [Hz].
         velocity: v₁ at z = 0 [km/s].
         gradient: b, 1/s, not zero.
-        background_velocity: v₀ [km/s]; by default that at the source.
-        amplitude: A; by default i/4, that of the fundamental solution.
-
-    Returns:
-        δu = u − u₀, complex (n,).
-
-    Raises:
-        ValueError: if an argument is out of its range, or v is not positive at a point.
     """
     points, source = np.asarray(points, float), np.asarray(source, float)
-    omega = 2 * np.pi * _positive(frequency, "frequency", "Hz")
+    analytic.check_positive(frequency, "frequency", "Hz")
+    omega = 2 * np.pi * frequency
     order = (omega / gradient) ** 2 - 0.25 if gradient else 0.0
     if order <= 0:
         raise ValueError(
             f"gradient must not be zero and at most twice ω, got {gradient} 1/s"
         )
-    own_velocity = velocity + gradient * source[-1]
+    source_velocity = velocity + gradient * source[-1]
     speed = velocity + gradient * points[:, 1]
-    if own_velocity <= 0 or np.any(speed <= 0):
+    if source_velocity <= 0 or np.any(speed <= 0):
         raise ValueError("the velocity must be positive at the source and all points")
     squared = np.sum((points - source) ** 2, axis=1)
     # arcosh(1 + 2q²) = 2 arsinh(q) keeps small distances.
-    half = abs(gradient) * np.sqrt(squared / (4 * speed * own_velocity))
+    half = abs(gradient) * np.sqrt(squared / (4 * speed * source_velocity))
     total = _legendre(np.sqrt(order), 2 * np.arcsinh(half)) / (-2 * np.pi)
-    own = analytic.point_source(points - source, omega / own_velocity)
+    singular = analytic.point_source(points - source, omega / source_velocity)
     # Both are infinite at the source, their difference is not.
     limit = scipy.special.digamma(0.5 + 1j * np.sqrt(order)) - np.log(omega / abs(gradient))
-    scattered = np.where(squared > 0, total - own, limit / (2 * np.pi) - 0.25j)
-    return _with_amplitude(
-        scattered, points, frequency, source, own_velocity, background_velocity, amplitude
-    )
+    scattered = np.where(squared > 0, total - singular, limit / (2 * np.pi) - 0.25j)
+    options = source_velocity, background_velocity, amplitude
+    return _with_amplitude(scattered, points, frequency, source, *options)
 
 
 def _legendre(order: float, distance: np.ndarray) -> np.ndarray:
@@ -268,33 +231,32 @@ def _legendre(order: float, distance: np.ndarray) -> np.ndarray:
 
 def _inverse_transform(
     transform: Callable[[np.ndarray], np.ndarray],
-    offsets: np.ndarray,
-    height_of: np.ndarray,
+    points: np.ndarray,
+    source: np.ndarray,
     depth: float,
     wavenumbers: np.ndarray,
-    ndim: int,
 ) -> np.ndarray:
-    """The field at points from its transform in κ.
+    """The field at points (n, ndim) from its transform in κ, complex (n,).
 
     Args:
-        transform: Wavenumbers (n_kappa,) → values at all heights (n_kappa, n_heights).
-        offsets: Horizontal distance from the source of each point, (n,) [km].
-        height_of: Index of each point's height, (n,).
+        transform: Wavenumbers (n_kappa,) → values at the heights of all points, each once
+            and in order, (n_kappa, n_heights).
+        points: Coordinates (n, ndim) [km].
+        source: Source position (ndim,) [km].
         depth: Extent of medium and points across the layers [km].
         wavenumbers: Wavenumbers of the medium: no pole or branch point beyond them.
-        ndim: Space dimension, 2 or 3.
-
-    Returns:
-        Complex (n,).
     """
+    chex.assert_shape([points, source], [(None, {2, 3}), (points.shape[-1],)])
+    offsets = np.linalg.norm(points[:, :-1] - source[:-1], axis=1)
     reaches, reach_of = np.unique(offsets, return_inverse=True)
+    _, height_of = np.unique(points[:, -1], return_inverse=True)
     field = np.zeros(len(offsets), complex)
     sizes = np.abs(wavenumbers)
     path = _path(sizes.min(), sizes.max(), reaches[-1], depth)
     for kappa, weight in path:
         block = np.zeros(1)
         for part in np.array_split(np.arange(len(kappa)), 1 + len(kappa) // _CHUNK):
-            if ndim == 2:
+            if len(source) == 2:
                 wave = np.cos(np.outer(kappa[part], reaches)) / np.pi
             else:
                 wave = scipy.special.jv(0, np.outer(kappa[part], reaches))
@@ -320,7 +282,7 @@ def _path(
         depth: Extent across the layers [km].
 
     Yields:
-        κ (n,), complex, and dκ (n,), complex.
+        κ and dκ, complex (n,).
     """
     # cos(κx) grows by e² at most; at low frequencies the singularities set the scale.
     height = min(0.3 * lowest, 2 / reach) if reach > 0 else 0.3 * lowest
@@ -347,17 +309,17 @@ def _panels(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_amplitude(
-    scattered, points, frequency, source, own_velocity, background_velocity, amplitude
+    scattered, points, frequency, source, source_velocity, background_velocity, amplitude
 ):
     """δu for any amplitude and background, from that of the fundamental solution."""
     default = background.default_amplitude(len(source))
     amplitude = default if amplitude is None else complex(amplitude)
     scattered = scattered * (amplitude / default)
-    if background_velocity is None or background_velocity == own_velocity:
+    if background_velocity is None or background_velocity == source_velocity:
         return scattered
-    _lossy(background_velocity, "background velocity")
+    analytic.check_positive(background_velocity, "background velocity", "km/s")
     return scattered + analytic.shifted_background(
-        points, frequency, source, own_velocity, background_velocity, amplitude
+        points, frequency, source, source_velocity, background_velocity, amplitude
     )
 
 
@@ -376,7 +338,7 @@ def _velocity_at(depth: float, depths: np.ndarray, velocities: np.ndarray) -> co
 
 
 def _checked_profile(depths, velocities) -> tuple[np.ndarray, np.ndarray]:
-    depths, velocities = np.asarray(depths, float), _in_double(velocities)
+    depths, velocities = np.asarray(depths, float), host.in_double(velocities)
     if depths.ndim != 1 or depths.shape != velocities.shape or len(depths) == 0:
         raise ValueError(
             "depths and velocities must be lists of the same length, got shapes "
@@ -392,19 +354,184 @@ def _checked_profile(depths, velocities) -> tuple[np.ndarray, np.ndarray]:
     return depths, velocities
 
 
-def _in_double(values) -> np.ndarray:
-    values = np.asarray(values)
-    return values.astype(np.result_type(values.dtype, float))
+def _vertical_wavenumber(wavenumber: complex, kappa: np.ndarray) -> np.ndarray:
+    """γ = √(k² − κ²) with Im γ ≤ 0, for κ in the first quadrant and Im k ≤ 0."""
+    return -1j * np.sqrt(np.asarray(kappa, complex) ** 2 - wavenumber**2)
 
 
-def _lossy(velocity: complex, name: str) -> complex:
-    _positive(np.real(velocity), name, "km/s")
-    if np.imag(velocity) < 0:
-        raise ValueError(f"{name} must not have a negative imaginary part, got {velocity}")
-    return velocity
+@dataclasses.dataclass(frozen=True)
+class _DepthEquation:
+    """The equation in depth less that of the source's velocity, by spectral elements.
+
+    Polynomials of degree p on every element, with the interior unknowns eliminated:
+    the pair (B, M) of stiffness minus ω²-mass, and mass, is diagonalised within each
+    element once, so that a wavenumber costs a few products and a tridiagonal solve.
+    """
+
+    wavenumbers: np.ndarray  # k above, at the source and below, (3,) [rad/km]
+    source: float  # z_s [km]
+    edges: np.ndarray  # (E + 1,) km
+    stiffness: np.ndarray  # (E, 2, 2) B among the ends of an element [1/km]
+    mass: np.ndarray  # (E, 2, 2) M among the ends [km]
+    eigenvalues: np.ndarray  # (E, p − 1) of B − μM in the interior, 1/km²
+    coupling: np.ndarray  # (E, p − 1, 2) B between eigenvectors and ends
+    mass_coupling: np.ndarray  # (E, p − 1, 2) M between eigenvectors and ends
+    quadrature: np.ndarray  # (E, q) km
+    end_load: np.ndarray  # (E, q, 2) −ω²(m − m_s) times weights and end polynomials
+    load: np.ndarray  # (E, q, p − 1) the same with the eigenvectors
+    element_of: np.ndarray  # (n_heights,) element of each height asked for
+    end_values: np.ndarray  # (n_heights, 2) end polynomials there
+    values: np.ndarray  # (n_heights, p − 1) eigenvectors there
+
+    @classmethod
+    def make(cls, omega, source, source_velocity, depths, velocities, heights):
+        """Elements that cover the profile, the source and all heights."""
+        at_source = omega / source_velocity
+        edges = _element_edges(omega, source, depths, velocities, heights)
+        length = np.diff(edges)
+        nodes = _lobatto_nodes(_DEGREE)
+        points, weights = np.polynomial.legendre.leggauss(_QUADRATURE)
+        basis, slopes = _lagrange(nodes, points), _lagrange_slopes(nodes, points)
+        middle = (edges[:-1] + edges[1:]) / 2
+        quadrature = middle[:, None] + length[:, None] / 2 * points
+        # Jumps lie at edges of elements, never at these points.
+        squared = omega**2 * np.interp(quadrature, depths, velocities**-2)
+        scaled = length[:, None] / 2 * weights  # (E, q)
+        mass = np.einsum("eq,qi,qj->eij", scaled, basis, basis)
+        stiffness = np.einsum("eq,qi,qj->eij", scaled * squared, basis, basis)
+        stiffness -= np.einsum("e,q,qi,qj->eij", 2 / length, weights, slopes, slopes)
+        load = -(scaled * (squared - at_source**2))[..., None] * basis  # (E, q, p + 1)
+        ends, inner = [0, _DEGREE], slice(1, _DEGREE)
+        solved = [
+            _eigenvectors(b, m)
+            for b, m in zip(stiffness[:, inner, inner], mass[:, inner, inner], strict=True)
+        ]
+        vectors = np.stack([vector for _, vector in solved])
+        transposed = vectors.swapaxes(1, 2)
+        element_of = np.clip(np.searchsorted(edges, heights) - 1, 0, len(length) - 1)
+        local = (heights - middle[element_of]) * 2 / length[element_of]
+        at_heights = _lagrange(nodes, local)
+        return cls(
+            wavenumbers=omega / np.array([velocities[0], source_velocity, velocities[-1]]),
+            source=source,
+            edges=edges,
+            stiffness=stiffness[:, ends][..., ends],
+            mass=mass[:, ends][..., ends],
+            eigenvalues=np.stack([value for value, _ in solved]),
+            coupling=transposed @ stiffness[:, inner][..., ends],
+            mass_coupling=transposed @ mass[:, inner][..., ends],
+            quadrature=quadrature,
+            end_load=load[..., ends],
+            load=load[..., inner] @ vectors,
+            element_of=element_of,
+            end_values=at_heights[:, ends],
+            values=np.einsum("zi,zij->zj", at_heights[:, inner], vectors[element_of]),
+        )
+
+    def scattered_at(self, kappa: np.ndarray) -> np.ndarray:
+        """g less that of the source's own velocity, (n_kappa, n_heights)."""
+        above, at_source, below = (_vertical_wavenumber(k, kappa) for k in self.wavenumbers)
+
+        def incident(z):  # solves the equation of the source's own velocity
+            phase = np.multiply.outer(at_source, np.abs(z - self.source))
+            return np.exp(-1j * phase) * (0.5j / at_source).reshape(-1, *[1] * np.ndim(z))
+
+        squared = (kappa**2)[:, None, None]
+        at_points = incident(self.quadrature)
+        inverse = 1 / (self.eigenvalues - squared)  # (n, E, p − 1)
+        coupling = self.coupling - squared[..., None] * self.mass_coupling
+        load = np.einsum("neq,eqj->nej", at_points, self.load)
+        reduced = self.stiffness - squared[..., None] * self.mass
+        reduced = reduced - np.einsum("neja,nej,nejb->neab", coupling, inverse, coupling)
+        end_load = np.einsum("neq,eqa->nea", at_points, self.end_load)
+        end_load = end_load - np.einsum("neja,nej->nea", coupling, inverse * load)
+
+        # Continuity of g and g′ between elements; outgoing waves beyond the ends.
+        diagonal = np.zeros((len(kappa), len(self.edges)), complex)
+        right = np.zeros_like(diagonal)
+        diagonal[:, :-1] += reduced[..., 0, 0]
+        diagonal[:, 1:] += reduced[..., 1, 1]
+        right[:, :-1] += end_load[..., 0]
+        right[:, 1:] += end_load[..., 1]
+        for end, gamma in ((0, above), (-1, below)):
+            diagonal[:, end] -= 1j * gamma
+            right[:, end] -= 1j * (at_source - gamma) * incident(self.edges[end])
+        ends = _tridiagonal(diagonal, reduced[..., 0, 1], right)
+
+        ends = np.stack([ends[:, self.element_of], ends[:, self.element_of + 1]], axis=-1)
+        coupling, inverse, load = (
+            array[:, self.element_of] for array in (coupling, inverse, load)
+        )
+        interior = inverse * (load - np.einsum("nzja,nza->nzj", coupling, ends))
+        return np.einsum("nza,za->nz", ends, self.end_values) + np.einsum(
+            "nzj,zj->nz", interior, self.values
+        )
 
 
-def _positive(value: float, name: str, unit: str) -> float:
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive, got {value} {unit}")
-    return value
+def _eigenvectors(matrix: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and V with Vᵀ B V diagonal and Vᵀ M V = 1; B may be complex symmetric."""
+    if not np.iscomplexobj(matrix):
+        return scipy.linalg.eigh(matrix, mass)
+    lower = np.linalg.cholesky(mass)
+    inner = np.linalg.solve(lower, np.linalg.solve(lower, matrix).T)
+    values, vectors = np.linalg.eig(inner)
+    vectors = vectors / np.sqrt(np.sum(vectors**2, axis=0))
+    return values, np.linalg.solve(lower.T, vectors)
+
+
+def _tridiagonal(diagonal: np.ndarray, beside: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solutions of n complex symmetric tridiagonal systems, all (n, m)."""
+    diagonal, right = diagonal.copy(), right.copy()
+    for j in range(1, diagonal.shape[1]):
+        factor = beside[:, j - 1] / diagonal[:, j - 1]
+        diagonal[:, j] -= factor * beside[:, j - 1]
+        right[:, j] -= factor * right[:, j - 1]
+    right[:, -1] /= diagonal[:, -1]
+    for j in range(diagonal.shape[1] - 2, -1, -1):
+        right[:, j] = (right[:, j] - beside[:, j] * right[:, j + 1]) / diagonal[:, j]
+    return right
+
+
+def _element_edges(omega, source, depths, velocities, heights) -> np.ndarray:
+    """Edges at every depth of the profile and the source, closer towards the source."""
+    slowest = velocities.real.min()
+    smallest = _SMALLEST_ELEMENT * slowest / omega
+    first = min(depths[0], source, heights[0]) - smallest
+    last = max(depths[-1], source, heights[-1]) + smallest
+    pending = np.unique([first, last, source, *depths])
+    edges = [pending[0]]
+    stack = list(pending[:0:-1])
+    while stack:
+        low, high = edges[-1], stack[-1]
+        middle = np.array([low + 1e-9 * (high - low), high - 1e-9 * (high - low)])
+        speeds = (np.interp(middle, depths, velocities**-2) ** -0.5).real
+        length = high - low
+        distance = max(low - source, source - high, 0.0)
+        if (
+            length * omega / speeds.min() > _ELEMENT_PHASE
+            or speeds.max() / speeds.min() > _ELEMENT_RATIO
+            or (length > distance and length > smallest)
+        ):
+            stack.append((low + high) / 2)
+        else:
+            edges.append(stack.pop())
+    return np.array(edges)
+
+
+def _lobatto_nodes(degree: int) -> np.ndarray:
+    inner = np.polynomial.legendre.Legendre.basis(degree).deriv().roots()
+    return np.concatenate([[-1.0], np.sort(inner.real), [1.0]])
+
+
+def _lagrange(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Lagrange polynomials of the nodes at points, (len(points), len(nodes))."""
+    legendre = np.polynomial.legendre.legvander
+    degree = len(nodes) - 1
+    return legendre(points, degree) @ np.linalg.inv(legendre(nodes, degree))
+
+
+def _lagrange_slopes(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    degree = len(nodes) - 1
+    coefficients = np.linalg.inv(np.polynomial.legendre.legvander(nodes, degree))
+    slopes = np.polynomial.legendre.legder(coefficients)
+    return np.polynomial.legendre.legval(points, slopes).T

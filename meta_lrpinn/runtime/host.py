@@ -9,20 +9,38 @@ import numpy as np
 
 
 def differentiable(
-    forward: Callable[..., tuple[np.ndarray, np.ndarray]],
-    backward: Callable[..., np.ndarray],
+    prepare: Callable[[np.ndarray], Any],
+    forward: Callable[[Any], tuple[np.ndarray, np.ndarray]],
+    backward: Callable[[Any, np.ndarray, np.ndarray], np.ndarray],
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> Callable[[jax.Array], jax.Array]:
     """A function of NumPy for JAX to trace and to differentiate in reverse.
 
     Args:
-        forward: Argument → result and state, both complex.
-        backward: Argument, state and cotangent → cotangent of the argument.
+        prepare: Argument → what the other two share; that of the latest argument is kept,
+            since the cotangent of the same one comes next.
+        forward: What is prepared → result and state, both complex.
+        backward: What is prepared, state and cotangent → cotangent of the argument, of
+            which the real part counts where that is real.
         shapes: Of result and state.
 
     Returns:
-        Argument → result, in the precision that JAX works in.
+        Argument → result, in the precision that JAX works in. The functions see arrays in
+        double precision.
     """
+    latest: dict[bytes, Any] = {}
+
+    def prepared(argument):
+        key = argument.tobytes()
+        if key not in latest:
+            latest.clear()
+            latest[key] = prepare(in_double(argument))
+        return latest[key]
+
+    def pulled_back(argument, state, cotangent):
+        values = in_double(state), in_double(cotangent)
+        gradient = backward(prepared(argument), *values)
+        return gradient if np.iscomplexobj(argument) else np.real(gradient)
 
     def call(function, results, *arguments):
         dtypes = [argument.dtype for argument in arguments]
@@ -49,13 +67,13 @@ def differentiable(
     def first(argument):
         dtype = jnp.result_type(complex)
         results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
-        result, state = call(forward, results, argument)
+        result, state = call(lambda values: forward(prepared(values)), results, argument)
         return result, (argument, state)
 
     def second(kept, cotangent):
         argument, state = kept
         like = jax.ShapeDtypeStruct(argument.shape, argument.dtype)
-        return (call(backward, like, argument, state, cotangent),)
+        return (call(pulled_back, like, argument, state, cotangent),)
 
     traced = jax.custom_vjp(lambda argument: first(argument)[0])
     traced.defvjp(first, second)
@@ -75,6 +93,7 @@ def _of_bits(bits: Any, dtype: np.dtype) -> Any:
     return bits.view(dtype)[..., 0]
 
 
-def in_double(values: np.ndarray) -> np.ndarray:
+def in_double(values: Any) -> np.ndarray:
     """Values in double precision, complex where they are."""
+    values = np.asarray(values)
     return values.astype(np.result_type(values.dtype, float))

@@ -26,15 +26,8 @@ def prepare(settings: FiniteDifferences, setup: Setup) -> Prepared:
     Raises:
         ValueError: if the problem is too large, or an option is out of its range.
     """
-    conditions = setup.conditions
-    options = {
-        "refinement": settings.refinement,
-        "tolerance": settings.tolerance,
-        "thickness": conditions.thickness,
-        "reflection": conditions.reflection,
-        "scheme_order": settings.scheme_order,
-    }
-    finite_difference.check_first_grid(setup.grid, setup.frequency, **options)
+    scheme, conditions = _scheme(settings, setup), setup.conditions
+    scheme.check(setup.grid, setup.frequency)
 
     def solve(model: VelocityModel, distance: Distance | None = None) -> Solved:
         refined = finite_difference.refined_field(
@@ -43,9 +36,8 @@ def prepare(settings: FiniteDifferences, setup: Setup) -> Prepared:
             setup.sources,
             setup.amplitude,
             setup.background_velocities(model),
-            weights=conditions.weights,
-            maximum_refinement=settings.maximum_refinement,
-            **options,
+            scheme,
+            conditions.weights,
         )
         history = refined.history
         if distance is not None:  # of the last record, since other fields are gone
@@ -93,3 +85,14 @@ def _data(settings: FiniteDifferences, setup: Setup) -> Callable[[jax.Array], ja
         order=settings.scheme_order,
     )
     return of_velocity(setup, data)
+
+
+def _scheme(settings: FiniteDifferences, setup: Setup) -> finite_difference.Scheme:
+    return finite_difference.Scheme(
+        refinement=settings.refinement,
+        tolerance=settings.tolerance,
+        maximum_refinement=settings.maximum_refinement,
+        thickness=setup.conditions.thickness,
+        reflection=setup.conditions.reflection,
+        order=settings.scheme_order,
+    )

@@ -1,5 +1,6 @@
 """Generalised conjugate residuals, for many right-hand sides."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -32,6 +33,7 @@ def test_solution_and_residual():
     matrix, columns = indefinite(20)
     found = residuals.solve(by(matrix), started(columns), 1e-9, 100)
     expected = np.linalg.solve(matrix, columns.T).T
+    chex.assert_equal_shape([found.solution, found.residual, columns])
     np.testing.assert_allclose(found.solution, expected, atol=1e-8)
     np.testing.assert_allclose(
         found.residual, columns - found.solution @ matrix.T, atol=1e-12

@@ -254,7 +254,7 @@ def test_smoothing_by_nothing_changes_nothing(model):
 def test_window_keeps_coordinates_and_values():
     model = make_model(2, random_values(2))
     part = model.window(x=(1.06, 1.18), z=(0.53, 9.0))
-    assert part.shape == (5, 5)
+    chex.assert_shape(part.velocity, (5, 5))
     np.testing.assert_allclose(part.lower, [1.06, 0.54])
     np.testing.assert_allclose(part.velocity, model.velocity[2:, 2:7])
     points = random_points(part)
@@ -263,7 +263,7 @@ def test_window_keeps_coordinates_and_values():
 
 def test_window_in_3d():
     part = make_model(3).window(y=(-0.2, -0.15))
-    assert part.shape == (5, 3, 7)
+    chex.assert_shape(part.velocity, (5, 3, 7))
     with pytest.raises(ValueError, match="window x 1.0 to 1.01 km holds 1 grid points"):
         make_model(3).window(x=(1.0, 1.01))
     with pytest.raises(ValueError, match="2-D model has no y"):

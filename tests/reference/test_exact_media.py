@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import numpy as np
 import pytest
 
@@ -228,7 +229,7 @@ def test_every_source_has_its_estimate():
         exact = layered_medium(model.grid_points(), frequency, place, *depth_profile(model))
         estimates.append(exact.reshape(model.shape))
     errors = [relative_l2(a, b) for a, b in zip(field.scattered, estimates, strict=True)]
-    assert field.error_estimates.shape == (2,)
+    chex.assert_shape(field.error_estimates, (2,))
     np.testing.assert_array_less(field.error_estimates / 3, errors)
     np.testing.assert_array_less(errors, 3 * field.error_estimates)
 

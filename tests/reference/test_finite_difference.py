@@ -263,12 +263,11 @@ def solution(solver):
 
 def test_a_given_layer_is_that_of_its_thickness_and_reflection():
     model = gaussian_model()
-    built = factorise(model, 5.0, thickness=0.23, reflection=1e-3)
+    built = factorise(model, 5.0, layer=factorised.make_layer(model, 5.0, 1, 0.23, 1e-3))
     given = factorise(model, 5.0, layer=layer_of(model, 0.23, model.maximum, 1e-3))
     assert given.margins == built.margins and given.shape == built.shape
     chex.assert_trees_all_close(solution(given), solution(built), rtol=1e-10)
-    # It has its own strength, whatever the other arguments would make.
-    weak = factorise(model, 5.0, layer=layer_of(model, 0.23, 1e-3), thickness=0.23)
+    weak = factorise(model, 5.0, layer=layer_of(model, 0.23, 1e-3))
     assert weak.shape == built.shape
     fields = [solver.on_model_grid(solution(solver)) for solver in (weak, built)]
     assert relative_l2(*fields) > 0.05
@@ -299,7 +298,9 @@ def test_fields_of_the_layer_are_stretched_waves():
 
 def test_points_of_the_layer_are_accepted_on_request_only():
     model = gaussian_model()
-    solver = factorise(model, 5.0, thickness=0.2, refinement=2)
+    solver = factorise(
+        model, 5.0, refinement=2, layer=factorised.make_layer(model, 5.0, 2, 0.2)
+    )
     field = solution(solver)
     z, x = (axis.positions for axis in solver.axes)
     edge, node = np.array([[-0.2, 0.5], [1.2, 1.2]]), np.array([[x[3], z[4]]])

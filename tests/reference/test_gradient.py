@@ -1,5 +1,6 @@
 """The derivative of finite-difference data by the velocity, against differences."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +58,7 @@ def test_gradient_is_that_of_the_data(ndim, quality, order, thickness):
 
     velocity = jnp.asarray(model.velocity)
     found = jax.jit(jax.grad(misfit))(velocity)
+    chex.assert_equal_shape([found, velocity])
     for direction in np.random.default_rng(0).normal(size=(2, *model.shape)):
         one, two = (
             (misfit(velocity + h * direction) - misfit(velocity - h * direction)) / (2 * h)

@@ -7,42 +7,30 @@ The weak form over the stretched domain Ω, in coordinates and with its absorbin
 
 is complex symmetric, needs first derivatives only, and no condition at the outer edge.
 The features are plane waves times the absorbing envelope, φ_j = e(x) exp(i k_j·x), with
-wave vectors on the lattice 2π ℤ/P (P the size of Ω) inside a box: `waves`, and how large
-it is to be: `resolution`. On a lattice every entry of the matrix is a Fourier coefficient
-of a weight at k_i − k_j, which is integrated over the cells of the model: `operator`. The
-system is solved by conjugate residuals (`solution`), preconditioned by the inverse for the
-nearest model whose slowness is a sum over the axes (`separable`) and, where that is not
-enough, by finite differences on a coarse grid (`coarse`). All of it runs on the host and
-compiles nothing; the derivative of data by the velocity is written by hand (`data`).
+wave vectors on the lattice 2π ℤ/P (P the size of Ω) inside a box: `waves`. On a lattice
+every entry of the matrix is a Fourier coefficient of a weight at k_i − k_j, which is
+integrated over the cells of the model: `operator`. The system is solved by conjugate
+residuals (`solution`), with `preconditioners`: the inverse for the nearest model whose
+slowness is a sum over the axes and, where that is not enough, finite differences on a
+coarse grid. All of it runs on the host and compiles nothing; the derivative of data by the
+velocity is written by hand (`data`).
 """
 
-from meta_lrpinn.linear.lattice.data import data_function
-from meta_lrpinn.linear.lattice.operator import discretise, evaluate, evaluate_on_grid
-from meta_lrpinn.linear.lattice.resolution import (
-    default_wavenumber_ratio,
-    missing_share,
-    wavenumber_ratio_for,
-    wavenumber_ratio_for_tolerance,
-    waves_in_ball,
+from meta_lrpinn.linear.lattice.data import data_function as data_function
+from meta_lrpinn.linear.lattice.operator import discretise as discretise
+from meta_lrpinn.linear.lattice.operator import evaluate as evaluate
+from meta_lrpinn.linear.lattice.operator import evaluate_on_grid as evaluate_on_grid
+from meta_lrpinn.linear.lattice.solution import Prepared as Prepared
+from meta_lrpinn.linear.lattice.solution import Solution as Solution
+from meta_lrpinn.linear.lattice.solution import prepare as prepare
+from meta_lrpinn.linear.lattice.solution import solve as solve
+from meta_lrpinn.linear.lattice.waves import Lattice as Lattice
+from meta_lrpinn.linear.lattice.waves import (
+    default_wavenumber_ratio as default_wavenumber_ratio,
 )
-from meta_lrpinn.linear.lattice.solution import Prepared, Solution, prepare, solve
-from meta_lrpinn.linear.lattice.waves import Lattice, make_lattice, period_of
-
-__all__ = [
-    "Lattice",
-    "Prepared",
-    "Solution",
-    "data_function",
-    "default_wavenumber_ratio",
-    "discretise",
-    "evaluate",
-    "evaluate_on_grid",
-    "make_lattice",
-    "missing_share",
-    "period_of",
-    "prepare",
-    "solve",
-    "wavenumber_ratio_for",
-    "wavenumber_ratio_for_tolerance",
-    "waves_in_ball",
-]
+from meta_lrpinn.linear.lattice.waves import make_lattice as make_lattice
+from meta_lrpinn.linear.lattice.waves import missing_share as missing_share
+from meta_lrpinn.linear.lattice.waves import wavenumber_ratio_for as wavenumber_ratio_for
+from meta_lrpinn.linear.lattice.waves import (
+    wavenumber_ratio_for_tolerance as wavenumber_ratio_for_tolerance,
+)

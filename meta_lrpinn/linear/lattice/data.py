@@ -9,7 +9,6 @@ of weight w_q,
 and the interpolation takes it to the nodes of the model.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -17,7 +16,6 @@ import jax
 import numpy as np
 
 from meta_lrpinn.linear.lattice.operator import (
-    Discretisation,
     background_field,
     contract,
     discretise,
@@ -55,68 +53,27 @@ def data_function(
         Squared slowness at the model's nodes, (nz, nx) or (nz, ny, nx) [s²/km²] → δu
         (n_sources, n_receivers), complex. It runs on the host, under `jit` as well.
     """
-    state = _States(
-        problem=problem,
-        lattice=lattice,
-        sources=np.asarray(sources, float),
-        background_velocities=np.asarray(background_velocities),
-        receivers=np.asarray(receivers, float),
-        tolerance=tolerance,
-    )
+    sources, receivers = np.asarray(sources, float), np.asarray(receivers, float)
+    # Made when data are first asked for: most solves with receivers have no use for it.
+    discretisation = functools.cache(lambda: discretise(problem, lattice))
+
+    def system_of(slowness):
+        return System(weak_form(discretisation(), slowness))
+
+    def forward(system):
+        columns = right_hand_sides(system.form, sources, background_velocities)
+        weights = system.solve(columns, tolerance).solution
+        return evaluate(problem, lattice, weights, receivers), weights
+
+    def backward(system, weights, cotangent):
+        columns = evaluation_transposed(problem, lattice, cotangent, receivers)
+        # Weights of k as those of −k.
+        columns = np.flip(columns, axis=tuple(range(1, columns.ndim)))
+        adjoint = system.solve(columns, tolerance).solution
+        return _correlation(system, weights, adjoint, sources, background_velocities)
+
     shapes = (len(sources), len(receivers)), (len(sources), *lattice.shape)
-    return host.differentiable(state.forward, state.backward, shapes)
-
-
-@dataclasses.dataclass(frozen=True)
-class _States:
-    """Wavefields and their adjoint states; arguments as of `data_function`."""
-
-    problem: HelmholtzProblem
-    lattice: Lattice
-    sources: np.ndarray
-    background_velocities: np.ndarray
-    receivers: np.ndarray
-    tolerance: float
-    latest: dict[bytes, System] = dataclasses.field(default_factory=dict)
-
-    @functools.cached_property
-    def discretisation(self) -> Discretisation:
-        """That of the lattice."""
-        return discretise(self.problem, self.lattice)
-
-    def system(self, slowness: np.ndarray) -> System:
-        """K of a squared slowness, kept: the adjoint of the same comes next."""
-        key = slowness.tobytes()
-        if key not in self.latest:
-            self.latest.clear()
-            form = weak_form(self.discretisation, host.in_double(slowness))
-            self.latest[key] = System(form)
-        return self.latest[key]
-
-    def forward(self, slowness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Data (n_sources, n_receivers) and weights (n_sources, *lattice.shape)."""
-        system = self.system(slowness)
-        columns = right_hand_sides(system.form, self.sources, self.background_velocities)
-        weights = system.solve(columns, self.tolerance).solution
-        return evaluate(self.problem, self.lattice, weights, self.receivers), weights
-
-    def backward(
-        self, slowness: np.ndarray, weights: np.ndarray, cotangent: np.ndarray
-    ) -> np.ndarray:
-        """Cotangent of the squared slowness, real where that is."""
-        system = self.system(slowness)
-        columns = evaluation_transposed(
-            self.problem, self.lattice, host.in_double(cotangent), self.receivers
-        )
-        adjoint = system.solve(_mirrored(columns), self.tolerance).solution
-        states = host.in_double(weights), adjoint
-        gradient = _correlation(system, *states, self.sources, self.background_velocities)
-        return gradient if np.iscomplexobj(slowness) else np.real(gradient)
-
-
-def _mirrored(columns: np.ndarray) -> np.ndarray:
-    """Weights (c, ...) of k as those of −k."""
-    return np.flip(columns, axis=tuple(range(1, columns.ndim)))
+    return host.differentiable(system_of, forward, backward, shapes)
 
 
 def _correlation(
@@ -135,11 +92,11 @@ def _correlation(
     for part, _ in slabs(system.form):
         values = [waves[0][part], *waves[1:]]
         total = np.zeros(())
-        for own, other, source, v0 in zip(
+        for row, adjoint_row, source, v0 in zip(
             weights, adjoint, sources, background_velocities, strict=True
         ):
-            field = contract(own, values)
+            field = contract(row, values)
             field += background_field(discretisation, part, source, v0)
-            total = total + contract(other, values) * field
+            total = total + contract(adjoint_row, values) * field
         gradient += contract(total, [back[0][:, part], *back[1:]])
     return np.transpose(-(discretisation.omega**2) * gradient)

@@ -16,20 +16,20 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import chex
 import numpy as np
 import scipy.fft
 import scipy.sparse
 
 from meta_lrpinn.linear import interpolation
-from meta_lrpinn.linear.lattice.waves import Lattice, period_of
+from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.physics import absorbing, background
 from meta_lrpinn.physics.problem import HelmholtzProblem
 
-# Numbers that are transformed, or integrated over, together: 32 MB of complex ones.
+# Complex numbers that are transformed, or integrated over, in one piece: 32 MB.
 _TOGETHER = 2**21
-# Relative contrast of the squared slowness that is rounding.
-_ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Discretisation:
-    """All about a problem that depends on neither its velocity nor a source."""
+    """What depends on neither the velocity of a problem nor on its source."""
 
     problem: HelmholtzProblem
     lattice: Lattice
@@ -63,11 +63,6 @@ class Discretisation:
     def omega(self) -> float:
         """ω [rad/s]."""
         return float(self.problem.omega)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of waves along each axis."""
-        return self.lattice.shape
 
 
 def discretise(problem: HelmholtzProblem, lattice: Lattice) -> Discretisation:
@@ -86,25 +81,20 @@ def along(problem: HelmholtzProblem, axis: int, coordinates: np.ndarray) -> np.n
     return points
 
 
-def phases(problem: HelmholtzProblem, axis: int, modes, coordinates) -> np.ndarray:
+def phases(
+    problem: HelmholtzProblem, axis: int, modes: np.ndarray, coordinates: np.ndarray
+) -> np.ndarray:
     """exp(i q (x − lower)) of modes (n,) at coordinates (G,), (n, G)."""
-    period, lower = float(period_of(problem)[axis]), float(problem.lower[axis])
-    # Powers of one exponential: n G of these would take longer than all that follows.
-    first = np.exp(2j * np.pi / period * (np.asarray(coordinates, float) - lower))
-    return _powers(first, np.asarray(modes))
-
-
-def _powers(base: np.ndarray, exponents: np.ndarray) -> np.ndarray:
-    """base (G,) of modulus one to whole exponents, (n, G)."""
-    largest = int(np.max(np.abs(exponents), initial=0))
-    step = math.isqrt(largest) + 1
-    # e = step · a + b: two tables of √n rows each, and one product.
-    angle = np.angle(base)
+    period, lower = float(problem.size[axis]), float(problem.lower[axis])
+    angle = 2 * np.pi / period * (np.asarray(coordinates, float) - lower)
+    # Mode step · a + b from two tables of √n rows each: n G exponentials would take longer
+    # than all that follows.
+    size = np.abs(modes)
+    step = math.isqrt(int(np.max(size, initial=0))) + 1
     fine = np.exp(1j * np.outer(np.arange(step), angle))
     coarse = np.exp(1j * np.outer(np.arange(step + 1) * step, angle))
-    size = np.abs(exponents)
     table = coarse[size // step] * fine[size % step]
-    return np.where((exponents < 0)[:, None], table.conj(), table)
+    return np.where((modes < 0)[:, None], table.conj(), table)
 
 
 def waves_at(
@@ -125,7 +115,7 @@ def _axis_of(problem: HelmholtzProblem, lattice: Lattice, axis: int) -> Axis:
     quadrature = np.asarray(lattice.node_weights[axis], float)
     modes = lattice.modes(axis)
     value = envelope * phases(problem, axis, modes, nodes)
-    wavenumbers = 2 * np.pi * modes / float(period_of(problem)[axis])
+    wavenumbers = 2 * np.pi * modes / float(problem.size[axis])
     gradient = (1j * wavenumbers[:, None] + slope[:, axis]) * value
     between = interpolation.along(problem.model, problem.ndim - 1 - axis, nodes)
     length = lattice.product_shape[axis]
@@ -183,6 +173,7 @@ class WeakForm:
         little over four times the extent give its product exactly, whatever the
         quadrature.
         """
+        chex.assert_shape(weights, (None, *self.discretisation.lattice.shape))
         together = max(1, _TOGETHER // self.kernel.size)
         parts = [
             self._scattered(weights[start : start + together])
@@ -195,7 +186,7 @@ class WeakForm:
 
     def _scattered(self, weights: np.ndarray) -> np.ndarray:
         # A convolution only sees differences of indices, so they may begin at zero.
-        shape = self.discretisation.shape
+        shape = self.discretisation.lattice.shape
         axes = range(1, weights.ndim)
         for axis in reversed(axes):
             length = self.kernel.shape[axis - 1]
@@ -242,16 +233,16 @@ def background_field(
     part: slice,
     source: np.ndarray,
     velocity: complex,
-    where: np.ndarray | None = None,
+    where: Any = ...,
 ) -> np.ndarray:
-    """u₀(r̃) at a part of the quadrature grid (see `slabs`), zero but `where` it is asked.
+    """u₀(r̃) at a part of the quadrature grid (see `slabs`), zero outside `where`.
 
     Args:
         discretisation: From `discretise`.
         part: Of the points of the first axis.
         source: Source (ndim,) [km].
         velocity: v₀ [km/s].
-        where: bool, of the part's shape.
+        where: bool, of the part's shape; everywhere by default.
     """
     squares = [
         (axis.stretched - start) ** 2
@@ -260,11 +251,8 @@ def background_field(
     squares[0] = squares[0][part]
     squared = functools.reduce(lambda a, b: a[..., None] + b, squares)
     options = discretisation.omega / velocity, complex(discretisation.problem.amplitude)
-    ndim = len(squares)
-    if where is None:
-        return background.field_at_distance(squared, *options, ndim)
     field = np.zeros(squared.shape, complex)
-    field[where] = background.field_at_distance(squared[where], *options, ndim)
+    field[where] = background.field_at_distance(squared[where], *options, len(squares))
     return field
 
 
@@ -283,10 +271,11 @@ def right_hand_sides(
         weights: (n_sources,) of sources that are fired together, whose one right-hand
             side is wanted, (1, *lattice.shape).
     """
+    chex.assert_shape(sources, (len(background_velocities), form.slowness.ndim))
     discretisation = form.discretisation
     tests = [axis.tests for axis in discretisation.axes]
     rows = len(sources) if weights is None else 1
-    result = np.zeros((rows, *discretisation.shape), complex)
+    result = np.zeros((rows, *discretisation.lattice.shape), complex)
     for part, slowness in slabs(form):
         matrices = [tests[0][:, part], *tests[1:]]
         for index, (source, v0) in enumerate(
@@ -294,7 +283,7 @@ def right_hand_sides(
         ):
             contrast = slowness - v0**-2
             # Hankel functions are dear: none where the contrast is rounding only.
-            where = np.abs(contrast) > _ROUNDING * abs(v0**-2)
+            where = np.abs(contrast) > interpolation.ROUNDING * abs(v0**-2)
             field = background_field(discretisation, part, source, v0, where)
             if weights is not None:
                 index, contrast = 0, weights[index] * contrast
@@ -309,18 +298,16 @@ def evaluate(
     weights: np.ndarray,
     points: np.ndarray,
 ) -> np.ndarray:
-    """Scattered wavefield at any points.
+    """Scattered wavefield at any points (p, ndim) [km], complex (n_sources, p).
 
     Args:
         problem: The problem.
         lattice: From `make_lattice`.
         weights: Complex output weights (n_sources, *lattice.shape).
-        points: Coordinates (p, ndim) [km].
-
-    Returns:
-        Complex (n_sources, p).
+        points: Coordinates [km].
     """
     points = np.asarray(points, float)
+    chex.assert_shape([points, weights], [(None, problem.ndim), (None, *lattice.shape)])
     size = max(1, _TOGETHER // (len(weights) * max(lattice.number // lattice.shape[-1], 1)))
     result = np.empty((len(weights), len(points)), complex)
     for start in range(0, len(points), size):
@@ -354,49 +341,15 @@ def evaluation_transposed(
 def evaluate_on_grid(
     problem: HelmholtzProblem, lattice: Lattice, weights: np.ndarray
 ) -> np.ndarray:
-    """Scattered wavefield on the model's grid, one axis at a time.
+    """`evaluate` on the model's grid, axis by axis: (n_sources, nz, nx) or in 3D.
 
     A grid may reach beyond the box into the layer, where the waves decay.
-
-    Args:
-        problem: The problem.
-        lattice: From `make_lattice`.
-        weights: Complex output weights (n_sources, *lattice.shape).
-
-    Returns:
-        Complex (n_sources, nz, nx) or (n_sources, nz, ny, nx).
     """
     matrices = [
         waves_at(problem, lattice, axis, coordinates).T
         for axis, coordinates in enumerate(problem.model.axes()[::-1])
     ]
+    chex.assert_shape(weights, (None, *lattice.shape))
     fields = contract(weights, matrices, first=1)
     # (n_sources, x, [y,] z) to (n_sources, z, [y,] x)
     return np.ascontiguousarray(np.transpose(fields, (0, *range(problem.ndim, 0, -1))))
-
-
-def assemble(form: WeakForm, indices: np.ndarray | None = None) -> np.ndarray:
-    """Galerkin matrix of some of the waves, the oracle of `WeakForm.product`.
-
-    The test functions are the conjugate plane waves, which span the same space.
-
-    Args:
-        form: The weak form.
-        indices: Lattice indices of the waves, (n, ndim); default: all.
-
-    Returns:
-        The block of K of these waves, (n, n), complex.
-    """
-    lattice = form.discretisation.lattice
-    waves = lattice.indices if indices is None else np.asarray(indices)
-    coefficients = np.fft.fftn(form.kernel) / form.kernel.size
-    difference = waves[:, None, :] - waves[None, :, :]
-    matrix = coefficients[
-        tuple(difference[..., d] % n for d, n in enumerate(form.kernel.shape))
-    ]
-    rows = (waves + np.asarray(lattice.extent)).T
-    for matrices in form.stiffness:
-        matrix = matrix - math.prod(
-            own[row[:, None], row] for own, row in zip(matrices, rows, strict=True)
-        )
-    return matrix

@@ -2,8 +2,8 @@
 
 The system is solved by generalised conjugate residuals, preconditioned by the inverse for
 the nearest separable model. Where that model is too far from the true one, iterations
-stall in the waves that travel; an approximate inverse by finite differences on a coarse
-grid then joins it, one after the other in each of the iterations to come.
+stall in the waves that travel; from then on each iteration applies an approximate inverse
+by finite differences on a coarse grid as well.
 """
 
 import dataclasses
@@ -11,12 +11,12 @@ import functools
 import math
 import warnings
 
+import chex
 import numpy as np
 from flax import struct
 
 from meta_lrpinn.linear import residuals, stencils
 from meta_lrpinn.linear.interpolation import squared_slowness
-from meta_lrpinn.linear.lattice import coarse
 from meta_lrpinn.linear.lattice.operator import (
     Discretisation,
     WeakForm,
@@ -25,27 +25,40 @@ from meta_lrpinn.linear.lattice.operator import (
     right_hand_sides,
     weak_form,
 )
-from meta_lrpinn.linear.lattice.separable import separable_inverse
+from meta_lrpinn.linear.lattice.preconditioners import (
+    CoarseInverse,
+    coarse_inverse,
+    grid_shape,
+    separable_inverse,
+)
 from meta_lrpinn.linear.lattice.waves import Lattice
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime.machine import machine_memory
 
 # The second solution iterates to so many times the residual in a layer of this fraction of
-# the strength; its waves and quadrature are those of `Lattice.for_check`.
+# the strength; its waves and quadrature are those of `Lattice.for_check`. Calibrated with
+# the factor of the estimate below.
 _CHECK_RESIDUAL, _CHECK_STRENGTH = 2.0, 0.55
-RESIDUAL = 2.5e-4
+RESIDUAL = 2.5e-4  # below the error of the layer, some 0.3 %
 # Error over the change between the two solutions, calibrated by experiments.calibration.
 _ERROR_OVER_CHANGE = 0.52
-# Iterations at most, in all.
+# Iterations at most, in all. A guard: with the coarse grid 20 are rarely needed.
 _MOST = 300
-# Error over what one more correction changes, where iterations ended early.
+# Error over what one more correction changes, where iterations ended early: as if it
+# removed half of the error. A guard, not tuned.
 _ERROR_OVER_REST = 2.0
-# Residual over that of the recurrence, by rounding.
+# Residual over that of the recurrence, by rounding. A guard, not tuned.
 _ROUNDED = 1.01
-# An iteration with the coarse grid takes as long as so many without, and saves so many.
+# Iterations without the coarse grid that those with it, and no factors, are worth. Measured
+# (one source, processor time): an iteration with it takes 6.3 times as long as one without
+# on the layered model at 5 Hz, 2.9, 2.6 and 2.3 times on whole Marmousi at 5, 10 and 20 Hz,
+# 16 times on 41³ nodes at 5 Hz; iterations to the end are 3 instead of 6, 6 instead of 28,
+# 8 and 15 instead of over 120, 2 instead of 3. So 17 to 34 break even. With 12 Marmousi
+# takes 0.08, 0.46 and 3.1 s; with the grid from the first iteration 0.12, 0.55 and 3.8 s.
 _FEWEST = 12
-# Part of the machine's memory that factors may take; bytes of an entry in single precision.
+# Part of the machine's memory that factors may take; bytes of an entry in single precision
+# with its index, and some to spare. Guards, not tuned.
 _MEMORY_SHARE, _BYTES_PER_ENTRY = 0.3, 16
 
 
@@ -61,9 +74,9 @@ class System:
         return separable_inverse(self.form)
 
     @functools.cached_property
-    def coarse(self) -> coarse.CoarseInverse:
+    def coarse(self) -> CoarseInverse:
         """The inverse on the coarse grid."""
-        return coarse.coarse_inverse(self.form)
+        return coarse_inverse(self.form)
 
     def smoothed(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Changes by the separable inverse, and their images."""
@@ -96,28 +109,30 @@ class System:
         size = residuals.norm(columns)
         scale = np.where(size > 0, size, 1).reshape(-1, *(1,) * (columns.ndim - 1))
         rest = columns / scale  # so that no product of small numbers is lost
-        found = residuals.Iterate(np.zeros_like(rest), rest, 0)
-        found = residuals.solve(
+        iterate = residuals.solve(
             self.smoothed,
-            found,
+            residuals.Iterate(np.zeros_like(rest), rest, 0),
             tolerance,
             _MOST,
             functools.partial(_is_hopeless, tolerance=tolerance, patience=self.patience),
         )
-        if residuals.norm(found.residual).max(initial=0) > tolerance:
-            improve = self.corrected if np.isfinite(self.patience) else self.smoothed
-            found = residuals.solve(improve, found, tolerance, _MOST - found.iterations)
-        return found._replace(solution=found.solution * scale)
+        if residuals.norm(iterate.residual).max(initial=0) > tolerance:
+            most = _MOST - iterate.iterations
+            iterate = residuals.solve(self.strongest, iterate, tolerance, most)
+        return iterate._replace(solution=iterate.solution * scale)
+
+    @property
+    def strongest(self) -> residuals.Improve:
+        """`corrected`, where there can be a coarse grid, else `smoothed`."""
+        return self.corrected if np.isfinite(self.patience) else self.smoothed
 
     def correction(self, columns: np.ndarray) -> np.ndarray:
         """About K⁻¹ of what iterations have left."""
-        if np.isfinite(self.patience):
-            return self.corrected(columns)[0]
-        return self.smoothed(columns)[0]
+        return self.strongest(columns)[0]
 
 
 def _is_hopeless(norms: list[float], tolerance: float, patience: float) -> bool:
-    """Whether more than `patience` iterations are to come, at the rate of the last ones."""
+    """Whether over `patience` iterations are to come, at the rate of the last three."""
     if len(norms) < 4:
         return False
     rate = (norms[-1] / norms[-4]) ** (1 / 3)
@@ -127,10 +142,10 @@ def _is_hopeless(norms: list[float], tolerance: float, patience: float) -> bool:
 
 
 def _patience(discretisation: Discretisation) -> float:
-    """Iterations that cost what factors do; infinite where there can be none."""
+    """Iterations without the coarse grid before it pays; infinite where it cannot be."""
     if float(discretisation.problem.layer.thickness) == 0:
         return math.inf  # the waves are periodic then, the grid is not
-    shape = coarse.grid_shape(discretisation)
+    shape = grid_shape(discretisation)
     if math.prod(shape) > 1e7:
         return math.inf
     entries = stencils.factor_entries(shape)
@@ -139,12 +154,12 @@ def _patience(discretisation: Discretisation) -> float:
     lattice = discretisation.lattice
     grid = math.prod(lattice.product_shape)
     iteration = 10 * grid * np.log2(grid) + 40 * lattice.number * sum(lattice.shape)
-    factoring = entries * _flops_per_entry(len(shape), math.prod(shape))
+    # Measured, factors take as long as so many iterations: 36 on the layered model (17 by
+    # this rule, small arrays being slow), 13, 12 and 12 on Marmousi at 5, 10 and 20 Hz (10,
+    # 13 and 11), 648 on 41³ nodes (704).
+    factor, power = {2: (200.0, 0.25), 3: (10.0, 0.5)}[len(shape)]
+    factoring = entries * factor * math.prod(shape) ** power
     return _FEWEST + factoring / iteration
-
-
-def _flops_per_entry(ndim: int, unknowns: int) -> float:
-    return 200.0 * unknowns ** {2: 0.25, 3: 0.5}[ndim]
 
 
 class Solution(struct.PyTreeNode):
@@ -175,9 +190,9 @@ class Prepared:
     ) -> Solution:
         """Wavefields of several sources on the model's grid, and how far to trust them.
 
-        Every source is solved for a second time with all worse that can be wrong: without
-        the shortest third of the waves, on fewer quadrature points, in a weaker layer, and
-        with a larger residual. A part of the change is the estimate.
+        Every source is solved for a second time with every source of error made larger:
+        without the shortest third of the waves, on fewer quadrature points, in a weaker
+        layer, and with a larger residual. A part of the change is the estimate.
 
         Args:
             model: Velocity on the grid of the problem's.
@@ -190,38 +205,15 @@ class Prepared:
         Returns:
             The solution; a warning is given where iterations end above their residual.
         """
-        given = squared_slowness(model), sources, background_velocities, weights
-        found = _solved(self.main, *given, tolerance)
-        other = _solved(self.check, *given, _CHECK_RESIDUAL * tolerance)
-        problem = self.main.problem
-        # A homogeneous model scatters rounding errors, of which no fraction is asked.
-        floor = 1e3 * np.finfo(float).eps * abs(complex(problem.amplitude))
-        if problem.ndim == 3:  # u₀ is A e^{−ikr}/r
-            floor *= self.main.omega / problem.model.minimum
-        size = _energy(found.fields) + floor**2
-        change = np.sqrt(_energy(other.fields - found.fields) / size)
-        rest = np.sqrt(_energy(found.rest) / size)
-        estimate = np.maximum(_ERROR_OVER_CHANGE * change, _ERROR_OVER_REST * rest)
-        return Solution(
-            weights=found.weights,
-            fields=found.fields,
-            error_estimate=estimate,
-            residual=found.residual,
-            iterations=found.iterations,
-            converged=found.converged & other.converged,
+        chex.assert_shape(sources, (len(background_velocities), model.ndim))
+        case = squared_slowness(model), sources, background_velocities, weights
+        solution = _solved(self.main, *case, tolerance)
+        other = _solved(self.check, *case, _CHECK_RESIDUAL * tolerance)
+        change = _relative(self.main, other.fields - solution.fields, solution.fields)
+        return solution.replace(
+            error_estimate=np.maximum(_ERROR_OVER_CHANGE * change, solution.error_estimate),
+            converged=solution.converged & other.converged,
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """One of the two solutions."""
-
-    weights: np.ndarray
-    fields: np.ndarray
-    rest: np.ndarray  # fields that one more correction would add; zero where converged
-    residual: np.ndarray  # (n_sources,)
-    iterations: int
-    converged: np.ndarray  # (n_sources,)
 
 
 def _solved(
@@ -231,7 +223,8 @@ def _solved(
     background_velocities: np.ndarray,
     weights: np.ndarray | None,
     tolerance: float,
-) -> _Found:
+) -> Solution:
+    """One of the two; its estimate is of what the iterations have left."""
     problem, lattice = discretisation.problem, discretisation.lattice
     system = System(weak_form(discretisation, slowness))
     rhs = right_hand_sides(system.form, sources, background_velocities, weights)
@@ -241,22 +234,34 @@ def _solved(
     residual = residuals.norm(left) / np.where(size > 0, size, 1)
     fields = evaluate_on_grid(problem, lattice, iterate.solution)
     is_left = residual > _ROUNDED * tolerance
-    rest = np.zeros_like(fields)
+    correction = np.zeros_like(fields)  # what one more iteration would add
     if np.any(is_left):
         change = system.correction(left[is_left])
-        rest[is_left] = evaluate_on_grid(problem, lattice, change)
+        correction[is_left] = evaluate_on_grid(problem, lattice, change)
         warnings.warn(
             f"iterations ended at a residual of {residual.max():.2g}, not {tolerance:.2g}",
             stacklevel=2,
         )
-    return _Found(
+    return Solution(
         weights=iterate.solution,
         fields=fields,
-        rest=rest,
+        error_estimate=_ERROR_OVER_REST * _relative(discretisation, correction, fields),
         residual=residual,
         iterations=iterate.iterations,
         converged=~is_left,
     )
+
+
+def _relative(
+    discretisation: Discretisation, changes: np.ndarray, fields: np.ndarray
+) -> np.ndarray:
+    """Relative L2 norm of changes of fields on the grid, (n_sources,)."""
+    problem = discretisation.problem
+    # A homogeneous model scatters rounding errors, of which no fraction is asked.
+    floor = 1e3 * np.finfo(float).eps * abs(complex(problem.amplitude))
+    if problem.ndim == 3:  # u₀ is A e^{−ikr}/r
+        floor *= discretisation.omega / problem.model.minimum
+    return np.sqrt(_energy(changes) / (_energy(fields) + floor**2))
 
 
 def _energy(fields: np.ndarray) -> np.ndarray:
@@ -265,7 +270,7 @@ def _energy(fields: np.ndarray) -> np.ndarray:
 
 
 def prepare(problem: HelmholtzProblem, lattice: Lattice) -> Prepared:
-    """All about a problem and a lattice that depends on neither velocity nor source."""
+    """What depends on neither velocity nor source, of a problem and a lattice."""
     layer = problem.layer
     layer = layer.replace(strength=_CHECK_STRENGTH * np.asarray(layer.strength))
     return Prepared(
