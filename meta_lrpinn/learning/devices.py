@@ -39,13 +39,13 @@ def initialise_distributed(
     Raises:
         ValueError: if only some of coordinator, processes and process are given.
     """
-    given = [part is not None for part in (coordinator, processes, process)]
-    if any(given) and not all(given):
+    is_set = [part is not None for part in (coordinator, processes, process)]
+    if any(is_set) and not all(is_set):
         raise ValueError(
             "coordinator, number of processes and process number go together, got "
             f"{coordinator}, {processes}, {process}"
         )
-    if any(given) or detect:
+    if any(is_set) or detect:
         jax.distributed.initialize(coordinator, processes, process)
 
 

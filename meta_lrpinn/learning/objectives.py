@@ -28,8 +28,13 @@ from meta_lrpinn.learning import configs
 from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.physics import derivatives, residual
-from meta_lrpinn.physics import problem as problems
-from meta_lrpinn.physics.problem import HelmholtzProblem
+from meta_lrpinn.physics.problem import (
+    Collocation,
+    HelmholtzProblem,
+    collocate,
+    envelope_at,
+    sample_points,
+)
 from meta_lrpinn.runtime.precision import full_precision
 
 Params = Any
@@ -114,8 +119,8 @@ def paper_objective(
     @full_precision
     def objective(params, task, key):
         problem = _only_problem(task)
-        points = problems.sample_points(key, problem, number_of_points)
-        collocation = problems.collocate(problem, points)
+        points = sample_points(key, problem, number_of_points)
+        collocation = collocate(problem, points)
         scattered, remainder = _own_residual(model, params, problem, collocation)
         parts = {"pde": residual.pde_loss(remainder)}
         if source_penalty:
@@ -136,7 +141,7 @@ def _own_residual(
     model: nn.Module,
     params: Params,
     problem: HelmholtzProblem,
-    collocation: problems.Collocation,
+    collocation: Collocation,
 ) -> tuple[jax.Array, jax.Array]:
     """The network's own δu, decaying in the layer, and its strong residual, complex (n,).
 
@@ -147,9 +152,7 @@ def _own_residual(
     value, slope, curvature = _network(model, params, problem, "jets")(points).stacked()
     chex.assert_shape(value, (number, 2))
     chex.assert_shape([slope, curvature], (number, ndim, 2))
-    decay = derivatives.derivatives(
-        lambda x: problems.envelope_at(problem, x)[:, None], points
-    )
+    decay = derivatives.derivatives(lambda x: envelope_at(problem, x)[:, None], points)
     whole, flat = decay.value[:, None], value[:, None]
     gradient = whole * slope + decay.gradient * flat
     second = whole * curvature + 2 * decay.gradient * slope + decay.second * flat
@@ -206,7 +209,7 @@ def own_output_objective(model: nn.Module, number_of_points: int) -> Objective:
         # Evaluated again in reverse rather than kept: faster, and in less memory.
         @jax.checkpoint
         def energies(points):
-            collocation = problems.collocate(problem, points)
+            collocation = collocate(problem, points)
             _, remainder = _own_residual(model, params, problem, collocation)
             return _energy(remainder), _energy(collocation.scattering_source)
 

@@ -16,7 +16,7 @@ from meta_lrpinn.files.readers.contents import one_line
 from meta_lrpinn.learning import configs, task_sets
 from meta_lrpinn.learning.configs import TaskDistribution, TrainingConfig
 from meta_lrpinn.learning.task_sets import Drawn, Task, TaskSampler
-from meta_lrpinn.physics import problem as problems
+from meta_lrpinn.physics.problem import check_frequencies, check_scale
 from meta_lrpinn.physics.velocity import VelocityModel
 from meta_lrpinn.runtime import executors
 from meta_lrpinn.runtime.machine import check_memory
@@ -84,7 +84,7 @@ def make_task_set(
     else:
         if frequencies is None:
             frequencies = task_sets.even_frequencies(distribution)
-        frequencies = problems.check_frequencies(frequencies)
+        frequencies = check_frequencies(frequencies)
         _check_scale(distribution, frequencies)
         distribution = dataclasses.replace(
             distribution,
@@ -328,7 +328,7 @@ def _check_scale(distribution: TaskDistribution, frequencies: np.ndarray) -> Non
     velocity = np.full(shape, distribution.minimum_velocity)
     model = VelocityModel(velocity, distribution.spacing)
     for frequency in (min(frequencies), max(frequencies)):
-        problems.check_scale(model, frequency)
+        check_scale(model, frequency)
 
 
 def _check_array(what: str, array: np.ndarray, expected: np.ndarray, number: int) -> None:

@@ -4,7 +4,7 @@
     error_estimate  (model, frequency, source)
     converged       (model, frequency, source), where a tolerance is asked for
     unknowns        (model, frequency, source), of each solve
-    solved          (model, frequency, source), written last: the block is whole
+    solved          (model, frequency, source), whether it is; written after the others
 
 with coordinates and units as xarray reads them. The attribute `survey` of the group says
 what the survey is; only the same survey is continued.
