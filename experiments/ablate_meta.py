@@ -118,7 +118,10 @@ def best_residual(
         objectives.feature_function(model, params, unit), points
     )
     collocation = problem.collocate(unit, points)
-    laplacian = residual.stretched_laplacian(
+    laplacians = jax.vmap(
+        residual.stretched_laplacian, in_axes=(-1, -1, None, None), out_axes=-1
+    )
+    laplacian = laplacians(
         features.gradient,
         features.second,
         collocation.stretch,
