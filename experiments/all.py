@@ -44,7 +44,7 @@ _META_PINN = ("--meta_pinn=meta_pinn",)
 # Each with the settings of its page in docs/results, which flags given here override.
 EXPERIMENTS = {
     "baselines": (),
-    "layered": ("--steps=250", "--one_seed_from=12", *_META_PINN),
+    "layered": ("--steps=250", "--one_seed_from=12", "--seeds=2", *_META_PINN),
     "figure5": ("--points=576", "--steps=1000", "--seeds=3", *_META_PINN),
     "overthrust": ("--steps=200", "--one_seed_from=12", *_META_PINN),
     "marmousi": (
