@@ -375,7 +375,7 @@ def test_bad_velocities(command, name, tmp_path, out, capsys):
         ({"spacing": [0.05, 0.05, 0.05]}, "spacing must be one number or 2"),
         ({"spacing": -0.05}, "spacing must be positive"),
         ({"frequency": -3.0}, "frequency must be positive, got -3.0 Hz"),
-        ({"v0": 0.0}, "v0 must be positive"),
+        ({"v0": 0.0}, "background velocity must be positive"),
     ],
 )
 def test_bad_cases(contents, message, tmp_path, out, capsys):

@@ -278,5 +278,5 @@ def test_entries_of_the_factors_are_foreseen(shape):
     assert solver.shape == grids.grid_shape(
         model, 1, grids.graded_layer(model, 3.0, refinement=1)
     )
-    true = solver.factors.L.nnz + solver.factors.U.nnz
+    true = solver.inverse.factors.L.nnz + solver.inverse.factors.U.nnz
     assert 0.8 < stencils.factor_entries(solver.shape) / true < 1.25
