@@ -16,7 +16,7 @@ import meta_lrpinn as ml
 from experiments.histories import Row
 from meta_lrpinn import models
 from meta_lrpinn.files.cases import Case
-from meta_lrpinn.learning import adaptation, configs, networks, objectives, tasks
+from meta_lrpinn.learning import adaptation, configs, networks, objectives, task_sets
 from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.physics import problem as problems
 
@@ -114,7 +114,9 @@ def memory_of(
         made = problems.make_problem(
             case.model, case.frequency, case.source, layer_fraction=network.layer_fraction
         )
-        task = tasks.single_task(jax.tree.map(jnp.asarray, objectives.unit_problem(made)))
+        task = task_sets.single_task(
+            jax.tree.map(jnp.asarray, objectives.unit_problem(made))
+        )
         gradient = jax.value_and_grad(choose[loss](network.module, points), has_aux=True)
         program = jax.jit(gradient).lower(network.params, task, jax.random.key(0))
         _MEMORY[known] = bytes_of(program.compile())
