@@ -122,7 +122,7 @@ FIGURES = {
     "dynamic_rank": {"figure": "Error against steps of adaptation"},
     "sharp_models": {"figure": "Error against steps of adaptation"},
     "accelerator": {"figure": "Seconds of each task"},
-    "scaling_3d": {"figure": "Cost of a meta-step"},
+    "scaling_3d": {"figure": "Error against unknowns, and cost of a meta-step"},
     "accuracy": {"figure": "Error against the number of waves; estimate against error"},
     "absorbing_layer": {"figure": "Error against unknowns, by thickness of the layer"},
     "comparison": {"figure": "Error against unknowns and against seconds"},
