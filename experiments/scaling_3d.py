@@ -388,26 +388,21 @@ def report(
 def draw(
     lines: Sequence[histories.Row], curves: histories.Curves, rows: Sequence[histories.Row]
 ) -> Figure:
-    """The sphere's error by step, and seconds and bytes of a step by points."""
+    """The sphere's error by unknowns, and seconds and bytes of a step by points."""
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     axes, *panels = figure.subplots(1, 3)
-    for index, ((case, _), all_runs) in enumerate(curves.items()):
-        runs = histories.converged(all_runs)
-        if not runs:
-            continue
-        step = [row["step"] for row in runs[0]]
-        errors = np.array([[row["relative_l2"] for row in run] for run in runs])
-        color = histories.color(index)
-        axes.plot(step, errors.mean(axis=0), color=color, label=f"LRPINN, {case}")
-        axes.fill_between(
-            step, errors.min(axis=0), errors.max(axis=0), color=color, alpha=0.2, lw=0
-        )
-    for row, style in zip(lines, ("-", "--", "-.", ":"), strict=False):
-        axes.axhline(
-            row["relative_l2"], color="0.4", ls=style, lw=1,
-            label=f"{row['waves']} plane waves, {row['frequency']:g} Hz",
+    for index, frequency in enumerate(sorted({row["frequency"] for row in lines})):
+        own = [row for row in lines if row["frequency"] == frequency]
+        axes.semilogy(
+            [row["waves"] for row in own], [row["relative_l2"] for row in own], "o-",
+            color=histories.color(index), label=f"plane waves, {frequency:g} Hz",
         )  # fmt: skip
-    axes.set(yscale="log", xlabel="steps", ylabel="relative L2 error")
+    for (case, _), all_runs in curves.items():
+        ends = [run[-1]["relative_l2"] for run in histories.converged(all_runs)]
+        places = [FLAGS.cube_width] * len(ends)
+        label = f"features of random networks, {case.partition(',')[0]}"
+        axes.semilogy(places, ends, "k^", label=label)
+    axes.set(xlabel="complex unknowns", ylabel="relative L2 error")
     axes.legend(frameon=False, fontsize=7)
     middle = settings()[0][0]
     for axes, quantity in zip(panels, ("seconds", "bytes"), strict=True):
