@@ -57,7 +57,7 @@ EXPERIMENTS = {
     "held_tasks": ("--points=1024", "--steps=200", "--seeds=1", *_META_PINN),
     "maml": ("--maml_seconds=160", "--maml_algorithms=0,1,3,5", "--maml_steps=10,50"),
     "metric": ("--seeds=1",),
-    "ablate_meta": (),
+    "ablate_meta": ("--seeds=2",),
     "rank_sweep": ("--ranks=10,full", "--steps=200", "--seeds=2"),
     "out_of_distribution": ("--steps=300", "--seeds=2"),
     "dynamic_rank": ("--seeds=2",),

@@ -158,14 +158,15 @@ def draw(errors: Errors) -> Figure:
             along, values = [rank for rank, _ in own], np.array([v for _, v in own])
             color = histories.color(index)
             label = f"{frequency:g} Hz"
-            axes.loglog(along, values.mean(axis=1), "o-", color=color, label=label)
+            axes.semilogy(along, values.mean(axis=1), "o-", color=color, label=label)
             low, high = values.min(axis=1), values.max(axis=1)
             axes.fill_between(along, low, high, color=color, alpha=0.2, lw=0)
         title = f"{steps} steps"
         axes.set(xlabel="rank", title=title)
         axes.axhline(1, color="0.8", lw=0.8, zorder=0)
     panels[0].set_ylabel("relative L2 error")
-    panels[0].legend(frameon=False)
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside right upper", frameon=False)
     return figure
 
 
