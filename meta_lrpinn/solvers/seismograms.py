@@ -147,6 +147,8 @@ def time_traces(
     grow as f^γ, γ = (2/π) arctan(1/2Q) (Kjartansson 1979); those of the model hold at the
     peak of the wavelet's spectrum.
 
+    Arguments that are not listed are those of `solve`.
+
     Args:
         model: Velocity model.
         source: Source position (ndim,), or several, (n_sources, ndim) [km].
@@ -157,7 +159,6 @@ def time_traces(
         wavelet: Samples of s(t) from zero on instead, `step` apart.
         transform_tolerance: Largest error of the way to time, over the largest value of
             the traces; the solver has its own.
-        settings, free_surface, seed, progress: As of `solve`.
         snapshots: Number of wavefields to keep, evenly spaced over the record.
 
     Raises:

@@ -65,13 +65,13 @@ def solve_survey(
     """Solves for every velocity, frequency and source, and keeps all wavefields.
 
     `run_survey` does the same piece by piece, into a file, on one machine or many. A
-    tolerance that is not reached ends nothing; `Survey.converged` says where.
+    tolerance that is not reached ends nothing; `Survey.converged` says where. Arguments
+    that are not listed are those of `solve`.
 
     Args:
         models: Velocity models on one grid.
         frequencies: Frequencies [Hz].
         sources: Source positions (n_sources, ndim) [km], the same for all.
-        settings, amplitude, seed, free_surface, progress: As of `solve`.
         receivers: Positions (n_receivers, ndim) [km]; default: the models' grid.
         memory: GiB that the vectors and fields of one solve may take; plane waves split
             the sources into batches that fit.
