@@ -187,7 +187,9 @@ def draw(
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], label: str) -> Figure:
-    """Horizontal bars on a logarithmic axis, those of a group side by side.
+    """Horizontal bars, those of a group side by side.
+
+    The axis is logarithmic where the values span more than a decade.
 
     Args:
         groups: Group to name to a positive value; one that is missing or not finite
@@ -207,7 +209,11 @@ def bars(groups: Mapping[str, Mapping[str, float]], label: str) -> Figure:
         axes.barh(places, values, height, color=color(index), label=name)
     axes.set_yticks(range(len(groups)), list(groups))
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel=label)
+    values = [value for of_group in groups.values() for value in of_group.values()]
+    values = [value for value in values if np.isfinite(value)]
+    if max(values, default=1) > 10 * min(values, default=1):
+        axes.set_xscale("log")
+    axes.set_xlabel(label)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     if len(names) > 1:
