@@ -354,7 +354,7 @@ _OWN_OUTPUT = MetaConfig(
 # puts one), the three losses, 40 models at 14 frequencies, one inner step, no clipping.
 # `paper_orthonormal` is the same network and losses from our start, on ever new tasks.
 # `own_output` is the paper's network and purpose, its own output the wavefield, on two
-# cores; `meta_pinn` is the dense network in its place.
+# cores; `meta_pinn` is the dense network in its place, with as many parameters.
 # `small` trains on two CPU cores, with the absorbing layer, so that wavefields are unique
 # and known: its features are trained to span them, which takes values only. Measured,
 # the Galerkin solution over them is within a factor of two of the best in their span,
@@ -371,7 +371,7 @@ PRESETS = {
         _OWN_OUTPUT,
         network=NetworkConfig(
             kind="pinn",
-            width=128,
+            width=184,
             depth=3,
             frequency_input=True,
             first_scale=4.0,
