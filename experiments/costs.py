@@ -42,7 +42,8 @@ def measured(call: Callable[[], Any]) -> tuple[Any, Spent]:
     began, processor = time.perf_counter(), time.process_time()
     found = call()
     processor, elapsed = time.process_time() - processor, time.perf_counter() - began
-    return found, Spent(processor, elapsed, _peak_memory() - before)
+    # Less than nothing if something else was given back meanwhile.
+    return found, Spent(processor, elapsed, float(np.maximum(_peak_memory() - before, 0)))
 
 
 def _peak_memory(clear: bool = False) -> float:
