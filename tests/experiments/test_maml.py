@@ -16,7 +16,7 @@ TINY = {
 
 
 @pytest.fixture
-def tiny_preset(monkeypatch):
+def tiny_preset(monkeypatch, tiny_init):
     """The preset, on small models and a tiny network; two updates in all."""
     preset = configs.PRESETS["own_output"]
     tiny = dataclasses.replace(
@@ -29,6 +29,9 @@ def tiny_preset(monkeypatch):
     )
     monkeypatch.setitem(configs.PRESETS, "own_output", tiny)
     monkeypatch.setattr(maml, "HELD", ((2.0, 0.4),))
+    monkeypatch.setattr(maml, "ONWARD_START", tiny_init)
+    monkeypatch.setattr(maml, "ONWARD_TASKS", 4)
+    monkeypatch.setattr(maml, "OTHER_TASKS", 2)
 
 
 # Compiles every algorithm; tests/meta has each of them.
@@ -66,6 +69,17 @@ def test_the_second_order_gradient_is_a_direction_of_descent(monkeypatch, parsed
     name = next(iter(maml.DESCENTS))
     text = maml.descent_report({name: row})
     assert f"| {name} | {row['loss']:.3f} |" in text
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_a_step_of_maml_is_judged_by_other_tasks(monkeypatch, parsed):
+    monkeypatch.setattr(maml, "LENGTHS", (0.0, 1e-4))
+    rows = maml.onward()
+    assert [row["steps"] for row in rows] == list(maml.ONWARD_STEPS)
+    for row in rows:
+        assert abs(row["agreement"]) <= 1
+        assert row["0"] == row["0, error"] == 0 < row["0.0001, error"]
+    assert f"| {rows[1]['steps']} | {rows[1]['loss']:.4f} |" in maml.onward_report(rows)
 
 
 @pytest.mark.parametrize("name", maml.ALGORITHMS)
