@@ -275,8 +275,8 @@ def onward_report(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = ["steps", "loss", *(f"change at {length:g}" for length in LENGTHS)]
     return (
         f"{common.table(columns, lines)}\n\nFrom {ONWARD_START}: loss of {OTHER_TASKS} "
-        "tasks after so many Adam steps of 2e-3, and its change (mean and its standard error) "
-        "after a step of the given length against the sign of the mean second-order "
+        "tasks after so many Adam steps of 2e-3, and its change (mean and its standard "
+        "error) after a step of the given length against the sign of the mean second-order "
         f"gradient, through ten Adam steps, of {ONWARD_TASKS} other tasks. The means of "
         f"its two halves have a cosine of {rows[0]['agreement']:.2f}."
     )

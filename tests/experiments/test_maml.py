@@ -74,12 +74,11 @@ def test_the_second_order_gradient_is_a_direction_of_descent(monkeypatch, parsed
 @pytest.mark.usefixtures("tiny_preset")
 def test_a_step_of_maml_is_judged_by_other_tasks(monkeypatch, parsed):
     monkeypatch.setattr(maml, "LENGTHS", (0.0, 1e-4))
-    rows = maml.onward()
-    assert [row["steps"] for row in rows] == list(maml.ONWARD_STEPS)
-    for row in rows:
-        assert abs(row["agreement"]) <= 1
-        assert row["0"] == row["0, error"] == 0 < row["0.0001, error"]
-    assert f"| {rows[1]['steps']} | {rows[1]['loss']:.4f} |" in maml.onward_report(rows)
+    monkeypatch.setattr(maml, "ONWARD_STEPS", (3,))
+    (row,) = maml.onward()
+    assert abs(row["agreement"]) <= 1
+    assert row["0"] == row["0, error"] == 0 < row["0.0001, error"]
+    assert f"| 3 | {row['loss']:.4f} |" in maml.onward_report([row])
 
 
 @pytest.mark.parametrize("name", maml.ALGORITHMS)
