@@ -71,6 +71,8 @@ def test_the_second_order_gradient_is_a_direction_of_descent(monkeypatch, parsed
     assert f"| {name} | {row['loss']:.3f} |" in text
 
 
+# Compiles a gradient of second order; the test above does, too.
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_preset")
 def test_a_step_of_maml_is_judged_by_other_tasks(monkeypatch, parsed):
     monkeypatch.setattr(maml, "LENGTHS", (0.0, 1e-4))
