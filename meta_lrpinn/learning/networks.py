@@ -38,6 +38,17 @@ class Network:
     # a network that is reduced, frozen in part or random has none.
     metric: soap.Metric | None = None
 
+    def __repr__(self) -> str:
+        """What it is and how large, in one line."""
+        of = [f"{self.kind} in {self.ndim}D", f"{self.number_of_features} features"]
+        if self.ranks is not None:
+            of.append(f"ranks {', '.join(map(str, self.ranks))}")
+        of.append(f"{sum(leaf.size for leaf in jax.tree.leaves(self.params)):,} parameters")
+        if self.metric is not None:
+            of.append("a metric")
+        of.append(f"checksum {self.checksum()[:8]}")
+        return f"Network({'; '.join(of)})"
+
     @property
     def kind(self) -> str:
         """ "lrpinn" for a low-rank network, "pinn" for any other."""

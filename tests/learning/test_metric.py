@@ -175,6 +175,11 @@ def test_it_is_loaded_with_its_network(folder):
         ml.load_network("small"),
     ):
         assert other.metric is None
+        assert "metric" not in repr(other)
+    text = repr(network)
+    size = sum(leaf.size for leaf in jax.tree.leaves(network.params))
+    assert f"{size:,} parameters; a metric; checksum {network.checksum()[:8]}" in text
+    assert len(text) < 120
 
 
 @pytest.mark.parametrize("optimiser", [ml.SOAP, ml.AdamW])
