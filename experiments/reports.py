@@ -100,16 +100,20 @@ def meta_trainings() -> str:
     """Markdown table of what the meta-trained networks have cost."""
     rows = []
     for name in filter(None, (study.initialisation(), FLAGS.meta_pinn)):
-        *_, card = checkpoints.load_initialisation(networks.find_initialisation(name))
-        seen = seconds = 0
-        size = costs.size(ml.load_network(name).params)
-        while card:  # a training that started from another
-            batch = card["configuration"]["training"]["tasks_per_batch"]
-            seen, seconds = seen + card["step"] * batch, seconds + card["seconds"]
-            card = card.get("started_from")
-        rows.append([name, size, seen, seconds])
+        rows.append([name, costs.size(ml.load_network(name).params), *effort(name)])
     columns = ("meta-trained", "parameters, all", "tasks of training", "its seconds")
     return common.table(columns, rows)
+
+
+def effort(name: str) -> tuple[int, int]:
+    """Tasks that a meta-trained network has seen, and the seconds that they took."""
+    *_, card = checkpoints.load_initialisation(networks.find_initialisation(name))
+    seen = seconds = 0
+    while card:  # a training that started from another
+        batch = card["configuration"]["training"]["tasks_per_batch"]
+        seen, seconds = seen + card["step"] * batch, seconds + card["seconds"]
+        card = card.get("started_from")
+    return seen, seconds
 
 
 def sizes(method: str = METHOD) -> str:

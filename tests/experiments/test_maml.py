@@ -3,11 +3,15 @@
 import csv
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import meta_lrpinn as ml
 from experiments import maml
-from meta_lrpinn.learning import configs
+from meta_lrpinn import models
+from meta_lrpinn.learning import configs, networks
 
 TINY = {
     "seeds": 2, "maml_points": 64, "maml_tasks": 2, "maml_steps": ["1", "3"],
@@ -16,7 +20,7 @@ TINY = {
 
 
 @pytest.fixture
-def tiny_preset(monkeypatch, tiny_init):
+def tiny_preset(monkeypatch):
     """The preset, on small models and a tiny network; two updates in all."""
     preset = configs.PRESETS["own_output"]
     tiny = dataclasses.replace(
@@ -29,9 +33,13 @@ def tiny_preset(monkeypatch, tiny_init):
     )
     monkeypatch.setitem(configs.PRESETS, "own_output", tiny)
     monkeypatch.setattr(maml, "HELD", ((2.0, 0.4),))
-    monkeypatch.setattr(maml, "ONWARD_START", tiny_init)
     monkeypatch.setattr(maml, "ONWARD_TASKS", 4)
     monkeypatch.setattr(maml, "OTHER_TASKS", 2)
+    monkeypatch.setattr(maml, "SHIPPED", ("meta_lrpinn_maml",))
+    monkeypatch.setattr(maml, "SHIPPED_STEPS", (1, 2))
+    random = networks.make_network(tiny.network)
+    params = models.initial_parameters(random, jax.random.key(1))
+    monkeypatch.setattr(ml, "load_network", lambda _: networks.Network(random, params))
 
 
 # Compiles every algorithm; tests/meta has each of them.
@@ -52,6 +60,7 @@ def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypat
     assert "| 0 steps | 1 steps | 3 steps |" in table
     assert f"| {joint} | 1 |" in table and f"| {published} | 2 |" in table
     assert (out / "figure.png").stat().st_size > 10_000
+    assert "| meta_lrpinn_maml | 2204 | " in table and "| SOAP, 2 steps |" in table
 
     def again(*_):
         raise AssertionError("measured again")
@@ -81,6 +90,18 @@ def test_a_step_of_maml_is_judged_by_other_tasks(monkeypatch, parsed):
     assert abs(row["agreement"]) <= 1
     assert row["0"] == row["0, error"] == 0 < row["0.0001, error"]
     assert f"| 3 | {row['loss']:.4f} |" in maml.onward_report([row])
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_features_that_repeat_others_are_not_independent():
+    model = networks.make_network(configs.PRESETS["own_output"].network)
+    params = models.initial_parameters(model, jax.random.key(0))
+    assert maml.independent_features(model, params) == 8
+    # The second half of the last low-rank layer's units takes what the first half does.
+    bases = params["network"]["hidden_0"]
+    repeated = {**bases, "U": jnp.tile(bases["U"][:4], (2, 1))}
+    network = {**params["network"], "hidden_0": repeated}
+    assert maml.independent_features(model, {**params, "network": network}) == 4
 
 
 @pytest.mark.parametrize("name", maml.ALGORITHMS)
