@@ -199,6 +199,25 @@ class Reptile:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiStepMAML(Reptile):
+    """First-order MAML on the query loss after every inner step (Antoniou et al. 2019).
+
+    The inner optimiser turns each of the query gradients into a step, in the state that it
+    has there, and a fraction of their sum is taken: Reptile, judged by queries.
+    """
+
+    step: float = option(0.5, "Fraction of the sum of the query's steps, at most 1.")
+    same_task: bool = option(
+        False, "Query points of the support tasks, instead of other tasks."
+    )
+
+    @property
+    def draws_query(self) -> bool:
+        """Whether a batch has query tasks of its own."""
+        return not self.same_task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Staircase:
     """A rate that falls by a factor at regular intervals."""
 
@@ -216,7 +235,12 @@ class Cosine:
 
 
 Algorithm: TypeAlias = MAML | Reptile | JointTraining
-ALGORITHMS = {"maml": MAML, "reptile": Reptile, "joint": JointTraining}
+ALGORITHMS = {
+    "maml": MAML,
+    "multi_step": MultiStepMAML,
+    "reptile": Reptile,
+    "joint": JointTraining,
+}
 SCHEDULES = {"staircase": Staircase, "cosine": Cosine}
 
 

@@ -4,7 +4,8 @@ An objective maps `(params, task, key)` to a loss and a dictionary of scalars to
 A batch of tasks is a pytree of which every leaf has one more leading axis, (tasks, ...).
 The key is the objective's only randomness, so that the same task with another key is the
 same problem at other points. Gradients follow Finn et al. (2017); Cheng and Alkhalifah
-(2025) take support and query from different tasks. Reptile follows Nichol et al. (2018).
+(2025) take support and query from different tasks. The multi-step loss follows Antoniou
+et al. (2019), Reptile Nichol et al. (2018).
 """
 
 import chex
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from meta_lrpinn.learning import soap
-from meta_lrpinn.learning.configs import MAML, Algorithm, InnerSteps, Reptile
+from meta_lrpinn.learning.configs import MAML, Algorithm, InnerSteps, MultiStepMAML, Reptile
 from meta_lrpinn.learning.objectives import Objective, Params, Scalars
 from meta_lrpinn.learning.task_sets import Task
 
@@ -53,14 +54,7 @@ def adapt(
     Returns:
         Adapted parameters, and the loss before each step, (steps,).
     """
-    descent = optax.identity()
-    if inner.clip_norm is not None:
-        descent = optax.clip_by_global_norm(inner.clip_norm)
-    if inner.optimiser == "adam":
-        epsilon = 0.0 if first_order else _ROOT_EPSILON
-        descent = optax.chain(descent, optax.scale_by_adam(eps_root=epsilon))
-    elif inner.optimiser == "soap":
-        descent = optax.chain(descent, soap.scale_by_soap())
+    descent = _descent(inner, first_order)
 
     def descend(carry, key):
         params, state = carry
@@ -75,6 +69,58 @@ def adapt(
     keys = jax.random.split(key, inner.steps)
     (params, _), losses = jax.lax.scan(descend, start, keys)
     return params, losses
+
+
+def query_steps(
+    objective: Objective,
+    params: Params,
+    support: Task,
+    query: Task,
+    key: jax.Array,
+    inner: InnerSteps,
+    metric: soap.Metric | None = None,
+) -> tuple[Params, jax.Array, tuple[jax.Array, Scalars]]:
+    """What the query would do after every inner step, by the optimiser's state there.
+
+    For the arguments see `adapt` and `gradient`; the key is of support and query.
+
+    Returns:
+        The sum of the steps, with the shape of `params` and the sign of a gradient; the
+        loss of the support before each inner step, (steps,); and the objective of the
+        query after the last one.
+    """
+    descent = _descent(inner, first_order=True)
+    differentiate = jax.value_and_grad(objective, has_aux=True)
+
+    def descend(carry, key):
+        params, state, total = carry
+        support_key, query_key = jax.random.split(key)
+        (loss, _), gradient = differentiate(params, support, support_key)
+        direction, state = descent.update(gradient, state)
+        params = jax.tree.map(lambda p, d: p - inner.learning_rate * d, params, direction)
+        judged, gradient = differentiate(params, query, query_key)
+        direction, _ = descent.update(gradient, state)
+        total = jax.tree.map(lambda t, d: t + inner.learning_rate * d, total, direction)
+        return (params, state, total), (loss, judged)
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    start = params, soap.initial_state(descent, params, metric), zeros
+    keys = jax.random.split(key, inner.steps)
+    (_, _, total), (losses, judged) = jax.lax.scan(descend, start, keys)
+    return total, losses, jax.tree.map(lambda leaf: leaf[-1], judged)
+
+
+def _descent(inner: InnerSteps, first_order: bool) -> optax.GradientTransformation:
+    """The direction of the inner steps; to be differentiated unless of first order."""
+    descent = optax.identity()
+    if inner.clip_norm is not None:
+        descent = optax.clip_by_global_norm(inner.clip_norm)
+    if inner.optimiser == "adam":
+        epsilon = 0.0 if first_order else _ROOT_EPSILON
+        return optax.chain(descent, optax.scale_by_adam(eps_root=epsilon))
+    if inner.optimiser == "soap":
+        return optax.chain(descent, soap.scale_by_soap())
+    return descent
 
 
 def gradient(
@@ -106,7 +152,8 @@ def gradient(
         joint training loss and scalars are the objective's on the query tasks. For
         Reptile the loss is that before the last inner step, and the gradient the way
         from the mean of the adapted parameters back to `params`: a step of one ends
-        there, a shorter one on the way. With inner steps the scalars hold
+        there, a shorter one on the way. For the multi-step loss they are those of
+        `query_steps`. With inner steps the scalars hold
         `support_loss`, the loss before the first of them.
     """
     number = number_of_tasks(support)
@@ -117,6 +164,11 @@ def gradient(
 
     def of_task(task):
         support, query, key = task
+        if isinstance(algorithm, MultiStepMAML):
+            total, losses, (loss, scalars) = query_steps(
+                objective, params, support, query, key, algorithm.inner, metric
+            )
+            return (loss, {**scalars, "support_loss": losses[0]}), total
         if isinstance(algorithm, Reptile):
             # Nothing is differentiated through the steps.
             inner = algorithm.inner

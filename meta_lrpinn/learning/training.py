@@ -59,7 +59,7 @@ def make_schedule(config: TrainingConfig) -> optax.Schedule:
 
 
 def make_optimiser(config: TrainingConfig) -> optax.GradientTransformation:
-    """AdamW on the clipped meta-gradient; for Reptile an interpolation, that is SGD."""
+    """AdamW on the clipped meta-gradient; for Reptile and its kin SGD, an interpolation."""
     algorithm, schedule = config.algorithm, make_schedule(config)
     if isinstance(algorithm, Reptile):
         step = optax.sgd(schedule)

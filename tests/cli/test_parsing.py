@@ -71,7 +71,8 @@ def test_another_algorithm_keeps_what_both_have():
     [
         (
             "--preset=small --inner_steps=3",
-            "--inner_steps is no option of --algorithm=joint, but of maml, reptile$",
+            "--inner_steps is no option of --algorithm=joint, "
+            "but of maml, multi_step, reptile$",
         ),
         (
             "--preset=own_output --learning_rate=1",

@@ -110,8 +110,10 @@ def test_what_does_not_apply_to_an_algorithm_is_no_field_of_it():
     assert names(configs.JointTraining) == outer
     assert names(configs.MAML) == {*outer, "inner", "first_order", "same_task"}
     assert names(configs.Reptile) == {"inner", "step"}
-    algorithms = (configs.MAML(), configs.MAML(same_task=True), configs.Reptile())
-    assert [a.draws_query for a in algorithms] == [True, False, False]
+    assert names(configs.MultiStepMAML) == {"inner", "step", "same_task"}
+    for kind in (configs.MAML, configs.MultiStepMAML):
+        assert kind().draws_query and not kind(same_task=True).draws_query
+    assert not configs.Reptile().draws_query
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,13 @@ from meta_lrpinn.learning import (
     task_sets,
     training,
 )
-from meta_lrpinn.learning.configs import MAML, InnerSteps, Reptile, TrainingConfig
+from meta_lrpinn.learning.configs import (
+    MAML,
+    InnerSteps,
+    MultiStepMAML,
+    Reptile,
+    TrainingConfig,
+)
 from meta_lrpinn.physics.problem import make_problem
 from meta_lrpinn.physics.velocity import VelocityModel
 
@@ -53,6 +59,7 @@ def check(program, *arguments):
     [
         MAML(inner=InnerSteps()),
         MAML(inner=InnerSteps(), first_order=False),
+        MultiStepMAML(inner=InnerSteps(steps=2)),
         Reptile(inner=InnerSteps(steps=2)),
         Reptile(inner=InnerSteps(steps=2, optimiser="soap")),
     ],

@@ -10,7 +10,13 @@ import optax
 import pytest
 
 from meta_lrpinn.learning import configs, maml
-from meta_lrpinn.learning.configs import MAML, InnerSteps, JointTraining, Reptile
+from meta_lrpinn.learning.configs import (
+    MAML,
+    InnerSteps,
+    JointTraining,
+    MultiStepMAML,
+    Reptile,
+)
 from meta_lrpinn.learning.soap import scale_by_soap
 
 TASKS = 3
@@ -264,6 +270,38 @@ def test_reptile_goes_back_from_the_mean_of_the_adapted(params, batch, name, tas
     np.testing.assert_allclose(scalars["support_loss"], np.mean(first), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "task_axis"),
+    [("sgd", "map"), ("adam", "vmap"), ("clipped", "vmap"), ("soap", "map")],
+)
+def test_multi_step_sums_what_the_query_would_do(params, batch, name, task_axis):
+    options, optimiser = INNER_STEPS[name]
+    support, query, keys = batch
+    algorithm = MultiStepMAML(inner=InnerSteps(steps=2, learning_rate=0.1, **options))
+    (loss, scalars), gradient = gradient_of(objective, params, *batch, algorithm, task_axis)
+    totals, first, last = [], [], []
+    for index, task_key in enumerate(keys):
+        inside, state = params, optimiser.init(params)
+        total = jax.tree.map(jnp.zeros_like, params)
+        for step_key in jax.random.split(task_key, 2):
+            support_key, query_key = jax.random.split(step_key)
+            one, other = task(support, index), task(query, index)
+            first.append(objective(inside, one, support_key)[0])
+            slope = query_gradient(inside, one, support_key)[0]
+            updates, state = optimiser.update(slope, state)
+            inside = optax.apply_updates(inside, updates)
+            slope = query_gradient(inside, other, query_key)[0]
+            updates, _ = optimiser.update(slope, state)
+            total = jax.tree.map(jnp.subtract, total, updates)
+        totals.append(total)
+        last.append(objective(inside, other, query_key)[0])
+    expected = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *totals)
+    # Adam's ε is under the root here and beside it there.
+    chex.assert_trees_all_close(gradient, expected, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(loss, np.mean(last), rtol=1e-7)
+    np.testing.assert_allclose(scalars["support_loss"], np.mean(first[::2]), rtol=1e-12)
+
+
 def bowl(params, task, key):
     """½ a |p − c|²: k steps of descent end at c + (1 − η a)^k (p − c)."""
     del key
@@ -278,7 +316,10 @@ BOWLS = {
 
 
 def test_reptile_and_maml_of_quadratics_are_known():
-    """Reptile: (1 − (1 − η a)^k)(p − c); MAML: a (1 − η a)^2k, first order ^k."""
+    """With r = 1 − η a and k steps, of p − c.
+
+    Reptile: 1 − r^k; MAML: a r^2k, of first order a r^k; multi-step: η a (r + … + r^k).
+    """
     start, rate, steps = jnp.array([0.3, 0.7]), 0.2, 3
     misfit = np.asarray(start) - BOWLS["centre"]
     a = BOWLS["curvature"][:, None]
@@ -288,6 +329,9 @@ def test_reptile_and_maml_of_quadratics_are_known():
     batch = BOWLS, BOWLS, keys
     _, way = maml.gradient(bowl, start, *batch, Reptile(inner=inner))
     np.testing.assert_allclose(way, np.mean((1 - shrunk) * misfit, axis=0), rtol=1e-12)
+    _, total = maml.gradient(bowl, start, *batch, MultiStepMAML(inner=inner))
+    expected = np.mean((1 - rate * a) * (1 - shrunk) * misfit, axis=0)
+    np.testing.assert_allclose(total, expected, rtol=1e-12)
     for first_order, factor in ((True, shrunk), (False, shrunk**2)):
         algorithm = MAML(inner=inner, first_order=first_order)
         _, gradient = maml.gradient(bowl, start, *batch, algorithm)

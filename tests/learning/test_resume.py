@@ -93,6 +93,7 @@ ADAM = configs.InnerSteps(steps=3, optimiser="adam")
 ALGORITHMS = {
     "maml": CONFIG.algorithm,
     "joint": configs.JointTraining(),
+    "multi_step": configs.MultiStepMAML(inner=ADAM, step=0.3),
     "reptile": configs.Reptile(inner=ADAM, step=0.3),
 }
 
