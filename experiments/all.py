@@ -99,10 +99,7 @@ WITHOUT_STUDY = (
 PARTS = ("figure", "table", "made")  # of a page, between markers
 # What a page shows of what its experiment draws: file and caption.
 FIGURES = {
-    "baselines": {
-        "training": "Error at held tasks in meta-training",
-        "figure": "Error against steps of adaptation",
-    },
+    "baselines": {"figure": "Error at held tasks in meta-training"},
     "layered": {
         "wavefields": "Velocity, reference, adapted wavefields and their differences",
         "figure": "Error against steps of adaptation",

@@ -316,9 +316,7 @@ def main() -> None:
     common.save_report(
         NAME, "\n\n".join([training_report(curves), histories.errors(solved), sizes])
     )
-    out = common.folder(NAME)
-    draw_training(curves).savefig(out / "training.png", dpi=150)
-    histories.draw(solved).savefig(out / "figure.png", dpi=150)
+    draw_training(curves).savefig(common.folder(NAME) / "figure.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -80,18 +80,22 @@ def converged(runs: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
 def errors(curves: Curves, thresholds: Sequence[float] = (0.3, 0.2, 0.1)) -> str:
     """Markdown table: errors along the way, of what `solve` returns, and the pace.
 
+    Without steps there is one error, and no way to it.
+
     Args:
         curves: Of `study.run`.
         thresholds: Errors to which the steps are counted.
     """
     ends = {runs[0][-1]["step"] for runs in curves.values()}
     shown = sorted({fraction * max(ends) // 20 for fraction in (0, 1, 2, 5, 10, 20)})
+    along = max(ends) > 0
+    thresholds = thresholds if along else ()
     rows = [
         [
             case,
             contender,
             *(error_at(runs, step) for step in shown),
-            error_returned(runs),
+            *([error_returned(runs)] if along else []),
             *(steps_to(runs, threshold) for threshold in thresholds),
             *costs(runs, "drawn", "parameters", "seconds", "memory"),
         ]
@@ -101,7 +105,7 @@ def errors(curves: Curves, thresholds: Sequence[float] = (0.3, 0.2, 0.1)) -> str
         "case",
         "contender",
         *(f"error, step {step}" for step in shown),
-        "returned",
+        *(["returned"] if along else []),
         *(f"steps to {threshold:.0%}" for threshold in thresholds),
         "points",
         "parameters",
