@@ -164,7 +164,7 @@ def diagnose(network: Network, unit: HelmholtzProblem, seed: int) -> dict[str, f
     return {
         **{name: float(value) for name, value in measured.items()},
         "rank": int(np.sum(np.asarray(spectrum) > _SAME * float(spectrum[0]))),
-        "width": len(spectrum),
+        "width": int(measured["width"]),
     }
 
 
@@ -189,6 +189,7 @@ def _measure(model, params, unit, key, number):
         "source": residual.pde_loss(problem.scattering_source_at(unit, points)),
         "wavenumber": jnp.linalg.norm(kernel, axis=0).max() * slowest / unit.omega,
         "features": _size(features),
+        "width": features.shape[-1],
         "spectrum": jnp.linalg.svd(features, compute_uv=False),
         "best_residual": best_residual(model, params, unit, points),
     }
