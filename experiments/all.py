@@ -55,7 +55,7 @@ EXPERIMENTS = {
         *_META_PINN,
     ),
     "held_tasks": ("--seeds=1", *_META_PINN),
-    "maml": ("--maml_seconds=160", "--maml_algorithms=0,1,3,5", "--maml_steps=10,50"),
+    "maml": ("--maml_seconds=160", "--maml_algorithms=0,1,3,5,6", "--maml_steps=10,50"),
     "metric": ("--seeds=1",),
     "ablate_meta": ("--seeds=2",),
     "rank_sweep": ("--ranks=10,full", "--steps=200", "--seeds=2"),

@@ -9,7 +9,9 @@ random parameters and on the same tasks,
   and five), no clipping. It alone has --maml_published_seconds and --seeds;
 - first-order MAML with five Adam steps and other points of the same tasks;
 - second-order MAML with ten Adam steps;
-- Reptile with twenty Adam steps, without and with orthonormal bases after every update.
+- Reptile with twenty Adam steps, without and with orthonormal bases after every update;
+- first-order MAML on the loss of other points after each of twenty Adam steps, in the
+  metric of those steps (multi-step MAML), with orthonormal bases.
 
 What counts is the error of the own output on tasks that training never drew, after 0, 10,
 50, 100 and 500 steps of AdamW, each number of steps a run with a rate that decays to zero.
@@ -53,7 +55,7 @@ from meta_lrpinn.learning import (
     pipeline,
     task_sets,
 )
-from meta_lrpinn.learning.configs import MAML, InnerSteps, JointTraining, Reptile
+from meta_lrpinn.learning.configs import MAML, InnerSteps, JointTraining, MultiStepMAML, Reptile
 from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.runtime import scripts
@@ -96,6 +98,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "orthonormal_bases": False,
     },
     "Reptile, orthonormal bases": {"algorithm": Reptile(inner=_TWENTY)},
+    "multi-step MAML, orthonormal bases": {
+        "algorithm": MultiStepMAML(inner=_TWENTY, same_task=True)
+    },
 }
 # Of the second table: inner steps, and whether the meta-gradient is of first order.
 DESCENTS: dict[str, tuple[InnerSteps, bool]] = {

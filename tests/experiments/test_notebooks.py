@@ -11,7 +11,7 @@ from jax import export
 
 from meta_lrpinn.learning import devices, objectives, task_sets, training
 from meta_lrpinn.learning import networks as learned
-from meta_lrpinn.learning.configs import MAML
+from meta_lrpinn.learning.configs import MultiStepMAML
 from meta_lrpinn.models import initial_parameters
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "colab"
@@ -73,7 +73,7 @@ def test_the_training_step_lowers_for_tpus(monkeypatch):
         if tag in ("parameters", "configuration"):
             exec(compile(source, "meta_training.ipynb", "exec"), namespace)
     config = namespace["config"]
-    assert isinstance(config.training.algorithm, MAML)
+    assert isinstance(config.training.algorithm, MultiStepMAML)
     assert config.training.task_axis == "vmap"
     model = learned.make_network(config.network)
     objective = objectives.make_objective(config.objective, model)

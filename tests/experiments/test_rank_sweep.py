@@ -22,7 +22,7 @@ def test_table_and_resumption(experiment, tiny_init, monkeypatch):
     table = (out / "table.md").read_text()
     assert "rank 1 | rank 2 | rank 3" in table and "rank 50" not in table
     assert "2 steps:" in table
-    assert "2 seeds" in table and "60 points" in table
+    assert "2 seeds" in table and "points 60" in table
     errors = np.genfromtxt(out / "errors.csv", delimiter=",", names=True)
     assert len(errors) == 3 * 2  # ranks and seeds
     assert np.all(np.isfinite(errors["relative_l2"]))
