@@ -242,9 +242,9 @@ def test_no_scheduler_is_one_line(tmp_path, monkeypatch):
 COMMAND = """
 import sys
 sys.path.insert(0, {tests!r})
-import test_run
+import test_survey_run
 if __name__ == "__main__":
-    test_run.run_survey(sys.argv[1], workers=2, models_per_chunk=1)
+    test_survey_run.run_survey(sys.argv[1], workers=2, models_per_chunk=1)
 """
 
 
