@@ -55,7 +55,13 @@ from meta_lrpinn.learning import (
     pipeline,
     task_sets,
 )
-from meta_lrpinn.learning.configs import MAML, InnerSteps, JointTraining, MultiStepMAML, Reptile
+from meta_lrpinn.learning.configs import (
+    MAML,
+    InnerSteps,
+    JointTraining,
+    MultiStepMAML,
+    Reptile,
+)
 from meta_lrpinn.learning.task_sets import Task
 from meta_lrpinn.linear import weak_form
 from meta_lrpinn.runtime import scripts

@@ -99,7 +99,7 @@ def direct_table(lines: Mapping[str, Mapping[str, histories.Line]]) -> str:
 def meta_trainings() -> str:
     """Markdown table of what the meta-trained networks have cost."""
     rows = []
-    for name in filter(None, (study.initialisation(), FLAGS.meta_pinn)):
+    for name in filter(None, (study.initialisation(), FLAGS.meta_pinn, *FLAGS.beside)):
         rows.append([name, costs.size(ml.load_network(name).params), *effort(name)])
     columns = ("meta-trained", "parameters, all", "tasks of training", "its seconds")
     return common.table(columns, rows)

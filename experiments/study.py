@@ -31,6 +31,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "meta_pinn", None, "Meta-trained dense network to compare with: a name or a folder."
 )
+flags.DEFINE_list(
+    "beside", [], "Further meta-initialisations to compare with: names or folders."
+)
 flags.DEFINE_integer("steps", None, "Adaptation steps.", lower_bound=1)
 flags.DEFINE_integer(
     "points",
@@ -135,7 +138,7 @@ def contenders() -> dict[str, Contender]:
     the pruned network.
 
     Returns:
-        Name to contender; Meta-PINN is among them with --meta_pinn.
+        Name to contender; Meta-PINN is among them with --meta_pinn, and those of --beside.
     """
     chosen = {
         "Meta-LRPINN": Contender(meta_start),
@@ -149,6 +152,9 @@ def contenders() -> dict[str, Contender]:
         start = saved(FLAGS.meta_pinn)
         chosen["Meta-PINN"] = Contender(start)
         chosen["Meta-PINN by SOAP"] = Contender(start, optimiser=ml.SOAP)
+    for name in FLAGS.beside:
+        chosen[name] = Contender(saved(name))
+        chosen[f"{name} by SOAP"] = Contender(saved(name), optimiser=ml.SOAP)
     return chosen
 
 

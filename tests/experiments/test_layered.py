@@ -75,10 +75,12 @@ def test_tables_figures_and_no_second_measurement(experiment, tiny_init, monkeyp
 def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
     with flagsaver.flagsaver(init=tiny_init):
         assert "Meta-PINN" not in study.contenders()
-    with flagsaver.flagsaver(init=tiny_init, meta_pinn=tiny_pinn):
+    with flagsaver.flagsaver(init=tiny_init, meta_pinn=tiny_pinn, beside=[tiny_init]):
         chosen = study.contenders()
         started = {name: contender.network(5.0, 0) for name, contender in chosen.items()}
-    assert len(chosen) == 8
+    assert len(chosen) == 10
+    beside = {started.pop(name).ranks for name in (tiny_init, f"{tiny_init} by SOAP")}
+    assert beside == {(3,)}
     low_rank = started["LRPINN, random start"]
     dense = started["PINN, random start"].module
     assert (low_rank.module.network.width, low_rank.ranks) == (8, (3,))
@@ -92,7 +94,7 @@ def test_contenders_are_of_one_size(tiny_init, tiny_pinn):
     kept = "Meta-LRPINN, hypernetwork kept"
     assert pruned == {name for name in started if "LRPINN" in name} - {kept}
     by_soap = {name for name, one in chosen.items() if one.optimiser is ml.SOAP}
-    assert by_soap == {name for name in started if name.endswith("by SOAP")} != set()
+    assert by_soap == {name for name in chosen if name.endswith("by SOAP")} != set()
 
 
 @pytest.mark.slow  # test_ablate_meta trains by this method, too
