@@ -6,7 +6,7 @@ random parameters and on the same tasks,
 
 - joint training, without inner steps: what is learned without MAML;
 - first-order MAML as published: one SGD step, other tasks as query (of --maml_tasks=5 five
-  and five), no clipping. It alone has --maml_published_seconds and --seeds;
+  and five), no clipping. It alone has --maml_published_seconds;
 - first-order MAML with five Adam steps and other points of the same tasks;
 - second-order MAML with ten Adam steps;
 - Reptile with twenty Adam steps, without and with orthonormal bases after every update;
@@ -80,6 +80,8 @@ flags.DEFINE_integer("maml_points", 576, "Points of a step.", lower_bound=1)
 flags.DEFINE_integer("maml_tasks", 5, "Support tasks of an iteration.", lower_bound=1)
 
 RANDOM, PUBLISHED = "random start", "first-order MAML as published"
+REPTILE, MULTI_STEP = "Reptile, orthonormal bases", "multi-step MAML, orthonormal bases"
+SEVERAL = (RANDOM, PUBLISHED, REPTILE, MULTI_STEP)  # of --seeds; the others have one
 # Frequency [Hz] and source position [km] of the judging tasks; none is one by which
 # meta-training chooses its best checkpoint.
 HELD = ((3.5, 0.6), (4.5, 1.2), (5.0, 1.6), (6.5, 0.9))
@@ -103,8 +105,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "algorithm": Reptile(inner=_TWENTY),
         "orthonormal_bases": False,
     },
-    "Reptile, orthonormal bases": {"algorithm": Reptile(inner=_TWENTY)},
-    "multi-step MAML, orthonormal bases": {
+    REPTILE: {"algorithm": Reptile(inner=_TWENTY)},
+    MULTI_STEP: {
         "algorithm": MultiStepMAML(inner=_TWENTY, same_task=True)
     },
 }
@@ -438,7 +440,7 @@ def main() -> None:
     if FLAGS.maml_algorithms is not None:
         names = [names[int(number)] for number in FLAGS.maml_algorithms]
     for name in (RANDOM, *names):
-        for seed in range(FLAGS.seeds if name in (RANDOM, PUBLISHED) else 1):
+        for seed in range(FLAGS.seeds if name in SEVERAL else 1):
             values = (name, seconds_of(name), FLAGS.maml_points, FLAGS.maml_tasks, seed)
             found = records.at(values, lambda: measure(name, seed))
             rows.setdefault(name, []).extend(found)
