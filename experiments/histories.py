@@ -116,7 +116,7 @@ def errors(curves: Curves, thresholds: Sequence[float] = (0.3, 0.2, 0.1)) -> str
 
 
 _COLORS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000",
-           "#999999", "#882255", "#ddaa33")  # fmt: skip
+           "#999999", "#882255", "#8b5a2b")  # fmt: skip
 
 
 def color(index: int) -> str:

@@ -106,9 +106,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "orthonormal_bases": False,
     },
     REPTILE: {"algorithm": Reptile(inner=_TWENTY)},
-    MULTI_STEP: {
-        "algorithm": MultiStepMAML(inner=_TWENTY, same_task=True)
-    },
+    MULTI_STEP: {"algorithm": MultiStepMAML(inner=_TWENTY, same_task=True)},
 }
 # Of the second table: inner steps, and whether the meta-gradient is of first order.
 DESCENTS: dict[str, tuple[InnerSteps, bool]] = {
