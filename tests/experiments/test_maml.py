@@ -42,7 +42,7 @@ def tiny_preset(monkeypatch):
     monkeypatch.setattr(ml, "load_network", lambda _: networks.Network(random, params))
 
 
-# Compiles every algorithm; tests/meta has each of them.
+# Compiles every algorithm; tests/learning has each of them.
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_preset")
 def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypatch):
@@ -50,7 +50,7 @@ def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypat
     out = experiment("maml", maml_seconds=600.0, **TINY)
     with open(out / "errors.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    # Several seeds of what costs little and of the published form.
+    # Several seeds of the random start and of the published form.
     names = [maml.RANDOM, maml.RANDOM, joint, published, published]
     assert [row["algorithm"] for row in rows] == names
     assert [row["tasks"] for row in rows] == ["0", "0", "4", "4", "4"]
