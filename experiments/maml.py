@@ -19,8 +19,8 @@ What counts is the error of the own output on tasks that training never drew, af
 A second table asks whether the meta-gradient is a direction of descent at all: how the
 meta-loss of eight tasks changes after a step against the sign of their own meta-gradient,
 which is what AdamW's first step does. A third one asks whether MAML has anything to add
-to `meta_lrpinn`, which Reptile trained: how the loss of other tasks changes after such a
-step, against the mean of the second-order gradients of 48 tasks. A fourth one judges the
+to `meta_lrpinn_reptile`: how the loss of other tasks changes after such a step, against
+the mean of the second-order gradients of 48 tasks. A fourth one judges the two low-rank
 initialisations that ship, by AdamW and by SOAP, beside random parameters, and counts
 their independent features.
 
@@ -125,11 +125,11 @@ DESCENTS: dict[str, tuple[InnerSteps, bool]] = {
 LENGTHS = (1e-4, 3e-4, 1e-3)  # of the step, in every parameter
 DESCENT_TASKS = 8
 # Of the third table: the start, tasks that give the gradient, and those that judge it.
-ONWARD_START = "meta_lrpinn"
+ONWARD_START = "meta_lrpinn_reptile"
 ONWARD_TASKS, OTHER_TASKS = 48, 24
 ONWARD_STEPS = (10, 30)  # of adaptation of those that judge
 # Of the fourth table.
-SHIPPED = ("meta_lrpinn", "meta_lrpinn_maml")
+SHIPPED = ("meta_lrpinn", "meta_lrpinn_reptile")
 SHIPPED_STEPS = (25, 50, 100)
 _OPTIMISERS = ("AdamW", "SOAP")
 _SAMPLES = (40, 40)  # of features, along each axis
@@ -230,7 +230,7 @@ def descent(name: str) -> list[dict[str, Any]]:
 
 
 def onward() -> list[dict[str, Any]]:
-    """Loss of other tasks from `meta_lrpinn`, and its change after a step of MAML.
+    """Loss of other tasks from `meta_lrpinn_reptile`, and its change after a step of MAML.
 
     Gradients of single tasks are clipped at one: the largest are thirty times the median.
     """

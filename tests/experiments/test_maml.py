@@ -35,7 +35,7 @@ def tiny_preset(monkeypatch):
     monkeypatch.setattr(maml, "HELD", ((2.0, 0.4),))
     monkeypatch.setattr(maml, "ONWARD_TASKS", 4)
     monkeypatch.setattr(maml, "OTHER_TASKS", 2)
-    monkeypatch.setattr(maml, "SHIPPED", ("meta_lrpinn_maml",))
+    monkeypatch.setattr(maml, "SHIPPED", ("meta_lrpinn_reptile",))
     monkeypatch.setattr(maml, "SHIPPED_STEPS", (1, 2))
     random = networks.make_network(tiny.network)
     params = models.initial_parameters(random, jax.random.key(1))
@@ -60,8 +60,8 @@ def test_every_algorithm_starts_from_the_random_parameters(experiment, monkeypat
     assert "| 0 steps | 1 steps | 3 steps |" in table
     assert f"| {joint} | 1 |" in table and f"| {published} | 2 |" in table
     assert (out / "figure.png").stat().st_size > 10_000
-    tasks, _ = reports.effort("meta_lrpinn_maml")
-    assert f"| meta_lrpinn_maml | {tasks} | " in table and "| SOAP, 2 steps |" in table
+    tasks, _ = reports.effort("meta_lrpinn_reptile")
+    assert f"| meta_lrpinn_reptile | {tasks} | " in table and "| SOAP, 2 steps |" in table
 
     def again(*_):
         raise AssertionError("measured again")
