@@ -6,8 +6,8 @@ hardly move in 2,000. Errors are of the networks' own output; the loss is the sc
 one (`objectives.own_output_objective`). What an exact solve of the output layer at the
 end would bring stands beside ("polish").
 
-By default 2,000 steps of 1,600 points, 4 contenders (Meta-PINN makes a fifth, by
---meta_pinn) and 3 seeds: an hour and a half on one core.
+By default 2,000 steps of 1,600 points, 6 contenders (two more by --meta_pinn and by each
+of --beside) and 3 seeds: an hour and a half on one core.
 """
 
 from collections.abc import Callable

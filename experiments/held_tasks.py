@@ -6,8 +6,8 @@ one random velocity of meta-training's kind, 2.25 x 2.25 km at 25 m, stands at e
 frequencies, its source at a random place of the top. Measured are error and loss along
 the adaptation, of the networks' own output, beside solves that need no adaptation.
 
-By default 6 tasks, 6 contenders (Meta-PINN makes two more, by --meta_pinn), 3 seeds and
-300 steps of points by the wavelength: an hour on one core.
+By default 6 tasks, 6 contenders (two more by --meta_pinn and by each of --beside),
+3 seeds and 300 steps of points by the wavelength: an hour on one core.
 """
 
 import functools

@@ -9,8 +9,8 @@ meta-learned features as they are, and finite differences. The adapted wavefield
 themselves stand beside the reference, at every frequency.
 
 Adaptation is the paper's: AdamW on everything, errors are of the networks' own output.
-By default 4 frequencies, 6 contenders (Meta-PINN makes two more, by --meta_pinn), 3
-seeds and 500 steps of points by the wavelength: an hour and a half on one core.
+By default 4 frequencies, 6 contenders (two more by --meta_pinn and by each of --beside),
+3 seeds and 500 steps of points by the wavelength: an hour and a half on one core.
 """
 
 import functools

@@ -20,9 +20,9 @@ A second table asks whether the meta-gradient is a direction of descent at all: 
 meta-loss of eight tasks changes after a step against the sign of their own meta-gradient,
 which is what AdamW's first step does. A third one asks whether MAML has anything to add
 to `meta_lrpinn_reptile`: how the loss of other tasks changes after such a step, against
-the mean of the second-order gradients of 48 tasks. A fourth one judges the two low-rank
-initialisations that ship, by AdamW and by SOAP, beside random parameters, and counts
-their independent features.
+the mean of the second-order gradients of 48 tasks. A fourth one judges the shipped
+initialisations of this network, by AdamW and by SOAP without a metric, beside random
+parameters, and counts their independent features.
 
 At the defaults (preset own_output, 576 points, four held tasks, 1,800 seconds for each)
 five hours on one core.
@@ -360,8 +360,9 @@ def shipped_report(rows: Mapping[str, Mapping[str, Any]]) -> str:
     columns += [f"{name} steps" for name in names]
     return (
         f"{common.table(columns, lines)}\n\nMean error of the own output on the held tasks "
-        "of the first table, every number of steps a run of its own. A feature is "
-        "independent if its direction has a thousandth of the largest variance."
+        "of the first table, every number of steps a run of its own; SOAP begins without a "
+        "metric. A feature is independent if its direction has a thousandth of the largest "
+        "variance."
     )
 
 

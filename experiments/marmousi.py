@@ -4,8 +4,9 @@ The paper proposes the test without making it. Measured are error and loss along
 adaptation, by step and by second, on windows of 2.25 x 2.25 km of Marmousi on a grid of
 25 m, beside solves that need no adaptation.
 
-By default 2 windows, 6 frequencies, 3 contenders, 3 seeds and 500 steps of 1,600 points,
-errors of the networks' own output: about three hours on one core. The model comes from
+By default 2 windows, 6 frequencies, 5 contenders (two more by --meta_pinn and by each of
+--beside), 3 seeds and 500 steps of 1,600 points, errors of the networks' own output:
+about three hours on one core. The model comes from
 the data folder.
 """
 

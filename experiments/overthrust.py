@@ -7,9 +7,9 @@ through its faulted anticline, smoothed and as it is, beside solves that need no
 adaptation; and at one frequency the wavefields themselves.
 
 By default 4 frequencies, 2 models, 5 contenders (whether the hypernetwork is kept is
-left to `layered`; Meta-PINN makes two more, by --meta_pinn), 3 seeds and 500 steps of
-points by the wavelength, errors of the networks' own output: about an hour and a half on
-one core. The model comes from the data folder.
+left to `layered`; two more by --meta_pinn and by each of --beside), 3 seeds and 500
+steps of points by the wavelength, errors of the networks' own output: about an hour and
+a half on one core. The model comes from the data folder.
 """
 
 import functools

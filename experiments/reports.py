@@ -106,12 +106,14 @@ def meta_trainings() -> str:
 
 
 def effort(name: str) -> tuple[int, int]:
-    """Tasks that a meta-trained network has seen, and the seconds that they took."""
+    """Tasks that a meta-trained network has seen, and the seconds that it took till then."""
     *_, card = checkpoints.load_initialisation(networks.find_initialisation(name))
     seen = seconds = 0
     while card:  # a training that started from another
         batch = card["configuration"]["training"]["tasks_per_batch"]
-        seen, seconds = seen + card["step"] * batch, seconds + card["seconds"]
+        elapsed = {row["step"]: row["elapsed"] for row in card["curve"]}
+        seen += card["step"] * batch
+        seconds += round(elapsed[card["step"]])
         card = card.get("started_from")
     return seen, seconds
 

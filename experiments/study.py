@@ -139,6 +139,7 @@ def contenders() -> dict[str, Contender]:
 
     Returns:
         Name to contender; Meta-PINN is among them with --meta_pinn, and those of --beside.
+        Of those that ship MAML trained Meta-LRPINN, and Reptile Meta-PINN.
     """
     chosen = {
         "Meta-LRPINN": Contender(meta_start),

@@ -48,7 +48,7 @@ class TrainState(struct.PyTreeNode):
 
 
 def make_schedule(config: TrainingConfig) -> optax.Schedule:
-    """Learning rate as a function of the iteration; of Reptile the step."""
+    """Learning rate as a function of the iteration; of Reptile and its kin the step."""
     algorithm, schedule = config.algorithm, config.schedule
     rate = algorithm.step if isinstance(algorithm, Reptile) else algorithm.learning_rate
     if isinstance(schedule, Cosine):
