@@ -106,7 +106,7 @@ def meta_trainings() -> str:
 
 
 def effort(name: str) -> tuple[int, int]:
-    """Tasks that a meta-trained network has seen, and the seconds that it took till then."""
+    """Tasks that a network was meta-trained on up to its checkpoint, and the seconds."""
     *_, card = checkpoints.load_initialisation(networks.find_initialisation(name))
     seen = seconds = 0
     while card:  # a training that started from another
