@@ -328,6 +328,7 @@ def diagnose_all(
     """The diagnosis of every start and seed, and the scales of the tuned ones."""
     keys = ("frequency", "start", "points", "init", "seed")
     records = common.Records(common.folder(NAME) / "diagnosis.csv", keys)
+    meta = common.fingerprint(study.meta_start())
     found: dict[str, list[histories.Row]] = {}
     for name, start in begin.items():
         for seed in range(FLAGS.seeds):
@@ -341,7 +342,7 @@ def diagnose_all(
                     network = start(seed)
                 return [{**diagnose(network, unit, seed), **scales}]
 
-            values = (frequency, name, study.points_asked(), study.initialisation(), seed)
+            values = (frequency, name, study.points_asked(), meta, seed)
             found.setdefault(name, []).extend(records.at(values, measure))
     chosen = [(row["first_scale"], row["sigma_scale"]) for row in found[TUNED]]
     return found, chosen

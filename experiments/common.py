@@ -15,6 +15,8 @@ from absl import flags
 
 import meta_lrpinn as ml
 from meta_lrpinn.files.cases import Case
+from meta_lrpinn.learning import checkpoints
+from meta_lrpinn.learning.networks import Network
 from meta_lrpinn.physics.problem import HelmholtzProblem
 from meta_lrpinn.physics.velocity import VelocityModel
 
@@ -149,6 +151,12 @@ def shared_problem(
         for_layer, frequency, sources[0], layer_fraction=layer_fraction
     )
     return problem.replace(model=models[0].replace_velocity(np.min(velocities, axis=0)))
+
+
+def fingerprint(network: Network) -> str:
+    """What tells a network in records from others, those of the same name too."""
+    # The prefix keeps a checksum such as 12e4 from being read as a number.
+    return f"sha256 {checkpoints.checksum((network.params, network.metric))[:12]}"
 
 
 class Records:

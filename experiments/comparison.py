@@ -303,10 +303,11 @@ def main() -> None:
         return records.at(values, made)
 
     rows, published, number = [], [], FLAGS.velocities
+    learned = common.fingerprint(study.feature_start())
     for frequency in common.frequencies((4, 5, 8, 10)):
         rows += ensure(
             lambda: measure(test_models(), frequency, _SOURCE, all_solvers),
-            *(frequency, "solvers", study.initialisation("galerkin"), number),
+            *(frequency, "solvers", learned, number),
         )
         of_basis = f"{FLAGS.snapshot_models} models"
         rows += ensure(
@@ -316,7 +317,7 @@ def main() -> None:
         for name, model, frequency, source in published_models():
             published += ensure(
                 lambda: measure([model], frequency, source, waves_and_learned),
-                *(frequency, name, study.initialisation("galerkin"), 1),
+                *(frequency, name, learned, 1),
             )
     parts = [report(rows), *([of_published(published)] if published else [])]
     common.save_report(NAME, "\n\n".join(parts))

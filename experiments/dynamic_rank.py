@@ -289,7 +289,7 @@ def run(case: str, frequency: float, known: Callable[[], study.Case]) -> histori
         "case": case,
         "steps": steps,
         "points": study.points_asked(),
-        "init": study.initialisation(),
+        "init": common.fingerprint(start),
         **{name: FLAGS[f"dynamic_{name}"].value for name in _SETTINGS},
     }
     records = common.Records(

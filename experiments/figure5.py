@@ -47,7 +47,7 @@ def polished(cases: dict[str, Callable[[], study.Case]]) -> str:
                 case = cases[name]()
                 return [study.final_error(case, contender, study.METHOD, steps, seed)]
 
-            init = study.initialisation()
+            init = common.fingerprint(study.meta_start())
             values = (name, steps, study.points_asked(), init, polish, seed)
             found += records.at(values, measure)
         return common.spread([100 * row["relative_l2"] for row in found], " %")

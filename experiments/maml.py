@@ -449,13 +449,16 @@ def main() -> None:
         name: records.at((name, FLAGS.maml_points), lambda: descent(name))[0]
         for name in DESCENTS
     }
-    records = common.Records(common.folder(NAME) / "onward.csv", ("points",))
-    further = records.at((FLAGS.maml_points,), onward)
-    records = common.Records(common.folder(NAME) / "shipped.csv", ("start", "points"))
-    starts = {
-        name: records.at((name, FLAGS.maml_points), functools.partial(shipped, name))[0]
-        for name in (RANDOM, *SHIPPED)
-    }
+    records = common.Records(common.folder(NAME) / "onward.csv", ("init", "points"))
+    init = common.fingerprint(ml.load_network(ONWARD_START))
+    further = records.at((init, FLAGS.maml_points), onward)
+    keys = ("start", "init", "points")
+    records = common.Records(common.folder(NAME) / "shipped.csv", keys)
+    starts = {}
+    for name in (RANDOM, *SHIPPED):
+        init = "" if name == RANDOM else common.fingerprint(ml.load_network(name))
+        values = (name, init, FLAGS.maml_points)
+        starts[name] = records.at(values, functools.partial(shipped, name))[0]
     parts = (
         report(rows),
         descent_report(descents),

@@ -153,11 +153,12 @@ def main() -> None:
     """Measures what is missing, then writes table and figure."""
     keys = ("row", "points", "init", "tasks", "counts", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)
+    init = common.fingerprint(ml.load_network(study.initialisation()))
     found: dict[str, list[dict[str, Any]]] = {}
     for name, (is_trained, _) in ROWS.items():
         for seed in range(1 if is_trained else FLAGS.seeds):
             values = (
-                *(name, FLAGS.metric_points, study.initialisation(), FLAGS.metric_tasks),
+                *(name, FLAGS.metric_points, init, FLAGS.metric_tasks),
                 *(" ".join(FLAGS.metric_steps), seed),
             )
             rows = records.at(values, lambda: measure(name, seed))

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,9 +43,8 @@ def _fields(
     steps: int,
 ) -> dict[str, np.ndarray]:
     """Velocity, bounds, reference and adapted fields of a case, from file if kept."""
-    words = (
-        f"{case_name} {steps} {study.points_asked()} {Path(study.initialisation()).name}"
-    )
+    start = common.fingerprint(study.meta_start())
+    words = f"{case_name} {steps} {study.points_asked()} {start}"
     file = common.folder(name) / f"fields_{re.sub(r'[^0-9a-z]+', '_', words.lower())}.npz"
     if not file.exists():
         case = make()

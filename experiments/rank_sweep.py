@@ -173,7 +173,7 @@ def draw(errors: Errors) -> Figure:
 def main() -> None:
     """Measures what is missing, then writes tables and figure."""
     network = study.meta_start()
-    full, init = min(network.ranks), study.initialisation()
+    full, init = min(network.ranks), common.fingerprint(network)
     steps = FLAGS.steps or STEPS
     keys = ("frequency", "rank", "steps", "points", "init", "seed")
     records = common.Records(common.folder(NAME) / "errors.csv", keys)

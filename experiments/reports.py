@@ -66,7 +66,7 @@ def direct(
         Case to name to what `direct_lines` gives.
     """
     records = common.Records(common.folder(name) / "direct.csv", ("case", "init"))
-    found = {}
+    init, found = common.fingerprint(study.feature_start()), {}
     for case_name, case in cases.items():
 
         def measure(case=case):
@@ -76,9 +76,7 @@ def direct(
                 for solver, line in lines.items()
             ]
 
-        rows = records.ensure(
-            {"case": case_name, "init": study.initialisation("galerkin")}, measure
-        )
+        rows = records.at((case_name, init), measure)
         found[case_name] = {r["solver"]: tuple(r[key] for key in _LINE) for r in rows}
     return found
 

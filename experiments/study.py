@@ -381,9 +381,14 @@ def run(
     Returns:
         The histories.
     """
-    keys = ("case", "contender", "method", "steps", "points", "init", "seed")
+    keys = ("case", "contender", "method", "steps", "points", "start", "seed")
     records = common.Records(common.folder(name) / f"history_{method}.csv", keys)
     curves: Curves = {}
+
+    @functools.cache
+    def start(contender_name: str, seed: int) -> str:
+        return common.fingerprint(chosen[contender_name].start(seed))
+
     for case_name, case in cases.items():
         made: list[Case] = []
         for contender_name, contender in chosen.items():
@@ -396,7 +401,7 @@ def run(
 
                 values = (
                     case_name, contender_name, method, steps, points_asked(),
-                    initialisation(method), seed,
+                    start(contender_name, seed), seed,
                 )  # fmt: skip
                 rows = records.at(values, measure)
                 curves.setdefault((case_name, contender_name), []).append(rows)

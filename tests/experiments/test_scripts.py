@@ -1,16 +1,19 @@
 """Every script runs for a few steps and leaves its table and figure."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import chex
+import jax
 import numpy as np
 import pytest
 
+import meta_lrpinn as ml
 from experiments import common
 from meta_lrpinn.files.cases import load_case, load_velocity
-from meta_lrpinn.learning import configs, task_files
+from meta_lrpinn.learning import checkpoints, configs, task_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,6 +89,27 @@ def test_records_are_measured_once_and_survive(tmp_path):
     assert len(calls) == 1
     records.ensure({"case": "x", "seed": 2}, measure)
     assert len(calls) == 2
+
+
+def test_fingerprints_tell_networks_of_one_name_apart():
+    network = ml.load_network("meta_lrpinn")
+    others = [
+        dataclasses.replace(network, metric=None),
+        dataclasses.replace(network, params=jax.tree.map(lambda p: 2 * p, network.params)),
+        network,
+    ]
+    found = [common.fingerprint(other) for other in others]
+    assert len(set(found)) == 3
+    assert found[-1] == common.fingerprint(ml.load_network("meta_lrpinn"))
+
+
+def test_records_find_a_fingerprint_that_looks_like_a_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "checksum", lambda _: "12e4" + 60 * "0")
+    start = common.fingerprint(ml.load_network("meta_lrpinn"))
+    for error in (0.5, 0.25):
+        records = common.Records(tmp_path / "a.csv", ("start",))
+        (row,) = records.at((start,), lambda error=error: [{"error": error}])
+        assert row["error"] == 0.5
 
 
 def test_task_set_of_models_and_frequencies(tmp_path):
