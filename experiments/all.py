@@ -40,7 +40,7 @@ flags.DEFINE_string("docs", None, "Folder of pages whose figures are written aga
 flags.DEFINE_bool("list", False, "Only show which code made the figures of each page.")
 
 # Beside the default, which MAML has trained: the same network and the dense one, both
-# trained by Reptile, so that these two differ by the network alone.
+# trained by Reptile, on 3,000 and 2,500 tasks.
 _REPTILE = ("--beside=meta_lrpinn_reptile", "--meta_pinn=meta_pinn")
 # Each with the settings of its page in docs/results, which flags given here override.
 EXPERIMENTS = {
